@@ -1,0 +1,38 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help install demo test test-all lint notebooks lab clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlab needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[all]'
+	touch $@
+
+install: .venv/installed  ## a virtual environment in .venv with everything
+
+demo: install  ## make people, train an OSNet, score and export it, print one table
+	$(BIN)/reidlab run experiment=demo
+
+test: install  ## the tests
+	$(BIN)/pytest -n 2 --dist loadgroup tests
+
+test-all: install  ## the tests, slow ones too
+	$(BIN)/pytest -n 2 --dist loadgroup -m '' tests
+
+lint: install  ## ruff: check and format
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+notebooks: install  ## execute all notebooks into runs/notebooks
+	$(BIN)/reidlab notebooks
+
+lab: install  ## JupyterLab at the first notebook
+	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
+
+clean:  ## remove the environment and caches; data and runs stay
+	rm -rf .venv .pytest_cache .ruff_cache reidlab.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

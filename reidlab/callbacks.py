@@ -1,0 +1,59 @@
+"""What happens beside training: the history that survives resumes, and progress that suits where it is shown."""
+
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+
+from reidlab.runs import write_atomic
+
+
+class History(pl.Callback):
+    """Keeps every epoch's figures in `history.csv` and in the checkpoint, so that a resumed run has all of them."""
+
+    def __init__(self, folder: str | Path):
+        self.file, self.rows = Path(folder) / "history.csv", []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch that ends."""
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        self.rows.append({"epoch": trainer.current_epoch, **figures, "learning_rate": rate})
+        if trainer.is_global_zero:
+            write_atomic(self.file, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def state_dict(self) -> dict:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up where the checkpoint was written."""
+        self.rows = list(state_dict["rows"])
+
+
+class EpochLines(pl.Callback):
+    """One plain line an epoch, for logs that are no terminal."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print loss, validation mAP, seconds and the time left."""
+        if not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.started
+        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        figures = {name: float(trainer.callback_metrics[name]) for name in ("train/loss", "val/mAP", "val/rank-1")
+                   if name in trainer.callback_metrics}  # fmt: skip
+        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        print(f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True)
+
+
+def progress() -> pl.Callback:
+    """A rich bar in a terminal, tqdm's widget in a notebook, a line an epoch in a log."""
+    if "ipykernel" in sys.modules:
+        return pl.callbacks.TQDMProgressBar(refresh_rate=10, leave=False)
+    return pl.callbacks.RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()

@@ -1,0 +1,90 @@
+"""The `reidlab` command: one word a stage, Hydra overrides after it."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from reidlab import __version__
+from reidlab.config import compose, compose_for, run_folder
+from reidlab.errors import InputError
+
+STAGES = {
+    "data": ("prepare", "read, validate and picture a data set", "reidlab data data=market1501 data.root=DIR"),
+    "train": ("train", "train, or go on with an interrupted training", "reidlab train experiment=demo"),
+    "evaluate": ("evaluate", "score a run or any checkpoint", "reidlab evaluate experiment=demo"),
+    "export": ("export", "write the trained network as ONNX", "reidlab export experiment=demo"),
+}
+WHOLE = ("data", "train", "evaluate", "export")
+FRESH = ("data", "train")  # stages whose config comes from the command alone, not from the run folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status: 0 done, 2 wrong input, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.call(args)
+    except InputError as error:
+        if os.environ.get("REIDLAB_DEBUG"):
+            raise
+        print(f"reidlab: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nreidlab: interrupted; finished epochs are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def run_stage(name: str, overrides: Sequence[str]) -> Path:
+    """Compose the config of a stage and run it; returns what it made."""
+    cfg = (compose if name in FRESH else compose_for)(overrides)
+    return importlib.import_module(f"reidlab.{STAGES[name][0]}").run(cfg)
+
+
+def _stage(args: argparse.Namespace) -> int:
+    run_stage(args.command, args.overrides)
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from reidlab.evaluate import print_results
+
+    for name in WHOLE:
+        print(f"== {name}", flush=True)
+        run_stage(name, args.overrides)
+    print_results(run_folder(compose(args.overrides)))
+    return 0
+
+
+def _notebooks(args: argparse.Namespace) -> int:
+    from reidlab.notebook import execute_all
+
+    execute_all(args.parameters, only=args.only)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="reidlab", description="From image crops to a verified model on an edge device.")
+    parser.add_argument("--version", action="version", version=f"reidlab {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+
+    def add(name: str, call: Callable, text: str, example: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=f"{text}. Example: {example}")
+        command.set_defaults(call=call)
+        return command
+
+    for name, (_, text, example) in STAGES.items():
+        add(name, _stage, text, example)
+    add("run", _run, f"all stages: {', '.join(WHOLE)}", "reidlab run experiment=demo")
+    for command in commands.choices.values():
+        command.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. data=market1501 seed=1")
+    notebooks = add("notebooks", _notebooks, "execute all notebooks into the run folder", "reidlab notebooks")
+    notebooks.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
+                           help="a notebook parameter, e.g. experiment=demo")  # fmt: skip
+    notebooks.add_argument("only", nargs="*", help="names of notebooks, e.g. 01_data; default: all")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,200 @@
+"""Find the project's root, compose a config, and say precisely what is wrong with an override."""
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, InstantiationException
+from hydra.utils import instantiate as hydra_instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reidlab.errors import InputError
+from reidlab.runs import write_atomic
+
+ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
+CONF = ROOT / "conf"
+PATH_KEYS = ("run.root", "data.root", "data.file", "model.weights")
+
+# What a trained network depends on; anything else may change between the parts of one run.
+TRAINING_KEYS = ("seed", "data", "model", "augment", "loss", "optimizer", "schedule", "trainer")
+MACHINE_KEYS = ("data.num_workers", "data.root", "trainer.accelerator", "trainer.devices", "trainer.num_nodes")
+
+
+def compose(overrides: Iterable[str] = ()) -> DictConfig:
+    """The resolved config of `conf/config.yaml` under Hydra overrides such as `data=market1501` or `seed=1`.
+
+    Relative paths are taken from the working folder where they exist there, else from the project's root.
+    Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
+    value of another type than the default's.
+    """
+    if not CONF.is_dir():
+        raise InputError(f"{CONF}: no config folder; install reidlab from its clone (`pip install -e .`)")
+    overrides = list(overrides)
+    parsed = _parse(overrides)
+    for override in parsed:
+        _check_choice(override)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        choices = [o.input_line for o in parsed if _options(o.key_or_group)]
+        try:
+            defaults = hydra_compose("config", choices)
+            for override in parsed:
+                if not _options(override.key_or_group):
+                    _check_key(override, defaults)
+            cfg = hydra_compose("config", overrides)
+            OmegaConf.set_struct(cfg, False)
+            for key in PATH_KEYS:
+                if value := OmegaConf.select(cfg, key):
+                    OmegaConf.update(cfg, key, str(resolve_path(value)))
+            OmegaConf.resolve(cfg)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(f"config: {_one_line(error)}") from error
+    cfg.run.overrides = [o for o in overrides if not o.startswith("run.")]
+    return cfg
+
+
+def compose_for(run_of: Iterable[str]) -> DictConfig:
+    """The config of a stage that follows training: the run folder's own, with the overrides given now on top."""
+    overrides = list(run_of)
+    new = compose(overrides)
+    stored_file = run_folder(new) / "config.yaml"
+    if not stored_file.exists():
+        return new
+    stored = read_config(stored_file)
+    earlier = list(stored.run.get("overrides", []))
+    then = compose(earlier)
+    both = {_parse([o])[0].key_or_group: o for o in [*earlier, *overrides]}
+    now = compose(both.values())
+    cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
+    cfg.run = {**now.run, "name": new.run.name, "overrides": earlier}
+    return cfg
+
+
+def read_config(file: Path) -> DictConfig:
+    """A config written by `write_config`."""
+    try:
+        return OmegaConf.create(yaml.safe_load(Path(file).read_text()))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{file}: not readable as a config ({_one_line(error)})") from error
+
+
+def write_config(cfg: DictConfig, file: Path) -> Path:
+    """Write the config as plain YAML."""
+    return write_atomic(file, OmegaConf.to_yaml(cfg))
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """`runs/<name>` of this config."""
+    name = str(cfg.run.name)
+    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
+        raise InputError(f"run.name={name}: not usable as a folder's name; choose letters, digits, - and _")
+    return Path(cfg.run.root) / name
+
+
+def training_differences(stored: Mapping, new: Mapping) -> list[str]:
+    """Lines `key: old -> new` for all that a trained network depends on and that differs between two configs."""
+    then, now = (_leaves({k: c[k] for k in TRAINING_KEYS if k in c}) for c in (stored, new))
+    return [
+        f"{key}: {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key) and not any(key.startswith(m) for m in MACHINE_KEYS) and ".root" not in key
+    ]
+
+
+def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
+    """Build what a config node's `_target_` names; InputError where the node's values don't fit."""
+    try:
+        return hydra_instantiate(node, *args, _convert_="all", **kwargs)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, InputError):
+            raise error.__cause__ from error
+        raise InputError(f"config: {_one_line(error)}") from error
+
+
+def resolve_path(value: str | Path) -> Path:
+    """An absolute path: from the working folder where it exists there, else from the project's root."""
+    path = Path(value).expanduser()
+    return path.absolute() if path.is_absolute() or path.exists() else (ROOT / path).absolute()
+
+
+def _parse(overrides: list[str]) -> list[Override]:
+    try:
+        return OverridesParser.create().parse_overrides(overrides)
+    except HydraException as error:
+        raise InputError(f"override not understood: {_one_line(error)}; write key=value, lists as [a,b]") from error
+
+
+def _options(group: str) -> list[str]:
+    """The choices of a config group; empty for anything that is no group."""
+    folder = CONF / group
+    return sorted(f.stem for f in folder.glob("*.yaml") if not f.stem.startswith("_")) if folder.is_dir() else []
+
+
+def _check_choice(override: Override) -> None:
+    group, choice = override.key_or_group, override.value()
+    if (options := _options(group)) and choice is not None and choice not in options:
+        raise InputError(f"{group}={choice}: no such choice{_nearest(str(choice), options)}; there are {', '.join(options)}")
+
+
+def _check_key(override: Override, defaults: DictConfig) -> None:
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return
+    leaves = _leaves(OmegaConf.to_container(defaults))
+    known = {prefix for leaf in leaves for prefix in _prefixes(leaf)}
+    if key not in known:
+        groups = [f.name for f in CONF.iterdir() if f.is_dir()]
+        raise InputError(f"{key}: no such key{_nearest(key, [*known, *groups])}; see conf/ for all keys")
+    default, value = leaves.get(key), override.value()
+    if default is None or value is None or isinstance(default, str) or key not in leaves:
+        return
+    number = int | float
+    same = isinstance(value, type(default)) or (
+        isinstance(default, number) and isinstance(value, number) and not isinstance(default, bool)
+    )
+    if not same and not str(value).startswith("${"):
+        raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, by the whole name or by its last part, or nothing."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:
+        tails = {k.rpartition(".")[2]: k for k in known}
+        close = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.75)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf of nested dicts."""
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in _leaves(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _merge(stored: Any, then: Any, now: Any) -> Any:
+    """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`."""
+    if all(isinstance(node, dict) for node in (stored, then, now)):
+        return {k: _merge(stored[k], then.get(k), now[k]) if k in stored else now[k] for k in now}
+    return stored if then == now else now
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,75 @@
+"""The LightningModules: what one step of training and of validation is."""
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from reidlab.config import instantiate
+from reidlab.losses import WeightedLosses
+from reidlab.metrics import ReidMetric
+from reidlab.models import load_weights
+
+
+class ReidTask(pl.LightningModule):
+    """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
+
+    Batches are `{"image": (B, 3, H, W), "pid": (B,), "camid": (B,), "index": (B,)}`, validation ones with `is_query` (B,).
+    `optimizer` takes the parameters and `schedule` the optimizer (partials, from config). Each epoch reseeds torch from
+    (seed, epoch, rank), so that a resumed run draws what an unbroken one would have drawn.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: WeightedLosses,
+        optimizer,
+        schedule,
+        distance: str = "euclidean",
+        exclude_same_camera: bool = True,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.network, self.loss = network, loss
+        self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Embeddings (B, D) of normalised images (B, 3, H, W)."""
+        return self.network(image).embedding
+
+    def on_train_epoch_start(self) -> None:
+        """Reseed for this epoch."""
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The sum of the recipe's terms, each logged."""
+        embedding, logits = self.network(batch["image"])
+        terms = self.loss(embedding, logits, batch["pid"])
+        total = torch.stack(list(terms.values())).sum()
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(embedding))
+        return total
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect embeddings."""
+        self.metric.update(self(batch["image"]).float(), batch["pid"], batch["camid"], batch["is_query"], batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Rank all validation queries against the validation gallery."""
+        figures = self.metric.compute()
+        self.metric.reset()
+        kept = {f"val/{name}": float(figures[name]) for name in ("mAP", "rank-1", "mINP")}
+        self.log_dict(kept, prog_bar=True, rank_zero_only=True)
+
+    def configure_optimizers(self):
+        """All parameters that want a gradient, the losses' own among them."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "epoch"}}
+
+
+def build_network(model, num_classes: int = 0) -> nn.Module:
+    """The network of a `model` config, with its `weights` where it names some; prints what they left open."""
+    network = instantiate(model.network, num_classes=num_classes)
+    if model.weights:
+        print(load_weights(network, model.weights))
+    return network

@@ -1,0 +1,108 @@
+"""Stage `train`: from a config to the checkpoint that ranks its validation identities best."""
+
+import logging
+import signal
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from reidlab.callbacks import EpochLines, History, progress
+from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
+from reidlab.errors import InputError
+from reidlab.runs import provenance, read_json, write_json
+from reidlab.tasks import ReidTask, build_network
+
+KEPT_FOR_RESUME = "checkpoints/last.ckpt"
+BEST = "checkpoints/best.ckpt"
+
+
+def run(cfg) -> Path:
+    """Train, or go on where an interrupted training of the same config stopped; returns the best checkpoint.
+
+    Raises InputError where the folder holds a training of another config, KeyboardInterrupt on Ctrl-C (what was
+    reached stays in the run folder).
+    """
+    folder = run_folder(cfg)
+    last, best = folder / KEPT_FOR_RESUME, folder / BEST
+    _claim(folder, cfg)
+    if read_json(folder / "train.json").get("finished") and best.exists():
+        print(f"{folder.name}: already trained; run.overwrite=true trains it again")
+        return best
+
+    _quiet()
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = instantiate(cfg.data)
+    datamodule.setup("fit")
+    network = build_network(cfg.model, datamodule.num_classes)
+    task = ReidTask(
+        network=network,
+        loss=instantiate(cfg.loss),
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.schedule),
+        distance=cfg.model.distance,
+        exclude_same_camera=cfg.data.exclude_same_camera,
+        seed=cfg.seed,
+    )
+    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
+    shown = progress()
+    trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*map(instantiate, filter(None, cfg.callbacks.values())), History(folder), shown],
+        logger=loggers,
+        default_root_dir=str(folder),
+        enable_progress_bar=not isinstance(shown, EpochLines),
+    )
+    made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
+    _log_config(loggers, cfg, made_by)
+    if last.exists():
+        print(f"{folder.name}: going on from {last}")
+    try:
+        trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit as stopped:  # Lightning's answer to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from stopped
+    if not best.exists():
+        raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
+    score = trainer.checkpoint_callback.best_model_score
+    write_json(
+        folder / "train.json",
+        {
+            "finished": True,
+            "epochs": trainer.current_epoch,
+            "best_val_mAP": float(score),
+            "num_identities": datamodule.num_classes,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            **made_by,
+        },
+    )
+    return best
+
+
+def _claim(folder: Path, cfg) -> None:
+    """Write config.yaml into the run folder, unless another training lives there."""
+    stored = folder / "config.yaml"
+    trained = (folder / KEPT_FOR_RESUME).exists() or (folder / BEST).exists()
+    if trained and stored.exists() and not cfg.run.overwrite:
+        if differences := training_differences(read_config(stored), cfg):
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise InputError(
+                f"{folder}: holds a training of another config ({'; '.join(differences[:3])}{more}); "
+                "choose another run.name, or run.overwrite=true to start again"
+            )
+    if cfg.run.overwrite:
+        for name in (KEPT_FOR_RESUME, BEST, "train.json", "history.csv"):
+            (folder / name).unlink(missing_ok=True)
+    write_config(cfg, stored)
+
+
+def _log_config(loggers: Iterable, cfg, made_by: dict) -> None:
+    for logger in loggers:
+        logger.log_hyperparams({**cfg, "made_by": made_by})
+
+
+def _quiet() -> None:
+    """Lightning's tips are for its developers; what concerns the user is printed here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*(does not have many workers|tensorboardX|exists and is not empty).*")
