@@ -1,0 +1,276 @@
+"""Where samples come from: file layouts, a CSV, one folder per identity, or generated people.
+
+A source is a callable without arguments that returns `Samples`; a config builds it, so that a new data set is a yaml.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from reidlab.data.samples import (
+    IMAGE_EXTENSIONS,
+    SPLITS,
+    Samples,
+    apply_pid_rules,
+    number_identities,
+    split_by_identity,
+    split_query_gallery,
+)
+from reidlab.errors import InputError
+
+MARKET1501 = {
+    "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
+    "pattern": r"(?P<pid>-?\d+)_c(?P<camid>\d+)",
+}
+
+
+class FolderLayout:
+    """One folder a split, and a pattern that reads identity and camera from a file's path: most public data sets.
+
+    `splits` maps a split to its folder under `root` (null = the data set has none). `pattern` is a regular expression
+    with the named group `pid` and perhaps `camid`, matched from the start of the path relative to the split's folder.
+    Files that it doesn't fit or with another extension are counted in a note. For `distractors` see `apply_pid_rules`.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        splits: Mapping[str, str | None],
+        pattern: str,
+        distractors: bool = True,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    ) -> None:
+        self.root = Path(root)
+        self.splits = {split: folder for split, folder in splits.items() if folder is not None}
+        self.pattern = compile_pattern(pattern, "data.source.pattern", required="pid")
+        self.distractors = distractors
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        if unknown := sorted(set(self.splits) - set(SPLITS)):
+            raise InputError(f"data.source.splits: '{unknown[0]}' isn't one of {', '.join(SPLITS)}")
+
+    def __call__(self) -> Samples:
+        require_folder(self.root, "data.root")
+        rows, notes = [], []
+        for split, name in self.splits.items():
+            folder = require_folder(self.root / name, f"the {split} folder")
+            strays = []
+            for path in walk(folder):
+                match = self.pattern.match(path) if path.lower().endswith(self.extensions) else None
+                if match is None:
+                    strays.append(path)
+                else:
+                    groups = match.groupdict()
+                    rows.append((f"{name}/{path}", groups["pid"], int(groups.get("camid") or 0), split))
+            if strays:
+                notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
+        if not rows:
+            raise InputError(f"{self.root}: no image is named as data.source.pattern wants; {found_in(self.root)}")
+        table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
+        return apply_pid_rules(number_labels(table, self.root, notes), self.distractors)
+
+
+class CsvSamples:
+    """A user's table: columns `path` (relative to `root`) and `pid`, perhaps `camid` and `split`, others are ignored.
+
+    Without `split`, about `test_fraction` of the identities are set aside for testing. With it, each row is train,
+    query, gallery, test (divided into query and gallery), val (likewise), val_query or val_gallery. A pid may be any
+    text. Rows that can't be used are an InputError that gives their numbers as a spreadsheet counts them.
+    """
+
+    splits = (*SPLITS, "test", "val")
+
+    def __init__(
+        self,
+        file: str | Path,
+        root: str | Path,
+        distractors: bool = False,
+        test_fraction: float = 0.5,
+        seed: int = 0,
+    ) -> None:
+        self.root = Path(root)
+        self.file = self.root / file
+        self.distractors, self.test_fraction, self.seed = distractors, test_fraction, seed
+
+    def __call__(self) -> Samples:
+        require_folder(self.root, "data.root")
+        table = self._read()
+        self._check_rows(table)
+        table = table.assign(
+            path=table["path"].str.replace("\\", "/"),
+            label=table["pid"],
+            camid=pd.to_numeric(table["camid"]),
+            split=table["split"].str.lower(),
+        )
+        samples = apply_pid_rules(number_labels(table, self.root, []), self.distractors)
+        if (samples.table["split"] == "").all():
+            divided = split_by_identity(samples.table, self.test_fraction, self.seed)
+        else:
+            divided = self._divide(samples.table)
+        return Samples(divided, self.root, samples.notes, samples.names)
+
+    def _read(self) -> pd.DataFrame:
+        """All cells as stripped text, with empty columns for the optional ones that are absent."""
+        try:
+            options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
+            table = pd.read_csv(self.file, **options)
+        except OSError as error:
+            raise InputError(f"{self.file}: can't be read ({error.strerror}); {found_in(self.root)}") from error
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
+        table = table.rename(columns=lambda name: name.strip().lower())
+        for column in ("path", "pid"):
+            if column not in table:
+                raise InputError(f"{self.file}: column '{column}' is missing; found {', '.join(table.columns)}")
+        optional = {"camid": "0", "split": ""}
+        table = table.assign(**{name: value for name, value in optional.items() if name not in table})
+        return table[["path", "pid", "camid", "split"]].apply(lambda column: column.str.strip())
+
+    def _check_rows(self, table: pd.DataFrame) -> None:
+        splits = table["split"].str.lower()
+        has_splits = (splits != "").any()
+        problems = {
+            "has no path": table["path"] == "",
+            "has no pid": table["pid"] == "",
+            "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d+"),
+            f"has a split other than {', '.join(self.splits)}": has_splits & ~splits.isin(self.splits),
+            "repeats the path of a row above": table["path"].duplicated() & (table["path"] != ""),
+            "names a file that doesn't exist": [not (self.root / path).is_file() for path in table["path"]],
+        }
+        bad = [(row, problem) for problem, rows in problems.items() for row in table.index[rows] + 2]
+        if bad:
+            first = "; ".join(f"row {row} {problem}" for row, problem in sorted(bad)[:5])
+            more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
+            raise InputError(f"{self.file}: {first}{more}")
+        if table.empty:
+            raise InputError(f"{self.file}: has no rows below its header")
+
+    @staticmethod
+    def _divide(table: pd.DataFrame) -> pd.DataFrame:
+        test, val = table["split"] == "test", table["split"] == "val"
+        parts = [table[~test & ~val], split_query_gallery(table[test]), split_query_gallery(table[val], "val_")]
+        return pd.concat(parts).sort_index()
+
+
+class IdentityFolders:
+    """One folder per identity, its images anywhere below it; about `test_fraction` of the identities are for testing.
+
+    `camera` is a regular expression with the group `camid`, searched in the path below the identity's folder; null, or
+    a file without it, means camera 0 (unknown).
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        test_fraction: float = 0.5,
+        seed: int = 0,
+        camera: str | None = None,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    ) -> None:
+        self.root = Path(root)
+        self.test_fraction, self.seed = test_fraction, seed
+        self.camera = camera and compile_pattern(camera, "data.source.camera", required="camid")
+        self.extensions = tuple(extension.lower() for extension in extensions)
+
+    def __call__(self) -> Samples:
+        require_folder(self.root, "data.root")
+        rows, strays, unknown = [], [], []
+        for path in walk(self.root):
+            identity, _, name = path.partition("/")
+            if not name or identity.startswith(".") or not name.lower().endswith(self.extensions):
+                strays.append(path)
+                continue
+            match = self.camera.search(name) if self.camera else None
+            if self.camera and not match:
+                unknown.append(path)
+            rows.append((path, identity, int(match["camid"]) if match else 0, "train"))
+        if not rows:
+            raise InputError(f"{self.root}: no folder in it holds images; {found_in(self.root)}")
+        notes = []
+        if strays:
+            notes.append(f"{len(strays)} files ignored that aren't images in an identity's folder, e.g. {strays[0]}")
+        if unknown:
+            notes.append(f"{len(unknown)} images of an unknown camera, e.g. {unknown[0]}")
+        table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
+        samples = apply_pid_rules(number_labels(table, self.root, notes), distractors=False)
+        divided = split_by_identity(samples.table, self.test_fraction, self.seed)
+        return Samples(divided, self.root, samples.notes, samples.names)
+
+
+class SyntheticPeople:
+    """Generated people in Market-1501 layout: written to `root` on the first call, read from there ever after."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        num_identities: int,
+        train_identities: int,
+        num_cameras: int,
+        images_per_camera: int,
+        size: Sequence[int],
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        self.root = Path(root)
+        self.options = {
+            "num_identities": num_identities,
+            "train_identities": train_identities,
+            "num_cameras": num_cameras,
+            "images_per_camera": images_per_camera,
+            "size": tuple(size),
+            "seed": seed,
+            "progress": progress,
+        }
+
+    def __call__(self) -> Samples:
+        from reidlab.data.synthetic import generate_people
+
+        return FolderLayout(generate_people(self.root, **self.options), **MARKET1501)()
+
+
+def number_labels(table: pd.DataFrame, root: Path, notes: list[str]) -> Samples:
+    """Samples of a table whose identities are text in the column `label`."""
+    pids = number_identities(table["label"])
+    names = {pid: label for label, pid in pids.items() if not label.lstrip("-").isdecimal()}
+    return Samples(table.assign(pid=table["label"].map(pids)), root, notes, names)
+
+
+def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
+    """The compiled regular expression; an InputError names the config key if it is wrong or lacks the group."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"{key}: not a regular expression ({error})") from error
+    if required not in compiled.groupindex:
+        raise InputError(f"{key}: has no group named {required}; write (?P<{required}>...) around it")
+    return compiled
+
+
+def require_folder(folder: Path, what: str) -> Path:
+    """The folder, or an InputError that says what its parent holds instead."""
+    if not folder.is_dir():
+        problem = "isn't a folder" if folder.exists() else "doesn't exist"
+        raise InputError(f"{folder}: {what} {problem}; {found_in(folder.parent)}")
+    return folder
+
+
+def found_in(folder: Path, limit: int = 8) -> str:
+    """For messages: `found a, b, c in FOLDER`."""
+    try:
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    except OSError as error:
+        return f"{folder} can't be listed ({error.strerror})"
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f"found {', '.join(names[:limit]) or 'nothing'}{more} in {folder}"
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """All files below a folder, sorted, as posix paths relative to it; a folder that can't be read is an InputError."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: can't be read ({error.strerror}); check its permissions") from error
+
+    paths = (Path(base, name) for base, _, names in os.walk(folder, onerror=refuse, followlinks=True) for name in names)
+    return iter(sorted(path.relative_to(folder).as_posix() for path in paths))
