@@ -1,0 +1,178 @@
+"""From a sample table to batches on the device."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from reidlab.data.images import read_image
+from reidlab.data.sampler import IdentityBatchSampler, distributed_process
+from reidlab.data.samples import Samples, set_aside_validation
+from reidlab.data.transforms import Normalize
+from reidlab.errors import InputError
+
+Batch = dict[str, Tensor]
+
+
+class ImageDataset(Dataset[Batch]):
+    """Rows of a sample table: `image` (3, H, W) uint8 RGB, `pid`, `camid`, `index` (the row's label) and `is_query`."""
+
+    def __init__(self, table: pd.DataFrame, root: Path, size: Sequence[int]) -> None:
+        self.files = [root / path for path in table["path"]]
+        self.size = tuple(size)
+        self.columns = {
+            "pid": torch.tensor(table["pid"].to_numpy()),
+            "camid": torch.tensor(table["camid"].to_numpy()),
+            "index": torch.tensor(table.index.to_numpy()),
+            "is_query": torch.tensor(table["split"].isin(["query", "val_query"]).to_numpy()),
+        }
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, position: int) -> Batch:
+        image = torch.from_numpy(read_image(self.files[position], self.size)).permute(2, 0, 1)
+        return {"image": image, **{name: column[position] for name, column in self.columns.items()}}
+
+
+class _Loader(DataLoader):
+    """A DataLoader whose workers' input errors arrive as the one line that they are, without the workers' traceback."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            last_line = str(error).strip().splitlines()[-1]
+            raise InputError(last_line.removeprefix("reidlab.errors.InputError: ")) from None
+
+
+class ReidDataModule(pl.LightningDataModule):
+    """Batches {image (B, 3, H, W), pid (B,), camid (B,), index (B,), is_query (B,)} of one data set.
+
+    Loaders give uint8 images of `size` (height, width); once on the device they become float in [0, 1], are augmented
+    (in training only) and normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's.
+    `index` is the row in `samples.table`. `num_instances` images of an identity share a training batch; null shuffles
+    all images instead. In distributed runs the loaders divide the work themselves (build the trainer with
+    `use_distributed_sampler=False`), and evaluation repeats rows to give each process as many: tell them by `index`.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Samples],
+        size: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str = "custom",
+        root: str | Path | None = None,
+        batch_size: int = 64,
+        num_instances: int | None = 4,
+        eval_batch_size: int = 128,
+        val_fraction: float = 0.1,
+        exclude_same_camera: bool = True,
+        augment: nn.Module | None = None,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source, self.name, self.root = source, name, root
+        self.size = tuple(size)
+        self.batch_size, self.num_instances, self.eval_batch_size = batch_size, num_instances, eval_batch_size
+        self.val_fraction, self.exclude_same_camera = val_fraction, exclude_same_camera
+        self.augment = nn.Identity() if augment is None else augment
+        self.normalize = Normalize(mean, std)
+        self.num_workers, self.seed = num_workers, seed
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The table that everything reads, with its validation identities set aside; read from disk once."""
+        return set_aside_validation(self.source(), self.val_fraction, self.seed)
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The pid of each training class."""
+        return sorted(self.samples.split("train")["pid"].unique().tolist())
+
+    @property
+    def num_classes(self) -> int:
+        """The number of training identities."""
+        return len(self.classes)
+
+    def prepare_data(self) -> None:
+        """Read, and thereby perhaps generate, the data set in one process before the others look for it."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the data set, whatever the stage."""
+        self.samples  # noqa: B018
+
+    def train_dataloader(self) -> DataLoader:
+        """Augmented batches in an order that follows from the seed and the trainer's epoch, so that runs can resume.
+
+        The epoch is set here too because Lightning starts the first iteration of a resumed run before it sets it.
+        """
+        table = self.samples.split("train")
+        table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
+        dataset = ImageDataset(table, self.samples.root, self.size)
+        if self.num_instances is None:
+            sampler = self._even_shares(dataset, shuffle=True)
+            loader = self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+        else:
+            sampler = IdentityBatchSampler(table["pid"], self.batch_size, self.num_instances, self.seed)
+            loader = self._loader(dataset, batch_sampler=sampler)
+        if len(loader) == 0:
+            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
+        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
+        return loader
+
+    def val_dataloader(self) -> DataLoader | list[DataLoader]:
+        """The validation queries, then their gallery; no loader if no validation identities were set aside."""
+        table = self.samples.split("val_query", "val_gallery")
+        return self.loader(table) if len(table) else []
+
+    def test_dataloader(self) -> DataLoader:
+        """The queries, then the gallery."""
+        return self.loader(self.samples.split("query", "gallery"))
+
+    def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
+        """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""
+        if table.empty:
+            raise InputError(f"data '{self.name}': no images to load; see what `reidlab data` finds")
+        dataset = ImageDataset(table, root or self.samples.root, self.size)
+        return self._loader(dataset, sampler=self._even_shares(dataset), batch_size=self.eval_batch_size)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning's hook on the device; augments while the trainer trains."""
+        return self.preprocess(batch, training=self.trainer is not None and self.trainer.training)
+
+    def preprocess(self, batch: Batch, training: bool = False) -> Batch:
+        """The batch with its uint8 images as the float images that the network takes."""
+        image = batch["image"].float() / 255
+        if training:
+            image = self.augment.to(image.device)(image)
+        return batch | {"image": self.normalize.to(image.device)(image)}
+
+    def _even_shares(self, dataset: ImageDataset, shuffle: bool = False) -> DistributedSampler:
+        rank, processes = distributed_process()
+        return DistributedSampler(dataset, processes, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
+
+    def _loader(self, dataset: ImageDataset, **options) -> DataLoader:
+        """A loader with a generator of its own: starting it must not move the global one, which augments."""
+        return _Loader(
+            dataset,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.accelerator.is_available(),
+            worker_init_fn=_single_threaded,
+            generator=torch.Generator(),
+            **options,
+        )
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(0)
