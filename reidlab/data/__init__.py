@@ -1,7 +1,7 @@
 """Images of identities: where they come from, whether they are sound, and how they reach the network."""
 
 from reidlab.data.datamodule import ImageDataset, ReidDataModule
-from reidlab.data.images import decode, read_image, resize
+from reidlab.data.images import read_image
 from reidlab.data.sampler import IdentityBatchSampler
 from reidlab.data.samples import Samples, set_aside_validation
 from reidlab.data.sources import CsvSamples, FolderLayout, IdentityFolders, SyntheticPeople
@@ -13,11 +13,13 @@ from reidlab.data.transforms import (
     RandomHorizontalFlip,
     RandomPadCrop,
 )
+from reidlab.data.validate import Finding, inspect_files, summary, validate
 
 __all__ = [
     "Augment",
     "ColorJitter",
     "CsvSamples",
+    "Finding",
     "FolderLayout",
     "IdentityBatchSampler",
     "IdentityFolders",
@@ -29,8 +31,9 @@ __all__ = [
     "ReidDataModule",
     "Samples",
     "SyntheticPeople",
-    "decode",
+    "inspect_files",
     "read_image",
-    "resize",
     "set_aside_validation",
+    "summary",
+    "validate",
 ]

@@ -21,12 +21,16 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     ignored. All but the third is what PIL's `convert("RGB")` does in published tools; it clips 16-bit grey to white.
     A missing, broken or truncated file is an InputError that names it.
     """
+    image = decode(read_bytes(file), str(file))
+    return image if size is None else resize(image, size)
+
+
+def read_bytes(file: Path) -> bytes:
+    """A file's content; an InputError names the file that can't be read."""
     try:
-        raw = Path(file).read_bytes()
+        return Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"{file}: can't be read ({error.strerror}); check the path and its permissions") from error
-    image = decode(raw, str(file))
-    return image if size is None else resize(image, size)
 
 
 def decode(raw: bytes, where: str) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reidlab.data.images import read_bytes
 from reidlab.errors import InputError
 
 SPLITS = ("train", "val_query", "val_gallery", "query", "gallery")
@@ -45,17 +46,14 @@ class Samples:
     def content_hash(self) -> str:
         """SHA-256 over rows and image bytes, independent of the order of the rows and of where `root` is."""
         with ThreadPoolExecutor() as pool:
-            digests = pool.map(file_digest, self.files())
+            digests = pool.map(lambda file: digest(read_bytes(file)), self.files())
             rows = sorted(zip(*(self.table[column] for column in COLUMNS), digests, strict=True))
-        return hashlib.sha256("\n".join("\t".join(map(str, row)) for row in rows).encode()).hexdigest()
+        return digest("\n".join("\t".join(map(str, row)) for row in rows).encode())
 
 
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror})") from error
+def digest(raw: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(raw).hexdigest()
 
 
 def number_identities(labels: Iterable[str]) -> dict[str, int]:

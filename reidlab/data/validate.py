@@ -1,0 +1,147 @@
+"""What is wrong with a data set, file by file, and the table that describes it in a paper."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import pandas as pd
+from tqdm.auto import tqdm
+
+from reidlab.data.images import decode, read_bytes
+from reidlab.data.samples import SPLITS, Samples, digest
+from reidlab.errors import InputError
+
+MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
+STAGES = {"train": ["train"], "validation": ["val_query", "val_gallery"], "test": ["query", "gallery"]}
+
+
+class Finding(NamedTuple):
+    """One flaw: its kind, the file, identity or split that has it, and a sentence; `pandas.DataFrame` takes a list."""
+
+    level: Literal["error", "warning"]
+    kind: str
+    where: str
+    message: str
+
+
+def summary(samples: Samples) -> pd.DataFrame:
+    """Identities, images and cameras of each split; distractors (pid 0) are counted apart, unknown cameras not."""
+    splits = {split: samples.split(split) for split in SPLITS} | {"all": samples.table}
+    return pd.DataFrame.from_dict(
+        {
+            split: {
+                "identities": rows.loc[rows["pid"] > 0, "pid"].nunique(),
+                "images": len(rows),
+                "cameras": rows.loc[rows["camid"] > 0, "camid"].nunique(),
+                "distractors": int((rows["pid"] == 0).sum()),
+            }
+            for split, rows in splits.items()
+            if len(rows)
+        },
+        orient="index",
+    ).rename_axis("split")
+
+
+def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
+    """Every image decoded in full: columns `height`, `width`, `digest`, `problem` ("" = sound), rows as the table's."""
+    files = samples.files()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        rows = list(tqdm(pool.map(_inspect, files), "checking images", len(files), unit="image", disable=not progress))
+    return pd.DataFrame(rows, columns=["height", "width", "digest", "problem"], index=samples.table.index)
+
+
+def validate(
+    samples: Samples, exclude_same_camera: bool = True, files: pd.DataFrame | None = None, progress: bool = True
+) -> list[Finding]:
+    """All flaws, errors first: an error makes scores meaningless or stops training, a warning deserves a look.
+
+    `files` is what `inspect_files` returned, if it ran already.
+    """
+    files = inspect_files(samples, progress) if files is None else files
+    table = samples.table.join(files)
+    checks = (
+        _empty_splits(table),
+        _shared_identities(table),
+        _files(table),
+        _duplicates(table),
+        _queries_without_match(table, exclude_same_camera),
+        _single_images(table),
+    )
+    return sorted((finding for check in checks for finding in check), key=lambda finding: finding.level)
+
+
+def _inspect(file: Path) -> tuple[int, int, str, str]:
+    content = ""
+    try:
+        raw = read_bytes(file)
+        content = digest(raw)
+        height, width, _ = decode(raw, str(file)).shape
+    except InputError as error:
+        return 0, 0, content, str(error)
+    return height, width, content, ""
+
+
+def _empty_splits(table: pd.DataFrame) -> Iterator[Finding]:
+    filled = set(table["split"])
+    needed = ["train", "query", "gallery"] + STAGES["validation"] * bool(filled & set(STAGES["validation"]))
+    for split in needed:
+        if split not in filled:
+            yield Finding("error", "empty split", split, "no images; check data.root and data.source")
+
+
+def _shared_identities(table: pd.DataFrame) -> Iterator[Finding]:
+    people = table[table["pid"] > 0]
+    rows = {stage: people[people["split"].isin(splits)] for stage, splits in STAGES.items()}
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        level = "error" if (one, other) == ("train", "test") else "warning"
+        for pid in sorted(set(rows[one]["pid"]) & set(rows[other]["pid"])):
+            examples = [part.loc[part["pid"] == pid, "path"].iloc[0] for part in (rows[one], rows[other])]
+            message = f"is in {one} ({examples[0]}) and in {other} ({examples[1]})"
+            yield Finding(level, f"identity in {one} and {other}", f"pid {pid}", message)
+
+
+def _files(table: pd.DataFrame) -> Iterator[Finding]:
+    for row in table[table["problem"] != ""].itertuples():
+        yield Finding("error", "unreadable image", row.path, row.problem)
+    small = (table["problem"] == "") & ((table["height"] < MIN_HEIGHT) | (table["width"] < MIN_WIDTH))
+    for row in table[small].itertuples():
+        message = f"{row.width} x {row.height} pixels, less than {MIN_WIDTH} x {MIN_HEIGHT}"
+        yield Finding("warning", "small image", row.path, message)
+
+
+def _duplicates(table: pd.DataFrame) -> Iterator[Finding]:
+    """One finding for each set of files with equal bytes, by the worst that it means."""
+    repeated = table[table["digest"].duplicated(keep=False) & (table["digest"] != "")]
+    for _, rows in repeated.groupby("digest", sort=False):
+        if rows["pid"].nunique() > 1:
+            kind = "duplicate of another identity"
+        elif rows["split"].nunique() > 1:
+            kind = "duplicate across splits"
+        else:
+            kind = "duplicate within a split"
+        first, *others = (f"{row.path} (pid {row.pid}, {row.split})" for row in rows.itertuples())
+        yield Finding("warning", kind, rows["path"].iloc[0], f"{first} has the same bytes as {', '.join(others)}")
+
+
+def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> Iterator[Finding]:
+    for queries, gallery in (("val_query", "val_gallery"), ("query", "gallery")):
+        cameras = table[table["split"] == gallery].groupby("pid")["camid"].agg(set)
+        for row in table[table["split"] == queries].itertuples():
+            seen_by = cameras.get(row.pid, set())
+            if not seen_by:
+                message = f"{gallery} has no image of pid {row.pid}"
+            elif exclude_same_camera and seen_by == {row.camid}:
+                message = f"{gallery} has pid {row.pid} from the query's own camera {row.camid} only"
+            else:
+                continue
+            yield Finding("warning", "query without a match", row.path, message)
+
+
+def _single_images(table: pd.DataFrame) -> Iterator[Finding]:
+    people = table[table["pid"] > 0]
+    for stage, splits in STAGES.items():
+        rows = people[people["split"].isin(splits)]
+        for row in rows[~rows["pid"].duplicated(keep=False)].itertuples():
+            yield Finding("warning", "identity with one image", f"pid {row.pid}", f"{stage} has only {row.path} of it")
