@@ -1,0 +1,103 @@
+import io
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from reidlab.data.images import decode, read_image, resize
+from reidlab.errors import InputError
+
+
+def encoded(mode="RGB", fmt="PNG", size=(40, 24), **options):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = Image.fromarray(cv2.GaussianBlur(pixels, (0, 0), 2)).convert(mode)
+    if mode in ("LA", "RGBA"):
+        image.putalpha(Image.fromarray(pixels[..., 0]))
+    buffer = io.BytesIO()
+    image.save(buffer, fmt, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("mode", "fmt"),
+    [("RGB", "JPEG"), ("L", "JPEG"), ("RGB", "PNG"), ("L", "PNG"), ("1", "PNG")]
+    + [("P", "PNG"), ("LA", "PNG"), ("RGBA", "PNG"), ("RGB", "BMP")],
+)
+def test_pixels_are_those_of_pil(mode, fmt):
+    raw = encoded(mode, fmt)
+    assert np.array_equal(decode(raw, "x"), np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")))
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_chroma_subsampling_is_undone_as_pil_does(subsampling):
+    raw = encoded(fmt="JPEG", subsampling=subsampling, quality=80)
+    assert np.array_equal(decode(raw, "x"), np.asarray(Image.open(io.BytesIO(raw)).convert("RGB")))
+
+
+@pytest.mark.parametrize("shape", [(20, 10), (20, 10, 3)])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, shape):
+    eight = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "deep.png"), eight.astype(np.uint16) * 257)
+    read = read_image(tmp_path / "deep.png")
+    assert np.array_equal(read[..., ::-1] if len(shape) == 3 else read[..., 0], eight)
+
+
+def test_exif_orientation_is_ignored():
+    exif = Image.Exif()
+    exif[0x112] = 6
+    assert decode(encoded(fmt="JPEG", exif=exif), "x").shape == (40, 24, 3)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
+@pytest.mark.parametrize("kept", [0.01, 0.3, 0.7, 0.95])
+def test_truncated_files_are_named(tmp_path, fmt, kept):
+    raw = encoded(fmt=fmt, size=(200, 100))
+    file = tmp_path / "0001_c1.jpg"
+    file.write_bytes(raw[: int(len(raw) * kept)])
+    with pytest.raises(InputError, match="0001_c1.jpg: not a readable image") as error:
+        read_image(file)
+    assert "\n" not in str(error.value)
+
+
+def test_every_cut_of_a_jpeg_is_noticed():
+    raw = encoded(fmt="JPEG", size=(200, 100))
+    for cut in range(1, len(raw), 97):
+        with pytest.raises(InputError):
+            decode(raw[:-cut], "x")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"\xff\xd8\xff\xd9", b"\x89PNG\r\n\x1a\n"])
+def test_what_is_no_image_is_named(tmp_path, content):
+    file = tmp_path / "a.png"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="a.png"):
+        read_image(file)
+
+
+def test_bytes_behind_the_end_do_no_harm():
+    raw = encoded(fmt="JPEG")
+    assert np.array_equal(decode(raw + b"\0maker notes", "x"), decode(raw, "x"))
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match="gone.jpg: can't be read"):
+        read_image(tmp_path / "gone.jpg")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((128, 64), (256, 128)), ((128, 48), (256, 128)), ((101, 47), (256, 128)), ((61, 33), (256, 128))]  # enlarged
+    + [((300, 150), (256, 128)), ((517, 251), (256, 128))]  # shrunk
+    + [((300, 64), (256, 128)), ((64, 400), (128, 64))],  # both
+)
+def test_resize_equals_pil(old, new):
+    pixels = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BILINEAR))
+    assert np.array_equal(resize(pixels, new), expected)
+
+
+def test_resize_to_the_same_size_changes_nothing(tmp_path, write_image):
+    file = write_image(tmp_path / "a.png", size=(64, 32))
+    assert np.array_equal(read_image(file, (64, 32)), read_image(file))
+    assert read_image(file, (20, 30)).shape == (20, 30, 3)

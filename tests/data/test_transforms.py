@@ -1,0 +1,133 @@
+import colorsys
+
+import pytest
+import torch
+
+from reidlab.data.transforms import (
+    Augment,
+    ColorJitter,
+    Normalize,
+    RandomErasing,
+    RandomHorizontalFlip,
+    RandomPadCrop,
+    turn_hue,
+)
+
+
+@pytest.fixture
+def images():
+    torch.manual_seed(0)
+    return torch.rand(40, 3, 24, 12)
+
+
+def all_transforms():
+    return [RandomHorizontalFlip(), RandomPadCrop(4), ColorJitter(0.2, 0.2, 0.2, 0.1), RandomErasing()]
+
+
+@pytest.mark.parametrize("transform", all_transforms(), ids=lambda t: type(t).__name__)
+def test_follows_the_global_seed_and_leaves_its_input_alone(transform, images):
+    before = images.clone()
+    torch.manual_seed(1)
+    first = transform(images)
+    torch.manual_seed(1)
+    assert torch.equal(transform(images), first)
+    assert not torch.equal(transform(images), first)
+    assert torch.equal(images, before)
+    assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
+
+
+def test_flip_mirrors_some_images_whole(images):
+    flipped = RandomHorizontalFlip(0.5)(images)
+    mirrored = [torch.equal(new, old.flip(-1)) for new, old in zip(flipped, images, strict=True)]
+    same = [torch.equal(new, old) for new, old in zip(flipped, images, strict=True)]
+    assert all(a != b for a, b in zip(mirrored, same, strict=True)) and 5 < sum(mirrored) < 35
+    assert torch.equal(RandomHorizontalFlip(0)(images), images)
+    assert torch.equal(RandomHorizontalFlip(1)(images), images.flip(-1))
+
+
+def test_pad_crop_equals_cutting_a_window_of_each_padded_image(images):
+    cropped, padding = RandomPadCrop(3)(images), 3
+    offsets = set()
+    for new, old in zip(cropped, images, strict=True):
+        padded = torch.zeros(3, 24 + 2 * padding, 12 + 2 * padding)
+        padded[:, padding:-padding, padding:-padding] = old
+        windows = [(y, x) for y in range(7) for x in range(7) if torch.equal(padded[:, y : y + 24, x : x + 12], new)]
+        assert len(windows) == 1
+        offsets.add(windows[0])
+    assert len(offsets) > 15
+    assert torch.equal(RandomPadCrop(0)(images), images)
+
+
+def slow_jitter(image, brightness, contrast, saturation):
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    image = (image * brightness).clamp(0, 1)
+    image = (image * contrast + (image * luma).sum(0).mean() * (1 - contrast)).clamp(0, 1)
+    return (image * saturation + (image * luma).sum(0) * (1 - saturation)).clamp(0, 1)
+
+
+def test_color_jitter_equals_a_loop_over_images(images):
+    torch.manual_seed(3)
+    jittered = ColorJitter(0.4, 0.3, 0.2)(images)
+    torch.manual_seed(3)
+    factors = [torch.rand(40) * 2 * amount + 1 - amount for amount in (0.4, 0.3, 0.2)]
+    expected = torch.stack([slow_jitter(image, *own) for image, *own in zip(images, *factors, strict=True)])
+    torch.testing.assert_close(jittered, expected)
+    assert torch.equal(ColorJitter()(images), images)
+
+
+def test_hue_equals_the_standard_library_pixel_by_pixel(images):
+    few = images[:4, :, :5, :5].clone()
+    few[0, :, 0, 0] = 0.5  # grey, black and white have no hue to turn
+    few[0, :, 0, 1] = 0.0
+    few[0, :, 0, 2] = 1.0
+    turn = torch.tensor([0.0, 0.3, -0.45, 0.9])
+    expected = few.clone()
+    for b in range(4):
+        for y in range(5):
+            for x in range(5):
+                hue, saturation, value = colorsys.rgb_to_hsv(*few[b, :, y, x].tolist())
+                expected[b, :, y, x] = torch.tensor(colorsys.hsv_to_rgb((hue + turn[b].item()) % 1, saturation, value))
+    torch.testing.assert_close(turn_hue(few, turn), expected, atol=1e-5, rtol=0)
+
+
+def test_erasing_covers_one_rectangle_within_its_limits():
+    torch.manual_seed(0)
+    images = torch.rand(300, 3, 64, 32)
+    erased = RandomErasing(p=0.6, area=(0.05, 0.3), aspect=(0.5, 2.0), value=(2.0, 3.0, 4.0))(images)
+    hit = 0
+    for new, old in zip(erased, images, strict=True):
+        changed = (new != old).all(0)
+        if not changed.any():
+            assert torch.equal(new, old)
+            continue
+        hit += 1
+        rows, columns = changed.any(1).nonzero(), changed.any(0).nonzero()
+        top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+        assert changed[top:bottom, left:right].all() and changed.sum() == (bottom - top) * (right - left)
+        assert torch.equal(new[:, top, left], torch.tensor([2.0, 3.0, 4.0]))
+        assert 0.04 < changed.float().mean() < 0.33
+        assert 0.4 < (bottom - top) / (right - left) < 2.6
+    assert 140 < hit < 220
+
+
+def test_erasing_reaches_every_corner():
+    torch.manual_seed(0)
+    erased = RandomErasing(p=1, value=2.0)(torch.zeros(2000, 3, 16, 8)) == 2
+    assert erased.any(0).all()
+
+
+def test_a_rectangle_that_never_fits_erases_nothing(images):
+    assert torch.equal(RandomErasing(p=1, area=(4.0, 5.0))(images), images)
+
+
+def test_normalize():
+    image = torch.rand(2, 3, 4, 5)
+    normalised = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])(image)
+    assert normalised[1, 2, 3, 4] == pytest.approx((image[1, 2, 3, 4].item() - 0.3) / 0.7, abs=1e-6)
+
+
+def test_augment_leaves_out_what_is_none(images):
+    augment = Augment(flip=RandomHorizontalFlip(1), erasing=None, crop=RandomPadCrop(0))
+    assert [name for name, _ in augment.named_children()] == ["flip", "crop"]
+    assert torch.equal(augment(images), images.flip(-1))
+    assert torch.equal(Augment(flip=None)(images), images)
