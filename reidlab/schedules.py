@@ -14,7 +14,7 @@ def warmup_cosine(
     """Linear warm-up, then half a cosine down to `final_factor` of the base rate (Loshchilov & Hutter 2017, eq. 5)."""
 
     def factor(epoch: int) -> float:
-        progress = min(1.0, (epoch - warmup_epochs) / max(1, epochs - warmup_epochs))
+        progress = min(max(epoch - warmup_epochs, 0) / max(1, epochs - warmup_epochs), 1.0)
         return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, _warmed_up(factor, warmup_epochs, warmup_factor))

@@ -1,13 +1,18 @@
 """The LightningModules: what one step of training and of validation is."""
 
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from reidlab.config import instantiate
+from reidlab.config import instantiate, run_folder
 from reidlab.losses import WeightedLosses
 from reidlab.metrics import ReidMetric
 from reidlab.models import load_weights
+
+BEST_CHECKPOINT = "checkpoints/best.ckpt"
+LAST_CHECKPOINT = "checkpoints/last.ckpt"
 
 
 class ReidTask(pl.LightningModule):
@@ -64,7 +69,8 @@ class ReidTask(pl.LightningModule):
     def configure_optimizers(self):
         """All parameters that want a gradient, the losses' own among them."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.schedule(optimizer), "interval": "epoch"}}
+        schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": "val/mAP"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
 def build_network(model, num_classes: int = 0) -> nn.Module:
@@ -73,3 +79,18 @@ def build_network(model, num_classes: int = 0) -> nn.Module:
     if model.weights:
         print(load_weights(network, model.weights))
     return network
+
+
+def trained_network(cfg) -> tuple[nn.Module, Path | None]:
+    """The network that a run's later stages use, in evaluation mode, and the file that its weights come from.
+
+    That is the run's best checkpoint, else `model.weights`, else (None) the initial weights.
+    """
+    best = run_folder(cfg) / BEST_CHECKPOINT
+    file = best if best.exists() else cfg.model.weights and Path(cfg.model.weights)
+    network = instantiate(cfg.model.network, num_classes=0)
+    if file:
+        report = load_weights(network, file)
+        if file != best:
+            print(report)
+    return network.eval(), file

@@ -12,10 +12,7 @@ from reidlab.callbacks import EpochLines, History, progress
 from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
 from reidlab.errors import InputError
 from reidlab.runs import provenance, read_json, write_json
-from reidlab.tasks import ReidTask, build_network
-
-KEPT_FOR_RESUME = "checkpoints/last.ckpt"
-BEST = "checkpoints/best.ckpt"
+from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network
 
 
 def run(cfg) -> Path:
@@ -25,7 +22,7 @@ def run(cfg) -> Path:
     reached stays in the run folder).
     """
     folder = run_folder(cfg)
-    last, best = folder / KEPT_FOR_RESUME, folder / BEST
+    last, best = folder / LAST_CHECKPOINT, folder / BEST_CHECKPOINT
     _claim(folder, cfg)
     if read_json(folder / "train.json").get("finished") and best.exists():
         print(f"{folder.name}: already trained; run.overwrite=true trains it again")
@@ -83,7 +80,7 @@ def run(cfg) -> Path:
 def _claim(folder: Path, cfg) -> None:
     """Write config.yaml into the run folder, unless another training lives there."""
     stored = folder / "config.yaml"
-    trained = (folder / KEPT_FOR_RESUME).exists() or (folder / BEST).exists()
+    trained = (folder / LAST_CHECKPOINT).exists() or (folder / BEST_CHECKPOINT).exists()
     if trained and stored.exists() and not cfg.run.overwrite:
         if differences := training_differences(read_config(stored), cfg):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
@@ -92,7 +89,7 @@ def _claim(folder: Path, cfg) -> None:
                 "choose another run.name, or run.overwrite=true to start again"
             )
     if cfg.run.overwrite:
-        for name in (KEPT_FOR_RESUME, BEST, "train.json", "history.csv"):
+        for name in (LAST_CHECKPOINT, BEST_CHECKPOINT, "train.json", "history.csv"):
             (folder / name).unlink(missing_ok=True)
     write_config(cfg, stored)
 

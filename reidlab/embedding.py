@@ -1,0 +1,50 @@
+"""Features of every image of a table, from any network, outside of training."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from reidlab.data import ReidDataModule
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Features (N, D) float32 and the rows of the sample table (N) that they belong to."""
+
+    features: Tensor
+    table: pd.DataFrame
+
+    def split(self, *names: str) -> "Embeddings":
+        """Those of some splits."""
+        kept = self.table["split"].isin(names).to_numpy()
+        return Embeddings(self.features[torch.from_numpy(kept)], self.table[kept])
+
+    def column(self, name: str) -> Tensor:
+        """A whole-number column of the table as a tensor (N,)."""
+        return torch.from_numpy(self.table[name].to_numpy("int64", copy=True))
+
+
+def embed(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame, device: str, label: str) -> Embeddings:
+    """Run a network over the images of a table, without gradients, with a progress bar named `label`."""
+    network = network.to(device).eval()
+    return embed_with(lambda images: network(images.to(device)).embedding, datamodule, table, label)
+
+
+@torch.inference_mode()
+def embed_with(
+    call: Callable[[Tensor], Tensor], datamodule: ReidDataModule, table: pd.DataFrame, label: str
+) -> Embeddings:
+    """The same for any function of normalised images (B, 3, H, W) -> (B, D)."""
+    blocks = []
+    for batch in tqdm(datamodule.loader(table), desc=f"embed {label}", unit="batch", leave=False, disable=None):
+        blocks.append(call(datamodule.preprocess(batch)["image"]).float().cpu())
+    return Embeddings(torch.cat(blocks), table)
+
+
+def device_of(cfg) -> str:
+    """Where evaluation runs: the accelerator that the trainer would take."""
+    return "cuda" if cfg.trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"

@@ -1,0 +1,103 @@
+"""The embedding network as ONNX: dynamic batch, self-describing, equal to the checkpoint."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reidlab.config import run_folder
+from reidlab.errors import InputError
+from reidlab.runs import file_hash, provenance, write_atomic, write_json
+from reidlab.tasks import trained_network
+
+CHECKED_BATCHES = (1, 7)
+
+
+class EmbeddingOnly(nn.Module):
+    """A network without its class scores: (B, 3, H, W) -> (B, D)."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The embedding."""
+        return self.network(image).embedding
+
+
+def run(cfg) -> Path:
+    """Export the run's network to `export/model.onnx` and check it against the checkpoint; returns the file.
+
+    The file takes normalised RGB images (B, 3, H, W); its metadata say how to normalise. Raises InputError where
+    onnxruntime's embeddings differ by more than `export.tolerance` at batch 1 or 7.
+    """
+    folder = run_folder(cfg)
+    network, weights = trained_network(cfg)
+    if weights is None:
+        print(f"{folder.name}: no trained checkpoint and no model.weights; exporting initial weights")
+    model = EmbeddingOnly(network).eval()
+    height, width = cfg.data.size
+    images = torch.rand(max(CHECKED_BATCHES), 3, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = model(images)  # (7, D)
+    metadata = {
+        "model": cfg.model.name,
+        "input_size": [height, width],
+        "color_order": "RGB",
+        "scale": 1 / 255,
+        "mean": list(cfg.model.mean),
+        "std": list(cfg.model.std),
+        "embedding_size": expected.shape[1],
+        "distance": cfg.model.distance,
+        "config_hash": file_hash(folder / "config.yaml"),
+        "weights_hash": file_hash(weights) if weights else "initial",
+    }
+    content = to_onnx(model, images[:2], cfg.export, metadata)
+    difference = max(_difference(content, images[:n], expected[:n]) for n in CHECKED_BATCHES)
+    if not difference <= cfg.export.tolerance:
+        raise InputError(
+            f"{cfg.model.name}: the ONNX file differs from the checkpoint by {difference:.1e}, more than "
+            f"export.tolerance={cfg.export.tolerance}; nothing was written"
+        )
+    file = write_atomic(folder / "export" / "model.onnx", content)
+    write_json(
+        folder / "export" / "model.json",
+        {**metadata, "bytes": len(content), "largest_difference": difference, **provenance()},
+    )
+    print(f"{file}  {len(content) / 1024:.0f} KiB, within {difference:.1e} of the checkpoint at batch {CHECKED_BATCHES}")
+    return file
+
+
+def to_onnx(model: nn.Module, images: Tensor, names, metadata: dict) -> bytes:
+    """Serialise a network of images (B, 3, H, W) -> (B, D) with a dynamic batch and JSON-valued metadata."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            model,
+            (images,),
+            dynamo=True,
+            opset_version=names.opset,
+            input_names=[names.input_name],
+            output_names=[names.output_name],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1 << 20)},),
+            verbose=False,
+        )
+    proto = program.model_proto
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    return proto.SerializeToString()
+
+
+def _difference(content: bytes, images: Tensor, expected: Tensor) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (name,) = (i.name for i in session.get_inputs())
+    return float(np.abs(session.run(None, {name: images.numpy()})[0] - expected.numpy()).max())

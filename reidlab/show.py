@@ -1,0 +1,35 @@
+"""Results as people see them: tables in the terminal, pictures in the run folder."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from reidlab.runs import write_atomic
+
+
+def print_table(table: pd.DataFrame, title: str = "") -> None:
+    """Print a table, its index first; floats with three digits, missing values as a dash."""
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown.add_column(table.index.name or "", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(str(column), justify="right")
+    for name, row in table.astype(object).iterrows():
+        shown.add_row(str(name), *map(_cell, row))
+    Console(width=None if Console().is_terminal else 120).print(shown)
+
+
+def save_figure(figure: Figure, file: Path) -> Path:
+    """Write a figure as PNG, atomically."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return write_atomic(file, content.getvalue())
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,92 @@
+"""Composing configs: what a stranger types wrong is answered with what is right."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from reidlab import config
+from reidlab.errors import InputError
+
+
+def message(*overrides):
+    with pytest.raises(InputError) as caught:
+        config.compose(overrides)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_misspelled_key_suggests_the_right_one():
+    assert "did you mean data.root?" in message("data.rot=x")
+    assert "did you mean trainer.max_epochs?" in message("max_epoch=3")
+    assert "did you mean model?" in message("modle=osnet_x1_0")
+    assert "did you mean data.batch_size?" in message("data.batchsize=3")
+
+
+def test_a_misspelled_choice_suggests_the_right_one_and_lists_all():
+    text = message("model=osnet_x025")
+    assert "did you mean osnet_x0_25?" in text and "osnet_x1_0" in text
+    assert "did you mean demo?" in message("experiment=dmo")
+
+
+def test_a_value_of_another_type_is_refused():
+    assert "expected int, as in data.batch_size=" in message("data.batch_size=many")
+    assert "expected bool" in message("run.overwrite=3")
+
+
+def test_an_unreadable_override_is_named():
+    assert "write key=value" in message("data.root")
+
+
+def test_numbers_and_null_fit_where_numbers_are():
+    cfg = config.compose(["optimizer.lr=1", "data.num_instances=null", "data.size=[64,32]"])
+    assert cfg.optimizer.lr == 1 and cfg.data.num_instances is None and cfg.data.size == [64, 32]
+
+
+def test_relative_paths_start_at_the_working_folder_or_else_at_the_root(tmp_path, monkeypatch):
+    (tmp_path / "crops").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert config.compose(["data.root=crops"]).data.root == str(tmp_path / "crops")
+    cfg = config.compose(["data=market1501"])
+    assert cfg.data.root == cfg.data.source.root == str(config.ROOT / "data" / "market1501")
+    assert Path(cfg.run.root).is_absolute()
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])
+def test_a_run_name_stays_inside_runs(name):
+    with pytest.raises(InputError, match="not usable as a folder's name"):
+        config.run_folder(OmegaConf.create({"run": {"root": "runs", "name": name}}))
+
+
+def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_path):
+    place = [f"run.root={tmp_path}", "run.name=a"]
+    trained = config.compose(["model=osnet_x0_5", "data=market1501", "seed=7", *place])
+    trained.model.distance = "drifted"  # as if conf/ had another value then
+    config.write_config(trained, tmp_path / "a" / "config.yaml")
+    assert config.compose_for(place) == {**trained, "run": {**trained.run, "overrides": trained.run.overrides}}
+    later = config.compose_for(["evaluate.batch_size=3", "data=deepsportradar", *place])
+    assert later.evaluate.batch_size == 3
+    assert later.data.name == "deepsportradar" and not later.data.exclude_same_camera
+    assert later.model.name == "osnet_x0_5" and later.model.distance == "drifted" and later.seed == 7
+
+
+def test_only_what_training_depends_on_counts_as_a_difference(tmp_path):
+    one = config.compose(["seed=1"])
+    same = config.compose(["seed=1", "data.num_workers=0", "logger=csv", f"run.root={tmp_path}", "run.name=b"])
+    other = config.compose(["seed=2"])
+    assert config.training_differences(one, same) == []
+    assert "seed: 1 -> 2" in config.training_differences(one, other)
+
+
+CHOICES = [
+    f"{group.name}={file.stem}"
+    for group in sorted(config.CONF.iterdir())
+    if group.is_dir()
+    for file in sorted(group.glob("*.yaml"))
+    if not file.stem.startswith("_")
+]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice):
+    config.compose([choice])
