@@ -1,0 +1,91 @@
+"""The head of a re-identification network: pooling, projection, BN neck and classifier on any trunk."""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from reidlab.errors import InputError
+
+
+class Output(NamedTuple):
+    """What every network of reidlab returns, in training, export and deployment."""
+
+    embedding: Tensor  # (B, D)
+    logits: Tensor | None  # (B, num_classes), None without a classifier
+
+
+class ReIdNetwork(nn.Module):
+    """Image -> embedding and class scores: a trunk, given by a subclass, under a head that is the same for all.
+
+    A subclass registers its stages as attributes, lists them in order in `stages`, and ends with `add_head`.
+    """
+
+    stages: tuple[str, ...] = ()
+
+    def add_head(
+        self,
+        channels: int,
+        num_classes: int = 0,
+        feat_dim: int | None = 512,
+        projection: str = "relu",
+        neck: str | None = None,
+        neck_feat: str = "after",
+        dropout: float = 0.0,
+    ) -> None:
+        """Put the head on a trunk of `channels` feature maps and initialise the whole network.
+
+        - `feat_dim`: width of the embedding; None is the pooled feature itself
+        - `projection`: "relu" = Linear + BN + ReLU (OSNet, arXiv 1905.00953), "linear" = Linear alone
+        - `neck`: "bnneck" = BN without shift before a classifier without bias (arXiv 1903.07071, section 3.5)
+        - `neck_feat`: which feature is compared in evaluation mode, "before" or "after" the neck
+        - `num_classes`: 0 is no classifier
+        """
+        one_of("projection", projection, ("relu", "linear"))
+        one_of("neck", neck, ("bnneck", None))
+        one_of("neck_feat", neck_feat, ("before", "after"))
+        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential()
+        if feat_dim is not None:
+            self.fc.append(nn.Linear(channels, feat_dim))
+            if projection == "relu":
+                self.fc.extend([nn.BatchNorm1d(feat_dim), nn.ReLU(inplace=True)])
+        self.feat_dim = feat_dim or channels
+        self.bottleneck = nn.BatchNorm1d(self.feat_dim) if neck else nn.Identity()
+        self.neck_feat = neck_feat
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(self.feat_dim, num_classes, bias=not neck) if num_classes else None
+        self.apply(initialise)
+        if neck:
+            self.bottleneck.bias.requires_grad_(False)
+
+    def featuremaps(self, image: Tensor) -> Tensor:
+        """The trunk alone: (B, 3, H, W) -> (B, channels, h, w)."""
+        maps = image
+        for stage in self.stages:
+            maps = getattr(self, stage)(maps)
+        return maps
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, 3, H, W) normalised -> the feature for the metric loss (training) or for comparison (evaluation)."""
+        feature = self.fc(self.global_pool(self.featuremaps(image)).flatten(1))  # (B, D)
+        necked = self.bottleneck(feature)
+        logits = None if self.classifier is None else self.classifier(self.dropout(necked))
+        compared = necked if self.neck_feat == "after" and not self.training else feature
+        return Output(compared, logits)
+
+
+def initialise(module: nn.Module) -> None:
+    """Standard random weights: He et al. (arXiv 1502.01852) for convolutions, N(0, 0.01) for linear layers."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.01)
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def one_of(option: str, value: object, allowed: tuple) -> None:
+    """Raise InputError unless the option of a network has one of the allowed values."""
+    if value not in allowed:
+        choices = ", ".join("null" if choice is None else str(choice) for choice in allowed)
+        raise InputError(f"model.network.{option} is {value!r}: use one of {choices}")
