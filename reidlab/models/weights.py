@@ -1,0 +1,162 @@
+"""Loading other people's checkpoints: without running their code, and saying what was loaded and what was not."""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from reidlab.errors import InputError
+from reidlab.models import osnet
+
+HEAD = ("global_pool", "fc", "bottleneck", "classifier")
+WRAPPERS = ("module.", "model.", "network.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
+RENAMED = {"feature.": "fc.0."}  # TAO's projection
+FACTORIES = {name: factory for name, factory in vars(osnet).items() if name.startswith("osnet_")}
+
+# Training checkpoints keep their best score as a numpy scalar; what rebuilds one runs no code of the file's.
+_numpy_scalar = np.float64(0).__reduce__()[0]
+NUMPY_SCALARS = [
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
+    *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of a checkpoint: names loaded, names left out and why, names of the network still without a value."""
+
+    file: Path
+    loaded: list[str]
+    left_out: dict[str, str]
+    missing: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that the embedding depends on was loaded: only the classifier may be missing."""
+        return all(in_module(name, ("classifier",)) for name in self.missing)
+
+    def __str__(self) -> str:
+        left_out = [f"{name} ({why})" for name, why in self.left_out.items()]
+        absent = [name for name in self.missing if name not in self.left_out]
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        parts += [f"left out {enumerate_some(left_out)}"] if left_out else []
+        parts += [f"not in the file {enumerate_some(absent)}"] if absent else []
+        return f"{self.file}: " + "; ".join(parts)
+
+
+def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
+    """Copy into the network what fits it by name and shape, and report the rest.
+
+    The head may differ (other identities, another `feat_dim`); the trunk may not: InputError names the first tensors
+    that don't fit and, where known, the architecture that the file holds.
+    """
+    file = Path(file)
+    found, own = read_weights(file), network.state_dict()
+    fits, left_out = {}, {}
+    for name, tensor in found.items():
+        if name in own and own[name].ndim == 2 and tensor.shape[2:] == (1, 1):
+            tensor = tensor.flatten(1)  # a 1x1 convolution of pooled features is a linear layer
+        if name not in own:
+            left_out[name] = "unknown to this network"
+        elif tensor.shape != own[name].shape:
+            left_out[name] = f"{shape_of(tensor)} in the file, {shape_of(own[name])} here"
+        else:
+            fits[name] = tensor
+    missing = [name for name in own if name not in fits and not is_counter(name)]
+
+    stages = {name.split(".")[0] for name in own} - set(HEAD)
+    foreign = [name for name in missing if not in_module(name, HEAD)]
+    foreign += [name for name in left_out if in_module(name, stages) and name not in own and not is_counter(name)]
+    if foreign:
+        looks = recognise(found)
+        hint = f"it looks like {looks}" if looks else "it is of another architecture"
+        raise InputError(f"{file}: doesn't fit this network at {enumerate_some(foreign)}; {hint}")
+    network.load_state_dict(fits, strict=False)
+    return LoadReport(file, list(fits), left_out, missing)
+
+
+def read_weights(file: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint by their plain names, wherever the file keeps them and whatever wraps them.
+
+    Reads safetensors, state_dicts bare or under `state_dict` or `model` (torchreid, Lightning, TAO), of any torch.
+    """
+    content = read_safely(Path(file))
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = content.items() if isinstance(content, Mapping) else ()
+    weights = {plain_name(str(name)): tensor for name, tensor in tensors if isinstance(tensor, Tensor)}
+    if not weights:
+        raise InputError(f"{file}: holds no weights; give a checkpoint with a state_dict")
+    return weights
+
+
+def read_safely(file: Path) -> object:
+    """What a checkpoint file holds, read without running any code that is pickled in it."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; give the path of a checkpoint")
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of arbitrary bytes makes the readers fail in arbitrary ways
+        code = re.search(r"(?:GLOBAL|Unsupported (?:class|function)) ([\w.]+)", str(error))
+        if isinstance(error, UnpicklingError) and code:
+            reason = f"refused: holds pickled code ({code[1]}); save its state_dict alone"
+        else:
+            reason = f"can't be read as a checkpoint, it is damaged or something else ({type(error).__name__})"
+        raise InputError(f"{file}: {reason}") from error
+
+
+def recognise(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the architecture that these weights are of, or None."""
+    found = {name: tensor.shape for name, tensor in weights.items() if not is_counter(name)}
+    for architecture, factory in FACTORIES.items():
+        with torch.device("meta"):
+            network = factory()
+        own = {name: t.shape for name, t in network.state_dict().items() if not is_counter(name)}
+        stages = {name.split(".")[0] for name in own} - set(HEAD)
+        trunk, theirs = ({n: s for n, s in shapes.items() if in_module(n, stages)} for shapes in (own, found))
+        if trunk == theirs:
+            return architecture
+    return None
+
+
+def plain_name(name: str) -> str:
+    """`module.model.base.conv1.weight` -> `conv1.weight`."""
+    while name.startswith(WRAPPERS):
+        name = name.split(".", 1)[1]
+    for theirs, ours in RENAMED.items():
+        if name.startswith(theirs):
+            name = ours + name.removeprefix(theirs)
+    return name
+
+
+def in_module(name: str, modules: Collection[str]) -> bool:
+    """Whether the tensor belongs to one of these top-level modules."""
+    return name.split(".")[0] in modules
+
+
+def is_counter(name: str) -> bool:
+    """Whether this is BN's count of batches, which old checkpoints lack and nothing depends on."""
+    return name.endswith("num_batches_tracked")
+
+
+def shape_of(tensor: Tensor) -> str:
+    """(751, 512) -> `751x512`."""
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def enumerate_some(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,226 @@
+"""Loading checkpoints: every form that published files have, and every way in which a file can be wrong."""
+
+import io
+import os
+import pickle
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from reidlab import models
+from reidlab.errors import InputError
+from reidlab.models import load_weights, read_weights
+
+
+class Code:
+    """Unpickling this runs a command."""
+
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture(scope="module")
+def source():
+    torch.manual_seed(1)
+    return models.osnet_x0_25(num_classes=10)
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(2)
+    return models.osnet_x0_25(num_classes=10)
+
+
+def training_checkpoint(source, best):
+    """What torchreid keeps of a training: state, epoch, best score, optimizer, scheduler."""
+    optimizer = torch.optim.Adam(source.parameters(), amsgrad=True)
+    source(torch.zeros(2, 3, 64, 32)).logits.sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3])
+    return {
+        "state_dict": source.state_dict(),
+        "epoch": 3,
+        "rank1": best,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+    }
+
+
+def prefixed(prefix, state):
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+FORMS = {
+    "bare": lambda state: state,
+    "data parallel": lambda state: prefixed("module.", state),
+    "wrapped": lambda state: {"state_dict": prefixed("module.", state), "epoch": 1},
+    "wrapped in model": lambda state: {"model": state},
+    "lightning": lambda state: {"state_dict": prefixed("network.", state), "epoch": 4, "loops": {}},
+    "tao": lambda state: {"state_dict": prefixed("model.base.", state), "pytorch-lightning_version": "2.6.0"},
+    "torch before 1.1": lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
+}
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old style"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_loads_whole(form, zipped, source, network, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(FORMS[form](source.state_dict()), file, _use_new_zipfile_serialization=zipped)
+    report = load_weights(network, file)
+    assert report.complete
+    assert not report.missing
+    assert not report.left_out
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, source.get_parameter(name)), name
+
+
+def test_safetensors_loads_whole(source, network, tmp_path):
+    file = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(source.state_dict(), file)
+    assert len(load_weights(network, file).loaded) == len(source.state_dict())
+    assert torch.equal(network.classifier.weight, source.classifier.weight)
+
+
+@pytest.mark.parametrize("best", [0.5, np.float64(0.5), np.float32(0.5)], ids=["python", "float64", "float32"])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old style"])
+def test_training_checkpoint_with_its_numpy_score_loads(best, zipped, source, network, tmp_path):
+    file = tmp_path / "model.pth.tar-3"
+    torch.save(training_checkpoint(source, best), file, _use_new_zipfile_serialization=zipped)
+    assert load_weights(network, file).complete
+
+
+def test_numpy_score_of_an_older_numpy_loads(source, tmp_path):
+    file = tmp_path / "model.pth.tar-3"
+    torch.save(
+        {"state_dict": source.state_dict(), "rank1": np.float64(0.5)}, file, _use_new_zipfile_serialization=False
+    )
+    content = file.read_bytes()
+    assert b"numpy._core.multiarray" in content
+    file.write_bytes(content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert len(read_weights(file)) == len(source.state_dict())
+
+
+def test_other_identities_leave_the_classifier_out_and_say_so(network, tmp_path):
+    file = tmp_path / "market.pth"
+    torch.save(models.osnet_x0_25(num_classes=751).state_dict(), file)
+    own = network.classifier.weight.clone()
+    report = load_weights(network, file)
+    assert report.complete
+    assert torch.equal(network.classifier.weight, own)
+    assert report.missing == ["classifier.weight", "classifier.bias"]
+    assert report.left_out["classifier.weight"] == "751x512 in the file, 10x512 here"
+    assert str(report) == (
+        f"{file}: 565 tensors loaded; left out classifier.weight (751x512 in the file, 10x512 here), "
+        "classifier.bias (751 in the file, 10 here)"
+    )
+
+
+def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(source.state_dict(), file)
+    report = load_weights(models.osnet_x0_25(), file)
+    assert report.complete
+    assert set(report.left_out) == {"classifier.weight", "classifier.bias"}
+
+
+def test_another_embedding_width_is_reported_as_incomplete(source, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(source.state_dict(), file)
+    narrow = models.osnet_x0_25(feat_dim=256, num_classes=10)
+    report = load_weights(narrow, file)
+    assert not report.complete
+    assert "fc.0.weight (512x128 in the file, 256x128 here)" in str(report)
+    assert torch.equal(narrow.conv5.conv.weight, source.conv5.conv.weight)
+
+
+@pytest.mark.parametrize("other", ["osnet_x0_5", "osnet_ain_x0_25", "osnet_ibn_x1_0"])
+def test_another_architecture_is_refused_by_its_name(other, network, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(getattr(models, other)(num_classes=10).state_dict(), file)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(
+        InputError, match=rf"weights\.pth: doesn't fit .*conv1\.\w+.* and \d+ more; .*like {other}$"
+    ) as info:
+        load_weights(network, file)
+    assert "\n" not in str(info.value)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_unknown_architecture_is_refused(network, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save({"stem.weight": torch.zeros(3)}, file)
+    with pytest.raises(InputError, match=r"doesn't fit this network at conv1\.conv\.weight.*another architecture"):
+        load_weights(network, file)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old style"])
+def test_code_in_a_checkpoint_is_named_and_never_run(zipped, source, network, tmp_path):
+    file, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    content = {"state_dict": source.state_dict(), "extra": Code(f"touch {trace}")}
+    torch.save(content, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(InputError, match=r"weights\.pth: refused: holds pickled code \(posix\.system\)"):
+        load_weights(network, file)
+    assert not trace.exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_bare_pickle_is_never_run(protocol, network, tmp_path):
+    file, trace = tmp_path / "weights.pth", tmp_path / "trace"
+    file.write_bytes(pickle.dumps(Code(f"touch {trace}"), protocol))
+    with pytest.raises(InputError, match=r"weights\.pth: "):
+        load_weights(network, file)
+    assert not trace.exists()
+
+
+def test_whole_pickled_network_is_refused_with_advice(source, network, tmp_path):
+    file = tmp_path / "model.pth"
+    torch.save(source, file)
+    with pytest.raises(InputError, match=r"holds pickled code \(reidlab\.models\.osnet\.OSNet\); save its state_dict"):
+        load_weights(network, file)
+
+
+def saved(state, zipped=True):
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=zipped)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda state: b"",
+        lambda state: b"hello, I am a text",
+        lambda state: saved(state)[:5000],
+        lambda state: saved(state)[:-2000],
+        lambda state: saved(state, zipped=False)[:5000],
+        lambda state: saved(state, zipped=False)[:-2000],
+    ],
+    ids=["empty", "text", "zip cut early", "zip cut late", "old style cut early", "old style cut late"],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_damaged_file_is_named(spoil, suffix, source, network, tmp_path):
+    file = tmp_path / f"weights{suffix}"
+    file.write_bytes(spoil(source.state_dict()))
+    with pytest.raises(InputError, match=rf"weights\{suffix}: can't be read as a checkpoint") as info:
+        load_weights(network, file)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 1}, torch.ones(2)], ids=["list", "no tensors", "tensor"])
+def test_file_without_weights_is_named(content, network, tmp_path):
+    file = tmp_path / "weights.pth"
+    torch.save(content, file)
+    with pytest.raises(InputError, match=r"weights\.pth: holds no weights"):
+        load_weights(network, file)
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "."])
+def test_missing_file_is_named(name, network, tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_weights(network, tmp_path / name)
