@@ -42,7 +42,11 @@ class ImageDataset(Dataset[Batch]):
 
 
 class _Loader(DataLoader):
-    """A DataLoader whose workers' input errors arrive as the one line that they are, without the workers' traceback."""
+    """A DataLoader that starts late and fails briefly.
+
+    It starts when the first batch is asked for, since Lightning makes a resumed run's iterator before it sets the
+    epoch that orders the batches. An InputError of a worker arrives without its traceback.
+    """
 
     def __iter__(self) -> Iterator[Batch]:
         try:
@@ -112,10 +116,7 @@ class ReidDataModule(pl.LightningDataModule):
         self.samples  # noqa: B018
 
     def train_dataloader(self) -> DataLoader:
-        """Augmented batches in an order that follows from the seed and the trainer's epoch, so that runs can resume.
-
-        The epoch is set here too because Lightning starts the first iteration of a resumed run before it sets it.
-        """
+        """Batches in an order that follows from the seed and the epoch, which Lightning sets."""
         table = self.samples.split("train")
         table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
         dataset = ImageDataset(table, self.samples.root, self.size)
@@ -127,7 +128,6 @@ class ReidDataModule(pl.LightningDataModule):
             loader = self._loader(dataset, batch_sampler=sampler)
         if len(loader) == 0:
             raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
-        sampler.set_epoch(self.trainer.current_epoch if self.trainer else 0)
         return loader
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
@@ -162,14 +162,13 @@ class ReidDataModule(pl.LightningDataModule):
         return DistributedSampler(dataset, processes, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
 
     def _loader(self, dataset: ImageDataset, **options) -> DataLoader:
-        """A loader with a generator of its own: starting it must not move the global one, which augments."""
         return _Loader(
             dataset,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.accelerator.is_available(),
             worker_init_fn=_single_threaded,
-            generator=torch.Generator(),
+            generator=torch.Generator(),  # starting workers draws a seed, and the global generator is for augmentation
             **options,
         )
 

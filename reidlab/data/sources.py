@@ -98,12 +98,7 @@ class CsvSamples:
         require_folder(self.root, "data.root")
         table = self._read()
         self._check_rows(table)
-        table = table.assign(
-            path=table["path"].str.replace("\\", "/"),
-            label=table["pid"],
-            camid=pd.to_numeric(table["camid"]),
-            split=table["split"].str.lower(),
-        )
+        table = table.assign(label=table["pid"], camid=pd.to_numeric(table["camid"]))
         samples = apply_pid_rules(number_labels(table, self.root, []), self.distractors)
         if (samples.table["split"] == "").all():
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
@@ -112,7 +107,7 @@ class CsvSamples:
         return Samples(divided, self.root, samples.notes, samples.names)
 
     def _read(self) -> pd.DataFrame:
-        """All cells as stripped text, with empty columns for the optional ones that are absent."""
+        """All cells as clean text, indexed by their row in a spreadsheet; absent optional columns get a default."""
         try:
             options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
             table = pd.read_csv(self.file, **options)
@@ -124,28 +119,33 @@ class CsvSamples:
         for column in ("path", "pid"):
             if column not in table:
                 raise InputError(f"{self.file}: column '{column}' is missing; found {', '.join(table.columns)}")
-        optional = {"camid": "0", "split": ""}
-        table = table.assign(**{name: value for name, value in optional.items() if name not in table})
-        return table[["path", "pid", "camid", "split"]].apply(lambda column: column.str.strip())
+        table = table.reindex(columns=["path", "pid", "camid", "split"], fill_value="").fillna("")
+        table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 2)
+        table = table[(table != "").any(axis=1)]
+        if table.empty:
+            raise InputError(f"{self.file}: has no rows below its header")
+        return table.assign(
+            path=table["path"].str.replace("\\", "/"),
+            camid=table["camid"].replace("", "0"),
+            split=table["split"].str.lower(),
+        )
 
     def _check_rows(self, table: pd.DataFrame) -> None:
-        splits = table["split"].str.lower()
-        has_splits = (splits != "").any()
+        path, split = table["path"], table["split"]
+        found = path.map(lambda name: is_file(self.root / name))
         problems = {
-            "has no path": table["path"] == "",
+            "has no path": path == "",
             "has no pid": table["pid"] == "",
             "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d+"),
-            f"has a split other than {', '.join(self.splits)}": has_splits & ~splits.isin(self.splits),
-            "repeats the path of a row above": table["path"].duplicated() & (table["path"] != ""),
-            "names a file that doesn't exist": [not (self.root / path).is_file() for path in table["path"]],
+            f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
+            "repeats the path of a row above": path.duplicated() & (path != ""),
+            "names a file that isn't there": ~found & (path != ""),
         }
-        bad = [(row, problem) for problem, rows in problems.items() for row in table.index[rows] + 2]
+        bad = [(row, problem) for problem, rows in problems.items() for row in table.index[rows]]
         if bad:
             first = "; ".join(f"row {row} {problem}" for row, problem in sorted(bad)[:5])
             more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise InputError(f"{self.file}: {first}{more}")
-        if table.empty:
-            raise InputError(f"{self.file}: has no rows below its header")
 
     @staticmethod
     def _divide(table: pd.DataFrame) -> pd.DataFrame:
@@ -250,10 +250,21 @@ def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
 
 def require_folder(folder: Path, what: str) -> Path:
     """The folder, or an InputError that says what its parent holds instead."""
-    if not folder.is_dir():
+    try:
+        if folder.is_dir():
+            return folder
         problem = "isn't a folder" if folder.exists() else "doesn't exist"
-        raise InputError(f"{folder}: {what} {problem}; {found_in(folder.parent)}")
-    return folder
+    except OSError as error:
+        problem = f"can't be read ({error.strerror})"
+    raise InputError(f"{folder}: {what} {problem}; {found_in(folder.parent)}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there and may be looked at."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def found_in(folder: Path, limit: int = 8) -> str:

@@ -98,12 +98,12 @@ def test_length_is_the_most_that_distinct_identities_allow(seed):
 
 
 def test_too_few_identities_are_an_input_error():
-    with pytest.raises(InputError, match="needs 8 identities.*there are 7"):
+    with pytest.raises(InputError, match=r"needs 8 identities.*there are 7"):
         len(IdentityBatchSampler(pids_with([4] * 7), 32, 4))
     with pytest.raises(InputError, match="needs 16 identities"):
         list(IdentityBatchSampler(pids_with([4] * 10), 32, 4, process=(0, 2)))
 
 
 def test_a_batch_size_that_num_instances_does_not_divide_is_an_input_error():
-    with pytest.raises(InputError, match="batch_size=30.*num_instances=4"):
+    with pytest.raises(InputError, match=r"batch_size=30.*num_instances=4"):
         IdentityBatchSampler(pids_with([4] * 40), 30, 4)

@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from reidlab import config
+from reidlab.data import Augment, ReidDataModule
+from reidlab.errors import InputError
+
+DATA_SETS = sorted(file.stem for file in (config.CONF / "data").glob("[!_]*.yaml"))
+AUGMENTS = sorted(file.stem for file in (config.CONF / "augment").glob("[!_]*.yaml"))
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_every_data_set_is_built_from_its_name_and_root(name, tmp_path):
+    cfg = config.compose([f"data={name}", f"data.root={tmp_path}/here"])
+    data = config.instantiate(cfg.data)
+    assert isinstance(data, ReidDataModule)
+    assert data.name == name and str(data.source.root) == str(data.root) == f"{tmp_path}/here"
+    assert data.augment is not None and data.seed == cfg.seed
+    if name != "synthetic":
+        with pytest.raises(InputError, match=r"here: data\.root doesn't exist; found nothing"):
+            data.setup()
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_every_augmentation_is_built_and_each_step_can_be_switched_off(name):
+    steps = ("flip", "crop", "jitter", "erasing")
+    image = torch.rand(2, 3, 64, 32)
+    augment = config.instantiate(config.compose([f"augment={name}"]).augment)
+    assert isinstance(augment, Augment) and augment(image).shape == image.shape
+    off = config.compose([f"augment={name}", *(f"augment.{step}=null" for step in steps)])
+    assert torch.equal(config.instantiate(off.data).augment(image), image)
+
+
+def test_settings_reach_the_transforms():
+    cfg = config.compose(["data=csv", "augment.erasing.p=0.3", "data.size=[128,64]"])
+    data = config.instantiate(cfg.data)
+    assert data.augment.erasing.p == 0.3 and data.size == (128, 64)
+
+
+def test_pku_reid_from_its_yaml(pku_reid):
+    data = config.instantiate(config.compose(["data=pku_reid", f"data.root={pku_reid}", "data.num_workers=0"]).data)
+    data.setup()
+    assert len(data.samples.table) == 992 + 28 + 181 and data.num_classes == 56
+    batch = next(iter(data.train_dataloader()))
+    assert batch["image"].shape == (64, 3, 128, 64)
