@@ -1,0 +1,6 @@
+"""How good embeddings are: ranking, re-ranking, verification and the uncertainty of all three."""
+
+from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
+from reidlab.metrics.retrieval import ReidMetric
+
+__all__ = ["Ranking", "ReidMetric", "TopK", "rank", "rank_blocks", "top_k"]

@@ -1,0 +1,128 @@
+"""How close embeddings are, in blocks of queries: float32 products for bulk, float64 where a decision needs it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from reidlab.errors import InputError
+from reidlab.metrics.protocol import spans
+
+Distance = Literal["euclidean", "cosine"]
+BLOCK_BYTES = 256 * 2**20
+MAX_BLOCK_ROWS = 1024
+SHORTEST, LONGEST = 1e-12, 1e15  # lengths whose products float32 can hold
+
+
+class Closeness:
+    """Scores that order the gallery for each query as its distances would, the closest highest.
+
+    euclidean: q.g - |g|^2 / 2, which is -d^2 / 2 up to a constant of the query; cosine: q.g / |g|, where a zero vector
+    scores 0 against everything. Shapes: query (Q, D), gallery (G, D), both on one device; anything but float32 is
+    converted. An embedding that isn't finite, or too long for float32 products, is an InputError that names the image.
+    """
+
+    def __init__(
+        self,
+        query: Tensor,
+        gallery: Tensor,
+        distance: Distance = "euclidean",
+        query_names: Sequence[str] | None = None,
+        gallery_names: Sequence[str] | None = None,
+    ):
+        if distance not in ("euclidean", "cosine"):
+            raise InputError(f"distance={distance!r}: choose euclidean or cosine")
+        if query.ndim != 2 or gallery.ndim != 2 or query.shape[1] != gallery.shape[1]:
+            raise InputError(f"embeddings {tuple(query.shape)} and {tuple(gallery.shape)}: expected (Q, D) and (G, D)")
+        self.distance = distance
+        self.query, self.gallery = query.detach().float(), gallery.detach().float()
+        self.query_norms = _norms(self.query, "query", query_names)  # (Q,) float64
+        self.gallery_norms = _norms(self.gallery, "gallery", gallery_names)  # (G,) float64
+
+    def blocks(self, rows: int | None = None) -> Iterator[Tensor]:
+        """Scores of consecutive queries, (rows, G) float32; each block overwrites the one before it."""
+        rows = rows or block_rows(len(self.gallery))
+        buffer = self.query.new_empty(min(rows, len(self.query)), len(self.gallery))
+        for start, stop in spans(len(self.query), rows):
+            block = buffer[: stop - start]
+            with _true_float32():
+                torch.mm(self.query[start:stop], self.gallery.T, out=block)
+            yield self._score_(block, self.gallery_norms)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """Scores of the queries at `index`, (n, G) float64."""
+        scores = self.query.new_empty(len(index), len(self.gallery), dtype=torch.float64)
+        queries = self.query[index].double()
+        for start, stop in spans(len(self.gallery), 4096):
+            torch.mm(queries, self.gallery[start:stop].double().T, out=scores[:, start:stop])
+        return self._score_(scores, self.gallery_norms)
+
+    def pairs(self, row: Tensor, col: Tensor) -> Tensor:
+        """Scores of single pairs, (M,) float64."""
+        scores = self.query.new_empty(len(row), dtype=torch.float64)
+        for start, stop in spans(len(row), 1024):
+            query, gallery = self.query[row[start:stop]].double(), self.gallery[col[start:stop]].double()
+            torch.sum(query.mul_(gallery), 1, out=scores[start:stop])
+        return self._score_(scores, self.gallery_norms[col])
+
+    def distances(self, row: Tensor, col: Tensor) -> Tensor:
+        """The distances of single pairs, (M,) float64: Euclidean, or 1 - cosine similarity."""
+        scores, norms = self.pairs(row, col), self.query_norms[row]
+        if self.distance == "cosine":
+            return 1 - scores * _inverse(norms)
+        return (norms.square() - 2 * scores).clamp_min(0).sqrt()
+
+    def margin(self, dtype: torch.dtype) -> Tensor:
+        """By how much two scores of a query must differ for their order in `dtype` to be the embeddings'. (Q,) float64
+
+        The error of a D-term product grows like sqrt(D) roundings (Higham & Mary 2019, SIAM J. Sci. Comput. 41);
+        16 + sqrt(D) leaves room over the most that was measured, 17 for parallel vectors of up to 2,048 terms.
+        """
+        rounding = torch.finfo(dtype).eps / 2
+        terms = 16 + self.query.shape[1] ** 0.5
+        if self.distance == "cosine":
+            return terms * rounding * self.query_norms
+        longest = self.gallery_norms.amax() if len(self.gallery) else 0.0
+        return rounding * longest * (terms * self.query_norms + 2 * longest)
+
+    def _score_(self, products: Tensor, gallery_norms: Tensor) -> Tensor:
+        if self.distance == "cosine":
+            return products.mul_(_inverse(gallery_norms).to(products.dtype))
+        return products.sub_((gallery_norms.square() / 2).to(products.dtype))
+
+
+def block_rows(num_gallery: int) -> int:
+    """How many rows of float32 scores make a block: within BLOCK_BYTES, and never so many that caches stop helping."""
+    return max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // (4 * max(num_gallery, 1))))
+
+
+def _norms(embeddings: Tensor, role: str, names: Sequence[str] | None) -> Tensor:
+    norms = embeddings.new_empty(len(embeddings), dtype=torch.float64)
+    for start, stop in spans(len(embeddings), 4096):
+        torch.linalg.vector_norm(embeddings[start:stop].double(), dim=1, out=norms[start:stop])
+    usable = (norms == 0) | ((norms > SHORTEST) & (norms < LONGEST))  # False for NaN and inf
+    if not usable.all():
+        culprit = int((~usable).nonzero()[0])
+        name = names[culprit] if names is not None else f"number {culprit} (counted from 0)"
+        raise InputError(
+            f"{role} image {name}: its embedding has length {norms[culprit]:g} and can't be compared; "
+            "look at the image, or at the weights that embedded it"
+        )
+    return norms
+
+
+def _inverse(norms: Tensor) -> Tensor:
+    return torch.where(norms > 0, 1 / norms, 0.0)
+
+
+@contextmanager
+def _true_float32():
+    """Full float32 products, whatever speed-for-precision the training run chose (TF32, bfloat16)."""
+    chosen = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(chosen)

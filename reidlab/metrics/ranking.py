@@ -1,0 +1,257 @@
+"""mAP, CMC and mINP without sorting the gallery: a match's rank is the count of gallery items closer than it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlab.metrics.closeness import Closeness, Distance
+from reidlab.metrics.protocol import Pairs, Protocol, spans
+
+RANKS = (1, 5, 10, 20)
+CHUNK = 2**22  # scores looked at together where a step needs copies of them
+CROWDED = 1 / 64  # undecided share of a gallery from which a float64 product is cheaper than single pairs
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What became of each query; a query without a match has num_matches 0, rank 0 and NaN precision.
+
+    Shapes: all (Q,). `first_rank` and `last_rank` count from 1 among the items the query is compared with.
+    """
+
+    average_precision: Tensor  # float64
+    first_rank: Tensor  # int64, of the closest match
+    last_rank: Tensor  # int64, of the hardest match
+    num_matches: Tensor  # int64
+    num_gallery: int
+
+    @property
+    def valid(self) -> Tensor:
+        """Which queries have a match, hence count. (Q,) bool"""
+        return self.num_matches > 0
+
+    @property
+    def queries_without_match(self) -> list[int]:
+        """Positions of the queries that are left out."""
+        return (~self.valid).nonzero().squeeze(1).tolist()
+
+    @property
+    def inverse_negative_penalty(self) -> Tensor:
+        """Matches over the rank of the hardest one (Ye et al. 2021, TPAMI, section 4.1). (Q,)"""
+        return self.num_matches.double() / self.last_rank
+
+    @property
+    def mean_average_precision(self) -> float:
+        """MAP: the mean over queries of the mean precision at their matches (Zheng et al. 2015, section 5.1)."""
+        return self.average_precision[self.valid].mean().item()
+
+    @property
+    def mean_inverse_negative_penalty(self) -> float:
+        """MINP: how soon, on average, all matches are found."""
+        return self.inverse_negative_penalty[self.valid].mean().item()
+
+    def cmc(self, k: int) -> float:
+        """The share of queries with a match among their k closest."""
+        return (self.first_rank[self.valid] <= k).double().mean().item()
+
+    def summary(self) -> dict[str, float | int]:
+        """The headline figures, as fractions; NaN if no query has a match."""
+        return {
+            "mAP": self.mean_average_precision,
+            **{f"rank-{k}": self.cmc(k) for k in RANKS},
+            "mINP": self.mean_inverse_negative_penalty,
+            "num_query": int(self.valid.sum()),
+            "num_gallery": self.num_gallery,
+        }
+
+
+def rank(
+    query: Tensor,
+    gallery: Tensor,
+    query_pids,
+    gallery_pids,
+    query_camids=None,
+    gallery_camids=None,
+    *,
+    distance: Distance = "euclidean",
+    exclude_same_camera: bool = True,
+    query_names: Sequence[str] | None = None,
+    gallery_names: Sequence[str] | None = None,
+    block_rows: int | None = None,
+) -> Ranking:
+    """Rank a gallery for each query, exactly, in blocks; see `Protocol` for junk, distractors and cameras.
+
+    Ties are broken against the model: what is as close as a match and isn't one ranks before it, wherever it stands in
+    the gallery, so a network that maps everything to one point scores worst. Closeness is that of the float32
+    embeddings in float64 arithmetic; closer together than its rounding error is a tie.
+    Shapes: query (Q, D), gallery (G, D), CPU or GPU; pids and camids (Q,) and (G,). Needs 512 MB above the embeddings.
+    Errors: InputError names the image whose embedding isn't finite.
+
+    >>> figures = rank(torch.eye(2), torch.eye(2), [1, 2], [1, 2]).summary()
+    >>> figures["mAP"], figures["rank-1"], figures["num_query"]
+    (1.0, 1.0, 2)
+    """
+    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = ids.fitting(query, gallery)
+    closeness = Closeness(query, gallery, distance, query_names, gallery_names)
+    return rank_blocks(closeness.blocks(block_rows), ids, closeness)
+
+
+def rank_blocks(blocks: Iterable[Tensor], protocol: Protocol, closeness: Closeness | None = None) -> Ranking:
+    """Rank from blocks of scores of any origin: (n, G) for consecutive queries, the closest highest; overwritten here.
+
+    With `closeness`, scores nearer to each other than its margin are compared again in float64; without, as they are.
+    """
+    parts, start = [], 0
+    for scores in blocks:
+        matches = protocol.mask(scores, start)
+        ahead = _ahead(scores, matches, start, closeness)
+        parts.append(_figures(matches.row, ahead, len(scores)))
+        start += len(scores)
+    return Ranking(*(torch.cat(column) for column in zip(*parts, strict=True)), num_gallery=protocol.num_gallery)
+
+
+def _ahead(scores: Tensor, matches: Pairs, start: int, closeness: Closeness | None) -> Tensor:
+    """How many non-matches rank before each match. scores (n, G), matches (M,) -> (M,) int64"""
+    own = scores[matches]
+    scores[matches] = -torch.inf  # from here on the block holds the scores of non-matches only
+    if closeness is None:
+        return _reaching(scores, matches.row, own[None])[0]
+    margin = closeness.margin(scores.dtype)[start + matches.row]
+    low, high = (own - margin).to(own.dtype), (own + margin).to(own.dtype)
+    maybe, surely = _reaching(scores, matches.row, torch.stack([low, high]))
+    unsure = maybe - surely
+    crowd = unsure.new_zeros(len(scores)).index_add_(0, matches.row, unsure)  # (n,)
+    crowded = (crowd > scores.shape[1] * CROWDED)[matches.row]
+    _settle_pairs(surely, (~crowded & (unsure > 0)).nonzero().squeeze(1), scores, matches, low, high, start, closeness)
+    _settle_rows(surely, crowded.nonzero().squeeze(1), scores, matches, start, closeness)
+    return surely
+
+
+def _settle_pairs(ahead, which, scores, matches, low, high, start, closeness) -> None:
+    """Add to `ahead` the non-matches that float32 left undecided, by comparing those pairs in float64."""
+    margin = closeness.margin(torch.float64)
+    for part in which.split(max(1, CHUNK // scores.shape[1])):
+        row, col = matches.row[part], matches.col[part]
+        lines = scores[row]  # (P, G)
+        match, rival = ((lines >= low[part, None]) & (lines < high[part, None])).nonzero(as_tuple=True)
+        own = closeness.pairs(start + row, col) - margin[start + row]
+        reached = closeness.pairs(start + row[match], rival) >= own[match]
+        ahead.index_add_(0, part[match], reached.long())
+
+
+def _settle_rows(ahead, which, scores, matches, start, closeness) -> None:
+    """Count anew in float64 for queries whose gallery float32 can hardly tell apart, such as a collapsed network's."""
+    rows, line = matches.row[which].unique_consecutive(return_inverse=True)
+    size = max(1, CHUNK // scores.shape[1])
+    for begin, end in spans(len(rows), size):
+        part = which[(line >= begin) & (line < end)]
+        precise = closeness.rows(start + rows[begin:end])
+        row = line[(line >= begin) & (line < end)] - begin
+        own = precise[row, matches.col[part]] - closeness.margin(torch.float64)[start + matches.row[part]]
+        precise[scores[rows[begin:end]] == -torch.inf] = -torch.inf
+        ahead[part] = _reaching(precise, row, own[None])[0]
+
+
+def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
+    """For each edge, how many scores of its row reach it. scores (n, G), row (M,) ascending, edges (E, M) -> (E, M)"""
+    if scores.device.type != "cpu":
+        return _reaching_dense(scores, row, edges)
+    counts = np.zeros(tuple(edges.shape), dtype=np.int64)
+    ends = torch.bincount(row, minlength=len(scores)).cumsum(0).tolist()
+    values, edges = scores.numpy(), edges.numpy()
+    begin = 0
+    for line, end in zip(values, ends, strict=True):
+        if end > begin:
+            wanted = edges[:, begin:end]
+            reach = line >= wanted.min()
+            near = line[reach] if np.count_nonzero(reach) * 8 < len(line) else line.copy()
+            near.sort()
+            counts[:, begin:end] = len(near) - near.searchsorted(wanted)
+        begin = end
+    return torch.from_numpy(counts)
+
+
+def _reaching_dense(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
+    """The same by plain comparison, which is what a GPU likes."""
+    counts = [
+        (scores[row[a:b]] >= edges[:, a:b, None]).sum(2) for a, b in spans(len(row), max(1, CHUNK // scores.shape[1]))
+    ]
+    return torch.cat([edges.new_zeros(len(edges), 0, dtype=torch.int64), *counts], dim=1)
+
+
+def _figures(row: Tensor, ahead: Tensor, num_queries: int) -> tuple[Tensor, ...]:
+    """Turn non-matches ahead of each match into figures per query. row (M,) ascending, ahead (M,) -> 4 x (n,)"""
+    num_matches = torch.bincount(row, minlength=num_queries)  # (n,)
+    begin = num_matches.cumsum(0) - num_matches
+    ahead = (row << 32 | ahead).sort().values & 0xFFFFFFFF  # ascending within each query
+    nth = torch.arange(1, len(row) + 1, device=row.device) - begin[row]  # 1 for a query's closest match
+    ranks = ahead + nth
+    precision = torch.zeros(num_queries, dtype=torch.float64, device=row.device).index_add_(
+        0, row, nth / ranks.double()
+    )
+    found = num_matches > 0
+    first, last = torch.zeros_like(num_matches), torch.zeros_like(num_matches)
+    first[found], last[found] = ranks[begin[found]], ranks[(begin + num_matches - 1)[found]]
+    return precision / num_matches, first, last, num_matches
+
+
+@dataclass(frozen=True)
+class TopK:
+    """The gallery items nearest to each query, nearest first; all (Q, k).
+
+    Where a query is compared with fewer than k items the rest has index -1 and distance inf.
+    """
+
+    index: Tensor  # int64, position in the gallery
+    distance: Tensor  # float64: Euclidean, or 1 - cosine similarity
+    match: Tensor  # bool
+    left_out: Tensor  # bool: the protocol doesn't compare them; only with keep_left_out
+
+
+def top_k(
+    query: Tensor,
+    gallery: Tensor,
+    query_pids,
+    gallery_pids,
+    query_camids=None,
+    gallery_camids=None,
+    *,
+    k: int = 10,
+    distance: Distance = "euclidean",
+    exclude_same_camera: bool = True,
+    keep_left_out: bool = False,
+) -> TopK:
+    """The k nearest gallery items of each query, for pictures; arguments as for `rank`.
+
+    `keep_left_out` shows what the protocol leaves out (junk, the same camera) among them, marked as such.
+    """
+    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = ids.fitting(query, gallery)
+    closeness = Closeness(query, gallery, distance)
+    parts, start = [], 0
+    for scores in closeness.blocks():
+        parts.append(_nearest(scores, start, k, ids, closeness, keep_left_out))
+        start += len(scores)
+    return TopK(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _nearest(scores, start, k, protocol, closeness, keep_left_out) -> tuple[Tensor, ...]:
+    """One block of `top_k`: more than k by float32 scores, then the first k of these by float64 distances."""
+    kept = scores.clone() if keep_left_out else scores
+    matches = protocol.mask(scores, start)
+    is_match = torch.zeros_like(scores, dtype=torch.bool)
+    is_match[matches] = True
+    value, index = kept.topk(min(k + 8, kept.shape[1]), dim=1)  # (n, K)
+    row = torch.arange(len(scores), device=scores.device)[:, None].expand_as(index)
+    exact = closeness.distances(start + row.flatten(), index.flatten()).view_as(index)
+    exact[value == -torch.inf] = torch.inf
+    match = is_match.gather(1, index)
+    order = match.to(torch.int8).argsort(dim=1, stable=True)  # a tie shows the non-match first, as `rank` counts it
+    order = order.gather(1, exact.gather(1, order).argsort(dim=1, stable=True))[:, :k]
+    index, exact, match = (part.gather(1, order) for part in (index, exact, match))
+    left_out = (scores.gather(1, index) == -torch.inf) & exact.isfinite()
+    return index.where(exact.isfinite(), -1), exact, match, left_out

@@ -1,0 +1,65 @@
+"""The ranking as a torchmetrics metric, for validation during training."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from reidlab.metrics.closeness import Distance
+from reidlab.metrics.ranking import rank
+
+
+class ReidMetric(Metric):
+    """mAP, CMC and mINP over all batches of an epoch and all processes; see `rank`.
+
+    `update` takes embeddings (B, D), pids, camids, is_query and index, all (B,). `index` is the sample's place in its
+    table: what a distributed sampler repeats to fill its last batch counts once.
+
+    >>> metric = ReidMetric(distance="cosine")
+    >>> metric.update(torch.eye(2).repeat(2, 1), [1, 2, 1, 2], [1, 1, 2, 2], [1, 1, 0, 0], [0, 1, 2, 3])
+    >>> metric.compute()["mAP"]
+    1.0
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    embeddings: list[Tensor]
+    pids: list[Tensor]
+    camids: list[Tensor]
+    is_query: list[Tensor]
+    index: list[Tensor]
+
+    def __init__(self, distance: Distance = "euclidean", exclude_same_camera: bool = True, **kwargs):
+        super().__init__(**kwargs)
+        self.distance, self.exclude_same_camera = distance, exclude_same_camera
+        for name in ("embeddings", "pids", "camids", "is_query", "index"):
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def update(self, embeddings: Tensor, pids, camids, is_query, index) -> None:
+        """Collect one batch."""
+        self.embeddings.append(embeddings.detach().float())
+        for name, values in (("pids", pids), ("camids", camids), ("is_query", is_query), ("index", index)):
+            getattr(self, name).append(torch.as_tensor(values, dtype=torch.int64, device=embeddings.device))
+
+    def compute(self) -> dict[str, float | int]:
+        """The summary of the ranking of all that was collected."""
+        query = _once(self._all("index"), self._all("is_query") == 1)
+        gallery = _once(self._all("index"), self._all("is_query") == 0)
+        return rank(
+            *(self._all(name)[kept] for name in ("embeddings", "pids", "camids") for kept in (query, gallery)),
+            distance=self.distance,
+            exclude_same_camera=self.exclude_same_camera,
+        ).summary()
+
+    def _all(self, name: str) -> Tensor:
+        state = getattr(self, name)  # a list here, already one tensor after a distributed sync
+        return torch.cat(state) if isinstance(state, list) else state
+
+
+def _once(index: Tensor, wanted: Tensor) -> Tensor:
+    """Positions of the wanted samples, each sample once, in the order of `index`. (N,), (N,) bool -> (M,)"""
+    positions = wanted.nonzero().squeeze(1)
+    samples, order = index[positions].sort(stable=True)
+    first = torch.ones_like(samples, dtype=torch.bool)
+    first[1:] = samples[1:] != samples[:-1]
+    return positions[order[first]]
