@@ -50,7 +50,7 @@ def test_after_a_reset_nothing_is_left():
 def test_the_states_of_two_processes_add_up():
     samples, parts = batches(41), (ReidMetric(), ReidMetric())
     for number, metric in enumerate(parts):
-        feed(metric, {name: values[number::2] for name, values in samples.items()})
+        metric.update(**{name: values[number::2] for name, values in samples.items()})
     parts[0].merge_state(parts[1])
     assert parts[0].compute() == feed(ReidMetric(), samples)
 
