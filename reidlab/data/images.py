@@ -62,7 +62,7 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[:2] == (height, width):
         return image
     if image.shape[0] > height or image.shape[1] > width:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
     pixels = torch.from_numpy(image).permute(2, 0, 1)[None]
     enlarged = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)
     return enlarged[0].permute(1, 2, 0).numpy()

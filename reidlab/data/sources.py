@@ -52,6 +52,7 @@ class FolderLayout:
             raise InputError(f"data.source.splits: '{unknown[0]}' isn't one of {', '.join(SPLITS)}")
 
     def __call__(self) -> Samples:
+        """Read all splits; InputError where a folder is missing or unreadable, or where no file fits."""
         require_folder(self.root, "data.root")
         rows, notes = [], []
         for split, name in self.splits.items():
@@ -62,8 +63,7 @@ class FolderLayout:
                 if match is None:
                     strays.append(path)
                 else:
-                    groups = match.groupdict()
-                    rows.append((f"{name}/{path}", groups["pid"], int(groups.get("camid") or 0), split))
+                    rows.append((f"{name}/{path}", match["pid"], camera(match, "data.source.pattern"), split))
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
         if not rows:
@@ -95,6 +95,7 @@ class CsvSamples:
         self.distractors, self.test_fraction, self.seed = distractors, test_fraction, seed
 
     def __call__(self) -> Samples:
+        """Read the table and divide what it leaves undivided."""
         require_folder(self.root, "data.root")
         table = self._read()
         self._check_rows(table)
@@ -110,7 +111,7 @@ class CsvSamples:
         """All cells as clean text, indexed by their row in a spreadsheet; absent optional columns get a default."""
         try:
             options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-            table = pd.read_csv(self.file, **options)
+            table = pd.read_csv(self.file, index_col=False, **options)
         except OSError as error:
             raise InputError(f"{self.file}: can't be read ({error.strerror}); {found_in(self.root)}") from error
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
@@ -175,6 +176,7 @@ class IdentityFolders:
         self.extensions = tuple(extension.lower() for extension in extensions)
 
     def __call__(self) -> Samples:
+        """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
         rows, strays, unknown = [], [], []
         for path in walk(self.root):
@@ -185,7 +187,7 @@ class IdentityFolders:
             match = self.camera.search(name) if self.camera else None
             if self.camera and not match:
                 unknown.append(path)
-            rows.append((path, identity, int(match["camid"]) if match else 0, "train"))
+            rows.append((path, identity, camera(match, "data.source.camera"), "train"))
         if not rows:
             raise InputError(f"{self.root}: no folder in it holds images; {found_in(self.root)}")
         notes = []
@@ -225,6 +227,7 @@ class SyntheticPeople:
         }
 
     def __call__(self) -> Samples:
+        """Generate the people unless they are there, and read them."""
         from reidlab.data.synthetic import generate_people
 
         return FolderLayout(generate_people(self.root, **self.options), **MARKET1501)()
@@ -246,6 +249,16 @@ def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
     if required not in compiled.groupindex:
         raise InputError(f"{key}: has no group named {required}; write (?P<{required}>...) around it")
     return compiled
+
+
+def camera(match: re.Match[str] | None, key: str) -> int:
+    """The number in the group `camid`, 0 without one; an InputError names the config key that finds something else."""
+    number = match.groupdict().get("camid") if match else None
+    if number is None:
+        return 0
+    if not number.isdecimal():
+        raise InputError(f"{key}: finds '{number}' for camid in {match.string}, which isn't a number")
+    return int(number)
 
 
 def require_folder(folder: Path, what: str) -> Path:

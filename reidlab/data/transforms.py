@@ -41,6 +41,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """The images, zero where they had the mean."""
         return (image - self.mean) / self.std
 
 
@@ -52,6 +53,7 @@ class RandomHorizontalFlip(nn.Module):
         self.p = p
 
     def forward(self, image: Tensor) -> Tensor:
+        """Each image as it was, or mirrored."""
         flip = torch.rand(len(image), device=image.device) < self.p
         return torch.where(_per_image(flip), image.flip(-1), image)
 
@@ -67,6 +69,7 @@ class RandomPadCrop(nn.Module):
         self.padding = padding
 
     def forward(self, image: Tensor) -> Tensor:
+        """Each image, shifted."""
         batch, channels, height, width = image.shape
         padded = F.pad(image, [self.padding] * 4)
         top, left = torch.randint(2 * self.padding + 1, (2, batch, 1), device=image.device)
@@ -91,6 +94,7 @@ class ColorJitter(nn.Module):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def forward(self, image: Tensor) -> Tensor:
+        """Each image in other colours."""
         if self.brightness:
             image = self._blend(image, torch.zeros_like(image[:, :1]), self.brightness)
         if self.contrast:
@@ -129,6 +133,7 @@ class RandomErasing(nn.Module):
         self.register_buffer("value", torch.tensor(value, dtype=torch.float32).view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
+        """Each image as it was, or with one rectangle covered."""
         batch, _, height, width = image.shape
         draws = batch * self.attempts
         area = _uniform(draws, *self.area, image) * height * width

@@ -95,7 +95,8 @@ def test_missing_file_is_named(tmp_path):
 def test_resize_equals_pil(old, new):
     pixels = np.random.default_rng(0).integers(0, 256, (*old, 3), dtype=np.uint8)
     expected = np.asarray(Image.fromarray(pixels).resize(new[::-1], Image.Resampling.BILINEAR))
-    assert np.array_equal(resize(pixels, new), expected)
+    resized = resize(pixels, new)
+    assert np.array_equal(resized, expected) and resized.flags.writeable
 
 
 def test_resize_to_the_same_size_changes_nothing(tmp_path, write_image):

@@ -137,6 +137,12 @@ def test_an_unknown_split_is_an_input_error(market):
         FolderLayout(market, {"test": "query"}, MARKET1501["pattern"])
 
 
+def test_a_camera_that_is_no_number_is_an_input_error(tmp_path):
+    touch(tmp_path, "train/1_cA.jpg")
+    with pytest.raises(InputError, match=r"data.source.pattern: finds 'A' for camid in 1_cA.jpg"):
+        FolderLayout(tmp_path, {"train": "train"}, r"(?P<pid>\d+)_c(?P<camid>\w)")()
+
+
 @pytest.fixture
 def table(tmp_path):
     """Writes a CSV and all images that it names."""
@@ -205,6 +211,7 @@ def test_csv_with_distractors(table):
         ("path,pid\n" + "1.jpg,\n" * 9, "; and 12 more"),
         ("path,pid\n\n1.jpg,1\n\n2.jpg,\n", "samples.csv: row 5 has no pid"),
         ("path,pid\n", "has no rows"),
+        ("path,pid\n1.jpg,,\n", "row 2 has no pid"),
         ("", "not a CSV"),
         ('path,pid\n1.jpg,"1\n', "not a CSV"),
     ],
