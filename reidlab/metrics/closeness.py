@@ -62,7 +62,7 @@ class Closeness:
     def pairs(self, row: Tensor, col: Tensor) -> Tensor:
         """Scores of single pairs, (M,) float64."""
         scores = self.query.new_empty(len(row), dtype=torch.float64)
-        for start, stop in spans(len(row), 1024):
+        for start, stop in spans(len(row), 256):
             query, gallery = self.query[row[start:stop]].double(), self.gallery[col[start:stop]].double()
             torch.sum(query.mul_(gallery), 1, out=scores[start:stop])
         return self._score_(scores, self.gallery_norms[col])

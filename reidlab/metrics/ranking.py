@@ -133,14 +133,20 @@ def _ahead(scores: Tensor, matches: Pairs, start: int, closeness: Closeness | No
 
 def _settle_pairs(ahead, which, scores, matches, low, high, start, closeness) -> None:
     """Add to `ahead` the non-matches that float32 left undecided, by comparing those pairs in float64."""
-    margin = closeness.margin(torch.float64)
-    for part in which.split(max(1, CHUNK // scores.shape[1])):
-        row, col = matches.row[part], matches.col[part]
-        lines = scores[row]  # (P, G)
-        match, rival = ((lines >= low[part, None]) & (lines < high[part, None])).nonzero(as_tuple=True)
-        own = closeness.pairs(start + row, col) - margin[start + row]
-        reached = closeness.pairs(start + row[match], rival) >= own[match]
-        ahead.index_add_(0, part[match], reached.long())
+    if not len(which):
+        return
+    row, col = matches.row[which], matches.col[which]
+    bounds = zip(row.tolist(), low[which].tolist(), high[which].tolist(), strict=True)
+    rivals = [_between(scores[line].numpy(force=True), least, most) for line, least, most in bounds]
+    match = torch.tensor(np.repeat(np.arange(len(rivals)), [len(found) for found in rivals]), device=row.device)
+    rival = torch.tensor(np.concatenate(rivals), device=row.device)
+    own = closeness.pairs(start + row, col) - closeness.margin(torch.float64)[start + row]
+    reached = closeness.pairs(start + row[match], rival) >= own[match]
+    ahead.index_add_(0, which[match], reached.long())
+
+
+def _between(line: np.ndarray, least: float, most: float) -> np.ndarray:
+    return ((line >= least) & (line < most)).nonzero()[0]
 
 
 def _settle_rows(ahead, which, scores, matches, start, closeness) -> None:
@@ -157,21 +163,23 @@ def _settle_rows(ahead, which, scores, matches, start, closeness) -> None:
 
 
 def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
-    """For each edge, how many scores of its row reach it. scores (n, G), row (M,) ascending, edges (E, M) -> (E, M)"""
+    """For each edge, how many scores of its row reach it. scores (n, G), row (M,) ascending, edges (E, M) -> (E, M)
+
+    The first edge of each column is its lowest. Only a row's scores above its lowest edge are ever put in order.
+    """
     if scores.device.type != "cpu":
         return _reaching_dense(scores, row, edges)
     counts = np.zeros(tuple(edges.shape), dtype=np.int64)
-    ends = torch.bincount(row, minlength=len(scores)).cumsum(0).tolist()
-    values, edges = scores.numpy(), edges.numpy()
-    begin = 0
-    for line, end in zip(values, ends, strict=True):
-        if end > begin:
-            wanted = edges[:, begin:end]
-            reach = line >= wanted.min()
-            near = line[reach] if np.count_nonzero(reach) * 8 < len(line) else line.copy()
-            near.sort()
-            counts[:, begin:end] = len(near) - near.searchsorted(wanted)
-        begin = end
+    rows, begins, sizes = np.unique(row.numpy(), return_index=True, return_counts=True)
+    lines, edges = scores.numpy(), edges.numpy()
+    floors = np.minimum.reduceat(edges[0], begins)
+    groups = zip(rows.tolist(), floors.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
+    for number, floor, begin, end in groups:
+        line = lines[number]
+        reach = line >= floor
+        near = line[reach] if np.count_nonzero(reach) * 8 < len(line) else line.copy()
+        near.sort()
+        counts[:, begin:end] = len(near) - near.searchsorted(edges[:, begin:end])
     return torch.from_numpy(counts)
 
 

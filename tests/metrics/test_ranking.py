@@ -194,7 +194,7 @@ def test_counting_by_comparison_equals_counting_by_survivors():
     draw = torch.Generator().manual_seed(1)
     scores = torch.randint(0, 9, (7, 50), generator=draw).float()
     row = torch.randint(0, 7, (20,), generator=draw).sort().values
-    edges = torch.randint(-1, 10, (2, 20), generator=draw).float()
+    edges = torch.randint(-1, 10, (2, 20), generator=draw).float().sort(0).values
     dense = module._reaching_dense(scores, row, edges)
     assert torch.equal(module._reaching(scores, row, edges), dense)
     assert torch.equal(dense, (scores[row] >= edges[..., None]).sum(2))
