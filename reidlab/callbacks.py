@@ -19,8 +19,7 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch that ends."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        rate = trainer.optimizers[0].param_groups[0]["lr"]
-        self.rows.append({"epoch": trainer.current_epoch, **figures, "learning_rate": rate})
+        self.rows.append({"epoch": trainer.current_epoch, **figures})
         if trainer.is_global_zero:
             write_atomic(self.file, pd.DataFrame(self.rows).to_csv(index=False))
 
@@ -49,7 +48,9 @@ class EpochLines(pl.Callback):
         figures = {name: float(trainer.callback_metrics[name]) for name in ("train/loss", "val/mAP", "val/rank-1")
                    if name in trainer.callback_metrics}  # fmt: skip
         shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
-        print(f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True)
+        print(
+            f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True
+        )
 
 
 class HeadFirst(pl.Callback):

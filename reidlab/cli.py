@@ -65,7 +65,9 @@ def _notebooks(args: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="reidlab", description="From image crops to a verified model on an edge device.")
+    parser = argparse.ArgumentParser(
+        prog="reidlab", description="From image crops to a verified model on an edge device."
+    )
     parser.add_argument("--version", action="version", version=f"reidlab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
 

@@ -140,7 +140,9 @@ def _options(group: str) -> list[str]:
 def _check_choice(override: Override) -> None:
     group, choice = override.key_or_group, override.value()
     if (options := _options(group)) and choice is not None and choice not in options:
-        raise InputError(f"{group}={choice}: no such choice{_nearest(str(choice), options)}; there are {', '.join(options)}")
+        raise InputError(
+            f"{group}={choice}: no such choice{_nearest(str(choice), options)}; there are {', '.join(options)}"
+        )
 
 
 def _check_key(override: Override, defaults: DictConfig) -> None:

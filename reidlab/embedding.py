@@ -20,7 +20,7 @@ class Embeddings:
 
     def split(self, *names: str) -> "Embeddings":
         """Those of some splits."""
-        kept = self.table["split"].isin(names).to_numpy()
+        kept = self.table["split"].isin(names).to_numpy(copy=True)
         return Embeddings(self.features[torch.from_numpy(kept)], self.table[kept])
 
     def column(self, name: str) -> Tensor:
@@ -30,8 +30,12 @@ class Embeddings:
 
 def embed(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame, device: str, label: str) -> Embeddings:
     """Run a network over the images of a table, without gradients, with a progress bar named `label`."""
-    network = network.to(device).eval()
-    return embed_with(lambda images: network(images.to(device)).embedding, datamodule, table, label)
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    def call(images: Tensor) -> Tensor:
+        return network(images.to(device, memory_format=torch.channels_last)).embedding
+
+    return embed_with(call, datamodule, table, label)
 
 
 @torch.inference_mode()

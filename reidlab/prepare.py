@@ -30,7 +30,7 @@ def run(cfg) -> Path:
     for note in samples.notes:
         print(f"note: {note}")
     findings = validate(samples, exclude_same_camera=datamodule.exclude_same_camera)
-    found = pd.DataFrame(map(vars, findings), columns=["level", "kind", "where", "message"])
+    found = pd.DataFrame(findings, columns=["level", "kind", "where", "message"])
     _print_findings(found)
     write_atomic(folder / "summary.csv", table.to_csv())
     write_atomic(folder / "samples.csv", samples.table.to_csv(index=False))

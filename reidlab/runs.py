@@ -34,7 +34,9 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
     except OSError as error:
         if temporary:
             temporary.unlink(missing_ok=True)
-        raise InputError(f"{path}: can't be written ({error.strerror}); free space or choose another run.root") from error
+        raise InputError(
+            f"{path}: can't be written ({error.strerror}); free space or choose another run.root"
+        ) from error
     return path
 
 

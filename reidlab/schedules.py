@@ -9,7 +9,12 @@ from torch.optim.lr_scheduler import LambdaLR
 
 
 def warmup_cosine(
-    optimizer: Optimizer, *, epochs: int, warmup_epochs: int = 5, warmup_factor: float = 0.01, final_factor: float = 0.01
+    optimizer: Optimizer,
+    *,
+    epochs: int,
+    warmup_epochs: int = 5,
+    warmup_factor: float = 0.01,
+    final_factor: float = 0.01,
 ) -> LambdaLR:
     """Linear warm-up, then half a cosine down to `final_factor` of the base rate (Loshchilov & Hutter 2017, eq. 5)."""
 
@@ -30,7 +35,9 @@ def warmup_multistep(
 ) -> LambdaLR:
     """Linear warm-up, then the rate times `gamma` at each milestone (Luo et al. 2019, section 3.1)."""
     steps = sorted(milestones)
-    return LambdaLR(optimizer, _warmed_up(lambda epoch: gamma ** bisect_right(steps, epoch), warmup_epochs, warmup_factor))
+    return LambdaLR(
+        optimizer, _warmed_up(lambda epoch: gamma ** bisect_right(steps, epoch), warmup_epochs, warmup_factor)
+    )
 
 
 def _warmed_up(factor: Callable[[int], float], epochs: int, start: float) -> Callable[[int], float]:

@@ -34,21 +34,22 @@ class ReidTask(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.network, self.loss = network, loss
+        self.network, self.loss = network.to(memory_format=torch.channels_last), loss
         self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
         self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, H, W)."""
-        return self.network(image).embedding
+        return self.network(image.contiguous(memory_format=torch.channels_last)).embedding
 
     def on_train_epoch_start(self) -> None:
-        """Reseed for this epoch."""
+        """Reseed for this epoch and log its learning rate."""
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The sum of the recipe's terms, each logged."""
-        embedding, logits = self.network(batch["image"])
+        embedding, logits = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         terms = self.loss(embedding, logits, batch["pid"])
         total = torch.stack(list(terms.values())).sum()
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
@@ -57,7 +58,9 @@ class ReidTask(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect embeddings."""
-        self.metric.update(self(batch["image"]).float(), batch["pid"], batch["camid"], batch["is_query"], batch["index"])
+        self.metric.update(
+            self(batch["image"]).float(), batch["pid"], batch["camid"], batch["is_query"], batch["index"]
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Rank all validation queries against the validation gallery."""

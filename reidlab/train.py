@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 from reidlab.callbacks import EpochLines, History, progress
 from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
 from reidlab.errors import InputError
-from reidlab.runs import provenance, read_json, write_json
+from reidlab.runs import provenance, read_json, write_atomic, write_json
 from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network
 
 
@@ -44,9 +44,13 @@ def run(cfg) -> Path:
     )
     loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
     shown = progress()
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    validated = len(datamodule.samples.split("val_query")) > 0
+    if not validated:
+        callbacks = [c for c in callbacks if getattr(c, "monitor", None) is None]
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[*map(instantiate, filter(None, cfg.callbacks.values())), History(folder), shown],
+        callbacks=[*callbacks, History(folder), shown],
         logger=loggers,
         default_root_dir=str(folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
@@ -60,15 +64,16 @@ def run(cfg) -> Path:
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stopped
+    if not validated:
+        write_atomic(best, last.read_bytes())
     if not best.exists():
         raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
-    score = trainer.checkpoint_callback.best_model_score
     write_json(
         folder / "train.json",
         {
             "finished": True,
             "epochs": trainer.current_epoch,
-            "best_val_mAP": float(score),
+            "best_val_mAP": float(trainer.checkpoint_callback.best_model_score) if validated else None,
             "num_identities": datamodule.num_classes,
             "parameters": sum(p.numel() for p in network.parameters()),
             **made_by,

@@ -23,7 +23,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypat
 def test_metrics_of_other_stages_stay(tmp_path):
     runs.record_metrics(tmp_path, {"checkpoint": {"mAP": 0.5}, "untrained": {"mAP": 0.1}})
     runs.record_metrics(tmp_path, {"checkpoint": {"mAP": 0.6}})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"checkpoint": {"mAP": 0.6}, "untrained": {"mAP": 0.1}}
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {
+        "checkpoint": {"mAP": 0.6},
+        "untrained": {"mAP": 0.1},
+    }
 
 
 def test_broken_json_is_named(tmp_path):

@@ -70,7 +70,9 @@ def run(cfg) -> Path:
         folder / "export" / "model.json",
         {**metadata, "bytes": len(content), "largest_difference": difference, **provenance()},
     )
-    print(f"{file}  {len(content) / 1024:.0f} KiB, within {difference:.1e} of the checkpoint at batch {CHECKED_BATCHES}")
+    print(
+        f"{file}  {len(content) / 1024:.0f} KiB, within {difference:.1e} of the checkpoint at batch {CHECKED_BATCHES}"
+    )
     return file
 
 
@@ -90,6 +92,11 @@ def to_onnx(model: nn.Module, images: Tensor, names, metadata: dict) -> bytes:
             verbose=False,
         )
     proto = program.model_proto
+    for node in proto.graph.node:  # the exporter notes the Python stack of each, more bytes than the weights
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for field in ("value_info", "metadata_props", "doc_string"):
+        proto.graph.ClearField(field)
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     return proto.SerializeToString()
