@@ -18,7 +18,7 @@ STAGES = {"train": ["train"], "validation": ["val_query", "val_gallery"], "test"
 
 
 class Finding(NamedTuple):
-    """One flaw: its kind, the file, identity or split that has it, and a sentence; `pandas.DataFrame` takes a list."""
+    """One flaw: its kind, the file, identity or split that has it, and what it is; `pandas.DataFrame` takes a list."""
 
     level: Literal["error", "warning"]
     kind: str
@@ -48,7 +48,15 @@ def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
     """Every image decoded in full: columns `height`, `width`, `digest`, `problem` ("" = sound), rows as the table's."""
     files = samples.files()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(tqdm(pool.map(_inspect, files), "checking images", len(files), unit="image", disable=not progress))
+        rows = list(
+            tqdm(
+                pool.map(_inspect, files),
+                "checking images",
+                len(files),
+                unit="image",
+                disable=None if progress else True,
+            )
+        )
     return pd.DataFrame(rows, columns=["height", "width", "digest", "problem"], index=samples.table.index)
 
 
@@ -79,7 +87,7 @@ def _inspect(file: Path) -> tuple[int, int, str, str]:
         content = digest(raw)
         height, width, _ = decode(raw, str(file)).shape
     except InputError as error:
-        return 0, 0, content, str(error)
+        return 0, 0, content, str(error).removeprefix(f"{file}: ")
     return height, width, content, ""
 
 
@@ -121,8 +129,9 @@ def _duplicates(table: pd.DataFrame) -> Iterator[Finding]:
             kind = "duplicate across splits"
         else:
             kind = "duplicate within a split"
-        first, *others = (f"{row.path} (pid {row.pid}, {row.split})" for row in rows.itertuples())
-        yield Finding("warning", kind, rows["path"].iloc[0], f"{first} has the same bytes as {', '.join(others)}")
+        first, *others = rows.itertuples()
+        copies = ", ".join(f"{row.path} (pid {row.pid}, {row.split})" for row in others)
+        yield Finding("warning", kind, first.path, f"pid {first.pid}, {first.split}; same bytes as {copies}")
 
 
 def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> Iterator[Finding]:

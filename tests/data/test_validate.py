@@ -40,7 +40,7 @@ def test_truncated_image(people, write_image, kept, extension):
     raw = write_image(people.root / f"x.{extension}").read_bytes()
     (people.root / path).write_bytes(raw[: int(kept if kept > 1 else kept * len(raw))])
     (finding,) = validate(people, progress=False)
-    assert finding[:3] == ("error", "unreadable image", path) and str(people.root / path) in finding.message
+    assert finding[:3] == ("error", "unreadable image", path) and finding.message.startswith("not a readable image")
 
 
 def test_file_that_is_gone(people):
@@ -104,8 +104,7 @@ def test_duplicates_across_splits(people):
     (finding,) = validate(people, progress=False)
     assert finding.kind == "duplicate across splits"
     assert finding.message == (
-        "query/3_1_0.png (pid 3, query) has the same bytes as "
-        "gallery/3_1_1.png (pid 3, gallery), gallery/3_2_1.png (pid 3, gallery)"
+        "pid 3, query; same bytes as gallery/3_1_1.png (pid 3, gallery), gallery/3_2_1.png (pid 3, gallery)"
     )
 
 
