@@ -281,9 +281,12 @@ def is_file(path: Path) -> bool:
 
 
 def found_in(folder: Path, limit: int = 8) -> str:
-    """For messages: `found a, b, c in FOLDER`."""
+    """For messages: `found a, b, c in FOLDER`, or in the nearest folder above that exists."""
     try:
-        names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+        shown = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        names = sorted(entry.name + "/" * entry.is_dir() for entry in shown)
+    except FileNotFoundError:
+        return found_in(folder.parent, limit)
     except OSError as error:
         return f"{folder} can't be listed ({error.strerror})"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
