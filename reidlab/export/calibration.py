@@ -1,0 +1,39 @@
+"""Which images the ranges of activations are observed on."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from reidlab.data import ReidDataModule
+from reidlab.errors import InputError
+
+
+def choose_images(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """About `count` rows of the training table, as evenly over its identities as they allow; fixed by the seed.
+
+    Each identity gives one image before any gives a second, and so on, in an order shuffled by the seed.
+    """
+    if train.empty:
+        raise InputError("calibration: the data set has no training images; int8 ranges can't be observed without")
+    if count < 1:
+        raise InputError(f"quantize.images={count}: calibrate with at least one image")
+    shuffled = train.sample(frac=1, random_state=np.random.default_rng(seed))
+    turn = shuffled.groupby("pid").cumcount()
+    return shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:count]].sort_index()
+
+
+class CalibrationImages:
+    """Batches of pixels (B, H, W, 3) float32 in [0, 1], read anew each time they are iterated.
+
+    A black and a white image lead them, so that every pixel value lies inside the ranges.
+    """
+
+    def __init__(self, datamodule: ReidDataModule, table: pd.DataFrame):
+        self.datamodule, self.table = datamodule, table
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        height, width = self.datamodule.size
+        yield np.stack([np.full((height, width, 3), shade, np.float32) for shade in (0, 1)])
+        for batch in self.datamodule.loader(self.table):
+            yield batch["image"].permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
