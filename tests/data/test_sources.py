@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from reidlab.data.sources import MARKET1501, CsvSamples, FolderLayout, IdentityFolders
+from reidlab.data.sources import MARKET1501, CsvSamples, FolderLayout, IdentityFolders, SyntheticPeople
 from reidlab.errors import InputError
 
 
@@ -260,3 +260,17 @@ def test_identity_folders_without_images_are_an_input_error(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
     with pytest.raises(InputError, match=r"no folder in it holds images; found a.jpg, b.jpg"):
         IdentityFolders(tmp_path)()
+
+
+def test_synthetic_people_are_asked_for_by_name_and_read_as_market(market, monkeypatch):
+    asked = {}
+
+    def generate_people(root, **options):
+        asked.update(options, root=root)
+        return market
+
+    monkeypatch.setattr("reidlab.data.synthetic.generate_people", generate_people, raising=False)
+    options = {"num_identities": 9, "train_identities": 5, "num_cameras": 4, "images_per_camera": 2, "seed": 3}
+    samples = SyntheticPeople(market / "made", size=[64, 32], **options)()
+    assert asked == {**options, "root": market / "made", "size": (64, 32), "progress": True}
+    assert samples.root == market and len(samples.table) == 5
