@@ -21,7 +21,7 @@ from reidlab.runs import write_atomic
 
 ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
 CONF = ROOT / "conf"
-PATH_KEYS = ("run.root", "data.root", "data.file", "model.weights")
+PATH_KEYS = ("run.root", "data.root", "model.weights")
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = ("seed", "data", "model", "augment", "loss", "optimizer", "schedule", "trainer")

@@ -18,7 +18,7 @@ LAST_CHECKPOINT = "checkpoints/last.ckpt"
 class ReidTask(pl.LightningModule):
     """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
 
-    Batches are `{"image": (B, 3, H, W), "pid": (B,), "camid": (B,), "index": (B,)}`, validation ones with `is_query` (B,).
+    Batches are `{"image": (B, 3, H, W), "pid": (B,), "camid": (B,), "index": (B,), "is_query": (B,)}`.
     `optimizer` takes the parameters and `schedule` the optimizer (partials, from config). Each epoch reseeds torch from
     (seed, epoch, rank), so that a resumed run draws what an unbroken one would have drawn.
     """

@@ -86,13 +86,13 @@ def _claim(folder: Path, cfg) -> None:
     """Write config.yaml into the run folder, unless another training lives there."""
     stored = folder / "config.yaml"
     trained = (folder / LAST_CHECKPOINT).exists() or (folder / BEST_CHECKPOINT).exists()
-    if trained and stored.exists() and not cfg.run.overwrite:
-        if differences := training_differences(read_config(stored), cfg):
-            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
-            raise InputError(
-                f"{folder}: holds a training of another config ({'; '.join(differences[:3])}{more}); "
-                "choose another run.name, or run.overwrite=true to start again"
-            )
+    same_place = trained and stored.exists() and not cfg.run.overwrite
+    if same_place and (differences := training_differences(read_config(stored), cfg)):
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise InputError(
+            f"{folder}: holds a training of another config ({'; '.join(differences[:3])}{more}); "
+            "choose another run.name, or run.overwrite=true to start again"
+        )
     if cfg.run.overwrite:
         for name in (LAST_CHECKPOINT, BEST_CHECKPOINT, "train.json", "history.csv"):
             (folder / name).unlink(missing_ok=True)

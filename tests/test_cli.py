@@ -1,0 +1,114 @@
+"""What a stranger's mistakes get: one line that names the culprit, and an exit status that isn't 0."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from reidlab.cli import main
+from reidlab.models import osnet_x0_5
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must fail with one line holding all of some texts."""
+
+    def check(command, *texts):
+        assert main(command) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert error.startswith("reidlab: ")
+        for text in texts:
+            assert text in error, error
+
+    return check
+
+
+@pytest.fixture
+def here(tmp_path):
+    return [f"run.root={tmp_path / 'runs'}", "run.name=t", "data.num_workers=0"]
+
+
+def at(root):
+    return ["data=market1501", f"data.root={root}"]
+
+
+def test_a_truncated_image_is_named_by_every_stage_that_reads_it(market, small, tmp_path, here, refused):
+    broken = tmp_path / "market"
+    shutil.copytree(market, broken)
+    for folder in ("bounding_box_train", "query"):
+        for file in (broken / folder).iterdir():
+            if "s1_000001" in file.name:
+                file.write_bytes(file.read_bytes()[:300])
+    place = [*small, *at(broken), *here]
+    refused(["data", *place], ".jpg", "truncated")
+    refused(["train", *place], ".jpg", "truncated")
+    refused(["evaluate", *place, "run.name=e"], ".jpg", "truncated")
+
+
+def test_a_root_that_does_not_exist(tmp_path, here, refused):
+    refused(["run", *at(tmp_path / "nowhere"), *here], str(tmp_path / "nowhere"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder(market, tmp_path, here, refused):
+    locked = tmp_path / "market"
+    shutil.copytree(market, locked)
+    (locked / "query").chmod(0)
+    refused(["data", *at(locked), *here], str(locked / "query"))
+    (locked / "query").chmod(0o755)
+
+
+def test_a_missing_folder_is_named_with_what_was_found(market, tmp_path, here, refused):
+    partial = tmp_path / "market"
+    shutil.copytree(market, partial)
+    shutil.rmtree(partial / "query")
+    refused(["data", *at(partial), *here], "query", "bounding_box_train")
+
+
+def test_a_csv_without_a_column(tmp_path, here, refused):
+    pd.DataFrame({"path": ["a.jpg"], "identity": [1]}).to_csv(tmp_path / "samples.csv", index=False)
+    refused(["data", "data=csv", f"data.root={tmp_path}", *here], "samples.csv", "pid", "identity")
+
+
+def test_a_checkpoint_of_another_architecture(market, tmp_path, here, refused):
+    torch.save(osnet_x0_5().state_dict(), tmp_path / "other.pth")
+    command = ["evaluate", *at(market), *here, "model=osnet_x0_25", f"model.weights={tmp_path / 'other.pth'}"]
+    refused(command, "other.pth", "looks like osnet_x0_5")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_a_pickle_with_code_in_it_is_refused_and_not_run(market, tmp_path, here, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("evil.pth").write_bytes(pickle.dumps({"state_dict": Evil()}))
+    torch.save({"state_dict": Evil()}, "evil.pt")
+    for name in ("evil.pth", "evil.pt"):
+        refused(["evaluate", *at(market), *here, f"model.weights={name}"], name, "refused: holds pickled code")
+    assert not Path("executed").exists()
+
+
+def test_a_file_that_is_no_checkpoint(market, tmp_path, here, refused):
+    (tmp_path / "notes.pth").write_text("not weights")
+    refused(["evaluate", *at(market), *here, f"model.weights={tmp_path / 'notes.pth'}"], "notes.pth")
+    refused(["evaluate", *at(market), *here, "model.weights=absent.pth"], "absent.pth")
+
+
+def test_a_misspelled_key(here, refused):
+    refused(["train", "trainer.max_epoch=3", *here], "did you mean trainer.max_epochs?")
+
+
+def test_help_lists_the_stages_without_loading_torch():
+    code = "import sys; from reidlab.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for stage in ("data", "train", "evaluate", "export", "run", "notebooks"):
+        assert f"\n    {stage} " in done.stdout

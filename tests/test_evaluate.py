@@ -1,0 +1,116 @@
+"""The stage, held against a loop that embeds image by image and ranks by the definition of average precision."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from reidlab import evaluate
+from reidlab.config import compose
+from reidlab.errors import InputError
+from reidlab.models import osnet_x0_25
+
+
+def definition(embed, root, distance):
+    """mAP and rank-1 of a Market-1501 folder, one query at a time, matches of the same camera left out."""
+
+    def samples(folder):
+        for file in sorted((root / folder).glob("*.jpg")):
+            pid, camera = int(file.name[:4]), int(file.name[6])
+            yield pid, camera, embed(file)
+
+    gallery, precisions, hits = list(samples("bounding_box_test")), [], []
+    for pid, camera, feature in samples("query"):
+        others = [g for g in gallery if not (g[0] == pid and g[1] == camera)]
+        order = np.argsort([distance(feature, g[2]) for g in others], kind="stable")
+        right = np.array([others[i][0] == pid for i in order])
+        precisions.append(np.mean([(n + 1) / (place + 1) for n, place in enumerate(np.flatnonzero(right))]))
+        hits.append(right[0])
+    return np.mean(precisions), np.mean(hits)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A network with weights of its own, saved as its authors' library does: prefixed, under `state_dict`."""
+    torch.manual_seed(3)
+    network = osnet_x0_25(num_classes=10)
+    state = {f"module.{name}": tensor for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 5}, tmp_path / "osnet.pth")
+    return network.eval(), tmp_path / "osnet.pth"
+
+
+@pytest.mark.parametrize("measure", ["euclidean", "cosine"])
+def test_a_published_checkpoint_scores_as_the_definition_says(measure, checkpoint, market, tmp_path, capsys):
+    network, file = checkpoint
+    cfg = compose(
+        [
+            "data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", "model=osnet_x0_25",
+            f"model.weights={file}", f"run.root={tmp_path}", "run.name=published", f"evaluate.distance={measure}",
+            "evaluate.baselines=[untrained,colour-histogram]",
+        ]
+    )  # fmt: skip
+    metrics = json.loads(evaluate.run(cfg).read_text())
+
+    @torch.no_grad()
+    def embed(path):
+        pixels = np.asarray(Image.open(path).convert("RGB").resize((32, 64), Image.BILINEAR), np.float32) / 255
+        pixels = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        return network(torch.tensor(pixels, dtype=torch.float32).permute(2, 0, 1)[None]).embedding[0].numpy()
+
+    def distance(a, b):
+        return np.linalg.norm(a - b) if measure == "euclidean" else 1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    mAP, rank_1 = definition(embed, market, distance)
+    assert metrics["checkpoint"]["mAP"] == pytest.approx(mAP, abs=1e-6)
+    assert metrics["checkpoint"]["rank-1"] == pytest.approx(rank_1)
+    assert set(metrics) == {"checkpoint", "untrained", "colour-histogram"}
+    assert list(metrics["checkpoint"])[:8] == [
+        "mAP", "rank-1", "rank-5", "rank-10", "rank-20", "mINP", "num_query", "num_gallery",
+    ]  # fmt: skip
+    assert metrics["checkpoint"]["num_query"] == 12 and metrics["checkpoint"]["num_gallery"] == 24
+    assert "left out" in capsys.readouterr().out  # the classifier of the file
+
+    place = tmp_path / "published" / "evaluate" / "checkpoint"
+    rows = pd.read_csv(place / "per_query.csv")
+    assert len(rows) == 12 and rows["AP"].mean() == pytest.approx(mAP, abs=1e-6)
+    for picture in ("best", "median", "worst"):
+        assert Image.open(place / f"{picture}.png").size[0] > 300
+
+
+def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, capsys):
+    rows = [
+        {"path": file.relative_to(market), "pid": file.name[:4], "camid": file.name[6], "split": split}
+        for folder, split in (("query", "query"), ("bounding_box_test", "gallery"), ("bounding_box_train", "train"))
+        for file in sorted((market / folder).glob("*.jpg"))
+        if not (split == "gallery" and file.name.startswith("0007"))
+    ]
+    file = tmp_path / "crops.csv"
+    pd.DataFrame(rows).to_csv(file, index=False)
+    overrides = ["data=csv", f"data.source.file={file}", f"data.root={market}", "data.size=[64,32]"]
+    cfg = compose([*overrides, "data.num_workers=0", f"run.root={tmp_path}", "run.name=lonely"])
+    metrics = json.loads(evaluate.run(cfg).read_text())["checkpoint"]
+    assert metrics["num_query"] == 10
+    assert "left out, no match in the gallery: query/0007_c1" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "lonely" / "evaluate" / "checkpoint" / "per_query.csv")
+    assert table.loc[table.pid == 7, "AP"].isna().all() and (table.loc[table.pid == 7, "num_matches"] == 0).all()
+
+
+def test_no_match_at_all_is_an_error(market, tmp_path):
+    cfg = compose(
+        ["data=market1501", f"data.root={market}", "data.source.splits={train: bounding_box_train, query: query, "
+         "gallery: bounding_box_train}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}"]
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no query has a match"):
+        evaluate.run(cfg)
+
+
+def test_an_unknown_baseline_is_named(market, tmp_path):
+    cfg = compose(
+        ["data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}",
+         "evaluate.baselines=[histogram]"]
+    )  # fmt: skip
+    with pytest.raises(InputError, match="histogram is none; there are untrained and colour-histogram"):
+        evaluate.run(cfg)
