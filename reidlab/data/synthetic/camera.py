@@ -1,0 +1,188 @@
+"""A surveillance camera: where it hangs, how its light, lens and colours distort, and the crops a detector cuts from it."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+
+from reidlab.data.synthetic.body import assemble, draw_pose
+from reidlab.data.synthetic.people import Person
+from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window
+from reidlab.data.synthetic.scene import KINDS, Place, noise_texture
+
+SUPERSAMPLING = 2
+SESSIONS = 3
+MAIN_HEADINGS = (0.3, 2.8, 1.45, -0.9, -2.3, -1.6)
+
+
+class Session:
+    """The light and the colour processing of one camera at one time of day."""
+
+    def __init__(self, indoors: bool, camera_cast: Array, rng: Generator):
+        azimuth = rng.uniform(-np.pi, np.pi)
+        elevation = rng.uniform(1.1, 1.4) if indoors else rng.uniform(0.55, 1.1)
+        self.sun = np.array(
+            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
+        )
+        self.sun_power = rng.uniform(0.15, 0.3) if indoors else rng.uniform(0.1, 0.95)
+        self.sky_power = rng.uniform(0.8, 1.0) if indoors else rng.uniform(0.55, 0.9)
+        self.gains = np.exp(camera_cast + rng.normal(0, 0.08, 3))
+        self.exposure = np.exp(rng.normal(0, 0.14))
+        self.haze = rng.uniform(0, 0.03)
+
+
+class Camera:
+    """Camera `number` (from 1) of the data set `seed`; `photograph` gives one detection of a person."""
+
+    def __init__(self, number: int, seed: int):
+        rng = np.random.default_rng([seed, 2, number])
+        kind = KINDS[(number - 1) % len(KINDS)]
+        self.view = View(rng.uniform(2.5, 3.8), rng.uniform(0.16, 0.22), rng.uniform(960, 1120))
+        self.wrinkles = noise_texture(rng, 3)
+        self.place = Place(kind, self.view, rng)
+        self.main_heading = MAIN_HEADINGS[(number - 1) % len(MAIN_HEADINGS)] + rng.normal(0, 0.15)
+        cast = rng.normal(0, 0.2, 3)
+        self.sessions = [Session(kind == "hall", cast - cast.mean(), rng) for _ in range(SESSIONS)]
+        self.camera_exposure = np.exp(rng.normal(0, 0.22))
+        self.gamma = rng.uniform(0.82, 1.25)
+        self.saturation = rng.uniform(0.55, 1.25)
+        self.hue = rng.normal(0, 0.16)
+        self.blur = rng.uniform(0.2, 0.75)
+        self.noise = rng.uniform(0.006, 0.022)
+        self.quality = int(rng.integers(62, 90))
+        self.occluder = ("car", "pole", "bush", "rail")[(number - 1) % 4]
+
+    def photograph(
+        self, person: Person, crowd: Sequence[Person], size: tuple[int, int], rng: Generator, missed: float = 0.0
+    ) -> tuple[Array, int]:
+        """A crop of `person`, (H, W, 3) uint8 RGB, and its session (from 0); passers-by come from `crowd`.
+
+        `missed` shifts the crop by that fraction of the box, as a bad detection does.
+        """
+        session_number = int(rng.integers(SESSIONS))
+        session = self.sessions[session_number]
+        height, width = (SUPERSAMPLING * side for side in size)
+        depth = rng.uniform(5.6, 9.0)
+        foot = (rng.uniform(-0.36, 0.36) * depth, depth)
+        subject = self._place(person, foot, rng)
+        window = self._detect(subject, height, width, rng, missed)
+        figures = [subject]
+        if rng.random() < 0.2:
+            beside = foot[0] + rng.choice([-1, 1]) * rng.uniform(0.5, 0.85)
+            figures.append(self._place(crowd[rng.integers(len(crowd))], (beside, depth - rng.uniform(0.3, 0.9)), rng))
+        if rng.random() < 0.35:
+            beside = foot[0] * 1.15 + rng.uniform(-1.0, 1.0)
+            figures.append(self._place(crowd[rng.integers(len(crowd))], (beside, depth + rng.uniform(1.2, 4)), rng))
+
+        canvas = Canvas(height, width, self.wrinkles)
+        for figure in figures:
+            canvas.draw(figure, self.view, window)
+        plate = self._background(window, height, width) * (session.sky_power * 0.85 + session.sun_power * 0.75)
+        for figure in figures:
+            plate *= self._shadow(figure, window, session, height, width)
+        light = canvas.light(plate, session.sun, session.sun_power, session.sky_power)
+        if rng.random() < 0.22:
+            self._occlude(light, rng, session)
+        return self._develop(cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA), session, rng), session_number
+
+    def _place(self, person: Person, foot: tuple[float, float], rng: Generator) -> Placed:
+        heading = self.main_heading + rng.normal(0, 0.4) + (np.pi if rng.random() < 0.25 else 0)
+        pose = draw_pose(rng, heading, person.bag, person.bag_on_left)
+        return Placed(assemble(person, pose), foot, heading)
+
+    def _detect(self, figure: Placed, height: int, width: int, rng: Generator, missed: float) -> Window:
+        ends, radii = figure.skeleton()
+        projected = self.view.project(ends)
+        reach = (self.view.focal * radii[:, None] / projected[..., 2])[..., None]
+        low = (projected[..., :2] - 0.8 * reach).min((0, 1))
+        high = (projected[..., :2] + 0.8 * reach).max((0, 1))
+        centre, tall = (low + high) / 2, float(high[1] - low[1])
+        if rng.random() < 0.12:
+            cut = rng.uniform(0.1, 0.28) * tall
+            centre[1], tall = centre[1] - cut / 2, tall - cut
+        tall *= 1.05 * np.exp(rng.normal(0, 0.05))
+        wide = max(tall * width / height, 0.0)
+        centre += rng.normal(0, 0.035, 2) * (wide, tall) + missed * rng.choice([-1, 1], 2) * (wide, 0.6 * tall)
+        return Window(centre[0] - wide / 2, centre[1] - tall / 2, height / tall)
+
+    def _background(self, window: Window, height: int, width: int) -> Array:
+        step = 1 / window.zoom
+        matrix = np.array([[step, 0, window.left], [0, step, window.top]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(self.place.plate, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+    def _shadow(self, figure: Placed, window: Window, session: Session, height: int, width: int) -> Array:
+        """What a figure leaves of the light that falls on the background, (H, W, 1)."""
+        ends, radii = figure.skeleton()
+        toward = session.sun * (1, 1, -1)
+        cast = ends - toward * (ends[..., 1:2] / toward[1])
+        mask = np.zeros((height // 2, width // 2), np.float32)
+        pixels = self.view.project(cast)
+        for (start, end), radius in zip(pixels, radii, strict=True):
+            points = ((np.array([start[:2], end[:2]]) - (window.left, window.top)) * window.zoom / 2).astype(int)
+            thick = max(1, int(self.view.focal / start[2] * radius * window.zoom * 0.8))
+            cv2.line(mask, tuple(map(int, points[0])), tuple(map(int, points[1])), 1.0, thick)
+        strength = 0.75 * session.sun_power / (session.sun_power + session.sky_power)
+        contact = np.zeros_like(mask)
+        column, row, depth = self.view.project(np.array([figure.foot[0], 0, figure.foot[1]]))
+        centre = (np.array([column - window.left, row - window.top]) * window.zoom / 2).astype(int)
+        span = self.view.focal / depth * window.zoom / 2
+        cv2.ellipse(contact, tuple(map(int, centre)), (int(0.34 * span), int(0.12 * span)), 0, 0, 360, 0.5, -1)
+        mask = cv2.blur(mask, (3, 3)) * strength
+        dim = 1 - np.maximum(mask, cv2.blur(contact, (max(3, int(0.2 * span)),) * 2))
+        return cv2.resize(dim, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+
+    def _occlude(self, light: Array, rng: Generator, session: Session) -> None:
+        """Draw something that stands between the camera and the person, in place."""
+        height, width = light.shape[:2]
+        power = 0.6 * session.sky_power + 0.6 * session.sun_power
+        if self.occluder == "pole":
+            half = rng.uniform(0.06, 0.13) * width
+            middle = rng.uniform(0.1, 0.9) * width
+            left, right = int(max(0, middle - half)), int(min(width, middle + half))
+            round_ = np.sqrt(np.clip(1 - ((np.arange(left, right) - middle) / half) ** 2, 0.02, 1)).astype(np.float32)
+            light[:, left:right] = power * np.array([0.36, 0.36, 0.34], np.float32) * round_[None, :, None]
+        elif self.occluder == "car":
+            colour = (rng.uniform(0.05, 0.6, 3) * power).astype(np.float32)
+            edge = rng.uniform(0.66, 0.86) * height
+            tilt = rng.uniform(-0.12, 0.12) * height
+            line = edge + tilt * (np.arange(width) / width - 0.5)
+            below = np.arange(height)[:, None] - line[None]
+            shade = (0.65 + 0.5 * np.exp(-below / (0.03 * height)) - 0.35 * below / height).astype(np.float32)
+            light[below > 0] = (shade[..., None] * colour)[below > 0]
+        elif self.occluder == "bush":
+            top = rng.uniform(0.68, 0.88) * height
+            offset = rng.integers(0, 200)
+            leaves = np.resize(self.place.texture[offset:], (height, width))
+            below = np.arange(height)[:, None] - top - 0.07 * height * leaves > 0
+            green = np.array([0.03, 0.075, 0.022], np.float32) * power
+            light[below] = ((1.2 + 0.7 * np.roll(leaves, 5, 0))[..., None] * green)[below]
+        else:
+            top, gap = rng.uniform(0.5, 0.7) * height, 0.13 * height
+            steel = np.array([0.3, 0.31, 0.33], np.float32) * power
+            for bar in range(3):
+                y = int(top + bar * gap)
+                light[y : y + max(2, height // 64)] = steel * (1 - 0.15 * bar)
+            post = int(rng.uniform(0, 1) * width)
+            light[int(top) :, post : post + max(3, width // 24)] = 0.8 * steel
+
+    def _develop(self, light: Array, session: Session, rng: Generator) -> Array:
+        """Light (H, W, 3) to 8-bit pixels: white balance, hue, saturation, exposure, curve, blur, noise."""
+        light = light * (session.gains * np.exp(rng.normal(0, 0.03, 3))).astype(np.float32)
+        grey = light.mean(-1, keepdims=True)
+        light = grey + self.saturation * (light - grey)
+        c, s, third = np.cos(self.hue), np.sin(self.hue), 1 / 3
+        cross = np.sqrt(third) * s * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
+        turn = c * np.eye(3) + (1 - c) * third + cross
+        light = light @ turn.T.astype(np.float32)
+        light = light * np.float32(self.camera_exposure * session.exposure * np.exp(rng.normal(0, 0.08)))
+        image = np.power(np.clip(light, 0, None), 1 / 2.2) ** np.float32(self.gamma)
+        image = image * (1 - session.haze) + session.haze
+        image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)
+        image = cv2.GaussianBlur(image, (0, 0), self.blur * rng.uniform(0.7, 1.5) * image.shape[0] / 128)
+        if rng.random() < 0.15:
+            length = int(rng.integers(3, 6))
+            image = cv2.blur(image, (length, 1))
+        image = image + rng.normal(0, self.noise, image.shape) * np.array([1.1, 0.8, 1.2])
+        return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

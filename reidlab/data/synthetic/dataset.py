@@ -1,0 +1,194 @@
+"""Write the pictures of all people as a data set in the layout of Market-1501."""
+
+import csv
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from reidlab.data.synthetic.camera import Camera
+from reidlab.data.synthetic.people import Person, draw_people
+from reidlab.errors import InputError
+
+VERSION = 1
+MANIFEST = "synthetic.json"
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+JUNK, DISTRACTOR = -1, 0
+RANGES = {
+    "num_identities": (4, 9999),
+    "train_identities": (2, 9997),
+    "num_cameras": (2, 9),
+    "images_per_camera": (2, 50),
+    "height": (32, 512),
+    "width": (16, 512),
+    "seed": (0, 2**32 - 1),
+}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture to be taken: `number` tells apart the pictures that one camera takes of one `pid`."""
+
+    folder: str
+    pid: int
+    person: Person
+    camera: int
+    number: int
+    missed: float = 0.0
+
+
+def generate_people(
+    root: Path | str,
+    num_identities: int = 100,
+    train_identities: int = 60,
+    num_cameras: int = 4,
+    images_per_camera: int = 6,
+    size: tuple[int, int] = (128, 64),
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Make a re-identification data set of drawn people under `root`, once, and return `root`.
+
+    The identities 1..`train_identities` are for training, the others for testing: one query per camera, the rest gallery,
+    along with distractors (pid 0) and junk (pid -1). `size` is the (height, width) of the crops in pixels, within a tenth.
+    The same parameters give the same bytes. A root that already holds them is left as it is; one that holds anything else
+    raises InputError, as do parameters out of range and a folder that can't be written.
+    """
+    root = Path(root)
+    parameters = {
+        "num_identities": num_identities,
+        "train_identities": train_identities,
+        "num_cameras": num_cameras,
+        "images_per_camera": images_per_camera,
+        "size": list(size),
+        "seed": seed,
+    }
+    _check(parameters)
+    manifest = {"generator": "reidlab synthetic people", "version": VERSION, **parameters}
+    if _is_there(root, manifest):
+        return root
+    partial = None
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        _write(partial, parameters, progress)
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        partial.chmod(0o755)
+        os.replace(partial, root)
+    except OSError as error:
+        if partial is not None and _is_there(root, manifest):
+            return root
+        raise InputError(
+            f"{root}: can't write the synthetic people ({error.strerror or error}); free some space or set another data.root"
+        ) from error
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def _check(parameters: dict) -> None:
+    size = parameters["size"]
+    if len(size) != 2:
+        raise InputError(f"size={size}: give two numbers, height and width in pixels")
+    values = {**parameters, "height": size[0], "width": size[1]}
+    for name, (low, high) in RANGES.items():
+        value = values[name]
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            culprit = f"size={tuple(size)}: its {name}" if name in ("height", "width") else f"{name}={value}: it"
+            raise InputError(f"{culprit} must be a whole number from {low} to {high}")
+    if parameters["train_identities"] > parameters["num_identities"] - 2:
+        raise InputError(
+            f"train_identities={parameters['train_identities']}: leave at least two of the "
+            f"num_identities={parameters['num_identities']} for testing"
+        )
+
+
+def _is_there(root: Path, manifest: dict) -> bool:
+    """Whether `root` holds what `manifest` describes; False if it is absent or empty, InputError if it holds other things."""
+    if not root.exists():
+        return False
+    if not root.is_dir():
+        raise InputError(f"{root}: is a file; set data.root to a folder for the synthetic people")
+    path = root / MANIFEST
+    if not path.is_file():
+        if any(root.iterdir()):
+            raise InputError(
+                f"{root}: holds files that aren't synthetic people; set data.root to a new or empty folder"
+            )
+        return False
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: can't be read; delete {root} to make the data set again")
+    other = [
+        f"{name}={found.get(name)} (asked for {value})" for name, value in manifest.items() if found.get(name) != value
+    ]
+    if other:
+        raise InputError(f"{root}: holds synthetic people with {', '.join(other)}; delete it or set another data.root")
+    return True
+
+
+def _write(root: Path, parameters: dict, progress: bool) -> None:
+    count, train = parameters["num_identities"], parameters["train_identities"]
+    for folder in (TRAIN, QUERY, GALLERY):
+        (root / folder).mkdir()
+    strangers = max(4, count // 5)
+    people = draw_people(count + strangers, parameters["seed"])
+    _write_attributes(root / "people.csv", people[:count], train)
+    shots = list(_plan(people, parameters))
+    cameras = range(1, parameters["num_cameras"] + 1)
+    with tqdm(total=len(shots), desc="drawing synthetic people", unit="img", disable=not progress) as bar:
+        for number in cameras:
+            camera = Camera(number, parameters["seed"])
+            for shot in (shot for shot in shots if shot.camera == number):
+                _take(root, shot, camera, people, parameters)
+                bar.update()
+
+
+def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
+    count, train = parameters["num_identities"], parameters["train_identities"]
+    cameras, images = parameters["num_cameras"], parameters["images_per_camera"]
+    for pid in range(1, count + 1):
+        for camera in range(1, cameras + 1):
+            for number in range(images):
+                folder = TRAIN if pid <= train else QUERY if number == 0 else GALLERY
+                yield Shot(folder, pid, people[pid - 1], camera, number)
+    gallery = (count - train) * cameras * (images - 1)
+    strangers = people[count:]
+    for number in range(max(4, gallery // 10)):
+        missed = 0.7 if number % 4 == 0 else 0.0
+        yield Shot(GALLERY, DISTRACTOR, strangers[number % len(strangers)], number % cameras + 1, number, missed)
+    for number in range(max(4, gallery // 20)):
+        yield Shot(GALLERY, JUNK, people[train + number % (count - train)], number % cameras + 1, number, 0.35)
+
+
+def _take(root: Path, shot: Shot, camera: Camera, people: list[Person], parameters: dict) -> None:
+    rng = np.random.default_rng([parameters["seed"], 3, shot.pid - JUNK, shot.camera, shot.number])
+    zoom = rng.uniform(0.9, 1.1)
+    height, width = (round(side * zoom) for side in parameters["size"])
+    image, session = camera.photograph(shot.person, people, (height, width), rng, shot.missed)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])[1]
+    frame = 25 * (max(shot.pid, 0) * parameters["images_per_camera"] + shot.number) + 1
+    name = f"{shot.pid:0{4 if shot.pid >= 0 else 2}d}_c{shot.camera}s{session + 1}_{frame:06d}_01.jpg"
+    (root / shot.folder / name).write_bytes(encoded.tobytes())
+
+
+def _write_attributes(path: Path, people: list[Person], train: int) -> None:
+    rows = [
+        {"pid": pid, "split": "train" if pid <= train else "test", **person.attributes()}
+        for pid, person in enumerate(people, start=1)
+    ]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
