@@ -66,7 +66,7 @@ def _notebooks(args: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=28), prog="reidlab", description="From image crops to a verified model on an edge device."
+        prog="reidlab", description="From image crops to a verified model on an edge device."
     )
     parser.add_argument("--version", action="version", version=f"reidlab {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")

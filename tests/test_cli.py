@@ -111,4 +111,4 @@ def test_help_lists_the_stages_without_loading_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     for stage in ("data", "train", "evaluate", "export", "run", "notebooks"):
-        assert f"\n    {stage} " in done.stdout
+        assert f"\n    {stage}" in done.stdout
