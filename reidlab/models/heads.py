@@ -1,10 +1,13 @@
 """The head of a re-identification network: pooling, projection, BN neck and classifier on any trunk."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from reidlab.errors import InputError
+from reidlab.models.mixstyle import MixStyle
 
 
 class Output(NamedTuple):
@@ -31,6 +34,8 @@ class ReIdNetwork(nn.Module):
         neck: str | None = None,
         neck_feat: str = "after",
         dropout: float = 0.0,
+        pooling: str = "avg",
+        mixstyle: Collection[str] = (),
     ) -> None:
         """Put the head on a trunk of `channels` feature maps and initialise the whole network.
 
@@ -39,11 +44,17 @@ class ReIdNetwork(nn.Module):
         - `neck`: "bnneck" = BN without shift before a classifier without bias (arXiv 1903.07071, section 3.5)
         - `neck_feat`: which feature is compared in evaluation mode, "before" or "after" the neck
         - `num_classes`: 0 is no classifier
+        - `pooling`: "avg", or "gem" with an exponent that is learned
+        - `mixstyle`: the stages of the trunk after which styles are mixed, in training
         """
         one_of("projection", projection, ("relu", "linear"))
         one_of("neck", neck, ("bnneck", None))
         one_of("neck_feat", neck_feat, ("before", "after"))
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
+        one_of("pooling", pooling, ("avg", "gem"))
+        for stage in mixstyle:
+            one_of("mixstyle", stage, self.stages)
+        self.mixstyle, self.mixstyle_after = MixStyle(), frozenset(mixstyle)
+        self.global_pool = GeM() if pooling == "gem" else nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Sequential()
         if feat_dim is not None:
             self.fc.append(nn.Linear(channels, feat_dim))
@@ -63,6 +74,8 @@ class ReIdNetwork(nn.Module):
         maps = image
         for stage in self.stages:
             maps = getattr(self, stage)(maps)
+            if stage in self.mixstyle_after:
+                maps = self.mixstyle(maps)
         return maps
 
     def forward(self, image: Tensor) -> Output:
@@ -72,6 +85,19 @@ class ReIdNetwork(nn.Module):
         logits = None if self.classifier is None else self.classifier(self.dropout(necked))
         compared = necked if self.neck_feat == "after" and not self.training else feature
         return Output(compared, logits)
+
+
+class GeM(nn.Module):
+    """Generalised mean over positions: `p` = 1 is the average, infinity the maximum (arXiv 1711.02512, section 3.2)."""
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6):
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([p]))
+        self.eps = eps
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, 1, 1); values below `eps` count as `eps`."""
+        return maps.clamp(min=self.eps).pow(self.p).mean((2, 3), keepdim=True).pow(1 / self.p)
 
 
 def initialise(module: nn.Module) -> None:

@@ -79,7 +79,7 @@ class OmniScaleBlock(nn.Module):
         streams = self.conv2 if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
         residual = self.conv3(reduce(torch.add, (self.gate(stream(reduced)) for stream in streams)))
         identity = self.downsample(maps)
-        return (self.IN(residual) + identity if self.norm_inside else self.IN(residual + identity)).relu()
+        return (self.IN(residual) + identity if self.norm_inside else self.IN(residual + identity)).relu_()
 
 
 class OSNet(ReIdNetwork):

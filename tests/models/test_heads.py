@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from reidlab.errors import InputError
-from reidlab.models import Output, ReIdNetwork
+from reidlab.models import GeM, Output, ReIdNetwork
 
 
 class Tiny(ReIdNetwork):
@@ -91,7 +91,34 @@ def test_dropout_touches_the_scores_and_not_the_embedding(images):
     assert torch.equal(network(images).logits, network(images).logits)
 
 
-@pytest.mark.parametrize("option", [{"neck": "bn"}, {"neck_feat": "both"}, {"projection": "tanh"}])
+@pytest.mark.parametrize("option", [{"neck": "bn"}, {"neck_feat": "both"}, {"projection": "tanh"}, {"pooling": "max"}])
 def test_unknown_option_is_refused_by_name(option):
     with pytest.raises(InputError, match=rf"model\.network\.{next(iter(option))} is"):
         Tiny(**option)
+
+
+@pytest.mark.parametrize("p", [1.0, 3.0, 6.5])
+def test_gem_is_the_generalised_mean(images, p):
+    maps = images.abs()
+    channels = [values.flatten().tolist() for image in maps for values in image]
+    expected = torch.tensor([(sum(v**p for v in values) / len(values)) ** (1 / p) for values in channels]).view(4, 3)
+    torch.testing.assert_close(GeM(p)(maps).flatten(1), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gem_runs_from_the_average_to_the_maximum_and_learns_where(images):
+    maps = images.abs() / images.abs().max()
+    torch.testing.assert_close(GeM(1.0)(maps), maps.mean((2, 3), keepdim=True))
+    torch.testing.assert_close(GeM(100.0)(maps), maps.amax((2, 3), keepdim=True), atol=0.05, rtol=0)
+    network = Tiny(feat_dim=None, pooling="gem")
+    assert set(head_tensors(network)) == {"global_pool.p"}
+    network(images).embedding.sum().backward()
+    assert network.global_pool.p.grad.isfinite().all()
+    assert network.global_pool.p.grad.abs() > 0
+
+
+def test_gem_of_a_dead_channel_is_finite():
+    maps = torch.zeros(1, 2, 3, 3, requires_grad=True)
+    pooled = GeM()(maps)
+    pooled.sum().backward()
+    assert pooled.isfinite().all()
+    assert maps.grad.isfinite().all()
