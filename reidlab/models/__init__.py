@@ -2,7 +2,8 @@
 
 from reidlab.models.color_histogram import ColorHistogram
 from reidlab.models.complexity import Complexity, complexity
-from reidlab.models.heads import Output, ReIdNetwork
+from reidlab.models.heads import GeM, Output, ReIdNetwork
+from reidlab.models.mixstyle import MixStyle
 from reidlab.models.osnet import (
     OSNet,
     osnet_ain_x0_5,
@@ -15,15 +16,29 @@ from reidlab.models.osnet import (
     osnet_x0_75,
     osnet_x1_0,
 )
+from reidlab.models.resnet import (
+    ResNet,
+    resnet18,
+    resnet18_ibn_a,
+    resnet34,
+    resnet34_ibn_a,
+    resnet50,
+    resnet50_ibn_a,
+    resnet101,
+    resnet101_ibn_a,
+)
 from reidlab.models.weights import LoadReport, load_weights, read_weights
 
 __all__ = [
     "ColorHistogram",
     "Complexity",
+    "GeM",
     "LoadReport",
+    "MixStyle",
     "OSNet",
     "Output",
     "ReIdNetwork",
+    "ResNet",
     "complexity",
     "load_weights",
     "osnet_ain_x0_5",
@@ -36,4 +51,12 @@ __all__ = [
     "osnet_x0_75",
     "osnet_x1_0",
     "read_weights",
+    "resnet18",
+    "resnet18_ibn_a",
+    "resnet34",
+    "resnet34_ibn_a",
+    "resnet50",
+    "resnet50_ibn_a",
+    "resnet101",
+    "resnet101_ibn_a",
 ]

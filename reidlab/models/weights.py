@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.errors import InputError
-from reidlab.models import osnet
+from reidlab.models import osnet, resnet
 
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
 WRAPPERS = ("module.", "model.", "network.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
 RENAMED = {"feature.": "fc.0."}  # TAO's projection
-FACTORIES = {name: factory for name, factory in vars(osnet).items() if name.startswith("osnet_")}
+FAMILIES = {"conv1.conv.weight": osnet, "conv1.weight": resnet}  # by the tensor that gives them away
 
 # Training checkpoints keep their best score as a numpy scalar; what rebuilds one runs no code of the file's.
 _numpy_scalar = np.float64(0).__reduce__()[0]
@@ -120,7 +120,9 @@ def read_safely(file: Path) -> object:
 def recognise(weights: Mapping[str, Tensor]) -> str | None:
     """The name of the architecture that these weights are of, or None."""
     found = {name: tensor.shape for name, tensor in weights.items() if not is_counter(name)}
-    for architecture, factory in FACTORIES.items():
+    families = [vars(module) for stem, module in FAMILIES.items() if stem in found]
+    factories = {name: f for family in families for name, f in family.items() if name.startswith(("osnet_", "resnet"))}
+    for architecture, factory in factories.items():
         with torch.device("meta"):
             network = factory()
         own = {name: t.shape for name, t in network.state_dict().items() if not is_counter(name)}

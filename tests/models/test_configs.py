@@ -18,7 +18,7 @@ def test_config_builds_its_network(name):
     assert set(model) == KEYS
     assert model.name == name
     assert model.weights is None
-    assert model.distance == ("cosine" if "ain" in name else "euclidean")
+    assert model.distance == ("cosine" if any(kind in name for kind in ("ain", "resnet", "reid")) else "euclidean")
     network = instantiate(model.network, num_classes=3).eval()
     with torch.no_grad():
         output = network(torch.rand(2, 3, 64, 32))
