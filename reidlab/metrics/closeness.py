@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from reidlab.metrics.protocol import spans
 Distance = Literal["euclidean", "cosine"]
 BLOCK_BYTES = 256 * 2**20
 MAX_BLOCK_ROWS = 1024
+PAIRS = 256  # whose embeddings are gathered at a time, so that they stay in a core's cache
 SHORTEST, LONGEST = 1e-12, 1e15  # lengths whose products float32 can hold
 
 
@@ -62,9 +64,8 @@ class Closeness:
     def pairs(self, row: Tensor, col: Tensor) -> Tensor:
         """Scores of single pairs, (M,) float64."""
         scores = self.query.new_empty(len(row), dtype=torch.float64)
-        for start, stop in spans(len(row), 256):
-            query, gallery = self.query[row[start:stop]].double(), self.gallery[col[start:stop]].double()
-            torch.sum(query.mul_(gallery), 1, out=scores[start:stop])
+        for start, stop in spans(len(row), PAIRS):
+            _dot(self.query, row[start:stop], self.gallery, col[start:stop], out=scores[start:stop])
         return self._score_(scores, self.gallery_norms[col])
 
     def distances(self, row: Tensor, col: Tensor) -> Tensor:
@@ -96,6 +97,15 @@ class Closeness:
 def block_rows(num_gallery: int) -> int:
     """How many rows of float32 scores make a block: within BLOCK_BYTES, and never so many that caches stop helping."""
     return max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // (4 * max(num_gallery, 1))))
+
+
+def _dot(a: Tensor, rows: Tensor, b: Tensor, cols: Tensor, out: Tensor) -> None:
+    """Inner products of the chosen rows of two float32 matrices, accumulated in float64. -> out (M,)"""
+    if a.device.type == "cpu":  # torch would make float64 copies, and start all its threads for each few rows
+        pairs = a.numpy()[rows.numpy()], b.numpy()[cols.numpy()]
+        np.einsum("ij,ij->i", *pairs, dtype=np.float64, casting="unsafe", out=out.numpy())
+    else:
+        torch.sum(a[rows].double() * b[cols], 1, out=out)
 
 
 def _norms(embeddings: Tensor, role: str, names: Sequence[str] | None) -> Tensor:
