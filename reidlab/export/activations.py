@@ -32,3 +32,27 @@ def tflite_activations(converted: bytes, threads: int = 1) -> Activations:
         return {name: interpreter.get_tensor(index) for name, index in names.items()}
 
     return values
+
+
+def onnx_activations(content: bytes, threads: int = 1) -> Activations:
+    """A function of pixels (B, H, W, 3) in [0, 1] that returns every float tensor of an .onnx of (B, 3, H, W)."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
+    graph = model.graph
+    floats = {v.name for v in graph.value_info if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT}
+    given, returned = graph.input[0].name, [output.name for output in graph.output]
+    computed = [name for node in graph.node for name in node.output if name in floats and name not in returned]
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in computed)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [*returned, *computed]
+
+    def values(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+        return {given: images} | dict(zip(names, session.run(names, {given: images}), strict=True))
+
+    return values

@@ -39,7 +39,7 @@ def test_no_training_images_is_an_input_error():
 def test_images_are_streamed_in_batches_behind_a_black_and_a_white_one(write_samples):
     samples = write_samples(5)
     module = ReidDataModule(
-        lambda: samples, size=(32, 16), mean=[0.5] * 3, std=[0.5] * 3, eval_batch_size=2, num_workers=0
+        lambda: samples, size=(32, 16), mean=[0.5] * 3, std=[0.5] * 3, val_fraction=0, eval_batch_size=2, num_workers=0
     )
     images = CalibrationImages(module, samples.table)
     batches = list(images)
