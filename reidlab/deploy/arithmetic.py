@@ -1,0 +1,75 @@
+"""The numbers that TFLite's int8 kernels derive from scales: multipliers, shifts and limits."""
+
+import math
+
+import numpy as np
+
+MAX_RIGHT_SHIFT = 22
+ACTIVATION_LIMITS = {
+    "NONE": (-math.inf, math.inf),
+    "RELU": (0, math.inf),
+    "RELU6": (0, 6),
+    "RELU_N1_TO_1": (-1, 1),
+}
+
+
+def fixed_point(real: float) -> tuple[int, int]:
+    """A positive real as (multiplier in [2^30, 2^31), shift): real = multiplier * 2^(-31 - shift)."""
+    if real == 0:
+        return 0, 1
+    fraction, exponent = math.frexp(real)
+    multiplier = math.floor(fraction * (1 << 31) + 0.5)
+    if multiplier == 1 << 31:
+        multiplier, exponent = 1 << 30, exponent + 1
+    return (0, 1) if exponent < -31 else (multiplier, -exponent)
+
+
+def rescaling(real: float, largest: int) -> tuple[int, int] | None:
+    """`fixed_point` for values of at most `largest` in magnitude, or None where 32 bits can't hold the way there.
+
+    A rescaling whose every result rounds to zero becomes (0, 1), which needs no wide shift.
+    """
+    multiplier, shift = fixed_point(real)
+    high = (largest * multiplier << max(-shift, 0)) >> 31
+    if shift > MAX_RIGHT_SHIFT and high + 1 < 1 << (shift - 1):
+        return 0, 1
+    fits = largest << (max(-shift, 0) + 1) < 1 << 31 and shift <= MAX_RIGHT_SHIFT
+    return (multiplier, shift) if fits else None
+
+
+def mean_rescaling(in_scale: float, out_scale: float, count: int) -> tuple[int, int]:
+    """Multiplier and shift of a mean, with the division by the number of elements inside the multiplier."""
+    multiplier, shift = fixed_point(float(in_scale) / float(out_scale))
+    bits = min(count.bit_length() - 1, 32, 31 - shift)
+    return (multiplier << bits) // count, shift + bits
+
+
+def add_rescalings(larger_scale: float, scale: float, out_scale: float) -> list[tuple[int, int]]:
+    """Multiplier and shift of ADD's input with the smaller scale, and of the sum; the other input's is exactly 1/2.
+
+    The reference brings both inputs, times 2^20, to twice the larger scale.
+    """
+    twice = 2.0 * float(larger_scale)
+    return [fixed_point(float(scale) / twice), fixed_point(twice / ((1 << 20) * float(out_scale)))]
+
+
+def mul_rescaling(scale_a: np.float32, scale_b: np.float32, out_scale: np.float32) -> float:
+    """The real multiplier of MUL, in the single precision that the reference uses."""
+    return float(np.float32(scale_a) * np.float32(scale_b) / np.float32(out_scale))
+
+
+def curve(real: float, integer_bits: int) -> dict[str, int]:
+    """How an input becomes fixed point with so many integer bits, and the magnitude beyond which it saturates."""
+    multiplier, shift = fixed_point(min(real * (1 << (31 - integer_bits)), (1 << 31) - 1.0))
+    limit = math.floor(((1 << integer_bits) - 1) * (1 << (31 - integer_bits)) * 2.0**shift)
+    return {"multiplier": multiplier, "shift": shift, "limit": limit}
+
+
+def activation_range(activation: str, scale: np.float32, zero_point: int) -> tuple[int, int]:
+    """The int8 codes that a fused activation lets through."""
+    codes = [
+        np.float32(np.floor(np.abs(np.float32(limit) / scale) + 0.5) * np.sign(limit)) + zero_point
+        for limit in ACTIVATION_LIMITS[activation]
+    ]
+    low, high = np.clip(codes, -128, 127).astype(int).tolist()
+    return low, high

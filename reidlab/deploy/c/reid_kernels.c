@@ -1,0 +1,574 @@
+#include "reid_kernels.h"
+
+#include <stddef.h>
+
+/* The only two functions of a C library; declared here, so that a freestanding compiler needs no header. */
+void *memcpy(void *, const void *, size_t);
+void *memset(void *, int, size_t);
+
+#ifdef __GNUC__
+#define copy4(to, from) __builtin_memcpy(to, from, 4) /* one load or store, even when freestanding */
+#else
+#define copy4(to, from) memcpy(to, from, 4)
+#endif
+
+/* --- Arithmetic: Cortex-M DSP instructions, or the same in C ----------------------------------------------------- */
+
+static inline uint32_t load4(const void *bytes) {
+  uint32_t word;
+  copy4(&word, bytes);
+  return word;
+}
+
+#if defined(__ARM_FEATURE_SIMD32) && defined(__ARM_FEATURE_DSP)
+
+/* Bytes 0 and 2 (even) or 1 and 3 (odd) as signed halves. */
+static inline uint32_t even_bytes(uint32_t word) {
+  uint32_t halves;
+  __asm__("sxtb16 %0, %1" : "=r"(halves) : "r"(word));
+  return halves;
+}
+static inline uint32_t odd_bytes(uint32_t word) {
+  uint32_t halves;
+  __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
+  return halves;
+}
+/* The same, plus the halves of `offset`. */
+static inline uint32_t even_bytes_plus(uint32_t word, uint32_t offset) {
+  uint32_t halves;
+  __asm__("sxtab16 %0, %1, %2" : "=r"(halves) : "r"(offset), "r"(word));
+  return halves;
+}
+static inline uint32_t odd_bytes_plus(uint32_t word, uint32_t offset) {
+  uint32_t halves;
+  __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(halves) : "r"(offset), "r"(word));
+  return halves;
+}
+/* sum + a.low * b.low + a.high * b.high */
+static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
+  int32_t total;
+  __asm__("smlad %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
+  return total;
+}
+/* sum + a.low * b.low, and sum + a.low * b.high */
+static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) {
+  int32_t total;
+  __asm__("smlabb %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
+  return total;
+}
+static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) {
+  int32_t total;
+  __asm__("smlabt %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
+  return total;
+}
+/* Two words, and on to the next; they are aligned. */
+static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
+  uint32_t first;
+  __asm__("ldrd %0, %1, [%2], #8" : "=&r"(first), "=&r"(*second), "+r"(*from) : : "memory");
+  return first;
+}
+/* (a * b + 2^31) >> 32 */
+static inline int32_t high_product(int32_t a, int32_t b) {
+  int32_t high;
+  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(a), "r"(b));
+  return high;
+}
+static inline int32_t saturate8(int32_t value) {
+  __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));
+  return value;
+}
+static inline uint32_t pack_halves(int32_t low, int32_t high) {
+  uint32_t halves;
+  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(halves) : "r"(low), "r"(high));
+  return halves;
+}
+
+#else
+
+static inline int32_t low_half(uint32_t word) { return (int16_t)(word & 0xFFFF); }
+static inline int32_t high_half(uint32_t word) { return (int16_t)(word >> 16); }
+static inline uint32_t pack_halves(int32_t low, int32_t high) { return ((uint32_t)low & 0xFFFF) | (uint32_t)high << 16; }
+static inline uint32_t even_bytes_plus(uint32_t word, uint32_t offset) {
+  return pack_halves(low_half(offset) + (int8_t)word, high_half(offset) + (int8_t)(word >> 16));
+}
+static inline uint32_t odd_bytes_plus(uint32_t word, uint32_t offset) { return even_bytes_plus(word >> 8, offset); }
+static inline uint32_t even_bytes(uint32_t word) { return even_bytes_plus(word, 0); }
+static inline uint32_t odd_bytes(uint32_t word) { return even_bytes_plus(word >> 8, 0); }
+static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
+  return sum + low_half(a) * low_half(b) + high_half(a) * high_half(b);
+}
+static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) { return sum + a * low_half(b); }
+static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) { return sum + a * high_half(b); }
+static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
+  *second = (*from)[1];
+  *from += 2;
+  return (*from)[-2];
+}
+static inline int32_t high_product(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + 0x80000000LL) >> 32); }
+static inline int32_t saturate8(int32_t value) { return value < -128 ? -128 : value > 127 ? 127 : value; }
+
+#endif
+
+static inline int32_t shift_left(int32_t value, int bits) { return (int32_t)((uint32_t)value << bits); }
+
+/* A rescaling, prepared. The high half of a product is rounded, then shifted right with ties away from zero. */
+typedef struct {
+  int32_t multiplier, add;
+  int left, right; /* one of them is 0 */
+} scaling;
+
+static inline scaling scaling_of(int32_t multiplier, int shift, int32_t zero) {
+  scaling s = {multiplier, zero, 0, 0};
+  if (shift > 0) {
+    s.right = shift;
+    s.add = shift_left(2 * zero + 1, shift - 1);
+  } else {
+    s.left = -shift;
+  }
+  return s;
+}
+
+static inline int32_t rescale(const scaling *s, int32_t value) {
+  if (s->right) {
+    int32_t high = high_product(shift_left(value, 1), s->multiplier);
+    return (high + (high >> 31) + s->add) >> s->right;
+  }
+  return high_product(shift_left(value, 1 + s->left), s->multiplier) + s->add;
+}
+
+/* --- Convolution: 4 pixels at a time against one output channel after the other ---------------------------------- */
+
+/* The window's values of one pixel, row after row, as one run of bytes; outside of the image they are the zero point. */
+static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t *patch) {
+  int channels = p->channels, width = p->kernel_w * channels;
+  int left = x * p->stride - p->pad_left, right = left + p->kernel_w - p->in_width;
+  int skip = left < 0 ? -left * channels : 0, cut = right > 0 ? right * channels : 0, length = width - skip - cut;
+  int zero = p->in_zero ^ (int)(p->flip & 0xFF);
+  for (int y = 0; y < p->kernel_h; ++y, patch += width) {
+    if (!rows[y] || skip || cut) memset(patch, zero, (size_t)width);
+    if (!rows[y]) continue;
+    const int8_t *from = rows[y] + left * channels + skip;
+    int8_t *to = patch + skip;
+    int i = 0;
+    for (; i + 4 <= length; i += 4) copy4(to + i, from + i);
+    for (; i < length; ++i) to[i] = from[i];
+  }
+}
+
+void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_conv *p = params;
+  const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width;
+  const int window = p->kernel_h * p->kernel_w, words = (window * channels + 7) / 8 * 2;
+  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0;
+  const uint32_t offset = pack_halves(-p->in_zero, -p->in_zero), flip = p->flip;
+  uint32_t *const halves = scratch, *const end = halves + 8 * words; /* [words][4 pixels][even, odd] */
+  int8_t *const patch = (int8_t *)end;
+
+  for (int x = 0; x < out_width; x += 4, out += 4 * out_channels) {
+    const int pixels = out_width - x < 4 ? out_width - x : 4;
+    for (int i = 0; i < pixels; ++i) {
+      const int8_t *values = patch;
+      if (direct)
+        values = rows[0] + (x + i) * channels;
+      else
+        gather(p, rows, x + i, patch);
+      for (uint32_t *to = halves + 2 * i; to < end; to += 8, values += 4) {
+        uint32_t word = load4(values) ^ flip;
+        to[0] = even_bytes_plus(word, offset);
+        to[1] = odd_bytes_plus(word, offset);
+      }
+    }
+    const uint32_t *weights = p->weights;
+    const int32_t *const bias = p->bias, *const multiplier = p->multiplier;
+    const int8_t *const shift = p->shift;
+    int8_t *to = out;
+    for (int c = 0; c < out_channels; ++c, ++to) {
+      int32_t a = bias ? bias[c] : 0, b = a, d = a, e = a;
+      for (const uint32_t *value = halves; value != end;) {
+        uint32_t second, odd_value, first = next_two(&weights, &second), even_value;
+        for (int half = 0; half < 2; ++half) {
+          const uint32_t even = even_bytes(first), odd = odd_bytes(first);
+          first = second;
+          even_value = next_two(&value, &odd_value);
+          a = dot2(odd_value, odd, dot2(even_value, even, a));
+          even_value = next_two(&value, &odd_value);
+          b = dot2(odd_value, odd, dot2(even_value, even, b));
+          even_value = next_two(&value, &odd_value);
+          d = dot2(odd_value, odd, dot2(even_value, even, d));
+          even_value = next_two(&value, &odd_value);
+          e = dot2(odd_value, odd, dot2(even_value, even, e));
+        }
+      }
+      const scaling s = scaling_of(multiplier[c], shift[c], p->out_zero);
+      a = saturate8(rescale(&s, a)), b = saturate8(rescale(&s, b));
+      d = saturate8(rescale(&s, d)), e = saturate8(rescale(&s, e));
+      to[0] = (int8_t)a;
+      if (pixels == 4) {
+        to[out_channels] = (int8_t)b, to[2 * out_channels] = (int8_t)d, to[3 * out_channels] = (int8_t)e;
+        continue;
+      }
+      if (pixels > 1) to[out_channels] = (int8_t)b;
+      if (pixels > 2) to[2 * out_channels] = (int8_t)d;
+    }
+  }
+}
+
+/* --- Depthwise convolution ---------------------------------------------------------------------------------------- */
+
+/* The rows, with one of zero points in place of those outside of the image. */
+static void fill_missing(const int8_t *const *rows, const int8_t **full, int count, int zero, int row_bytes,
+                         int8_t *spare) {
+  for (int y = 0; y < count; ++y) {
+    full[y] = rows[y] ? rows[y] : spare;
+    if (!rows[y]) memset(spare, zero, (size_t)row_bytes);
+  }
+}
+
+/* 3x3 with stride 1 or 2, column by column: each adds to the output that it completes, the next, and the one after.
+ * The weights (row, column) of a channel are stored 00 01 10 11 02 20 12 21 22, so that the even and the odd bytes of the
+ * first two words are pairs: the upper two of the left, middle and right column, and the lower of left and middle. */
+static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, const int stride) {
+  const uint32_t pixel = p->channels, end = p->in_width * pixel;
+  const int8_t *const top = rows[0], *const middle = rows[1], *const bottom = rows[2];
+  const int padded = p->pad_left;
+  const uint32_t upper_border = pack_halves(p->in_zero, p->in_zero);
+
+  for (uint32_t c = 0; c < pixel; ++c) {
+    const int8_t *const w = p->weights + 9 * c;
+    const uint32_t first = load4(w), second = load4(w + 4);
+    const uint32_t left = even_bytes(first), centre = odd_bytes(first), right = even_bytes(second);
+    const uint32_t lower = odd_bytes(second), corner = (uint32_t)w[8];
+    const int32_t bias = p->bias[c], border = p->in_zero;
+    const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+    int8_t *to = out + c, *const stop = to + p->out_width * pixel;
+    uint32_t at = c, upper = upper_border;
+    int32_t below = border, current, next;
+#define LOAD_COLUMN() (upper = pack_halves(top[at], middle[at]), below = bottom[at], at += pixel)
+#define WRITE(sum) (*to = (int8_t)saturate8(rescale(&s, sum)), to += pixel)
+    if (!padded) LOAD_COLUMN();
+    current = dot_low(below, lower, dot2(upper, left, bias));
+    if (stride == 1) {
+      LOAD_COLUMN();
+      next = dot_low(below, lower, dot2(upper, left, bias));
+      current = dot_high(below, lower, dot2(upper, centre, current));
+      while (at < end) {
+        LOAD_COLUMN();
+        int32_t sum = dot_low(below, corner, dot2(upper, right, current));
+        current = dot_high(below, lower, dot2(upper, centre, next));
+        next = dot_low(below, lower, dot2(upper, left, bias));
+        WRITE(sum);
+      }
+    } else {
+      while (at + pixel < end) {
+        LOAD_COLUMN();
+        current = dot_high(below, lower, dot2(upper, centre, current));
+        LOAD_COLUMN();
+        int32_t sum = dot_low(below, corner, dot2(upper, right, current));
+        current = dot_low(below, lower, dot2(upper, left, bias));
+        WRITE(sum);
+      }
+      if (to != stop) {
+        LOAD_COLUMN();
+        current = dot_high(below, lower, dot2(upper, centre, current));
+      }
+    }
+    if (to != stop) WRITE(dot_low(border, corner, dot2(upper_border, right, current)));
+#undef LOAD_COLUMN
+#undef WRITE
+  }
+}
+
+void reid_depthwise3_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_depthwise *p = params;
+  const int8_t *full[3];
+  fill_missing(rows, full, 3, p->in_zero, p->in_width * p->channels, scratch);
+  if (p->stride == 1)
+    depthwise3(p, full, out, 1);
+  else
+    depthwise3(p, full, out, 2);
+}
+
+void reid_depthwise_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_depthwise *p = params;
+  const int8_t *full[REID_MAX_WINDOW];
+  const int size = p->kernel_h * p->kernel_w;
+  fill_missing(rows, full, p->kernel_h, p->in_zero, p->in_width * p->channels, scratch);
+  for (int x = 0; x < p->out_width; ++x) {
+    for (int c = 0; c < p->channels; ++c) {
+      const int8_t *w = p->weights + size * c;
+      int32_t sum = p->bias[c];
+      for (int ky = 0; ky < p->kernel_h; ++ky) {
+        for (int kx = 0; kx < p->kernel_w; ++kx, ++w) {
+          int at = x * p->stride - p->pad_left + kx;
+          sum += *w * (at >= 0 && at < p->in_width ? full[ky][at * p->channels + c] : p->in_zero);
+        }
+      }
+      scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+      *out++ = (int8_t)saturate8(rescale(&s, sum));
+    }
+  }
+}
+
+/* --- Fully connected: the one kernel whose reference rounds once instead of twice --------------------------------- */
+
+void reid_dense_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_dense *p = params;
+  const int8_t *w = p->weights;
+  const int total = 31 + p->shift;
+  (void)scratch;
+  for (int o = 0; o < p->outputs; ++o) {
+    int32_t sum = p->bias ? p->bias[o] : 0;
+    for (int i = 0; i < p->inputs; ++i) sum += *w++ * (rows[0][i] - p->in_zero);
+    int64_t scaled = ((int64_t)sum * p->multiplier + ((int64_t)1 << (total - 1))) >> total;
+    scaled += p->out_zero;
+    out[o] = (int8_t)(scaled < -128 ? -128 : scaled > 127 ? 127 : scaled);
+  }
+}
+
+/* --- Element by element ------------------------------------------------------------------------------------------- */
+
+/* The input with the larger scale comes first: its multiplier is exactly 1/2. */
+void reid_sum_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_sum *p = params;
+  const int8_t *a = rows[0], *b = rows[1];
+  const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
+  const scaling of_b = scaling_of(p->multiplier, p->shift, 0), of_sum = scaling_of(p->out_multiplier, p->out_shift, p->zero[2]);
+  (void)scratch;
+  for (const int8_t *const end = a + p->count; a != end;) {
+    int32_t sum = shift_left(*a++ - zero_a, 19) + rescale(&of_b, shift_left(*b++ - zero_b, 20));
+    *out++ = (int8_t)saturate8(rescale(&of_sum, sum));
+  }
+}
+
+void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_product *p = params;
+  const scaling s = scaling_of(p->multiplier, p->shift, p->zero[2]);
+  const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
+  const int8_t *a = rows[0];
+  (void)scratch;
+  for (const int8_t *const end = a + p->count; a != end;) {
+    const int8_t *b = rows[1];
+    for (const int8_t *const stop = b + p->period; b != stop; ++a, ++b, ++out)
+      *out = (int8_t)saturate8(rescale(&s, (*a - zero_a) * (*b - zero_b)));
+  }
+}
+
+void reid_scale_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_scale *p = params;
+  const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) out[i] = (int8_t)saturate8(rescale(&s, rows[0][i] - p->in_zero));
+}
+
+void reid_range_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_range *p = params;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) {
+    int8_t value = rows[0][i];
+    out[i] = value < p->low ? p->low : value > p->high ? p->high : value;
+  }
+}
+
+void reid_border_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_border *p = params;
+  (void)scratch;
+  memset(out, p->value, (size_t)(p->left_bytes + p->row_bytes + p->right_bytes));
+  if (rows[0]) memcpy(out + p->left_bytes, rows[0], p->row_bytes);
+}
+
+void reid_float_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_float *p = params;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) {
+    float value = p->scale * (float)(rows[0][i] - p->zero);
+    copy4(out + 4 * i, &value);
+  }
+}
+
+/* --- Pooling ------------------------------------------------------------------------------------------------------ */
+
+void reid_average_all(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_average *p = params;
+  const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
+  (void)scratch;
+  for (int c = 0; c < p->channels; ++c) {
+    const int8_t *value = rows[0] + c;
+    int32_t sum = -p->pixels * p->in_zero;
+    for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels) sum += *value;
+    out[c] = (int8_t)saturate8(rescale(&s, sum));
+  }
+}
+
+/* The pixels of a window that lie inside the row: [first, last). */
+static inline void inside(const reid_window *p, int x, int *first, int *last) {
+  int left = x * p->stride - p->pad_left, right = left + p->kernel_w;
+  *first = left < 0 ? 0 : left;
+  *last = right > p->in_width ? p->in_width : right;
+}
+
+void reid_max_pool_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_window *p = params;
+  (void)scratch;
+  for (int x = 0; x < p->out_width; ++x) {
+    int first, last;
+    inside(p, x, &first, &last);
+    for (int c = 0; c < p->channels; ++c) {
+      int best = -128;
+      for (int y = 0; y < p->kernel_h; ++y) {
+        if (!rows[y]) continue;
+        for (int at = first; at < last; ++at) {
+          int value = rows[y][at * p->channels + c];
+          if (value > best) best = value;
+        }
+      }
+      *out++ = (int8_t)best;
+    }
+  }
+}
+
+void reid_average_pool_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_window *p = params;
+  (void)scratch;
+  for (int x = 0; x < p->out_width; ++x) {
+    int first, last;
+    inside(p, x, &first, &last);
+    for (int c = 0; c < p->channels; ++c) {
+      int sum = 0, count = 0;
+      for (int y = 0; y < p->kernel_h; ++y) {
+        if (!rows[y]) continue;
+        for (int at = first; at < last; ++at, ++count) sum += rows[y][at * p->channels + c];
+      }
+      *out++ = (int8_t)((sum > 0 ? sum + count / 2 : sum - count / 2) / count);
+    }
+  }
+}
+
+/* --- Logistic and softmax in fixed point; qN.M has N integer and M fraction bits ----------------------------------- */
+
+static int32_t clamp32(int64_t value) {
+  return value < INT32_MIN ? INT32_MIN : value > INT32_MAX ? INT32_MAX : (int32_t)value;
+}
+
+/* a * b / 2^31, rounded */
+static int32_t multiply(int32_t a, int32_t b) { return clamp32(((int64_t)a * b + 0x40000000) >> 31); }
+
+/* value / 2^bits, ties away from zero */
+static int32_t divide(int32_t value, int bits) {
+  return bits ? (int32_t)(((int64_t)value + (1LL << (bits - 1)) - (value < 0)) >> bits) : value;
+}
+
+/* exp(x) as q0.31 for x <= 0 with the given fraction bits: a Taylor series on [-1/4, 0), times exp(-2^n) for the rest. */
+static int32_t exp_of_negative(int32_t x, int fraction_bits) {
+  static const int32_t factors[] = {1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242};
+  const int32_t quarter = 1 << (fraction_bits - 2), third = 715827883, exp_of_minus_eighth = 1895147668;
+  if (x == 0) return INT32_MAX;
+  int32_t near = (x & (quarter - 1)) - quarter, rest = near - x;
+  int32_t t = shift_left(near, 31 - fraction_bits) + (1 << 28);
+  int32_t t2 = multiply(t, t), t3 = multiply(t2, t), t4 = multiply(t2, t2);
+  int32_t series = divide(multiply(divide(t4, 2) + t3, third) + t2, 1);
+  int32_t result = clamp32((int64_t)exp_of_minus_eighth + multiply(exp_of_minus_eighth, t + series));
+  for (int n = 0; n < 7 && fraction_bits - 2 + n < 31; ++n)
+    if (rest & (1 << (fraction_bits - 2 + n))) result = multiply(result, factors[n]);
+  return result;
+}
+
+/* 1 / (1 + x) as q0.31 for x in [0, 1) as q0.31: three Newton steps from 48/17 - 32/17 d, in q2.29. */
+static int32_t reciprocal_of_one_plus(int32_t x) {
+  int32_t half = (int32_t)(((int64_t)x + INT32_MAX + 1) / 2), y = 1515870810 + multiply(half, -1010580540);
+  for (int n = 0; n < 3; ++n) {
+    int32_t error = (1 << 29) - multiply(half, y);
+    y += clamp32((int64_t)multiply(y, error) * 4);
+  }
+  return clamp32((int64_t)y * 2);
+}
+
+void reid_logistic_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_curve *p = params;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) {
+    int32_t x = rows[0][i] - p->in_zero, magnitude = x < 0 ? -x : x, result = INT32_MAX;
+    if (magnitude < p->limit) {
+      const scaling s = scaling_of(p->multiplier, p->shift, 0);
+      x = rescale(&s, x); /* q4.27 */
+      result = x ? reciprocal_of_one_plus(exp_of_negative(x < 0 ? x : -x, 27)) : 1 << 30;
+    }
+    if (x < 0) result = INT32_MAX - result;
+    out[i] = (int8_t)saturate8(divide(result, 23) - 128);
+  }
+}
+
+void reid_softmax_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_curve *p = params;
+  const int8_t *values = rows[0];
+  const scaling s = scaling_of(p->multiplier, p->shift, 0);
+  int32_t top = -128, total = 0;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) top = values[i] > top ? values[i] : top;
+  for (int i = 0; i < p->count; ++i)
+    if (top - values[i] <= p->limit) total += divide(exp_of_negative(rescale(&s, values[i] - top), 26), 12);
+  int headroom = 0;
+  while (!((uint32_t)total << headroom & 0x80000000u)) ++headroom;
+  int32_t scale = reciprocal_of_one_plus((int32_t)(((uint32_t)total << headroom) - 0x80000000u));
+  for (int i = 0; i < p->count; ++i) {
+    int32_t result = -128;
+    if (top - values[i] <= p->limit) {
+      int32_t share = multiply(scale, exp_of_negative(rescale(&s, values[i] - top), 26));
+      result = saturate8(divide(share, 12 - headroom + 23) - 128);
+    }
+    out[i] = (int8_t)result;
+  }
+}
+
+/* --- Executor ----------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+  const reid_node *nodes;
+  int8_t *arena;
+  void *scratch;
+  const int8_t *image;
+  int8_t *out;
+  uint16_t made[REID_MAX_NODES]; /* rows that each node has made so far */
+} reid_stream;
+
+static int8_t *row_of(const reid_stream *s, reid_rows place, int row) {
+  int8_t *base = place.offset == REID_OUTPUT ? s->out : s->arena + place.offset;
+  return base + row % place.rows * place.row_bytes;
+}
+
+/* Make the next row of a node, after the rows that it needs. */
+static void make_row(reid_stream *s, int index) {
+  const reid_node *node = s->nodes + index;
+  const int8_t *rows[REID_MAX_WINDOW + 1] = {0};
+  const int row = s->made[index]++;
+  int count = node->window ? node->window : 1, first = row * node->stride - node->pad, last = first + count - 1;
+  if (last >= node->height || !node->window) last = node->height - 1;
+  if (node->source[0] >= 0)
+    while (s->made[node->source[0]] <= last) make_row(s, node->source[0]);
+  for (int i = 0; i < count && first + i <= last; ++i)
+    if (first + i >= 0)
+      rows[i] = node->in[0].offset == REID_IMAGE ? s->image + (first + i) * node->in[0].row_bytes
+                                                 : row_of(s, node->in[0], first + i);
+  if (node->source[1] >= 0)
+    while (s->made[node->source[1]] <= row) make_row(s, node->source[1]);
+  if (node->in[1].rows) rows[count] = row_of(s, node->in[1], row);
+  node->kernel(node->params, rows, row_of(s, node->out, row), s->scratch);
+}
+
+void reid_execute(const reid_stage *stages, int count, int8_t *arena, const uint8_t *image, float *out) {
+  reid_stream s = {0, arena, 0, (const int8_t *)image, (int8_t *)out, {0}};
+  for (; count; --count, ++stages) {
+    s.nodes = stages->nodes;
+    s.scratch = arena + stages->scratch;
+    memset(s.made, 0, sizeof s.made);
+    for (int row = 0; row < stages->rows; ++row) make_row(&s, stages->count - 1);
+  }
+}
+
+uint32_t reid_checksum(const void *bytes, uint32_t count, uint32_t start) {
+  uint32_t low = start & 0xFFFF, high = start >> 16;
+  for (const uint8_t *byte = bytes; count; --count) {
+    low = (low + *byte++) % 65521;
+    high = (high + low) % 65521;
+  }
+  return high << 16 | low;
+}

@@ -1,0 +1,188 @@
+"""Grouping nodes into stages that stream rows, so that only a stage's last output is held whole."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from reidlab.deploy.network import Network, Node, Rows
+
+TOLERANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A tree of nodes in executable order, the last of which makes the output.
+
+    - `sources`: for each node and input, the position of the node in the stage that makes it; -1: held whole
+    - `rings`: for each node but the last, how many rows of its output its consumer needs at a time
+    """
+
+    network: Network
+    nodes: tuple[Node, ...]
+    sources: tuple[tuple[int, ...], ...]
+    rings: tuple[int, ...]
+
+    @property
+    def output(self) -> int:
+        """The tensor that the stage makes."""
+        return self.nodes[-1].output
+
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """Tensors that must be whole before the stage runs."""
+        pairs = [
+            pair
+            for node, sources in zip(self.nodes, self.sources, strict=True)
+            for pair in zip(node.inputs, sources, strict=True)
+        ]
+        return tuple(dict.fromkeys(tensor for tensor, source in pairs if source < 0))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one run."""
+        return sum(node.macs for node in self.nodes)
+
+    @property
+    def ring_bytes(self) -> list[int]:
+        """Size of each node's ring."""
+        return [
+            rows * self.network.rows[node.output].row_bytes
+            for node, rows in zip(self.nodes[:-1], self.rings, strict=True)
+        ]
+
+    def events(self) -> Iterator[tuple[str, int, int]]:
+        """What the C executor does, in its order: ("read" | "last", whole tensor, row) and ("write", output, row).
+
+        "last" is a read by the node that makes the output.
+        """
+        made = [0] * len(self.nodes)
+
+        def make(position: int) -> Iterator[tuple[str, int, int]]:
+            node, sources = self.nodes[position], self.sources[position]
+            row, height = made[position], self.network.rows[node.inputs[0]].height
+            made[position] += 1
+            first = row * node.stride - node.pad
+            last = min(first + node.window - 1, height - 1) if node.window else height - 1
+            label = "last" if position == len(self.nodes) - 1 else "read"
+            for index, (tensor, source) in enumerate(zip(node.inputs, sources, strict=True)):
+                needed = last if index == 0 else row
+                while source >= 0 and made[source] <= needed:
+                    yield from make(source)
+                if source < 0 and index == 0:
+                    yield from ((label, tensor, needed) for needed in range(max(first, 0), last + 1))
+                elif source < 0:
+                    yield label, tensor, row % self.network.rows[tensor].height
+            if position == len(self.nodes) - 1:
+                yield "write", node.output, row
+
+        for _ in range(self.network.rows[self.output].height):
+            yield from make(len(self.nodes) - 1)
+
+    @cached_property
+    def replaceable(self) -> frozenset[int]:
+        """Inputs whose bytes the output may replace: nothing is read where it has been written."""
+        out, final = self.network.rows[self.output], self.nodes[-1]
+        allowed, unread = set(), {tensor: self.network.rows[tensor] for tensor in self.inputs}
+        for tensor, rows in unread.items():
+            if tensor != self.network.image and rows.nbytes >= out.nbytes and self._trails(tensor, rows, out, final):
+                allowed.add(tensor)
+        return frozenset(allowed)
+
+    def _trails(self, tensor: int, rows: Rows, out: Rows, final: Node) -> bool:
+        lowest, at_once = rows.nbytes, rows.nbytes  # first byte still to be read: later, and in this row's last node
+        for kind, which, row in reversed(list(self.events())):
+            if kind == "write":
+                if (row + 1) * out.row_bytes > lowest:
+                    return False
+                at_once, written = rows.nbytes, row
+            elif which == tensor:
+                start = row * rows.row_bytes
+                if kind == "last":
+                    at_once = min(at_once, start)
+                    fits = written * out.row_bytes <= at_once if final.trailing else False
+                    fits = fits and out.row_bytes <= rows.row_bytes
+                    if not fits and (written + 1) * out.row_bytes > at_once:
+                        return False
+                lowest = min(lowest, start)
+        return True
+
+
+def stages(network: Network, recompute: frozenset[int] = frozenset()) -> list[Stage]:
+    """The network as stages; tensors in `recompute` are made again by each consumer instead of being held whole."""
+    return _Grouping(network, recompute).stages()
+
+
+class _Grouping:
+    """A node joins its consumer's stage where that can't cost memory.
+
+    That is: it is the consumer's only large input, or holding what it is made from takes no more than holding it.
+    """
+
+    def __init__(self, network: Network, recompute: frozenset[int]):
+        self.rows, self.nodes, self.recompute = network.rows, network.nodes, recompute
+        self.network = network
+        self.producer = {node.output: node for node in network.nodes}
+        self.users: dict[int, int] = {}
+        for node in network.nodes:
+            for tensor in node.inputs:
+                self.users[tensor] = self.users.get(tensor, 0) + 1
+        self.joined = self._join(frozenset())
+        made_again = set(recompute)
+        for node in reversed(network.nodes):
+            if node.output in made_again:
+                made_again |= {tensor for tensor in node.inputs if (tensor, node.output) in self.joined}
+        if made_again:  # whatever these are made from is held for long: only what is small is worth it
+            self.joined = self._join(frozenset(made_again))
+
+    def _join(self, frugal: frozenset[int]) -> set[tuple[int, int]]:
+        """The pairs (tensor, output of its consumer) that share a stage."""
+        joined: set[tuple[int, int]] = set()
+        leaves: dict[int, frozenset[int]] = {}  # tensor -> whole tensors that its subtree reads
+        for node in self.nodes:
+            held: set[int] = set()
+            for index, tensor in enumerate(node.inputs):
+                size = self.rows[tensor].nbytes
+                others = sum(self.rows[other].nbytes for other in node.inputs if other != tensor)
+                alone = others <= TOLERANCE * size and node.output not in frugal
+                if self._may_join(node, index):
+                    below = sum(self.rows[leaf].nbytes for leaf in leaves[tensor])
+                    if tensor in self.recompute or alone or below <= (1 + TOLERANCE) * size:
+                        joined.add((tensor, node.output))
+                held |= leaves[tensor] if (tensor, node.output) in joined else {tensor}
+            leaves[node.output] = frozenset(held)
+        return joined
+
+    def _may_join(self, node: Node, index: int) -> bool:
+        tensor = node.inputs[index]
+        if tensor not in self.producer or not node.window:
+            return False
+        if self.users[tensor] > 1 and tensor not in self.recompute:
+            return False
+        return index == 0 or self.rows[tensor].height == self.rows[node.output].height
+
+    def stages(self) -> list[Stage]:
+        """One stage for each tensor that some consumer needs whole."""
+        whole = {t for node in self.nodes for t in node.inputs if (t, node.output) not in self.joined}
+        whole.add(self.network.output)
+        return [self._stage(node) for node in self.nodes if node.output in whole]
+
+    def _stage(self, final: Node) -> Stage:
+        nodes: list[Node] = []
+        sources: list[tuple[int, ...]] = []
+        rings: list[int] = []
+
+        def visit(node: Node) -> int:
+            found = []
+            for index, tensor in enumerate(node.inputs):
+                position = -1
+                if (tensor, node.output) in self.joined:
+                    position = visit(self.producer[tensor])
+                    rings[position] = min(node.window if index == 0 else 1, self.rows[tensor].height)
+                found.append(position)
+            nodes.append(node)
+            sources.append(tuple(found))
+            rings.append(0)
+            return len(nodes) - 1
+
+        visit(final)
+        return Stage(self.network, tuple(nodes), tuple(sources), tuple(rings[:-1]))
