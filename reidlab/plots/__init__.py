@@ -1,0 +1,41 @@
+"""Pictures: pure functions from arrays and tables to matplotlib figures, which nobody has to close."""
+
+from reidlab.plots.canvas import Tile, TileRow, tile_sheet
+from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
+from reidlab.plots.embedding import Roc, activation_overlay, distance_histogram, embedding_map, overlay, roc_curve
+from reidlab.plots.ranking import (
+    Confusion,
+    Found,
+    Ranking,
+    camera_pair_matrix,
+    cmc_curve,
+    confusions,
+    metric_bars,
+    ranking_gallery,
+)
+from reidlab.plots.training import learning_curves
+
+__all__ = [
+    "Confusion",
+    "Found",
+    "Ranking",
+    "Roc",
+    "Tile",
+    "TileRow",
+    "activation_overlay",
+    "augmentation_sheet",
+    "camera_pair_matrix",
+    "cmc_curve",
+    "confusions",
+    "distance_histogram",
+    "embedding_map",
+    "identity_sheet",
+    "image_sizes",
+    "images_per_identity",
+    "learning_curves",
+    "metric_bars",
+    "overlay",
+    "ranking_gallery",
+    "roc_curve",
+    "tile_sheet",
+]

@@ -1,0 +1,115 @@
+"""What all pictures share: white paper, colours that say the same thing everywhere, and sheets of image tiles."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+MATCH, MISMATCH, IGNORED, QUERY = "#1b8a3d", "#c62828", "#8f8f8f", "#1f4e9c"
+INK, FAINT = "#1a1a1a", "#5f5f5f"
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito, 2008
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+
+_MARGIN, _GAP, _CAPTION, _TITLE, _LABEL = 0.12, 0.10, 0.19, 0.26, 0.62  # inches
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One image (H, W, 3) uint8 of a sheet, with a line under it and a frame where `color` is given."""
+
+    image: np.ndarray
+    caption: str = ""
+    color: str | None = None
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """Tiles side by side (None leaves a place empty), with a line above them and a label to their left."""
+
+    tiles: Sequence[Tile | None]
+    title: str = ""
+    label: str = ""
+
+
+def blank(width: float, height: float) -> Figure:
+    """An opaque white figure in inches, outside of pyplot's global list, legible in dark notebooks too."""
+    return Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+
+
+def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: str = "y") -> Axes:
+    """Titles, no frame on the right and above, and faint lines along one axis (`x`, `y`, `both` or nothing)."""
+    axes.set_title(title, fontsize=11, loc="left", color=INK)
+    axes.set_xlabel(xlabel, fontsize=9.5, color=INK)
+    axes.set_ylabel(ylabel, fontsize=9.5, color=INK)
+    axes.tick_params(labelsize=9, colors=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis=grid, color="#e3e3e3", linewidth=0.8)
+    return axes
+
+
+def empty(text: str) -> Figure:
+    """A figure that says in words why there is nothing to draw."""
+    figure = blank(6.4, 1.2)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=10.5, color=FAINT)
+    return figure
+
+
+def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.82) -> Figure:
+    """Rows of image tiles; all cells have one size (the tallest image's shape) and images keep theirs inside.
+
+    Sizes in inches. Under a row with captions, above one with a title and left of labelled ones there is room for them.
+    """
+    if not any(tile for row in rows for tile in row.tiles):
+        return empty(title or "no images to show")
+    shapes = [tile.image.shape for row in rows for tile in row.tiles if tile]
+    height = tile_width * min(max(h / w for h, w, *_ in shapes), 2.6)
+    columns = max(len(row.tiles) for row in rows)
+    left = _MARGIN + (_LABEL if any(row.label for row in rows) else 0.0)
+    header = _TITLE + 0.06 if title else 0.0
+    tops = list(_tops(rows, _MARGIN + header, height))
+    width = max(left + columns * (tile_width + _GAP) + _MARGIN, 3.2)
+
+    figure = Figure(figsize=(width, tops[-1] + _MARGIN), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width), ylim=(tops[-1] + _MARGIN, 0))
+    axes.set_axis_off()
+    if title:
+        axes.text(_MARGIN, _MARGIN, title, fontsize=11, va="top", color=INK)
+    for row, top in zip(rows, tops, strict=False):
+        if row.title:
+            axes.text(left, top + 0.03, row.title, fontsize=8.5, va="top", color=INK)
+            top += _TITLE
+        if row.label:
+            axes.text(left - _GAP, top + height / 2, row.label, fontsize=8.5, va="center", ha="right", color=INK)
+        for column, tile in enumerate(row.tiles):
+            if tile:
+                _draw(axes, tile, left + column * (tile_width + _GAP), top, tile_width, height)
+    return figure
+
+
+def _tops(rows: Sequence[TileRow], start: float, height: float) -> Iterator[float]:
+    """Where each row begins, and at last where the sheet ends."""
+    for row in rows:
+        yield start
+        captions = _CAPTION if any(tile and tile.caption for tile in row.tiles) else 0.0
+        start += (_TITLE if row.title else 0.0) + height + captions + _GAP
+    yield start
+
+
+def _draw(axes: Axes, tile: Tile, x: float, y: float, width: float, height: float) -> None:
+    """One tile in the cell whose upper left corner is (x, y)."""
+    h, w = tile.image.shape[:2]
+    scale = min(width / w, height / h)
+    x0, y0 = x + (width - w * scale) / 2, y + (height - h * scale) / 2
+    axes.imshow(tile.image, extent=(x0, x0 + w * scale, y0 + h * scale, y0), aspect="auto", cmap="gray")
+    if tile.color:
+        axes.add_patch(Rectangle((x0, y0), w * scale, h * scale, fill=False, edgecolor=tile.color, linewidth=2.6))
+    if tile.caption:
+        axes.text(
+            x + width / 2, y + height + 0.05, tile.caption, fontsize=7.5, ha="center", va="top", color=tile.color or INK
+        )

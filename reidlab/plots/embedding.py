@@ -1,0 +1,150 @@
+"""Pictures of what a network has learnt: distances, decisions, the embedding space, and where it looks."""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from reidlab.plots.canvas import FAINT, INK, MARKERS, MATCH, MISMATCH, SERIES, Tile, TileRow, blank, tidy, tile_sheet
+
+_IDENTITY_COLORS = [color for number, color in enumerate(colormaps["tab20"].colors) if number // 2 != 7]  # no greys
+
+
+class Roc(NamedTuple):
+    """False and true positive rates (K,), both ascending, and the point (fpr, tpr) that a threshold stands for."""
+
+    fpr: np.ndarray
+    tpr: np.ndarray
+    point: tuple[float, float] | None = None
+
+
+def distance_histogram(
+    edges: np.ndarray,
+    positives: np.ndarray,
+    negatives: np.ndarray,
+    threshold: float | None = None,
+    name: str = "distance",
+    max_bins: int = 60,
+) -> Figure:
+    """How far pairs of one person are apart, and pairs of two, each of area 1, with the decision between them.
+
+    `positives` and `negatives` (K,) count pairs between the `edges` (K + 1,), equally spaced; more than `max_bins` bins
+    are drawn together.
+    """
+    figure = blank(6.2, 3.3)
+    axes = tidy(figure.subplots(), "Same person, or not?", name, "density")
+    inhabited = np.flatnonzero(positives + negatives)
+    first, last = (inhabited[0], inhabited[-1] + 1) if len(inhabited) else (0, len(edges) - 1)
+    starts = np.arange(first, last, -(-(last - first) // max_bins))
+    ends = edges[np.append(starts, last)]
+    for counts, color, label in ((negatives, MISMATCH, "different people"), (positives, MATCH, "same person")):
+        if total := counts.sum():
+            density = np.add.reduceat(counts[:last], starts) / total / np.diff(ends)
+            axes.stairs(density, ends, fill=True, color=color, alpha=0.22)
+            axes.stairs(density, ends, color=color, linewidth=1.4, label=f"{label} ({total:,.0f} pairs)")
+    if threshold is not None:
+        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {threshold:.3f}")
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(fontsize=8.5, frameon=False, loc="outside lower left", ncols=3)
+    return figure
+
+
+def roc_curve(curves: Mapping[str, Roc], lowest_fpr: float = 1e-4) -> Figure:
+    """True positive rate over false positive rate on a logarithmic axis: verification is used at few false alarms."""
+    figure = blank(5.4, 3.8)
+    axes = tidy(figure.subplots(), "Verification", "false positive rate", "true positive rate", "both")
+    for number, (name, curve) in enumerate(curves.items()):
+        color = SERIES[number % len(SERIES)]
+        axes.plot(curve.fpr, curve.tpr, color=color, linewidth=1.7, label=name, drawstyle="steps-post")
+        if curve.point:
+            axes.plot(*curve.point, "o", color=color, markersize=6)
+            axes.annotate(
+                f"threshold: {curve.point[1]:.2f} at {curve.point[0]:.2g}",
+                curve.point,
+                xytext=(7, -11),
+                textcoords="offset points",
+                fontsize=8.5,
+                color=color,
+            )
+    rates = np.geomspace(lowest_fpr, 1, 50)
+    axes.plot(rates, rates, color="#b5b5b5", linewidth=1, linestyle=":", label="chance")
+    axes.set(xscale="log", xlim=(lowest_fpr, 1), ylim=(0, 1.02))
+    axes.legend(fontsize=8.5, loc="lower right", frameon=False)
+    return figure
+
+
+def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_identities: int = 18) -> Figure:
+    """Embeddings laid out in the plane (N, 2): colour says who, shape says which camera.
+
+    Past `max_identities`, those with the most images keep a colour and the others are grey.
+    """
+    figure = blank(6.6, 5.0)
+    axes = figure.subplots()
+    names, counts = np.unique(pids[pids > 0], return_counts=True)
+    named = np.sort(names[np.argsort(-counts, kind="stable")][:max_identities])
+    colors = dict(zip(named, cycle(_IDENTITY_COLORS), strict=False))
+    for number, camid in enumerate(np.unique(camids)):
+        own = camids == camid
+        axes.scatter(
+            *xy[own].T,
+            s=26,
+            marker=MARKERS[number % len(MARKERS)],
+            linewidth=0.3,
+            edgecolor="white",
+            c=[colors.get(pid, (0.8, 0.8, 0.8, 0.7)) for pid in pids[own]],
+        )
+        axes.scatter([], [], s=26, marker=MARKERS[number % len(MARKERS)], color=FAINT, label=f"camera {camid}")
+    for pid in named:
+        axes.text(
+            *np.median(xy[pids == pid], axis=0),
+            str(pid),
+            fontsize=7.5,
+            ha="center",
+            va="center",
+            color=INK,
+            bbox={"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+        )
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#d5d5d5")
+    axes.set_title(f"{len(names)} identities, {len(pids)} images", fontsize=11, loc="left", color=INK)
+    axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    return figure
+
+
+def activation_overlay(
+    images: Sequence[np.ndarray], maps: Sequence[np.ndarray], captions: Sequence[str] = ()
+) -> Figure:
+    """Images (H, W, 3) uint8 and, under each, the image with its activation map (h, w) over it.
+
+    A map is stretched to [0, 1] and to the image's size; warm places are where the network responds.
+    """
+    above = [Tile(image) for image in images]
+    captions = captions or [""] * len(images)
+    below = [Tile(overlay(i, m), caption) for i, m, caption in zip(images, maps, captions, strict=True)]
+    return tile_sheet([TileRow(above), TileRow(below)])
+
+
+def overlay(image: np.ndarray, activation: np.ndarray, strength: float = 0.55) -> np.ndarray:
+    """An image (H, W, 3) uint8 with a map (h, w) in warm colours over it, stronger where the map is higher."""
+    height, width = image.shape[:2]
+    low, high = activation.min(), activation.max()
+    heat = (activation - low) / (high - low) if high > low else np.zeros_like(activation, dtype=float)
+    heat = _stretch(heat, height, width)[..., None]
+    warm = colormaps["inferno"](heat[..., 0])[..., :3] * 255
+    dim = image.mean(axis=2, keepdims=True) * 0.6 + image * 0.4
+    return (dim + (warm - dim) * strength * (0.35 + 0.65 * heat)).round().astype(np.uint8)
+
+
+def _stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Bilinear interpolation of a map (h, w) to (height, width), pixel centres on pixel centres."""
+    for axis, length in ((0, height), (1, width)):
+        old = values.shape[axis]
+        places = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)
+        lower = np.minimum(places.astype(int), max(old - 2, 0))
+        upper = np.minimum(lower + 1, old - 1)
+        part = (places - lower).reshape((-1, 1) if axis == 0 else (1, -1))
+        values = values.take(lower, axis) * (1 - part) + values.take(upper, axis) * part
+    return values

@@ -1,0 +1,64 @@
+"""Pictures of a training: what fell, what rose, and how fast it was going."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reidlab.plots.canvas import INK, SERIES, blank, empty, tidy
+
+
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Losses, validation figures and the learning rate over epochs; the best validated epoch is marked.
+
+    `history` has a column `epoch` and any of `train/loss`, `train/<term>`, `val/<figure>`, `learning_rate`; gaps (NaN)
+    are epochs without that figure.
+    """
+    if history.empty:
+        return empty("no epoch has ended yet")
+    figure = blank(10.4, 3.2)
+    losses, scores, rate = figure.subplots(1, 3, width_ratios=(1.25, 1.25, 0.8))
+    tidy(losses, "Training loss", "epoch", grid="both")
+    tidy(scores, "Validation", "epoch", grid="both")
+    tidy(rate, "Learning rate", "epoch", grid="both")
+    _lines(losses, history, "train/", first="loss")
+    _lines(scores, history, "val/", first="mAP")
+    scores.set_ylim(0, 1.02)
+    if history.get("val/mAP") is not None and history["val/mAP"].notna().any():
+        best = history.loc[history["val/mAP"].idxmax()]
+        scores.axvline(best.epoch, color=INK, linewidth=0.9, linestyle=":")
+        scores.plot(best.epoch, best["val/mAP"], "o", markersize=7, markerfacecolor="none", color=INK)
+        scores.annotate(
+            f"best {best['val/mAP']:.3f}",
+            (best.epoch, best["val/mAP"]),
+            xytext=(-6, 7),
+            ha="right",
+            textcoords="offset points",
+            fontsize=8.5,
+            color=INK,
+        )
+    if "learning_rate" in history:
+        rate.plot(history.epoch, history.learning_rate, color=SERIES[2], linewidth=1.7)
+        rate.set_ylim(0)
+        rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 3))
+    for axes in (losses, scores, rate):
+        axes.locator_params(axis="x", integer=True)
+    return figure
+
+
+def _lines(axes, history: pd.DataFrame, prefix: str, first: str) -> None:
+    """A line for each column with the prefix, the one named `first` foremost and thick."""
+    columns = [c for c in history if c.startswith(prefix) and history[c].notna().any()]
+    columns.sort(key=lambda c: c != prefix + first)
+    for number, column in enumerate(columns):
+        known = history[history[column].notna()]
+        main = column == prefix + first
+        axes.plot(
+            known.epoch,
+            known[column],
+            label=column.removeprefix(prefix),
+            color=SERIES[number % len(SERIES)],
+            linewidth=2.0 if main else 1.2,
+            zorder=3 - number * 0.1,
+            marker="o" if len(known) < 3 else None,
+        )
+    if columns:
+        axes.legend(fontsize=8.5, frameon=False)
