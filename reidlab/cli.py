@@ -43,18 +43,24 @@ def run_stage(name: str, overrides: Sequence[str]) -> Path:
 
 
 def _stage(args: argparse.Namespace) -> int:
-    run_stage(args.command, args.overrides)
+    made = run_stage(args.command, args.overrides)
+    if args.command == "evaluate":
+        _print_results(made.parent)
     return 0
 
 
 def _run(args: argparse.Namespace) -> int:
-    from reidlab.evaluate import print_results
-
     for name in WHOLE:
         print(f"== {name}", flush=True)
         run_stage(name, args.overrides)
-    print_results(run_folder(compose(args.overrides)))
+    _print_results(run_folder(compose(args.overrides)))
     return 0
+
+
+def _print_results(folder: Path) -> None:
+    from reidlab.evaluate import print_results
+
+    print_results(folder)
 
 
 def _notebooks(args: argparse.Namespace) -> int:

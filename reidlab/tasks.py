@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.config import instantiate, run_folder
+from reidlab.errors import InputError
 from reidlab.losses import WeightedLosses
 from reidlab.metrics import ReidMetric
 from reidlab.models import load_weights
@@ -94,6 +95,8 @@ def trained_network(cfg) -> tuple[nn.Module, Path | None]:
     network = instantiate(cfg.model.network, num_classes=0)
     if file:
         report = load_weights(network, file)
+        if not report.complete:
+            raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
         if file != best:
             print(report)
     return network.eval(), file

@@ -1,18 +1,25 @@
 """Stage `train`: from a config to the checkpoint that ranks its validation identities best."""
 
 import logging
+import os
 import signal
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import pandas as pd
 import pytorch_lightning as pl
 
+from reidlab import plots
 from reidlab.callbacks import EpochLines, History, progress
 from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
+from reidlab.data import ReidDataModule
+from reidlab.embedding import device_of, embed
 from reidlab.errors import InputError
+from reidlab.retrieval import VALIDATION, Retrieval
 from reidlab.runs import provenance, read_json, write_atomic, write_json
-from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network
+from reidlab.show import save_figure
+from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network, trained_network
 
 
 def run(cfg) -> Path:
@@ -68,6 +75,12 @@ def run(cfg) -> Path:
         write_atomic(best, last.read_bytes())
     if not best.exists():
         raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
+    save_figure(plots.learning_curves(pd.read_csv(folder / "history.csv")), folder / "curves.png")
+    if validated:
+        _log_rankings(cfg, loggers, datamodule)
+    for logger in loggers:
+        if isinstance(logger, pl.loggers.WandbLogger):
+            logger.experiment.finish()
     write_json(
         folder / "train.json",
         {
@@ -104,7 +117,27 @@ def _log_config(loggers: Iterable, cfg, made_by: dict) -> None:
         logger.log_hyperparams({**cfg, "made_by": made_by})
 
 
+def _log_rankings(cfg, loggers: Iterable, datamodule: ReidDataModule) -> None:
+    """Show trackers what the best checkpoint's worst validation queries find."""
+    network, _ = trained_network(cfg)
+    embeddings = embed(network, datamodule, datamodule.samples.split(*VALIDATION), device_of(cfg), "validation")
+    found = Retrieval.of(embeddings, VALIDATION, cfg.model.distance, cfg.data.exclude_same_camera)
+    figure = found.picture(found.sorted_queries()[: cfg.evaluate.pictured_queries], 10, datamodule.read)
+    for logger in loggers:
+        if isinstance(logger, pl.loggers.WandbLogger):
+            logger.log_image("validation/worst_rankings", [figure])
+        elif isinstance(logger, pl.loggers.TensorBoardLogger):
+            logger.experiment.add_figure("validation/worst_rankings", figure)
+
+
 def _quiet() -> None:
     """Lightning's tips are for its developers; what concerns the user is printed here."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*(does not have many workers|tensorboardX|exists and is not empty).*")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for message in (
+        "does not have many workers",
+        "smaller than the logging interval",
+        "isinstance.treespec",
+        "is zero",
+    ):
+        warnings.filterwarnings("ignore", f".*{message}")

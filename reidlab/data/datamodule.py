@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -145,6 +146,10 @@ class ReidDataModule(pl.LightningDataModule):
             raise InputError(f"data '{self.name}': no images to load; see what `reidlab data` finds")
         dataset = ImageDataset(table, root or self.samples.root, self.size)
         return self._loader(dataset, sampler=self._even_shares(dataset), batch_size=self.eval_batch_size)
+
+    def read(self, path: str) -> np.ndarray:
+        """One sample's image as the network sees its size, (H, W, 3) uint8 RGB, for pictures."""
+        return read_image(self.samples.root / path, self.size)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook on the device; augments while the trainer trains."""

@@ -1,5 +1,6 @@
 """Loading other people's checkpoints: without running their code, and saying what was loaded and what was not."""
 
+import pickletools
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -109,12 +110,28 @@ def read_safely(file: Path) -> object:
         with torch.serialization.safe_globals(NUMPY_SCALARS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of arbitrary bytes makes the readers fail in arbitrary ways
-        code = re.search(r"(?:GLOBAL|Unsupported (?:class|function)) ([\w.]+)", str(error))
+        named = re.search(r"(?:GLOBAL|Unsupported (?:class|function)) ([\w.]+)", str(error))
+        code = named[1] if named else pickled_code(file.read_bytes())
         if isinstance(error, UnpicklingError) and code:
-            reason = f"refused: holds pickled code ({code[1]}); save its state_dict alone"
+            reason = f"refused: holds pickled code ({code}); save its state_dict alone"
         else:
             reason = f"can't be read as a checkpoint, it is damaged or something else ({type(error).__name__})"
         raise InputError(f"{file}: {reason}") from error
+
+
+def pickled_code(content: bytes) -> str | None:
+    """The first name outside of torch and numpy that a bare pickle would import, without importing it."""
+    words = []
+    try:
+        for opcode, value, _ in pickletools.genops(content):
+            words += [value] if isinstance(value, str) else []
+            if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                name = ".".join(words[-2:]) if opcode.name == "STACK_GLOBAL" else value.replace(" ", ".")
+                if name.split(".")[0] not in ("torch", "numpy", "collections"):
+                    return name
+    except ValueError:  # no pickle, or the end of one
+        return None
+    return None
 
 
 def recognise(weights: Mapping[str, Tensor]) -> str | None:
