@@ -12,13 +12,13 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 class SmallNet(ReIdNetwork):
     """One of everything that OSNet is made of: stem, max-pool, a block whose gates squeeze to 1 channel, projection."""
 
-    def __init__(self, feat_dim=24):
+    def __init__(self, feat_dim=24, num_classes=5):
         super().__init__()
         self.conv1 = conv_norm(3, 8, kernel=7, stride=2)
         self.maxpool = torch.nn.MaxPool2d(3, stride=2, padding=1)
         self.conv2 = OmniScaleBlock(8, 64)
         self.stages = ("conv1", "maxpool", "conv2")
-        self.add_head(64, num_classes=5, feat_dim=feat_dim)
+        self.add_head(64, num_classes, feat_dim=feat_dim)
 
 
 def unsettle(network):

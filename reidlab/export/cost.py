@@ -1,0 +1,77 @@
+"""What an exported file costs to run: measured in a process of its own, where nothing else takes time or memory."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from reidlab.errors import InputError
+from reidlab.export.runtime import RUNTIMES, Embedder, load
+
+RUNS, WARM_UP = 20, 3
+KIB, MIB = 1024, 1024**2
+LIBRARIES = dict(zip(RUNTIMES, ("ai_edge_litert.interpreter", "onnxruntime", "openvino"), strict=True))
+
+
+def cost(file: Path, runtime: str, threads: int) -> dict[str, float]:
+    """Size, latency of one image with 1 thread and with `threads`, and the memory that the file takes with 1 thread."""
+    single = measure(file, runtime)
+    several = measure(file, runtime, threads) if threads > 1 else single
+    return {
+        "size_kib": file.stat().st_size / KIB,
+        "memory_mib": single["memory_mib"],
+        "ms_1_thread": single["ms"],
+        f"ms_{threads}_threads": several["ms"],
+    }
+
+
+def measure(file: Path, runtime: str, threads: int = 1, batch: int = 1) -> dict[str, float]:
+    """Median milliseconds of a batch, and MiB at the peak beyond those of the process with the runtime's library."""
+    command = [sys.executable, "-m", "reidlab.export.cost", str(file), runtime, str(threads), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(
+            f"{file}: {runtime} fails on it ({(done.stderr.strip().splitlines() or ['no reason given'])[-1]})"
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def latency_ms(embedder: Embedder, images: np.ndarray) -> float:
+    """Median time of a call on a batch, after some calls to warm up."""
+    times = []
+    for _ in range(WARM_UP + RUNS):
+        start = time.perf_counter()
+        embedder(images)
+        times.append(time.perf_counter() - start)
+    return float(np.median(times[WARM_UP:]) * 1e3)
+
+
+def _measure_here(file: str, runtime: str, threads: int, batch: int) -> dict[str, float]:
+    __import__(LIBRARIES[runtime])
+    before = _reset_peak()
+    embedder = load(file, runtime=runtime, threads=threads)
+    height, width = (n if n > 0 else default for n, default in zip(embedder.size, (256, 128), strict=True))
+    random = np.random.default_rng(0)
+    ms = latency_ms(embedder, random.integers(0, 256, (batch, height, width, 3), np.uint8))
+    return {"ms": ms, "memory_mib": (_memory("VmHWM") - before) / MIB if before else float("nan")}
+
+
+def _reset_peak() -> int | None:
+    """Bytes resident now, from which the peak is counted on; None where the system doesn't tell."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _memory("VmRSS")
+    except OSError:
+        return None
+
+
+def _memory(entry: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * KIB for line in lines if line.startswith(entry))
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure_here(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))

@@ -1,0 +1,74 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from omegaconf import OmegaConf
+from small_net import SmallNet, unsettle
+
+from reidlab import quantize
+from reidlab.config import CONF, compose
+from reidlab.errors import InputError
+from reidlab.export import runtime
+
+
+@pytest.fixture(scope="module")
+def cfg(small, tmp_path_factory):
+    """A run whose network is SmallNet with the weights of a file."""
+    place = tmp_path_factory.mktemp("quantize")
+    torch.manual_seed(0)
+    torch.save(unsettle(SmallNet()).state_dict(), place / "small.pt")
+    cfg = compose([*small, f"run.root={place}", "run.name=t"])
+    cfg.model.network = {"_target_": "small_net.SmallNet"}
+    cfg.model.weights = str(place / "small.pt")
+    cfg.quantize = OmegaConf.merge(OmegaConf.load(CONF / "quantize" / "default.yaml"), {"images": 9, "max_drop": 30})
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def parity(cfg):
+    return quantize.run(cfg)
+
+
+def test_every_form_is_in_one_table(parity):
+    table = pd.read_csv(parity, index_col="stage")
+    assert [*table.index] == ["checkpoint", "onnx int8", "onnx int8 openvino", "tflite", "tflite int8"]
+    assert (table["centred"] > 0.9).all() and table.loc["tflite", "centred"] > 0.9999
+    files = table.drop("checkpoint")
+    assert (files[["size_kib", "ms_1_thread", "ms_2_threads", "memory_mib"]] > 0).all(axis=None)
+    assert files["drop"].tolist() == pytest.approx(100 * (table.loc["checkpoint", "mAP"] - files["mAP"]))
+    assert len(json.loads((parity.parents[1] / "metrics.json").read_text())) == len(table)
+
+
+def test_the_files_are_delivered_with_what_they_were_calibrated_on(parity, cfg):
+    folder = parity.parents[1]
+    assert {file.name for file in (folder / "export").iterdir()} == {
+        "model.tflite",
+        "model_int8.tflite",
+        "model_int8.onnx",
+    }
+    assert all(runtime.load(file).assumed == [] for file in (folder / "export").iterdir())
+    chosen = pd.read_csv(folder / "quantize" / "calibration.csv")
+    assert len(chosen) == 9 and set(chosen["split"]) == {"train"}
+    ranges = pd.read_csv(folder / "quantize" / "ranges.csv")
+    assert (
+        set(ranges["format"]) == {"tflite", "onnx"}
+        and (ranges["low"] <= 0).all()
+        and (ranges["high"] > ranges["low"]).all()
+    )
+    pixels = ranges[ranges["tensor"].isin(["image", "input"])]
+    assert pixels[["low", "high"]].to_numpy().tolist() == [[0, 1], [0, 1]]
+
+
+def test_beyond_its_bound_nothing_is_delivered_but_the_table(cfg):
+    strict = OmegaConf.merge(cfg, {"run": {"name": "strict"}, "quantize": {"max_drop": -100, "formats": ["onnx"]}})
+    with pytest.raises(InputError, match=r"parity\.csv: onnx int8 loses .* quantize\.max_drop=-100"):
+        quantize.run(strict)
+    folder = quantize.run_folder(strict)
+    assert (folder / "quantize" / "parity.csv").exists() and not (folder / "export").exists()
+    assert not list(folder.glob(".quantize-*"))
+
+
+def test_an_unknown_format_is_an_input_error(cfg):
+    with pytest.raises(InputError, match="tensorrt"):
+        quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["tensorrt"]}}))
