@@ -1,7 +1,7 @@
 """A walking body in three dimensions: joints from a pose, then the tapered parts that hang clothes on them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.random import Generator
@@ -9,6 +9,8 @@ from numpy.random import Generator
 from reidlab.data.synthetic.people import CLOTH, HAIR, SKIN, Garment, Person
 
 Array = np.ndarray
+SLACK = {"hoodie": 0.018, "jacket": 0.02, "coat": 0.02, "shirt": 0.008, "wide": 0.03, "trousers": 0.012, "shorts": 0.02}
+"""How far garments stand off the body, in metres."""
 Paint = Callable[[Array, Array, Array], Array]
 """(lateral, front, t), each (N,): where on a part's surface, to sRGB albedo (N, 3) or (3,), both in [0, 1].
 
@@ -63,6 +65,11 @@ def draw_pose(rng: Generator, heading: float, bag: str, bag_on_left: bool) -> Po
             swing, bend = -0.3, 0.75
         arms.append((swing, bend))
     return Pose(heading, phase, stride, 0.03 + 0.05 * stride, arms[0], arms[1], rng.normal(0, 0.35))
+
+
+def xyz(left: float, up: float, front: float) -> Array:
+    """A vector of the body frame in metres."""
+    return np.array([left, up, front], dtype=float)
 
 
 def _rgb(colour: tuple[int, int, int]) -> Array:
@@ -137,20 +144,23 @@ def _head(person: Person) -> Paint:
 
 def _rotate(length: float, angle: float) -> Array:
     """A limb hanging down, swung forward by `angle`."""
-    return length * np.array([0.0, -np.cos(angle), np.sin(angle)])
+    return length * xyz(0.0, -np.cos(angle), np.sin(angle))
 
 
 def _leg(person: Person, hip: Array, angle: float, bend: float, scale: float) -> tuple[list[Part], float]:
     """The parts of one leg, and the height of its ankle."""
     garment, girth = person.bottom, person.girth
     if person.top.kind == "dress":
-        garment = Garment("skirt", person.top.colour, "plain", person.top.accent, "none")
+        garment = replace(garment, kind="skirt")
     knee = hip + _rotate(0.43 * scale, angle)
     ankle = knee + _rotate(0.42 * scale, angle - bend)
     skin, shoe = _solid(SKIN[person.skin]), _solid(CLOTH[person.shoes])
     fabric = cloth(garment, 0.43)
-    slack = {"wide": 0.03, "trousers": 0.012, "shorts": 0.02}.get(garment.kind, 0.0)
-    thigh = ((0.0, 0.092 * girth + slack, 0.1 * girth + slack), (1.0, 0.06 * girth + slack, 0.062 * girth + slack))
+    slack = SLACK.get(garment.kind, 0.0)
+    thigh = (
+        (0.0, 0.08 * girth + 0.4 * slack, 0.084 * girth + 0.4 * slack),
+        (1.0, 0.06 * girth + slack, 0.062 * girth + slack),
+    )
     calf = ((0.0, 0.056 * girth, 0.058 * girth), (0.3, 0.058 * girth, 0.062 * girth), (1.0, 0.036, 0.04))
     trouser = ((0.0, 0.058 * girth + slack, 0.06 * girth + slack), (1.0, 0.044 + 1.3 * slack, 0.046 + 1.3 * slack))
     parts = []
@@ -159,7 +169,7 @@ def _leg(person: Person, hip: Array, angle: float, bend: float, scale: float) ->
         shape = calf if garment.kind == "leggings" else trouser
         parts += [Part(hip, knee, thigh, fabric, folds=folds), Part(knee, ankle, shape, fabric, folds=folds)]
     else:
-        parts.append(Part(hip, knee, ((0.0, 0.09 * girth, 0.1 * girth), (1.0, 0.056, 0.058)), skin))
+        parts.append(Part(hip, knee, ((0.0, 0.08 * girth, 0.084 * girth), (1.0, 0.056, 0.058)), skin))
         parts.append(Part(knee, ankle, calf, skin))
         if garment.kind == "shorts":
             parts.append(Part(hip, hip + 0.8 * (knee - hip), thigh, fabric, round_ends=False, folds=0.14))
@@ -167,10 +177,10 @@ def _leg(person: Person, hip: Array, angle: float, bend: float, scale: float) ->
         shaft = ((0.0, 0.058, 0.062), (1.0, 0.048, 0.052))
         parts.append(Part(knee + 0.5 * (ankle - knee), ankle, shaft, shoe, round_ends=False))
     tilt = angle - bend
-    toe = np.array([0.0, np.sin(tilt), np.cos(tilt)])
-    heel = ankle + np.array([0.0, -0.035, -0.03])
+    toe = xyz(0.0, np.sin(tilt), np.cos(tilt))
+    heel = ankle + xyz(0.0, -0.035, -0.03)
     sole = ((0.0, 0.042, 0.042), (0.7, 0.046, 0.042), (1.0, 0.036, 0.03))
-    parts.append(Part(heel, heel + 0.19 * toe + np.array([0.0, -0.012, 0.0]), sole, shoe))
+    parts.append(Part(heel, heel + 0.19 * toe + xyz(0.0, -0.012, 0.0), sole, shoe))
     return parts, float(ankle[1])
 
 
@@ -178,15 +188,15 @@ def _arm(person: Person, shoulder: Array, angles: tuple[float, float], side: flo
     """The parts of one arm, and where its hand is."""
     raise_, bend = angles
     girth = 0.5 + 0.5 * person.girth
-    outward = np.array([0.045 * side, 0.0, 0.0])
+    outward = xyz(0.045 * side, 0.0, 0.0)
     elbow = shoulder + _rotate(0.29, raise_) + outward
     wrist = elbow + _rotate(0.25, raise_ + bend) - (0.6 if bend > 0.6 else -0.2) * outward
     hand = wrist + 0.08 * (wrist - elbow) / 0.25
     kind = person.top.kind
-    slack = {"hoodie": 0.016, "jacket": 0.018, "coat": 0.018, "shirt": 0.008}.get(kind, 0.0)
+    slack = SLACK.get(kind, 0.0)
     skin, sleeve = _solid(SKIN[person.skin]), cloth(Garment(*_sleeve(person.top)), 0.29)
     upper = (
-        (0.0, (0.052 + slack) * girth, (0.056 + slack) * girth),
+        (0.0, (0.046 + 0.6 * slack) * girth, (0.052 + 0.6 * slack) * girth),
         (1.0, (0.04 + slack) * girth, (0.042 + slack) * girth),
     )
     lower = ((0.0, (0.04 + slack) * girth, (0.042 + slack) * girth), (1.0, 0.028 + slack, 0.03 + slack))
@@ -213,10 +223,10 @@ def _sleeve(top: Garment) -> tuple[str, str, str, str, str]:
 def _torso(person: Person, hip: Array, neck: Array) -> list[Part]:
     girth, broad = person.girth, person.shoulders
     top = person.top
-    loose = {"hoodie": 0.02, "jacket": 0.024, "coat": 0.022, "shirt": 0.008, "tshirt": 0.006}.get(top.kind, 0.0)
+    loose = SLACK.get(top.kind, 0.0)
     lining = CLOTH[top.accent] if top.kind == "jacket" else None
     shape = (
-        (0.0, 0.168 * girth + loose, 0.118 * girth + loose),
+        (0.0, 0.176 * girth + loose, 0.124 * girth + loose),
         (0.22, 0.15 * girth + loose, 0.112 * girth + loose),
         (0.55, 0.168 * girth + loose, 0.122 * girth + loose),
         (0.82, 0.188 * broad + loose, 0.112 * girth + loose),
@@ -224,37 +234,41 @@ def _torso(person: Person, hip: Array, neck: Array) -> list[Part]:
         (1.0, 0.062, 0.058),
     )
     flipped = tuple((1 - t, a, b) for t, a, b in reversed(shape))
-    base = hip + np.array([0.0, -0.07, 0.0])
+    base = hip + xyz(0.0, -0.07, 0.0)
     parts = [Part(neck, base, flipped, cloth(top, 0.6, lining), round_ends=False, folds=0.12)]
     if top.kind == "hoodie":
         hood = ((0.0, 0.1, 0.075), (1.0, 0.12, 0.06))
-        back = neck + np.array([0.0, 0.02, -0.055])
-        parts.append(Part(back, back + np.array([0.0, -0.1, -0.03]), hood, cloth(top, 0.1), folds=0.1))
-    hem = {"coat": 0.5, "dress": 0.42, "jacket": 0.1, "shirt": 0.06}.get(top.kind, 0.0)
-    width = 0.168 * girth + loose
-    if hem:
+        back = neck + xyz(0.0, 0.02, -0.055)
+        parts.append(Part(back, back + xyz(0.0, -0.1, -0.03), hood, cloth(top, 0.1), folds=0.1))
+    return parts
+
+
+def _skirts(person: Person, hip: Array, spread: float) -> list[Part]:
+    """What hangs below the waist: the hem of the top, and the skirt or the seat of the bottom.
+
+    `spread` is how far the legs are apart, in radians.
+    """
+    girth, top, bottom = person.girth, person.top, person.bottom
+    waist = hip + xyz(0.0, 0.08, 0.0)
+
+    def hanging(length: float, slack: float, flare: float, paint: Paint) -> Part:
+        deep = 0.122 * girth + slack + 0.5 * flare + (0.5 * length * spread if length > 0.3 else 0)
+        knots = (
+            (0.0, 0.15 * girth + slack, 0.112 * girth + slack),
+            (0.15 / length, 0.178 * girth + slack, 0.128 * girth + slack),
+            (1.0, 0.176 * girth + slack + flare, deep),
+        )
+        return Part(waist, waist - xyz(0, length, 0), knots, paint, round_ends=False, folds=0.16)
+
+    parts = []
+    length = {"coat": 0.62, "dress": 0.58, "jacket": 0.24, "shirt": 0.2}.get(top.kind)
+    if length:
+        low = replace(top, colour=top.accent, pattern="plain") if top.pattern == "block" else top
         flare = 0.05 if top.kind in ("coat", "dress") else 0.0
-        skirt = ((0.0, width, 0.118 * girth + loose), (1.0, width + flare, 0.13 * girth + loose + 1.6 * flare))
-        low = Garment(top.kind, top.accent if top.pattern == "block" else top.colour, top.pattern, top.accent, "none")
-        if top.pattern == "block":
-            low = Garment(top.kind, top.accent, "plain", top.accent, "none")
-        parts.append(
-            Part(base + [0, 0.03, 0], base - [0, hem, 0], skirt, cloth(low, hem + 0.03, lining), False, folds=0.16)
-        )
-    if person.bottom.kind == "skirt" and top.kind != "dress":
-        skirt = (
-            (0.0, 0.15 * girth, 0.115 * girth),
-            (0.3, 0.175 * girth, 0.14 * girth),
-            (1.0, 0.2 * girth, 0.2 * girth),
-        )
-        parts.append(Part(hip + [0, 0.08, 0], hip - [0, 0.42, 0], skirt, cloth(person.bottom, 0.5), False, folds=0.2))
-    elif top.kind != "dress":
-        seat = (
-            (0.0, 0.14 * girth, 0.108 * girth),
-            (0.6, 0.168 * girth, 0.122 * girth),
-            (1.0, 0.13 * girth, 0.1 * girth),
-        )
-        parts.append(Part(hip + [0, 0.08, 0], hip - [0, 0.1, 0], seat, cloth(person.bottom, 0.2), False, folds=0.1))
+        parts.append(hanging(length, 0.012 + SLACK.get(top.kind, 0.0), flare, cloth(replace(low, logo="none"), length)))
+    if top.kind != "dress":
+        length, flare = (0.5, 0.03) if bottom.kind == "skirt" else (0.17, 0.0)
+        parts.append(hanging(length, 0.0, flare, cloth(bottom, length)))
     return parts
 
 
@@ -262,16 +276,16 @@ def _hair_and_hat(person: Person, head: Array) -> list[Part]:
     hair, wear = _solid(HAIR[person.hair_colour]), _solid(CLOTH[person.headwear])
     if person.hair == "long":
         fall = ((0.0, 0.082, 0.06), (0.5, 0.1, 0.058), (1.0, 0.085, 0.035))
-        return [Part(head + [0, 0.06, -0.035], head + [0, -0.26, -0.075], fall, hair, folds=0.2)]
+        return [Part(head + xyz(0, 0.06, -0.035), head + xyz(0, -0.26, -0.075), fall, hair, folds=0.2)]
     if person.hair == "ponytail":
         tail = ((0.0, 0.022, 0.022), (0.4, 0.036, 0.036), (1.0, 0.016, 0.016))
-        return [Part(head + [0, 0.05, -0.1], head + [0, -0.2, -0.16], tail, hair, folds=0.2)]
+        return [Part(head + xyz(0, 0.05, -0.1), head + xyz(0, -0.2, -0.16), tail, hair, folds=0.2)]
     if person.hair == "cap":
         peak = ((0.0, 0.07, 0.012), (1.0, 0.055, 0.012))
-        return [Part(head + [0, 0.045, 0.06], head + [0, 0.03, 0.16], peak, wear)]
+        return [Part(head + xyz(0, 0.045, 0.06), head + xyz(0, 0.03, 0.16), peak, wear)]
     if person.hair == "hat":
         brim = ((0.0, 0.155, 0.155), (1.0, 0.155, 0.155))
-        return [Part(head + [0, 0.052, 0], head + [0, 0.038, 0], brim, wear, round_ends=False)]
+        return [Part(head + xyz(0, 0.052, 0), head + xyz(0, 0.038, 0), brim, wear, round_ends=False)]
     return []
 
 
@@ -281,32 +295,32 @@ def _bag(person: Person, neck: Array, hip: Array, hand: Array) -> list[Part]:
     side = 1.0 if person.bag_on_left else -1.0
     if person.bag == "backpack":
         pack = ((0.0, 0.11, 0.06), (0.2, 0.145, 0.085), (1.0, 0.15, 0.1))
-        high = neck + np.array([0.0, -0.1, -0.17 * person.girth])
-        parts = [Part(high, high + [0, -0.38, -0.02], pack, paint, folds=0.08)]
+        high = neck + xyz(0.0, -0.1, -0.17 * person.girth)
+        parts = [Part(high, high + xyz(0, -0.38, -0.02), pack, paint, folds=0.08)]
         pocket = ((0.0, 0.1, 0.05), (1.0, 0.11, 0.05))
-        parts.append(Part(high + [0, -0.22, -0.07], high + [0, -0.35, -0.08], pocket, dark))
+        parts.append(Part(high + xyz(0, -0.22, -0.07), high + xyz(0, -0.35, -0.08), pocket, dark))
         for strap in (-1, 1):
-            top = neck + np.array([0.115 * strap, -0.035, 0.06])
+            top = neck + xyz(0.115 * strap, -0.035, 0.06)
             parts.append(
-                Part(top, top + [0.015 * strap, -0.36, 0.075], ((0.0, 0.024, 0.02), (1.0, 0.022, 0.02)), paint)
+                Part(top, top + xyz(0.015 * strap, -0.36, 0.075), ((0.0, 0.024, 0.02), (1.0, 0.022, 0.02)), paint)
             )
         return parts
     if person.bag == "messenger":
-        side_hip = hip + np.array([0.215 * side * person.girth, -0.02, -0.02])
+        side_hip = hip + xyz(0.215 * side * person.girth, -0.02, -0.02)
         strap = ((0.0, 0.018, 0.018), (1.0, 0.018, 0.018))
-        parts = [Part(side_hip, side_hip + [0, -0.2, 0], ((0.0, 0.05, 0.15), (1.0, 0.06, 0.16)), paint, folds=0.06)]
+        parts = [Part(side_hip, side_hip + xyz(0, -0.2, 0), ((0.0, 0.05, 0.15), (1.0, 0.06, 0.16)), paint, folds=0.06)]
         for depth in (0.14, -0.14):
-            middle = hip + np.array([0.0, 0.3, depth * person.girth])
-            parts.append(Part(neck + [-0.11 * side, -0.04, 0.4 * depth], middle, strap, paint))
-            parts.append(Part(middle, side_hip + [0, 0, 0.6 * depth], strap, paint))
+            middle = hip + xyz(0.0, 0.3, depth * person.girth)
+            parts.append(Part(neck + xyz(-0.11 * side, -0.04, 0.4 * depth), middle, strap, paint))
+            parts.append(Part(middle, side_hip + xyz(0, 0, 0.6 * depth), strap, paint))
         return parts
     if person.bag in ("tote", "handbag"):
         tall, wide = (0.34, 0.16) if person.bag == "tote" else (0.2, 0.13)
-        top = hand + np.array([0.03 * side, -0.12, 0.0])
+        top = hand + xyz(0.03 * side, -0.12, 0.0)
         sack = ((0.0, 0.045, wide), (1.0, 0.06, 1.05 * wide))
         handle = ((0.0, 0.012, 0.012), (1.0, 0.012, 0.012))
-        parts = [Part(top, top + [0, -tall, 0], sack, paint, round_ends=False, folds=0.06)]
-        parts += [Part(hand, top + [0, 0, end * wide], handle, dark) for end in (-0.6, 0.6)]
+        parts = [Part(top, top + xyz(0, -tall, 0), sack, paint, round_ends=False, folds=0.06)]
+        parts += [Part(hand, top + xyz(0, 0, end * wide), handle, dark) for end in (-0.6, 0.6)]
         return parts
     return []
 
@@ -314,28 +328,30 @@ def _bag(person: Person, neck: Array, hip: Array, hand: Array) -> list[Part]:
 def assemble(person: Person, pose: Pose) -> list[Part]:
     """All parts of a clothed person who stands on the ground at the origin of the body frame."""
     scale = person.height / 1.75
-    hip = np.array([0.0, 0.9 * scale, 0.0])
-    neck = hip + np.array([0.0, 0.56 * scale * np.cos(pose.lean), 0.56 * scale * np.sin(pose.lean)])
+    hip = xyz(0.0, 0.9 * scale, 0.0)
+    neck = hip + xyz(0.0, 0.56 * scale * np.cos(pose.lean), 0.56 * scale * np.sin(pose.lean))
     parts, ankles, hands = [], [], {}
     for side, offset, arm in ((1.0, 0.0, pose.left_arm), (-1.0, np.pi, pose.right_arm)):
         swing, knee = np.sin(pose.phase + offset), max(0.0, float(np.cos(pose.phase + offset)))
-        joint = hip + np.array([0.088 * side * person.girth, -0.02, 0.0])
+        joint = hip + xyz(0.082 * side * person.girth, -0.03, 0.0)
         leg, ankle = _leg(person, joint, 0.5 * pose.stride * swing, pose.stride * (0.12 + 0.8 * knee**2), scale)
-        shoulder = neck + np.array([0.185 * side * person.shoulders, -0.085, 0.0])
+        shoulder = neck + xyz(0.174 * side * person.shoulders, -0.075, 0.0)
         limb, hands[side] = _arm(person, shoulder, arm, side)
         parts += leg + limb
         ankles.append(ankle)
-    head = neck + np.array([0.0, 0.155, 0.025])
+    head = neck + xyz(0.0, 0.155, 0.025)
     skull = tuple(
         (t, 0.078 * w, 0.098 * w)
         for t, w in ((0, 0.3), (0.1, 0.6), (0.3, 0.86), (0.55, 1), (0.8, 0.9), (0.94, 0.56), (1, 0.2))
     )
-    parts += _torso(person, hip, neck)
-    parts.append(Part(neck + [0, -0.05, 0], head, ((0.0, 0.056, 0.058), (1.0, 0.05, 0.052)), _solid(SKIN[person.skin])))
+    parts += _torso(person, hip, neck) + _skirts(person, hip, pose.stride * abs(float(np.sin(pose.phase))))
     parts.append(
-        Part(head + [0, -0.115, 0.012], head + [0, 0.125, 0], skull, _head(person), False, turn=pose.head_turn)
+        Part(neck + xyz(0, -0.05, 0), head, ((0.0, 0.056, 0.058), (1.0, 0.05, 0.052)), _solid(SKIN[person.skin]))
+    )
+    parts.append(
+        Part(head + xyz(0, -0.115, 0.012), head + xyz(0, 0.125, 0), skull, _head(person), False, turn=pose.head_turn)
     )
     parts += _hair_and_hat(person, head)
     parts += _bag(person, neck, hip, hands[1.0 if person.bag_on_left else -1.0])
-    drop = np.array([0.0, min(ankles) - 0.075, 0.0])
+    drop = xyz(0.0, min(ankles) - 0.075, 0.0)
     return [Part(p.start - drop, p.end - drop, p.knots, p.paint, p.round_ends, p.folds, p.turn) for p in parts]

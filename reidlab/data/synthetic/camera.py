@@ -1,4 +1,4 @@
-"""A surveillance camera: where it hangs, how its light, lens and colours distort, and the crops a detector cuts from it."""
+"""A surveillance camera: where it hangs, how its light, lens and colours distort, and what a detector cuts out."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ from numpy.random import Generator
 
 from reidlab.data.synthetic.body import assemble, draw_pose
 from reidlab.data.synthetic.people import Person
-from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window
-from reidlab.data.synthetic.scene import KINDS, Place, noise_texture
+from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window, linear
+from reidlab.data.synthetic.scene import CAR_PAINTS, KINDS, Place, noise_texture
 
 SUPERSAMPLING = 2
 SESSIONS = 3
@@ -76,8 +76,7 @@ class Camera:
             figures.append(self._place(crowd[rng.integers(len(crowd))], (beside, depth + rng.uniform(1.2, 4)), rng))
 
         canvas = Canvas(height, width, self.wrinkles)
-        for figure in figures:
-            canvas.draw(figure, self.view, window)
+        canvas.draw(figures, self.view, window)
         plate = self._background(window, height, width) * (session.sky_power * 0.85 + session.sun_power * 0.75)
         for figure in figures:
             plate *= self._shadow(figure, window, session, height, width)
@@ -144,7 +143,7 @@ class Camera:
             round_ = np.sqrt(np.clip(1 - ((np.arange(left, right) - middle) / half) ** 2, 0.02, 1)).astype(np.float32)
             light[:, left:right] = power * np.array([0.36, 0.36, 0.34], np.float32) * round_[None, :, None]
         elif self.occluder == "car":
-            colour = (rng.uniform(0.05, 0.6, 3) * power).astype(np.float32)
+            colour = linear(np.array(CAR_PAINTS[rng.integers(len(CAR_PAINTS))])) * np.float32(power)
             edge = rng.uniform(0.66, 0.86) * height
             tilt = rng.uniform(-0.12, 0.12) * height
             line = edge + tilt * (np.arange(width) / width - 0.5)
@@ -177,7 +176,7 @@ class Camera:
         turn = c * np.eye(3) + (1 - c) * third + cross
         light = light @ turn.T.astype(np.float32)
         light = light * np.float32(self.camera_exposure * session.exposure * np.exp(rng.normal(0, 0.08)))
-        image = np.power(np.clip(light, 0, None), 1 / 2.2) ** np.float32(self.gamma)
+        image = np.power(np.clip(light, 0, None), np.float32(self.gamma / 2.2))
         image = image * (1 - session.haze) + session.haze
         image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)
         image = cv2.GaussianBlur(image, (0, 0), self.blur * rng.uniform(0.7, 1.5) * image.shape[0] / 128)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -56,10 +55,10 @@ def generate_people(
 ) -> Path:
     """Make a re-identification data set of drawn people under `root`, once, and return `root`.
 
-    The identities 1..`train_identities` are for training, the others for testing: one query per camera, the rest gallery,
-    along with distractors (pid 0) and junk (pid -1). `size` is the (height, width) of the crops in pixels, within a tenth.
-    The same parameters give the same bytes. A root that already holds them is left as it is; one that holds anything else
-    raises InputError, as do parameters out of range and a folder that can't be written.
+    The identities 1..`train_identities` are for training, the others for testing: one query per camera, the rest
+    gallery, along with distractors (pid 0) and junk (pid -1). `size` is the (height, width) of the crops in pixels,
+    within a tenth. The same parameters give the same bytes. A root that already holds them is left as it is; one that
+    holds anything else raises InputError, as do parameters out of range and a folder that can't be written.
     """
     root = Path(root)
     parameters = {
@@ -81,13 +80,12 @@ def generate_people(
         _write(partial, parameters, progress)
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         partial.chmod(0o755)
-        os.replace(partial, root)
+        partial.replace(root)
     except OSError as error:
         if partial is not None and _is_there(root, manifest):
             return root
-        raise InputError(
-            f"{root}: can't write the synthetic people ({error.strerror or error}); free some space or set another data.root"
-        ) from error
+        reason = error.strerror or error
+        raise InputError(f"{root}: can't be written ({reason}); make room or set another data.root") from error
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -112,7 +110,7 @@ def _check(parameters: dict) -> None:
 
 
 def _is_there(root: Path, manifest: dict) -> bool:
-    """Whether `root` holds what `manifest` describes; False if it is absent or empty, InputError if it holds other things."""
+    """Whether `root` holds what `manifest` describes: False if absent or empty, InputError if it holds other things."""
     if not root.exists():
         return False
     if not root.is_dir():

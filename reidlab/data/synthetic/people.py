@@ -53,7 +53,7 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same about an identity in every picture; `height` in metres, `girth` and `shoulders` are factors."""
+    """What stays the same about an identity in every picture; `height` in metres, `girth`, `shoulders` as factors."""
 
     height: float
     girth: float

@@ -1,7 +1,8 @@
-"""From body parts to pixels: a pinhole view, and a depth-buffered rasteriser of elliptic tubes with their surface paint."""
+"""From body parts to pixels: a pinhole view, and a depth-buffered rasteriser of elliptic tubes and their paint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from reidlab.data.synthetic.body import Part
 
 Array = np.ndarray
-PROFILE_STEPS = 48
+STEPS = 48
 
 
 def linear(srgb: Array) -> Array:
@@ -68,102 +69,165 @@ class Placed:
         return ends, np.array([max(max(a, b) for _, a, b in part.knots) for part in self.parts])
 
 
+class Cover(NamedTuple):
+    """The candidate pixels (`index`) that a tube covers: `step` along its profile, `q` across it from -1 to 1 (right),
+    and `beyond`, how far out on a round end, from -1 to 1."""
+
+    index: Array
+    step: Array
+    q: Array
+    beyond: Array
+
+
+class Surface(NamedTuple):
+    """Points on tubes, (N,) each: depth in metres and the coordinates that a `Paint` gets, with the profile's step."""
+
+    depth: Array
+    lateral: Array
+    front: Array
+    t: Array
+    step: Array
+    beyond: Array
+
+
+class Tubes:
+    """The parts of some figures as seen through a window, tabulated for drawing all their pixels together."""
+
+    def __init__(self, figures: Sequence[Placed], view: View, window: Window):
+        self.parts = [part for figure in figures for part in figure.parts]
+        ends = view.project(np.concatenate([figure.skeleton()[0] for figure in figures]))
+        ends[..., :2] = (ends[..., :2] - (window.left, window.top)) * window.zoom
+        self.start, self.end = ends[:, 0].astype(np.float32), ends[:, 1].astype(np.float32)
+        axis = self.end[:, :2] - self.start[:, :2]
+        self.length = np.maximum(np.hypot(*axis.T), 1e-2)
+        self.axis = axis / self.length[:, None]
+        self.axis[self.length <= 1e-2] = (0, 1)
+        self.side = np.where(self.axis[:, 1] >= 0, 1, -1).astype(np.float32)
+
+        facing = [figure.heading + np.arctan2(*figure.foot) for figure in figures for _ in figure.parts]
+        angle = np.array(facing) + [part.turn for part in self.parts]
+        self.cos, self.sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+        grid = np.linspace(0, 1, STEPS)
+        knots = [np.array(part.knots).T for part in self.parts]
+        self.across, self.deep = (
+            np.array([np.interp(grid, k[0], k[i]) for k in knots], np.float32) for i in (1, 2)
+        )  # (P, STEPS)
+        depths = self.start[:, 2:] + grid * (self.end[:, 2:] - self.start[:, 2:])
+        self.scale = (view.focal * window.zoom / depths).astype(np.float32)
+        self.norm = np.hypot(self.across * self.cos[:, None], self.deep * self.sin[:, None])
+        self.width = self.norm * self.scale
+        self.round = np.array([part.round_ends for part in self.parts])
+        self.cap = 0.5 * (self.across + self.deep) * self.scale
+        self.metres = np.maximum(self.length / self.scale.mean(1), 0.03)
+        self.slope = np.gradient(0.5 * (self.across + self.deep), axis=1) * (STEPS / self.metres)[:, None]
+
+    def pixels(self, height: int, width: int) -> tuple[Array, Array, Array]:
+        """The tube, column and row of every pixel in some tube's bounding box; a pixel comes once per tube."""
+        reach = (np.maximum(self.across, self.deep) * self.scale).max(1)[:, None] + 1
+        low = np.floor(np.minimum(self.start[:, :2], self.end[:, :2]) - reach).astype(np.int32).clip(0)
+        high = (
+            np.ceil(np.maximum(self.start[:, :2], self.end[:, :2]) + reach).astype(np.int32).clip(max=(width, height))
+        )
+        spans = np.maximum(high - low, 0)
+        counts = spans.prod(1)
+        tube = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        within = np.arange(len(tube), dtype=np.int32) - np.repeat(counts.cumsum() - counts, counts).astype(np.int32)
+        row, column = np.divmod(within, spans[tube, 0])
+        return tube, column + low[tube, 0], row + low[tube, 1]
+
+    def cover(self, tube: Array, x: Array, y: Array) -> Cover:
+        """Which of the candidate pixels their tube covers, and where across and along it they are."""
+        dx = x.astype(np.float32) + (0.5 - self.start[:, 0])[tube]
+        dy = y.astype(np.float32) + (0.5 - self.start[:, 1])[tube]
+        ex, ey = self.axis[:, 0][tube], self.axis[:, 1][tube]
+        along, length = dx * ex + dy * ey, self.length[tube]
+        offset = dx * ey - dy * ex
+        inside = np.minimum(np.maximum(along, 0), length)
+        step = (inside * ((STEPS - 1) / self.length).astype(np.float32)[tube]).astype(np.int32)
+        cell = tube * STEPS + step
+        index = np.flatnonzero(np.abs(offset) < self.width.ravel()[cell])
+        tube, cell = tube[index], cell[index]
+        beyond = (along - inside)[index] / self.cap.ravel()[cell]
+        half = self.width.ravel()[cell] * np.sqrt(np.maximum(1 - beyond * beyond, 0))
+        offset = offset[index] * self.side[tube]
+        kept = np.flatnonzero((np.abs(offset) < half) & (self.round[tube] | (beyond == 0)))
+        return Cover(index[kept], step[index[kept]], offset[kept] / half[kept], beyond[kept])
+
+    def surface(self, tube: Array, seen: Cover) -> Surface:
+        """The visible point of an elliptic section: x = a cos(angle), y = b sin(angle), nearest to the camera."""
+        cell = tube * STEPS + seen.step
+        a, b, norm = self.across.ravel()[cell], self.deep.ravel()[cell], self.norm.ravel()[cell]
+        cos, sin = self.cos[tube], self.sin[tube]
+        h = np.sqrt(1 - seen.q * seen.q)
+        cos_d, sin_d = a * cos / norm, b * sin / norm
+        lateral, front = seen.q * cos_d - h * sin_d, seen.q * sin_d + h * cos_d
+        t = seen.step.astype(np.float32) / (STEPS - 1)
+        nearer = front * b * cos - lateral * a * sin
+        depth = self.start[:, 2][tube] + t * (self.end - self.start)[:, 2][tube] - nearer
+        return Surface(depth, lateral, front, t, seen.step, seen.beyond)
+
+    def normals(self, tube: Array, surface: Surface, wrinkles: Array) -> Array:
+        """Unit normals (N, 3) to the right, up, and towards the camera, with folds in the cloth."""
+        cell = tube * STEPS + surface.step
+        left, front = surface.lateral / self.across.ravel()[cell], surface.front / self.deep.ravel()[cell]
+        cos, sin = self.cos[tube], self.sin[tube]
+        right, toward = left * cos + front * sin, front * cos - left * sin
+        unit = 1 / np.hypot(right, toward)
+        right, toward = right * unit, toward * unit
+        folds = np.array([3 * part.folds for part in self.parts], np.float32)[tube]
+        u = ((surface.lateral + 2 * (surface.front > 0)) * 9 + 17 * tube).astype(np.int32) % wrinkles.shape[1]
+        v = (surface.t * self.metres[tube] * 70 + 5 * tube).astype(np.int32) % wrinkles.shape[0]
+        axial = -self.slope.ravel()[cell].clip(-2, 2) + surface.beyond + folds * wrinkles[v, u]
+        (ex, ey), side = self.axis[tube].T, self.side[tube]
+        normal = np.stack([side * ey * right + axial * ex, side * ex * right - axial * ey, toward], -1)
+        return normal / np.sqrt(np.square(normal).sum(-1, keepdims=True))
+
+
 class Canvas:
-    """What is seen at every pixel of a window: albedo, normal (right, up, towards the camera), depth in metres."""
+    """What is seen at every pixel of a window: albedo as light, normal (right, up, towards the camera), depth in metres.
+
+    `wrinkles` (N, N) is the noise that folds cloth.
+    """
 
     def __init__(self, height: int, width: int, wrinkles: Array):
-        self.albedo = np.zeros((height, width, 3), np.float32)
-        self.normal = np.zeros((height, width, 3), np.float32)
-        self.depth = np.full((height, width), np.inf, np.float32)
+        self.albedo = np.zeros((height * width, 3), np.float32)
+        self.normal = np.zeros((height * width, 3), np.float32)
+        self.depth = np.full(height * width, np.inf, np.float32)
+        self.shape = height, width
         self.wrinkles = wrinkles
 
-    def draw(self, figure: Placed, view: View, window: Window) -> None:
-        """Draw all parts of a figure, nearer surfaces hiding farther ones."""
-        ends = view.project(figure.skeleton()[0])
-        ends[..., 0] = (ends[..., 0] - window.left) * window.zoom
-        ends[..., 1] = (ends[..., 1] - window.top) * window.zoom
-        bearing = np.arctan2(figure.foot[0], figure.foot[1])
-        for number, (part, (start, end)) in enumerate(zip(figure.parts, ends, strict=True)):
-            self._tube(part, start, end, view.focal * window.zoom, figure.heading + bearing + part.turn, number)
-
-    def _tube(self, part: Part, start: Array, end: Array, focal: float, heading: float, number: int) -> None:
-        knots = np.asarray(part.knots)
-        steps = np.linspace(0, 1, PROFILE_STEPS)
-        across, deep = (np.interp(steps, knots[:, 0], knots[:, i]).astype(np.float32) for i in (1, 2))
-        right = np.array([np.cos(heading), np.sin(heading)])
-        axis = end[:2] - start[:2]
-        length = max(float(np.hypot(*axis)), 1e-3)
-        ex, ey = axis / length if length > 1e-2 else (0.0, 1.0)
-        side = 1.0 if ey >= 0 else -1.0
-        scale = (focal / np.linspace(start[2], end[2], PROFILE_STEPS)).astype(np.float32)
-        widths = np.hypot(across * right[0], deep * right[1]) * scale
-        reach = float(max((np.maximum(across, deep) * scale).max(), 1.0)) + 1
-        x0, y0 = np.floor(np.minimum(start[:2], end[:2]) - reach).astype(int)
-        x1, y1 = np.ceil(np.maximum(start[:2], end[:2]) + reach).astype(int) + 1
-        x0, y0, x1, y1 = max(x0, 0), max(y0, 0), min(x1, self.depth.shape[1]), min(y1, self.depth.shape[0])
-        if x0 >= x1 or y0 >= y1:
-            return
-
-        dx = np.arange(x0, x1, dtype=np.float32)[None] + np.float32(0.5 - start[0])
-        dy = np.arange(y0, y1, dtype=np.float32)[:, None] + np.float32(0.5 - start[1])
-        along = dx * np.float32(ex) + dy * np.float32(ey)
-        offset = np.float32(side) * (dx * np.float32(ey) - dy * np.float32(ex))
-        inside_along = np.clip(along, 0, length)
-        beyond = along - inside_along
-        step = (inside_along * np.float32((PROFILE_STEPS - 1) / length)).astype(np.intp)
-        width = widths[step]
-        if part.round_ends:
-            cap = (0.5 * (across + deep) * scale)[step]
-            width = width * np.sqrt(np.maximum(1 - np.square(beyond / cap), 0))
-        seen = np.abs(offset) < width
-        if not part.round_ends:
-            seen &= beyond == 0
-        rows, columns = np.nonzero(seen)
-        if not rows.size:
-            return
-
-        step, q = step[rows, columns], (offset[rows, columns] / width[rows, columns])
-        h = np.sqrt(np.maximum(1 - q * q, 0))
-        a, b = across[step], deep[step]
-        norm = np.hypot(a * right[0], b * right[1]).astype(np.float32)
-        cos_d, sin_d = a * np.float32(right[0]) / norm, b * np.float32(right[1]) / norm
-        lateral, front = q * cos_d - h * sin_d, q * sin_d + h * cos_d
-        nearer = -lateral * a * np.float32(right[1]) + front * b * np.float32(right[0])
-        t = step.astype(np.float32) / (PROFILE_STEPS - 1)
-        depth = np.float32(start[2]) + t * np.float32(end[2] - start[2]) - nearer
-        rows, columns = rows + y0, columns + x0
-        wins = depth < self.depth[rows, columns]
-        rows, columns, step, t, depth = rows[wins], columns[wins], step[wins], t[wins], depth[wins]
-        lateral, front, a, b = lateral[wins], front[wins], a[wins], b[wins]
-        self.depth[rows, columns] = depth
-
-        n_left, n_front = lateral / a, front / b
-        n_right = n_left * np.float32(right[0]) + n_front * np.float32(right[1])
-        n_toward = n_front * np.float32(right[0]) - n_left * np.float32(right[1])
-        unit = 1 / np.hypot(n_right, n_toward)
-        n_right, n_toward = n_right * unit, n_toward * unit
-        metres = max(length / float(scale.mean()), 0.03)
-        axial = -np.gradient(0.5 * (across + deep), metres / PROFILE_STEPS)[step].clip(-2, 2)
-        if part.round_ends:
-            axial = axial + (beyond[rows - y0, columns - x0] / cap[rows - y0, columns - x0]).clip(-1, 1)
-        if part.folds:
-            u = ((lateral + 2 * (front > 0)) * 9 + 17 * number).astype(np.intp) % self.wrinkles.shape[1]
-            v = (t * metres * 70 + 5 * number).astype(np.intp) % self.wrinkles.shape[0]
-            axial = axial + 3 * part.folds * self.wrinkles[v, u]
-        normal = np.stack([side * ey * n_right + axial * ex, side * ex * n_right - axial * ey, n_toward], -1)
-        normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-        self.normal[rows, columns] = normal
-        self.albedo[rows, columns] = part.paint(lateral, front, t)
+    def draw(self, figures: Sequence[Placed], view: View, window: Window) -> None:
+        """Draw all parts of all figures at once, nearer surfaces hiding farther ones."""
+        tubes = Tubes(figures, view, window)
+        tube, x, y = tubes.pixels(*self.shape)
+        seen = tubes.cover(tube, x, y)
+        tube, pixel = tube[seen.index], (y * self.shape[1] + x)[seen.index].astype(np.intp)
+        surface = tubes.surface(tube, seen)
+        np.minimum.at(self.depth, pixel, surface.depth)
+        front_most = np.flatnonzero(surface.depth == self.depth[pixel])
+        tube, pixel = tube[front_most], pixel[front_most]
+        surface = Surface(*(values[front_most] for values in surface))
+        self.normal[pixel] = tubes.normals(tube, surface, self.wrinkles)
+        ends = np.searchsorted(tube, np.arange(len(tubes.parts) + 1))
+        albedo = np.empty((len(tube), 3), np.float32)
+        for part, first, last in zip(tubes.parts, ends[:-1], ends[1:], strict=True):
+            if first < last:
+                span = slice(first, last)
+                albedo[span] = part.paint(surface.lateral[span], surface.front[span], surface.t[span])
+        self.albedo[pixel] = linear(np.clip(albedo, 0, 1))
 
     def light(self, plate: Array, sun: Array, sun_power: float, sky_power: float) -> Array:
-        """The window as light (H, W, 3): the figure shaded by sun and sky, over the background `plate` (H, W, 3)."""
-        figure = np.isfinite(self.depth)
+        """The window as light (H, W, 3): the figures shaded by sun and sky, over the background `plate` (H, W, 3)."""
+        figure = np.isfinite(self.depth).reshape(self.shape)
         mask = figure.astype(np.float32)
-        depth = np.where(figure, self.depth, 0)
-        kernel = max(3, self.depth.shape[0] // 24)
-        around = cv2.blur(depth, (kernel, kernel)) / np.maximum(cv2.blur(mask, (kernel, kernel)), 1e-3)
-        crease = 1 - np.clip(2.5 * (depth - around), 0, 0.5)
-        sky = sky_power * (0.62 + 0.38 * self.normal[..., 1]) * crease
-        direct = sun_power * np.clip(self.normal @ sun.astype(np.float32), 0, None) * (0.4 + 0.6 * crease)
-        lit = linear(np.clip(self.albedo, 0, 1)) * (sky + direct)[..., None]
-        return np.where(figure[..., None], lit, plate)
+        depth = np.where(figure, self.depth.reshape(self.shape), 0)
+        kernel = (max(3, self.shape[0] // 24),) * 2
+        around = cv2.blur(depth, kernel) / np.maximum(cv2.blur(mask, kernel), 1e-3)
+        crease = (1 - np.clip(2.5 * (depth - around), 0, 0.5))[figure]
+        drawn = figure.ravel()
+        normal = self.normal[drawn]
+        sky = sky_power * (0.62 + 0.38 * normal[:, 1]) * crease
+        direct = sun_power * np.clip(normal @ sun.astype(np.float32), 0, None) * (0.4 + 0.6 * crease)
+        lit = plate.copy()
+        lit[figure] = self.albedo[drawn] * (sky + direct)[:, None]
+        return lit

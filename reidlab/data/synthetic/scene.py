@@ -6,6 +6,14 @@ from numpy.random import Generator
 
 from reidlab.data.synthetic.render import Array, View, linear
 
+CAR_PAINTS = (
+    (0.78, 0.79, 0.8),
+    (0.16, 0.17, 0.19),
+    (0.45, 0.1, 0.1),
+    (0.14, 0.22, 0.4),
+    (0.52, 0.54, 0.55),
+    (0.3, 0.33, 0.28),
+)
 KINDS = ("street", "hall", "park", "yard")
 NOISE_SIZE = 256
 
@@ -148,7 +156,7 @@ class Place:
         self.paint *= 1 - 0.45 * cv2.GaussianBlur(mask, (0, 0), 7)[..., None]
 
     def _bright(self) -> Array:
-        return self.rng.uniform(0.12, 0.85, 3)
+        return 0.5 * self.rng.uniform(0.1, 0.9) + 0.5 * self.rng.uniform(0.1, 0.9, 3)
 
     def _pole(self, x: float, z: float, radius: float, height: float, colour: tuple[float, float, float]) -> None:
         self._shade(x, z, 2 * radius, 0.2)
@@ -157,7 +165,7 @@ class Place:
             self._board(left, 0, radius / 3 + 0.004, height, z, np.asarray(colour) * (1.15 - 0.13 * part))
 
     def _car(self, x: float, z: float) -> None:
-        colour = self._bright()
+        colour = np.array(CAR_PAINTS[self.rng.integers(len(CAR_PAINTS))])
         self._shade(x, z, 2.2, 0.8)
         body = [
             (-2.1, 0.3),
