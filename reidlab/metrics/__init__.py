@@ -1,7 +1,29 @@
 """How good embeddings are: ranking, re-ranking, verification and the uncertainty of all three."""
 
+from reidlab.metrics.expansion import expand_queries, flip_averaged
 from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
 from reidlab.metrics.reranking import rank_reranked, rerank
 from reidlab.metrics.retrieval import ReidMetric
+from reidlab.metrics.shots import single_shot
+from reidlab.metrics.uncertainty import Difference, Interval, confidence_intervals, paired_test
+from reidlab.metrics.verification import Verification, verify
 
-__all__ = ["Ranking", "ReidMetric", "TopK", "rank", "rank_blocks", "rank_reranked", "rerank", "top_k"]
+__all__ = [
+    "Difference",
+    "Interval",
+    "Ranking",
+    "ReidMetric",
+    "TopK",
+    "Verification",
+    "confidence_intervals",
+    "expand_queries",
+    "flip_averaged",
+    "paired_test",
+    "rank",
+    "rank_blocks",
+    "rank_reranked",
+    "rerank",
+    "single_shot",
+    "top_k",
+    "verify",
+]

@@ -1,0 +1,200 @@
+"""Are these two images of the same person? How well a distance decides it, and which threshold to set."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reidlab.errors import InputError
+from reidlab.metrics.closeness import Closeness, Distance
+from reidlab.metrics.protocol import Protocol, spans
+
+BINS = 2**14
+GROUPS = 200
+FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How many pairs lie within each threshold: same person if distance <= threshold.
+
+    All rates are exact counts at the `thresholds`, which are equally spaced; between two nothing is interpolated but
+    the equal error rate, and the area under the curve is off by `auc_error` at most. Intervals are 95 %.
+    Shapes: (BINS + 1,), float64.
+    """
+
+    thresholds: np.ndarray
+    positives: np.ndarray  # pairs of one identity within each threshold
+    negatives: np.ndarray  # pairs of two
+    wanted_fpr: float
+    figures: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def tpr(self) -> np.ndarray:
+        """True positive rate at each threshold."""
+        return self.positives / self.positives[-1]
+
+    @property
+    def fpr(self) -> np.ndarray:
+        """False positive rate at each threshold."""
+        return self.negatives / self.negatives[-1]
+
+    @property
+    def threshold(self) -> float:
+        """The largest threshold whose false positive rate is at most the wanted one."""
+        return self.figures["threshold"]
+
+    @property
+    def auc_error(self) -> float:
+        """What pairs that share a bin may change in the area under the curve."""
+        return float(np.diff(self.tpr) @ np.diff(self.fpr) / 2)
+
+    def summary(self) -> dict[str, float]:
+        """All figures, each interval as `<name> low` and `<name> high`, and the numbers of pairs."""
+        ends = {
+            f"{name} {end}": v
+            for name, pair in self.intervals.items()
+            for end, v in zip(("low", "high"), pair, strict=True)
+        }
+        counts = {"num_positive": float(self.positives[-1]), "num_negative": float(self.negatives[-1])}
+        return self.figures | ends | {"wanted_fpr": self.wanted_fpr} | counts
+
+
+def verify(
+    query: Tensor,
+    gallery: Tensor,
+    query_pids,
+    gallery_pids,
+    query_camids=None,
+    gallery_camids=None,
+    *,
+    distance: Distance = "euclidean",
+    exclude_same_camera: bool = True,
+    wanted_fpr: float = 1e-3,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Verification:
+    """Compare every query with every gallery item that the protocol allows, and calibrate a threshold.
+
+    Intervals come from a bootstrap over the query identities (in up to 200 random groups), for one gallery: queries of
+    one identity aren't independent, so resampling pairs would flatter. Arguments as for `rank`. Memory: one block of
+    scores and the groups' histograms, 52 MB. Errors: InputError if there is no pair of one identity, or none of two.
+    """
+    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = ids.fitting(query, gallery)
+    group = _groups(ids.query_pids.cpu(), seed)  # (Q,)
+    order = group.argsort(stable=True)
+    sizes = torch.bincount(group).tolist()
+    at = order.to(query.device)
+    ids = Protocol(ids.query_pids[at], ids.gallery_pids, ids.query_camids[at], ids.gallery_camids, exclude_same_camera)
+    closeness = Closeness(query[at], gallery, distance)
+    positives, negatives = _histograms(closeness, ids, sizes)  # (groups, BINS) each
+    for pairs, kind in ((positives, "of the same identity"), (negatives, "of two identities")):
+        if not pairs.sum():
+            raise InputError(
+                f"verification: no query and gallery image {kind} are compared; add such images or a split"
+            )
+    width = _reach(closeness) / BINS
+    totals = positives.sum(0), negatives.sum(0)
+    figures = {name: float(value[0]) for name, value in _figures(*(t[None] for t in totals), wanted_fpr, width).items()}
+    return Verification(
+        np.arange(BINS + 1) * width,
+        *(np.concatenate([[0.0], total.cumsum()]) for total in totals),
+        wanted_fpr,
+        figures,
+        _bootstrap(positives, negatives, wanted_fpr, width, resamples, seed),
+    )
+
+
+def _groups(pids: Tensor, seed: int) -> Tensor:
+    """Which of up to GROUPS random groups of identities each query belongs to. (Q,)"""
+    _, identity = pids.unique(return_inverse=True)
+    count = int(identity.max()) + 1 if len(identity) else 0
+    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return shuffled[identity] % GROUPS
+
+
+def _reach(closeness: Closeness) -> float:
+    """An upper bound of all distances; a little above, for rounding."""
+    if closeness.distance == "cosine":
+        return 2.001
+    return 1.001 * float(closeness.query_norms.amax() + closeness.gallery_norms.amax()) or 1.0
+
+
+def _histograms(closeness: Closeness, protocol: Protocol, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Distances of pairs of one identity and of two, per group of consecutive queries: 2 x (groups, BINS) float64."""
+    ends = np.cumsum(sizes)
+    positives, negatives = np.zeros((2, len(sizes), BINS))
+    reach, start = _reach(closeness), 0
+    for scores in closeness.blocks():
+        distances = _distances_(scores, closeness, start)
+        matches = protocol.mask(distances, start, value=-1.0)
+        own = distances[matches]
+        distances[matches] = -1.0  # outside of all bins, as the masked are
+        begin = 0
+        while begin < len(scores):
+            group = int(np.searchsorted(ends, start + begin, side="right"))
+            end = min(len(scores), int(ends[group]) - start)
+            positives[group] += _histogram(own[(matches.row >= begin) & (matches.row < end)], reach)
+            negatives[group] += _histogram(distances[begin:end], reach)
+            begin = end
+        start += len(scores)
+    return positives, negatives
+
+
+def _distances_(scores: Tensor, closeness: Closeness, start: int) -> Tensor:
+    """Turn scores of queries start.. into distances, in place. (n, G)"""
+    norms = closeness.query_norms[start : start + len(scores), None]
+    if closeness.distance == "cosine":
+        inverse = torch.where(norms > 0, 1 / norms, 0.0).to(scores.dtype)
+        return scores.mul_(-inverse).add_(1).clamp_(0, 2)
+    return scores.mul_(-2).add_(norms.square().to(scores.dtype)).clamp_min_(0).sqrt_()
+
+
+def _histogram(distances: Tensor, reach: float) -> np.ndarray:
+    """Counts of the distances in [0, reach] in BINS equal bins. (BINS,)"""
+    counts = np.zeros(BINS)
+    flat = distances.flatten()
+    for start, stop in spans(len(flat), 2**23):  # histc counts in float32: exactly up to 2^24
+        counts += flat[start:stop].histc(BINS, 0, reach).cpu().numpy()
+    return counts
+
+
+def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, width: float) -> dict[str, np.ndarray]:
+    """Figures of histograms, (..., BINS) -> name: (...)"""
+    tpr, fpr = (np.pad(h.cumsum(-1), ((0, 0), (1, 0))) for h in (positives, negatives))  # (B, BINS + 1)
+    with np.errstate(invalid="ignore"):
+        tpr, fpr = tpr / tpr[:, -1:], fpr / fpr[:, -1:]
+    lines = np.arange(len(tpr))
+
+    def last_within(rate: float) -> np.ndarray:
+        return (fpr <= rate * (1 + 1e-12)).sum(1) - 1
+
+    after = ((fpr + tpr) < 1).sum(1).clip(1)  # the first threshold with more false positives than false negatives
+    gap_before, gap_after = (1 - tpr[lines, at] - fpr[lines, at] for at in (after - 1, after))
+    share = gap_before / (gap_before - gap_after)
+    eer = fpr[lines, after - 1] + share * (fpr[lines, after] - fpr[lines, after - 1])
+    chosen = last_within(wanted_fpr)
+    return {
+        "threshold": chosen * width,
+        "tpr": tpr[lines, chosen],
+        "fpr": fpr[lines, chosen],
+        **{f"TPR@FPR={rate:g}": tpr[lines, last_within(rate)] for rate in FPRS},
+        "EER": eer,
+        "AUC": ((tpr[:, 1:] + tpr[:, :-1]) / 2 * np.diff(fpr, axis=1)).sum(1),
+    }
+
+
+def _bootstrap(positives, negatives, wanted_fpr, width, resamples, seed) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of all figures over resampled groups."""
+    groups = len(positives)
+    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
+    drawn = [
+        _figures(draws[a:b] @ positives, draws[a:b] @ negatives, wanted_fpr, width) for a, b in spans(resamples, 16)
+    ]
+    return {
+        name: tuple(np.nanpercentile(np.concatenate([part[name] for part in drawn]), [2.5, 97.5]).tolist())
+        for name in (drawn[0] if drawn else ())
+    }
