@@ -1,0 +1,35 @@
+"""Embeddings made better after the network: averaged with their mirror image's, or with their nearest neighbours'."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from reidlab.metrics.closeness import Closeness
+
+
+def flip_averaged(embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """`embed`, averaged over an image and its mirror image: images (B, C, H, W) -> embeddings (B, D)."""
+
+    def embed_both(images: Tensor) -> Tensor:
+        return (embed(images) + embed(images.flip(-1))) / 2
+
+    return embed_both
+
+
+def expand_queries(query: Tensor, gallery: Tensor, k: int = 5, alpha: float = 0.0) -> Tensor:
+    """Each query averaged with its k nearest gallery items by cosine, whoever they are: (Q, D), (G, D) -> (Q, D).
+
+    Results have length 1. alpha = 0 weighs all alike (Chum et al. 2007, ICCV); else a neighbour weighs its similarity
+    to the power of alpha, 0 where negative (Radenovic et al. 2019, TPAMI 41, section 3.4).
+    """
+    query, gallery = normalize(query.detach().float()), normalize(gallery.detach().float())
+    expanded, start = torch.empty_like(query), 0
+    for scores in Closeness(query, gallery, "cosine").blocks():
+        similarity, index = scores.topk(min(k, scores.shape[1]), dim=1)  # (n, k)
+        rows = slice(start, start + len(scores))
+        weights = similarity.clamp_min(0) ** alpha if alpha else torch.ones_like(similarity)
+        expanded[rows] = query[rows] + torch.einsum("nk,nkd->nd", weights, gallery[index])
+        start = rows.stop
+    return normalize(expanded)

@@ -1,0 +1,118 @@
+"""How far figures would move with other queries, and whether two runs differ by more than that."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from reidlab.errors import InputError
+from reidlab.metrics.protocol import spans
+from reidlab.metrics.ranking import RANKS, Ranking
+
+RESAMPLES = 2000
+CHUNK = 100  # resamples drawn at a time
+
+
+class Interval(NamedTuple):
+    """The middle 95 % of a figure's resamples."""
+
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """How much more the second run scores, its 95 % interval, and how often chance alone would differ as much."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def confidence_intervals(
+    ranking: Ranking, groups=None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Interval]:
+    """95 % percentile bootstrap over queries of mAP, rank-k and mINP.
+
+    `groups` (Q,), say the queries' pids, draws whole groups: images of one person aren't independent, and intervals
+    over single queries are too narrow where there are several of each.
+    Source: Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69.
+    """
+    names, figures = _per_query(ranking)
+    totals, sizes = _per_group(figures[_valid(ranking)], groups, _valid(ranking))
+    drawn = _resampled_means(totals, sizes, resamples, seed)
+    return dict(zip(names, map(Interval, *_ends(drawn)), strict=True))
+
+
+def paired_test(
+    first: Ranking, second: Ranking, groups=None, *, resamples: int = RESAMPLES, seed: int = 0
+) -> dict[str, Difference]:
+    """Does the second run score differently on the same queries? For mAP, rank-k and mINP.
+
+    The interval is a paired bootstrap, the p-value a two-sided sign-flip permutation test: were the runs alike, each
+    query (or group of them) could as well have favoured the other. Queries that either leaves out don't count.
+    Errors: InputError if the numbers of queries differ.
+    """
+    if len(first.valid) != len(second.valid):
+        raise InputError(
+            f"{len(first.valid)} and {len(second.valid)} queries: only two runs on the same test split can be compared"
+        )
+    valid = _valid(first) & _valid(second)
+    names, figures = _per_query(first)
+    gains = (_per_query(second)[1] - figures)[valid]  # (V, F)
+    totals, sizes = _per_group(gains, groups, valid)
+    low, high = _ends(_resampled_means(totals, sizes, resamples, seed))
+    observed = gains.mean(0) if len(gains) else np.full(len(names), np.nan)
+    p_values = _sign_flips(totals, resamples, seed)
+    rows = zip(observed.tolist(), low, high, p_values.tolist(), strict=True)
+    return {name: Difference(*row) for name, row in zip(names, rows, strict=True)}
+
+
+def _valid(ranking: Ranking) -> np.ndarray:
+    return ranking.valid.numpy(force=True)
+
+
+def _per_query(ranking: Ranking) -> tuple[list[str], np.ndarray]:
+    """Names of the headline figures and what each query adds to them. (Q, F)"""
+    columns = {
+        "mAP": ranking.average_precision,
+        **{f"rank-{k}": ranking.first_rank <= k for k in RANKS},
+        "mINP": ranking.inverse_negative_penalty,
+    }
+    return list(columns), np.stack([column.double().numpy(force=True) for column in columns.values()], 1)
+
+
+def _per_group(figures: np.ndarray, groups, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums and sizes of the groups that are drawn together: by default each query is one. (V, F) -> (N, F), (N,)"""
+    if groups is None:
+        return figures, np.ones(len(figures))
+    _, group = np.unique(np.asarray(groups)[valid], return_inverse=True)
+    totals = np.zeros((group.max() + 1 if len(group) else 0, figures.shape[1]))
+    np.add.at(totals, group, figures)
+    return totals, np.bincount(group).astype(float)
+
+
+def _resampled_means(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """Means over as many groups as there are, drawn with replacement. (N, F), (N,) -> (resamples, F)"""
+    if not len(totals):
+        return np.full((resamples, totals.shape[1]), np.nan)
+    random, count = np.random.default_rng(seed), len(totals)
+    means = []
+    for start, stop in spans(resamples, CHUNK):
+        draws = random.multinomial(count, np.full(count, 1 / count), size=stop - start).astype(float)
+        means.append(draws @ totals / (draws @ sizes)[:, None])
+    return np.concatenate(means)
+
+
+def _sign_flips(totals: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """The share of random sign patterns whose sum is as far from zero as the observed one. (N, F) -> (F,)"""
+    random, observed = np.random.default_rng(seed), np.abs(totals.sum(0))
+    as_far = np.ones(totals.shape[1])  # the observed pattern is one of them, so that no p-value is 0
+    for start, stop in spans(resamples, CHUNK):
+        signs = random.integers(0, 2, size=(stop - start, len(totals))) * 2.0 - 1
+        as_far += (np.abs(signs @ totals) >= observed * (1 - 1e-12)).sum(0)
+    return as_far / (resamples + 1)
+
+
+def _ends(drawn: np.ndarray) -> tuple[list[float], list[float]]:
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    return low.tolist(), high.tolist()
