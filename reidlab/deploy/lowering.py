@@ -142,7 +142,7 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
     weights = _weights(build, op, 4)
     channels = build.shape(op.inputs[0], op)[2]
     if channels == 1 and weights.shape[0] == 1:
-        _convolution(build, op, np.moveaxis(weights, 3, 0))
+        _convolution(build, op, weights.transpose(3, 1, 2, 0))
         return
     if (weights.shape[0], weights.shape[3], build.shape(op.outputs[0], op)[2]) != (1, channels, channels):
         raise build.refuse(op, "a depth multiplier on several channels is not supported")

@@ -1,0 +1,117 @@
+"""Exported C on an emulated Cortex-M: embeddings, executed instructions, flash, RAM and stack."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+
+from reidlab.errors import InputError
+
+BOARDS = {"m4": "mps2-an386", "m7": "mps2-an500", "m55": "mps3-an547"}
+TOOLS = {
+    "make": "make",
+    "cc": "gcc",
+    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
+    "qemu-system-arm": "qemu-system-arm",
+}
+# Sections of the firmware that only serve the emulation: the image and embedding buffers.
+FLASH_SECTIONS, RAM_SECTIONS = (".text", ".rodata", ".data"), (".data", ".bss")
+STATUS = {2: "a processor fault", 3: "damaged constants", 4: "no access to its files", 5: "a full disk"}
+
+
+@dataclass(frozen=True)
+class FirmwareRun:
+    """What a run on the emulated core gave.
+
+    - `embeddings`: (N, D) float32; `instructions`: of each `reid_run`
+    - `flash_bytes`, `ram_bytes`: by section; `stack_bytes`: deepest use, by painting
+    """
+
+    core: str
+    embeddings: np.ndarray
+    instructions: list[int]
+    flash_bytes: dict[str, int]
+    ram_bytes: dict[str, int]
+    stack_bytes: int
+
+
+def missing_tools() -> str | None:
+    """What to install before `run_firmware` works, or None."""
+    packages = [package for command, package in TOOLS.items() if shutil.which(command) is None]
+    return f"apt-get install --no-install-recommends {' '.join(packages)}" if packages else None
+
+
+def run_firmware(
+    folder: Path, images: np.ndarray, core: str = "m7", timeout_s: float = 600, compiler_flags: Sequence[str] = ()
+) -> FirmwareRun:
+    """Build the C of a folder (see `export_c`) for a core, m4, m7 or m55, and run it on images (N, H, W, C) uint8.
+
+    Raises InputError where tools are missing, the build fails (a model too large for the board) or the run does.
+    """
+    if core not in BOARDS:
+        raise InputError(f"core={core}: choose one of {', '.join(BOARDS)}")
+    if install := missing_tools():
+        raise InputError(f"core={core}: the emulation needs more tools; {install}")
+    with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
+        build = Path(out)
+        _build(Path(sources), Path(folder).resolve(), build, core, compiler_flags)
+        sections, symbols = _sections(build), _symbols(build)
+        (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
+        instructions, stack = _emulate(build, core, symbols, timeout_s)
+        embeddings = np.fromfile(build / "embeddings.bin", "<f4")
+    if len(instructions) != len(images):
+        raise InputError(f"core={core}: {len(instructions)} of {len(images)} images came back; is their size right?")
+    return FirmwareRun(
+        core,
+        embeddings.reshape(len(images), -1),
+        instructions,
+        {name: sections.get(name, 0) for name in FLASH_SECTIONS},
+        {name: sections.get(name, 0) for name in RAM_SECTIONS},
+        stack,
+    )
+
+
+def _build(sources: Path, model: Path, out: Path, core: str, flags: Sequence[str]) -> None:
+    command = ["make", "-s", "-f", sources / "Makefile", f"CORE={core}", f"MODEL={model}", f"OUT={out}"]
+    done = subprocess.run([*command, f"EXTRA={' '.join(flags)}"], capture_output=True, text=True)
+    if done.returncode:
+        line = next((line for line in done.stderr.splitlines() if "error" in line or "overflow" in line), done.stderr)
+        raise InputError(f"core={core}: the firmware can't be built: {line.strip()}")
+
+
+def _sections(build: Path) -> dict[str, int]:
+    listing = _output("arm-none-eabi-size", "-A", build / "firmware.elf")
+    return {name: int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", listing, re.MULTILINE)}
+
+
+def _symbols(build: Path) -> dict[str, int]:
+    listing = _output("arm-none-eabi-nm", build / "firmware.elf")
+    return {name: int(address, 16) for address, name in re.findall(r"^(\w+) T (\w+)$", listing, re.MULTILINE)}
+
+
+def _output(*command: str | Path) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) -> tuple[list[int], int]:
+    """(instructions of each image, bytes of stack)."""
+    counter = f"{build / 'count.so'},begin={symbols['reid_run']},end={symbols['measured']}"
+    command = [
+        "qemu-system-arm", "-M", BOARDS[core], "-display", "none", "-monitor", "none", "-serial", "none",
+        "-semihosting-config", "enable=on,target=native", "-kernel", build / "firmware.elf", "-plugin", counter,
+    ]  # fmt: skip
+    try:
+        done = subprocess.run(command, cwd=build, capture_output=True, text=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"core={core}: no result within {timeout_s:.0f} s; give fewer images or more time") from error
+    if done.returncode:
+        reason = STATUS.get(done.returncode, done.stderr.strip().splitlines()[-1:])
+        raise InputError(f"core={core}: the firmware stopped because of {reason}")
+    stack = re.search(r"^stack (\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    return [int(n) for n in re.findall(r"^instructions (\d+)$", done.stderr, re.MULTILINE)], int(stack[1])

@@ -1,0 +1,52 @@
+"""Exported C, compiled for this machine with the sanitizers on, and the networks that tests export."""
+
+import atexit
+import functools
+import shutil
+import subprocess
+import tempfile
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from reidlab.deploy.c_export import CReport, export_c
+
+needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+HOST = Path(__file__).with_name("host.c")
+WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror")
+
+
+def compile_c(content: bytes, folder: Path, flags: tuple[str, ...] = ("-O1", *SANITIZERS), **options) -> CReport:
+    """Export a .tflite to `folder` and build it there."""
+    model = folder / "model.tflite"
+    model.write_bytes(content)
+    report = export_c(model, folder, **options)
+    _gcc(*flags, f"-I{folder}", _kernels(flags), folder / "reid_model.c", HOST, "-o", folder / "host")
+    return report
+
+
+@functools.cache
+def _kernels(flags: tuple[str, ...]) -> Path:
+    """The kernels as an object file: they are the same for every model."""
+    source = files("reidlab.deploy") / "c" / "reid_kernels.c"
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    _gcc(*flags, "-c", source, "-o", f"{folder}/reid_kernels.o")
+    return Path(folder) / "reid_kernels.o"
+
+
+def _gcc(*arguments: str | Path) -> None:
+    done = subprocess.run(["gcc", *WARNINGS, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def run_c(folder: Path, images: np.ndarray) -> np.ndarray:
+    """Embeddings (N, D) of uint8 images (N, H, W, C)."""
+    done = subprocess.run([folder / "host"], input=images.tobytes(), capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return np.frombuffer(done.stdout, np.float32).reshape(len(images), -1)

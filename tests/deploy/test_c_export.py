@@ -1,0 +1,279 @@
+import subprocess
+
+import numpy as np
+import pytest
+from host import HOST, SANITIZERS, compile_c, needs_gcc, run_c
+from tiny_models import RandomNetwork, reference
+
+from reidlab.deploy.c_export import export_c
+from reidlab.errors import InputError
+
+pytestmark = needs_gcc
+
+
+def stem(channels=8, height=9, width=11, seed=0):
+    net = RandomNetwork(seed, height, width, 3)
+    return net, net.conv(net.pixels(), channels, 3, relu=True)
+
+
+def conv_7x7_stride_2(net, x):
+    return net.conv(x, 5, 7, stride=2)
+
+
+def conv_pointwise(net, x):
+    return net.conv(net.conv(x, 16), 7, bias=False)
+
+
+def conv_odd_channels(net, x):
+    return net.conv(net.conv(x, 3), 5, relu=True)
+
+
+def conv_valid_stride_2(net, x):
+    return net.conv(x, 4, 2, stride=2, same=False)
+
+
+def conv_per_tensor(net, x):
+    return net.conv(x, 6, 3, per_channel=False)
+
+
+def conv_shifts_left(net, x):
+    return net.conv(x, 6, scale=0.0000027, spread=6)
+
+
+def conv_shifts_by_zero(net, x):
+    return net.conv(x, 64, scale=0.00001, spread=4)
+
+
+def conv_all_zero(net, x):
+    return net.conv(x, 6, scale=5000.0)
+
+
+def depthwise_stride_1(net, x):
+    return net.conv(x, 8, 3, depthwise=True)
+
+
+def depthwise_stride_2(net, x):
+    return net.conv(x, 8, 3, stride=2, depthwise=True, relu=True)
+
+
+def depthwise_valid(net, x):
+    return net.conv(net.conv(x, 8, 3, same=False, depthwise=True), 8, 3, stride=2, same=False, depthwise=True)
+
+
+def depthwise_5x5(net, x):
+    return net.conv(x, 8, 5, stride=2, depthwise=True)
+
+
+def depthwise_multiplier(net, x):
+    return net.conv(net.conv(x, 1), 6, 3, depthwise=True)
+
+
+def depthwise_pads_one_column_of_two(net, x):
+    return net.conv(net.conv(x, 8, 2, same=False), 8, 3, stride=2, depthwise=True)
+
+
+def add_two_scales(net, x):
+    return net.add(net.conv(x, 8, scale=0.01), net.conv(x, 8, scale=0.0007), 0.011)
+
+
+def add_one_scale(net, x):
+    return net.add(x, net.conv(x, 8, scale=net.scales[x][0]), net.scales[x][0] * 1.5, relu=True)
+
+
+def mul_channels(net, x):
+    return net.mul(x, net.curve(net.mean(x, 0.01), "LOGISTIC"), 0.003)
+
+
+def mul_elements(net, x):
+    return net.mul(x, net.conv(x, 8, scale=0.02), 0.00003)
+
+
+def mean_and_logistic(net, x):
+    return net.curve(net.mean(x, 0.001), "LOGISTIC")
+
+
+def logistic_of_everything(net, x):
+    return net.curve(net.conv(x, 64, scale=0.08), "LOGISTIC")
+
+
+def softmax(net, x):
+    return net.curve(net.mean(net.conv(x, 40, scale=0.004), 0.02, flat=True), "SOFTMAX", beta=1.0)
+
+
+def dense(net, x):
+    return net.dense(net.mean(x, 0.001, flat=True), 33, 0.0007)
+
+
+def max_pool(net, x):
+    return net.pool(x, "MAX_POOL_2D", 3, 2, same=True)
+
+
+def max_pool_after_pad(net, x):
+    return net.pool(net.pad(x, 1, -128), "MAX_POOL_2D", 3, 2, same=False)
+
+
+def average_pool(net, x):
+    return net.pool(net.pool(x, "AVERAGE_POOL_2D", 3, 1, same=True), "AVERAGE_POOL_2D", 2, 2, same=False)
+
+
+def pad_into_conv(net, x):
+    return net.conv(net.pad(x, 2), 6, 3, stride=2, same=False)
+
+
+def pad_unlike_zero(net, x):
+    return net.conv(net.pad(x, 1, 17), 6, 3, same=False)
+
+
+def requantize(net, x):
+    return net.op("QUANTIZE", [x], net.activation(net.shapes[x], 0.0031))
+
+
+def reshape(net, x):
+    mean = net.mean(x, 0.001)
+    flat = net.activation(net.shapes[mean], *net.scales[mean], flat=True)
+    shape = net.tensor([2], dtype="int32", data=[1, 8])
+    return net.dense(net.op("RESHAPE", [mean, shape], flat), 9, 0.001)
+
+
+LAYERS = [
+    conv_7x7_stride_2, conv_pointwise, conv_odd_channels, conv_valid_stride_2, conv_per_tensor, conv_shifts_left,
+    conv_shifts_by_zero, conv_all_zero, depthwise_stride_1, depthwise_stride_2, depthwise_valid, depthwise_5x5,
+    depthwise_multiplier, depthwise_pads_one_column_of_two, add_two_scales, add_one_scale, mul_channels, mul_elements,
+    mean_and_logistic, logistic_of_everything, softmax, dense, max_pool, max_pool_after_pad, average_pool,
+    pad_into_conv, pad_unlike_zero, requantize, reshape,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
+def test_layer_equals_the_reference_kernels(layer, tmp_path):
+    net, x = stem()
+    content = net.content(layer(net, x))
+    compile_c(content, tmp_path)
+    images = net.images(6)
+    expected = reference(content, images).reshape(len(images), -1)
+    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    assert len(np.unique(expected)) > 1 or layer is conv_all_zero
+
+
+def omni_scale_net(seed=3, height=32, width=16, channels=(8, 32)):
+    """The first stages of a small OSNet: two blocks, then a transition with pooling, and the embedding."""
+    net = RandomNetwork(seed, height, width, 3)
+    x = net.conv(net.pad(net.pixels(), 3), channels[0], 7, stride=2, same=False, relu=True)
+    x = net.pool(net.pad(x, 1, -128), "MAX_POOL_2D", 3, 2, same=False)
+    x = net.omni_scale(net.omni_scale(x, channels[1]), channels[1])
+    x = net.pool(net.conv(x, channels[1], relu=True), "AVERAGE_POOL_2D", 2, 2, same=False)
+    return net, net.content(net.mean(x, net.scales[x][0], flat=True))
+
+
+@pytest.mark.parametrize("extra_macs", [0.0, 0.1])
+def test_omni_scale_blocks_equal_the_reference_kernels_in_a_smaller_arena(extra_macs, tmp_path):
+    net, content = omni_scale_net()
+    report = compile_c(content, tmp_path, extra_macs=extra_macs)
+    images = net.images(20)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    assert report.arena_lower_bound <= report.arena_bytes
+
+
+def test_repeating_work_lowers_the_arena_and_is_bounded(tmp_path):
+    _, content = omni_scale_net(height=64, width=32, channels=(16, 64))
+    (tmp_path / "m.tflite").write_bytes(content)
+    plain, frugal = (export_c(tmp_path / "m.tflite", tmp_path / name, extra_macs=share)
+                     for name, share in (("plain", 0.0), ("frugal", 0.2)))  # fmt: skip
+    assert frugal.arena_bytes < plain.arena_bytes
+    assert plain.macs < frugal.macs <= 1.2 * plain.macs
+
+
+def test_random_small_networks_equal_the_reference_kernels(tmp_path):
+    for seed in range(4):
+        random = np.random.default_rng(seed)
+        net, x = stem(int(random.integers(1, 13)), int(random.integers(5, 20)), int(random.integers(5, 20)), seed)
+        for _ in range(4):
+            channels = net.shapes[x][2]
+            kind = random.integers(4)
+            if kind == 0 and channels > 1:
+                x = net.conv(x, channels, 3, int(random.integers(1, 3)), depthwise=True)
+            elif kind == 1:
+                x = net.add(x, net.conv(x, channels, 3), net.scales[x][0] * 1.4)
+            elif kind == 2:
+                x = net.conv(x, int(random.integers(1, 20)), int(random.integers(1, 4)), int(random.integers(1, 3)))
+            else:
+                x = net.mul(x, net.curve(net.mean(x, net.scales[x][0]), "LOGISTIC"), net.scales[x][0])
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        content = net.content(x)
+        compile_c(content, folder)
+        images = net.images(4)
+        np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(4, -1))
+
+
+def test_int8_input_and_output_are_accepted(tmp_path):
+    net = RandomNetwork(0, 6, 7, 3)
+    pixels = net.activation((6, 7, 3), 1 / 255, -128)
+    net.image = pixels
+    output = net.mean(net.conv(pixels, 8, 3), 0.001, flat=True)
+    content = net.finish([pixels], [output])
+    compile_c(content, tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
+    codes = reference(content, (images.astype(int) - 128).astype(np.int8)).astype(np.float64)
+    scale, zero_point = net.scales[output]
+    np.testing.assert_array_equal(run_c(tmp_path, images), np.float32((codes - zero_point) * np.float32(scale)))
+
+
+def test_damaged_constants_are_noticed(tmp_path):
+    net, x = stem()
+    compile_c(net.content(x), tmp_path)
+    model = tmp_path / "reid_model.c"
+    text = model.read_text()
+    start = text.index("weights = {{") + len("weights = {{\n")
+    first = text[start:].split(",")[0].strip()
+    model.write_text(text[:start] + text[start:].replace(first, str((int(first) + 2) % 100), 1))
+    host = tmp_path / "damaged"
+    sources = [tmp_path / "reid_kernels.c", model, HOST]
+    subprocess.run(["gcc", f"-I{tmp_path}", *sources, "-o", host], check=True)
+    assert subprocess.run([host], input=b"").returncode == 3
+
+
+def broken(change):
+    net, x = stem()
+    return net.content(change(net, x))
+
+
+REFUSED = {
+    "op 2 TANH: not supported": lambda net, x: net.op("TANH", [x], net.activation(net.shapes[x], 0.01)),
+    "op 2 CONV_2D: dilation": lambda net, x: dilated(net, net.conv(x, 4, 3)),
+    "op 2 CONV_2D: window": lambda net, x: net.conv(x, 4, 9),
+    "op 2 DEPTHWISE_CONV_2D: a depth multiplier": lambda net, x: net.conv(x, 16, 3, depthwise=True),
+    "op 2 CONV_2D: channel": lambda net, x: net.conv(x, 4, scale=1e-9),
+    "op 2 MUL: ": lambda net, x: net.mul(x, x, 1e-10),
+}
+
+
+def dilated(net, x):
+    net.graph.operators[-1].builtinOptions.dilationHFactor = 2
+    return x
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_what_is_not_supported_is_refused_by_operator(message, tmp_path):
+    model = tmp_path / "m.tflite"
+    model.write_bytes(broken(REFUSED[message]))
+    with pytest.raises(InputError, match=r"m\.tflite: " + message):
+        export_c(model, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_header_tells_what_the_report_does(tmp_path):
+    _, content = omni_scale_net()
+    report = compile_c(content, tmp_path)
+    header = (tmp_path / "reid.h").read_text()
+    for name, value in {"ARENA_BYTES": report.arena_bytes, "WEIGHT_BYTES": report.weight_bytes,
+                        "EMBEDDING_SIZE": 32, "IMAGE_HEIGHT": 32}.items():  # fmt: skip
+        assert f"#define REID_{name} {value}" in header
+
+
+@pytest.mark.slow
+def test_ten_thousand_images_pass_the_sanitizers(tmp_path):
+    net, content = omni_scale_net()
+    compile_c(content, tmp_path, ("-O2", *SANITIZERS))
+    images = net.images(10_000)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
