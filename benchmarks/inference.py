@@ -1,0 +1,64 @@
+"""Latency and images/s of a run's exported files, beside PyTorch eager and any third-party file of the same network.
+
+    python benchmarks/inference.py runs/demo [other.tflite other.onnx ...] [--threads 1 2] [--batches 1 8]
+
+Every figure is the median of 20 calls in a process of its own; all are of one sitting on one machine.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from reidlab.config import read_config
+from reidlab.errors import InputError
+from reidlab.export.cost import latency_ms, measure
+from reidlab.runs import provenance, write_atomic
+from reidlab.show import print_table
+from reidlab.tasks import trained_network
+
+SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".tflite": ("litert",)}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table and write it into the run folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="a run folder")
+    parser.add_argument("files", type=Path, nargs="*", help=".tflite or .onnx files of other origin")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    args = parser.parse_args(argv)
+    settings = [(threads, batch) for threads in args.threads for batch in args.batches]
+    files = [*sorted(f for f in (args.run / "export").glob("*") if f.suffix in SUFFIXES), *args.files]
+    try:
+        rows = [("checkpoint", "pytorch", *setting, eager_ms(args.run, *setting)) for setting in settings]
+        for file in files:
+            for runtime in SUFFIXES.get(file.suffix, ()):
+                rows += [(file.name, runtime, *s, measure(file, runtime, *s)["ms"]) for s in settings]
+    except InputError as error:
+        print(f"inference: {error}", file=sys.stderr)
+        return 2
+    table = pd.DataFrame(rows, columns=["file", "runtime", "threads", "batch", "ms"]).set_index("file")
+    table["images_per_s"] = 1000 * table["batch"] / table["ms"]
+    print_table(table, f"{args.run.name}: latency of a batch")
+    place = args.run / "benchmarks"
+    write_atomic(place / "inference.csv", table.to_csv())
+    write_atomic(place / "inference.json", json.dumps(provenance(), indent=2))
+    print(place / "inference.csv")
+    return 0
+
+
+def eager_ms(run: Path, threads: int, batch: int) -> float:
+    cfg = read_config(run / "config.yaml")
+    cfg.run.root, cfg.run.name = str(run.absolute().parent), run.name
+    network, _ = trained_network(cfg)
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        return latency_ms(network, torch.rand(batch, 3, *cfg.data.size))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
