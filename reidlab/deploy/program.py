@@ -34,18 +34,19 @@ def compile_program(graph: Graph, extra_macs: float = 0.1) -> Program:
     Raises InputError, naming the operator, for what the C export doesn't support.
     """
     network = lower(graph)
-    best = _program(network, frozenset())
+    best = place_stages(network, stages(network))
     limit = best.macs * (1 + extra_macs)
     while True:
-        trials = [_program(network, best.recomputed | {tensor}) for tensor in _held_at_peak(best)]
+        choices = [best.recomputed | {tensor} for tensor in _held_at_peak(best)]
+        trials = [place_stages(network, stages(network, choice), choice) for choice in choices]
         trials = [trial for trial in trials if trial.macs <= limit and trial.plan.arena_bytes < best.plan.arena_bytes]
         if not trials:
             return best
         best = min(trials, key=lambda trial: (trial.plan.arena_bytes, trial.macs))
 
 
-def _program(network: Network, recomputed: frozenset[int]) -> Program:
-    parts = stages(network, recomputed)
+def place_stages(network: Network, parts: list[Stage], recomputed: frozenset[int] = frozenset()) -> Program:
+    """Order some stages and place what they hold."""
     steps = [
         Step(
             f"stage {index}",

@@ -112,6 +112,11 @@ def stages(network: Network, recompute: frozenset[int] = frozenset()) -> list[St
     return _Grouping(network, recompute).stages()
 
 
+def single_stages(network: Network) -> list[Stage]:
+    """The network with a stage for each node, so that every tensor is held whole: what streaming is compared with."""
+    return [Stage(network, (node,), ((-1,) * len(node.inputs),), ()) for node in network.nodes]
+
+
 class _Grouping:
     """A node joins its consumer's stage where that can't cost memory.
 

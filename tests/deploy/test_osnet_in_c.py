@@ -1,0 +1,55 @@
+"""The project's own networks, converted by the project, on this machine and on an emulated Cortex-M7."""
+
+import numpy as np
+import pytest
+from host import SANITIZERS, compile_c, needs_gcc, run_c
+from test_emulator import needs_tools
+from tiny_models import reference
+from trained_like import int8_tflite, soft_images
+
+from reidlab.deploy.emulator import run_firmware
+from reidlab.models import osnet_x0_25, osnet_x1_0
+
+pytestmark = [pytest.mark.slow, needs_gcc]
+KIB = 1024
+
+
+@pytest.fixture(scope="module")
+def x0_25(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("x0_25")
+    content = int8_tflite(osnet_x0_25(num_classes=0, feat_dim=None), (256, 128))
+    return folder, content, compile_c(content, folder, ("-O2",))
+
+
+def test_x0_25_equals_the_reference_within_its_budget(x0_25):
+    folder, content, report = x0_25
+    images = soft_images(100, (256, 128), seed=7)
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
+    assert report.arena_bytes <= 224 * KIB
+    assert report.weight_bytes <= 139.5 * KIB
+
+
+@needs_tools
+def test_x0_25_on_the_cortex_m7(x0_25):
+    folder, content, report = x0_25
+    images = soft_images(100, (256, 128), seed=8)
+    run = run_firmware(folder, images, "m7")
+    np.testing.assert_array_equal(run.embeddings, reference(content, images))
+    assert max(run.instructions) <= 250e6
+    assert run.stack_bytes <= 4 * KIB and run.ram_bytes[".bss"] == report.arena_bytes
+
+
+def test_x1_0_equals_the_reference(tmp_path):
+    content = int8_tflite(osnet_x1_0(num_classes=0, feat_dim=None), (256, 128))
+    report = compile_c(content, tmp_path, ("-O2",))
+    images = soft_images(10, (256, 128), seed=9)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    assert report.arena_bytes <= 4 * 224 * KIB and report.weight_bytes <= 1892.75 * KIB
+
+
+def test_ten_thousand_random_images_pass_the_sanitizers(tmp_path):
+    content = int8_tflite(osnet_x0_25(num_classes=0, feat_dim=None), (64, 32))
+    compile_c(content, tmp_path, ("-O2", *SANITIZERS))
+    images = np.random.default_rng(0).integers(0, 256, (10_000, 64, 32, 3), np.uint8)
+    found = run_c(tmp_path, images)
+    np.testing.assert_array_equal(found[:500], reference(content, images[:500]))

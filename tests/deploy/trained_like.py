@@ -1,0 +1,37 @@
+"""OSNet as the project converts it to an int8 .tflite, with batch norms as training leaves them."""
+
+import numpy as np
+import torch
+
+from reidlab.export import tflite
+from reidlab.export.activations import tflite_activations
+from reidlab.export.folding import deployable
+from reidlab.export.ranges import Range, observe
+
+
+def soft_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Blocks of colour under noise, uint8 (N, H, W, 3); the first are black and white."""
+    random = np.random.default_rng(seed)
+    blocks = random.random((count, size[0] // 16, size[1] // 16, 3)).repeat(16, 1).repeat(16, 2)
+    noise = random.random((count, *size, 3)) * random.random((count, 1, 1, 1))
+    images = (255 * (0.6 * blocks + 0.4 * noise)).astype(np.uint8)
+    images[0], images[1:2] = 0, 255
+    return images
+
+
+def int8_tflite(network: torch.nn.Module, size: tuple[int, int]) -> bytes:
+    """The network's int8 .tflite: uint8 pixels in, float32 embedding out."""
+    generator = torch.Generator().manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.6, 1.4, generator=generator)
+            module.bias.data.normal_(0, 0.2, generator=generator)
+    images = soft_images(16, size).astype(np.float32) / 255
+    network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(torch.from_numpy(images).permute(0, 3, 1, 2))
+    converted = tflite.convert(deployable(network.eval(), [0] * 3, [1] * 3), size)
+    ranges = observe(tflite_activations(converted), [images], "minmax")
+    ranges[tflite.INPUT] = Range(0.0, 1.0)
+    return tflite.integer_file(converted, ranges, {"model": "osnet"})
