@@ -43,7 +43,10 @@ def run_stage(name: str, overrides: Sequence[str]) -> Path:
 
 
 def _stage(args: argparse.Namespace) -> int:
-    made = run_stage(args.command, args.overrides)
+    overrides = args.overrides
+    if getattr(args, "against", None):
+        overrides = [*overrides, f"evaluate.against={args.against}"]
+    made = run_stage(args.command, overrides)
     if args.command == "evaluate":
         _print_results(made.parent)
     return 0
@@ -61,6 +64,21 @@ def _print_results(folder: Path) -> None:
     from reidlab.evaluate import print_results
 
     print_results(folder)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from reidlab.compare import run
+
+    print(run(compose_for(args.overrides), args.first, args.second))
+    return 0
+
+
+def _matrix(args: argparse.Namespace) -> int:
+    from reidlab.evaluate import transfer_matrix
+    from reidlab.show import print_table
+
+    print_table(transfer_matrix([Path(compose().run.root) / name for name in args.runs]), "mAP: trained on, tested on")
+    return 0
 
 
 def _notebooks(args: argparse.Namespace) -> int:
@@ -87,6 +105,17 @@ def _parser() -> argparse.ArgumentParser:
     add("run", _run, f"all stages: {', '.join(WHOLE)}", "reidlab run experiment=demo")
     for command in commands.choices.values():
         command.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. data=market1501 seed=1")
+    commands.choices["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
+    comparison = add(
+        "compare", _compare, "are two images of the same person?", "reidlab compare A.jpg B.jpg run.name=demo"
+    )
+    comparison.add_argument("first", type=Path, help="an image")
+    comparison.add_argument("second", type=Path, help="another")
+    comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
+    matrix = add(
+        "matrix", _matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25"
+    )
+    matrix.add_argument("runs", nargs="+", help="names of evaluated runs")
     notebooks = add("notebooks", _notebooks, "execute all notebooks into the run folder", "reidlab notebooks")
     notebooks.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                            help="a notebook parameter, e.g. experiment=demo")  # fmt: skip

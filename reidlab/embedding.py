@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from reidlab.data import ReidDataModule
+from reidlab.metrics import flip_averaged
 
 
 @dataclass(frozen=True)
@@ -28,14 +29,19 @@ class Embeddings:
         return torch.from_numpy(self.table[name].to_numpy("int64", copy=True))
 
 
-def embed(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame, device: str, label: str) -> Embeddings:
-    """Run a network over the images of a table, without gradients, with a progress bar named `label`."""
+def embed(
+    network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame, device: str, label: str, flip: bool = False
+) -> Embeddings:
+    """Run a network over the images of a table, without gradients, with a progress bar named `label`.
+
+    `flip` averages the embeddings of an image and its mirror image.
+    """
     network = network.to(device, memory_format=torch.channels_last).eval()
 
     def call(images: Tensor) -> Tensor:
         return network(images.to(device, memory_format=torch.channels_last)).embedding
 
-    return embed_with(call, datamodule, table, label)
+    return embed_with(flip_averaged(call) if flip else call, datamodule, table, label)
 
 
 @torch.inference_mode()

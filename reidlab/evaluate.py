@@ -1,56 +1,97 @@
-"""Stage `evaluate`: mAP, CMC and mINP of a run's network, its baselines beside it, and pictures of what it found."""
+"""Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and what it found."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from reidlab.config import instantiate, run_folder, write_config
+from reidlab import plots
+from reidlab.config import compose, instantiate, read_config, run_folder, write_config
 from reidlab.data import Normalize, ReidDataModule
 from reidlab.embedding import device_of, embed
 from reidlab.errors import InputError
+from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.models import ColorHistogram
-from reidlab.retrieval import TEST, Retrieval
-from reidlab.runs import read_json, record_metrics, write_atomic
+from reidlab.retrieval import TEST, VALIDATION, Retrieval
+from reidlab.runs import read_json, record_metrics, write_atomic, write_json
 from reidlab.show import print_table, save_figure
 from reidlab.tasks import trained_network
 
 MAIN_ROW = "checkpoint"
 SHOWN_FIGURES = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery")
+WITH_INTERVAL = ("mAP", "rank-1")
 
 
 def run(cfg) -> Path:
-    """Score the run's network on the test split, and the baselines that the config names; returns `metrics.json`.
+    """Score the run's network, in every protocol that the config switches on, and the baselines; returns metrics.json.
 
-    Writes `evaluate/<row>/per_query.csv` for every row, and pictures of the best, median and worst rankings of the
-    network's own. Raises InputError where no query has a match in the gallery.
+    For every row, `evaluate/<row>/` gets `per_query.csv` and `intervals.json`; for the network's own also pictures and
+    `verification.json`. Raises InputError where no query has a match in the gallery.
     """
-    folder = run_folder(cfg)
+    folder, options = run_folder(cfg), cfg.evaluate
     if not (folder / "checkpoints").exists():
         write_config(cfg, folder / "config.yaml")
     datamodule = instantiate(cfg.data)
-    table = datamodule.samples.split(*TEST)
-    for row, network, module in _networks(cfg, datamodule):
-        embeddings = embed(network, module, table, device_of(cfg), row)
-        found = Retrieval.of(embeddings, TEST, cfg.evaluate.distance, cfg.evaluate.exclude_same_camera)
-        record_metrics(folder, {row: found.ranking.summary()})
-        place = folder / "evaluate" / row
-        write_atomic(place / "per_query.csv", found.per_query().to_csv(index=False))
-        if row == MAIN_ROW:
-            _report_unmatched(found)
-            _draw(found, datamodule, cfg.evaluate, place)
+    network, weights = trained_network(cfg)
+    if weights is None and any(True for _ in network.parameters()):
+        print(f"{folder.name}: no trained checkpoint and no model.weights; scoring initial weights")
+    found = _search(cfg, network, datamodule, MAIN_ROW)
+    _record(folder, MAIN_ROW, found.ranking, found, options)
+    _report_unmatched(found)
+    _calibrate(cfg, network, datamodule, found, trained=weights is not None and folder in weights.parents)
+    _draw(found, datamodule, options, folder / "evaluate" / MAIN_ROW)
+    for row, ranking in _protocols(cfg, network, datamodule, found):
+        _record(folder, f"{MAIN_ROW}+{row}", ranking, found, options)
+    if options.single_gallery_shot.enabled:
+        shots = found.single_shot(options.single_gallery_shot.repeats, cfg.seed)
+        record_metrics(folder, {f"{MAIN_ROW}+single-gallery-shot": shots})
+    for row, baseline, module in _baselines(cfg, datamodule):
+        other = _search(cfg, baseline, module, row)
+        _record(folder, row, other.ranking, other, options)
+    for module in _other_test_sets(cfg):
+        row = f"{MAIN_ROW}@{module.name}"
+        other = _search(cfg, network, module, row)
+        _record(folder, row, other.ranking, other, options)
+    if options.against:
+        _compare(folder, Path(cfg.run.root) / options.against, found, options)
     return folder / "metrics.json"
 
 
+def results_table(folder: Path) -> pd.DataFrame:
+    """`metrics.json` as a table, mAP and rank-1 with their 95 % intervals."""
+    metrics = read_json(folder / "metrics.json")
+    rows = {}
+    for row, figures in metrics.items():
+        intervals = read_json(folder / "evaluate" / row / "intervals.json")
+        rows[row] = {name: figures[name] for name in SHOWN_FIGURES if name in figures}
+        for name in WITH_INTERVAL:
+            if name in intervals:
+                low, high = intervals[name]
+                rows[row][name] = f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]"
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
+
+
+def transfer_matrix(folders: Sequence[Path], figure: str = "mAP") -> pd.DataFrame:
+    """What runs score on their own test set and on those of `evaluate.also`: a row a run, a column a test set."""
+    cells = {}
+    for folder in folders:
+        metrics = read_json(folder / "metrics.json")
+        if MAIN_ROW not in metrics:
+            raise InputError(f"{folder}: not evaluated; run `reidlab evaluate run.name={folder.name}` first")
+        home = read_config(folder / "config.yaml").data.name
+        scores = {row.partition("@")[2] or home: figures[figure] for row, figures in metrics.items()
+                  if row == MAIN_ROW or row.startswith(f"{MAIN_ROW}@")}  # fmt: skip
+        cells[f"{folder.name} ({home})"] = scores
+    return pd.DataFrame.from_dict(cells, orient="index").rename_axis("trained on")
+
+
 def print_results(folder: Path) -> None:
-    """The table of `metrics.json` and where to look."""
-    table = pd.DataFrame(read_json(folder / "metrics.json")).T
-    table = table[[name for name in SHOWN_FIGURES if name in table]]
-    counts = {name: int for name in table if str(name).startswith("num_")}
-    print_table(table.astype(counts).rename_axis("network"), f"{folder.name}: test split")
+    """The table of a run and where to look."""
+    print_table(results_table(folder), f"{folder.name}: test split, with 95 % intervals over its identities")
     places = {
         "figures": "metrics.json",
         "rankings": f"evaluate/{MAIN_ROW}",
@@ -63,12 +104,36 @@ def print_results(folder: Path) -> None:
             print(f"{what:>9}: {folder / place}")
 
 
-def _networks(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:
-    """Row name, network and the data module that prepares its images, for the run's network and each baseline."""
-    network, weights = trained_network(cfg)
-    if weights is None and cfg.model.name != "color_histogram":
-        print(f"{cfg.run.name}: no trained checkpoint and no model.weights; scoring initial weights")
-    yield MAIN_ROW, network, datamodule
+def _search(cfg, network: nn.Module, datamodule: ReidDataModule, label: str, flip: bool = False) -> Retrieval:
+    """Embed a test split and search its queries in its gallery."""
+    table = datamodule.samples.split(*TEST)
+    embeddings = embed(network, datamodule, table, device_of(cfg), label, flip)
+    same_camera = cfg.evaluate.exclude_same_camera and datamodule.exclude_same_camera
+    return Retrieval.of(embeddings, TEST, cfg.evaluate.distance, same_camera)
+
+
+def _record(folder: Path, row: str, ranking: Ranking, found: Retrieval, options) -> None:
+    """Put one row into metrics.json, with its per-query table and the intervals of its figures."""
+    record_metrics(folder, {row: ranking.summary()})
+    groups = found.query.column("pid")
+    intervals = confidence_intervals(ranking, groups, resamples=options.resamples)
+    write_json(folder / "evaluate" / row / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
+    write_atomic(folder / "evaluate" / row / "per_query.csv", found.per_query(ranking).to_csv(index=False))
+
+
+def _protocols(cfg, network: nn.Module, datamodule: ReidDataModule, found: Retrieval) -> Iterator[tuple[str, Ranking]]:
+    """The rows that are the same network's under another protocol."""
+    options = cfg.evaluate
+    if options.flip:
+        yield "flip", _search(cfg, network, datamodule, "mirror images", flip=True).ranking
+    if options.expansion.enabled:
+        yield "expansion", found.expanded(options.expansion.k, options.expansion.alpha).ranking
+    if options.rerank.enabled:
+        yield "rerank", found.reranked(options.rerank.k1, options.rerank.k2, options.rerank.weight)
+
+
+def _baselines(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:
+    """Row name, network and the data module that prepares its images."""
     for baseline in cfg.evaluate.baselines:
         if baseline == "untrained":
             torch.manual_seed(cfg.seed)
@@ -79,6 +144,71 @@ def _networks(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module,
             yield baseline, ColorHistogram(), module
         else:
             raise InputError(f"evaluate.baselines: {baseline} is none; there are untrained and colour-histogram")
+
+
+def _other_test_sets(cfg) -> Iterator[ReidDataModule]:
+    """The data sets of `evaluate.also`, prepared as this network wants its images."""
+    for place in cfg.evaluate.also:
+        name, _, root = place.partition(":")
+        if not root:
+            raise InputError(f"evaluate.also: {place}: write name:root, e.g. market1501:data/market1501")
+        data = compose([f"data={name}", f"data.root={root}"]).data
+        data.update({key: cfg.data[key] for key in ("size", "mean", "std", "num_workers")})
+        yield instantiate(data)
+
+
+def _calibrate(cfg, network: nn.Module, datamodule: ReidDataModule, test: Retrieval, trained: bool) -> None:
+    """Set the threshold of "the same person?", on validation identities if the run left them out of its training."""
+    folder, options = run_folder(cfg), cfg.evaluate
+    verification = test.verify(options.wanted_fpr, options.resamples, cfg.seed)
+    calibration, source = verification, "test"
+    validation = datamodule.samples.split(*VALIDATION)
+    if trained and len(validation):
+        embeddings = embed(network, datamodule, validation, device_of(cfg), "validation")
+        unseen = Retrieval.of(embeddings, VALIDATION, test.distance, test.exclude_same_camera)
+        calibration, source = unseen.verify(options.wanted_fpr, options.resamples, cfg.seed), "validation"
+    at = verification.thresholds.searchsorted(calibration.threshold, side="right") - 1
+    low, high = calibration.intervals["threshold"]
+    verdict = {
+        "distance": test.distance,
+        "threshold": calibration.threshold,
+        "threshold_low": low,
+        "threshold_high": high,
+        "calibrated_on": source,
+        "wanted_fpr": options.wanted_fpr,
+        "test_tpr": float(verification.tpr[at]),
+        "test_fpr": float(verification.fpr[at]),
+        "test": verification.summary(),
+    }
+    place = write_json(folder / "verification.json", verdict).parent / "evaluate" / MAIN_ROW
+    point = (verdict["test_fpr"], verdict["test_tpr"])
+    save_figure(plots.roc_curve({"test": plots.Roc(verification.fpr, verification.tpr, point)}), place / "roc.png")
+    positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
+    histogram = plots.distance_histogram(verification.thresholds, positives, negatives, calibration.threshold)
+    save_figure(histogram, place / "distances.png")
+
+
+def _compare(folder: Path, other: Path, found: Retrieval, options) -> None:
+    """A paired test against another run's queries, printed and kept."""
+    file = other / "evaluate" / MAIN_ROW / "per_query.csv"
+    if not file.exists():
+        raise InputError(f"evaluate.against={other.name}: {file} is missing; evaluate that run first")
+    theirs = pd.read_csv(file)
+    if theirs["path"].tolist() != found.query.table["path"].tolist():
+        raise InputError(f"evaluate.against={other.name}: its queries are others; compare runs on one test split")
+    groups = found.query.column("pid")
+    differences = paired_test(_ranking_of(theirs), found.ranking, groups, resamples=options.resamples)
+    table = pd.DataFrame.from_dict({name: d._asdict() for name, d in differences.items()}, orient="index")
+    write_atomic(folder / "evaluate" / MAIN_ROW / f"against_{other.name}.csv", table.to_csv())
+    print_table(table, f"{folder.name} minus {other.name}: paired, 95 % intervals over {found.distance} rankings")
+
+
+def _ranking_of(per_query: pd.DataFrame) -> Ranking:
+    """The ranking that a per_query.csv tells of."""
+    figures = [torch.tensor(per_query[name].to_numpy("float64")) for name in ("AP", "first_rank", "last_rank")]
+    precision, first, last = figures
+    return Ranking(precision, first.nan_to_num().long(), last.nan_to_num().long(),
+                   torch.tensor(per_query["num_matches"].to_numpy("int64")), 0)  # fmt: skip
 
 
 def _report_unmatched(found: Retrieval) -> None:

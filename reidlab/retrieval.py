@@ -1,7 +1,7 @@
 """A split's queries searched in its gallery: figures, per-query table, nearest images and their pictures."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +12,17 @@ from matplotlib.figure import Figure
 from reidlab import plots
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
-from reidlab.metrics import Ranking, TopK, rank, top_k
+from reidlab.metrics import (
+    Ranking,
+    TopK,
+    Verification,
+    expand_queries,
+    rank,
+    rank_reranked,
+    single_shot,
+    top_k,
+    verify,
+)
 
 TEST = ("query", "gallery")
 VALIDATION = ("val_query", "val_gallery")
@@ -48,19 +58,37 @@ class Retrieval:
         chosen = Embeddings(self.query.features[torch.as_tensor(queries)], self.query.table.iloc[queries])
         return top_k(*self._sides(chosen), **self._protocol, k=k)
 
-    def per_query(self) -> pd.DataFrame:
+    def expanded(self, k: int, alpha: float) -> "Retrieval":
+        """The same with expanded queries, which are compared by cosine."""
+        features = expand_queries(self.query.features, self.gallery.features, k, alpha)
+        return replace(self, query=Embeddings(features, self.query.table), distance="cosine")
+
+    def reranked(self, k1: int, k2: int, weight: float) -> Ranking:
+        """Every query's figures by k-reciprocal re-ranking."""
+        return rank_reranked(*self._sides(self.query), **self._protocol, k1=k1, k2=k2, weight=weight)
+
+    def single_shot(self, repeats: int, seed: int) -> dict[str, float]:
+        """CMC with one random gallery image an identity."""
+        return single_shot(*self._sides(self.query), **self._protocol, repeats=repeats, seed=seed)
+
+    def verify(self, wanted_fpr: float, resamples: int, seed: int) -> Verification:
+        """Every pair that the protocol compares, as a decision."""
+        options = {"wanted_fpr": wanted_fpr, "resamples": resamples, "seed": seed}
+        return verify(*self._sides(self.query), **self._protocol, **options)
+
+    def per_query(self, ranking: Ranking) -> pd.DataFrame:
         """One row a query: its image, figures and matches; queries without a match have empty figures."""
         figures = pd.DataFrame(
             {
-                "AP": self.ranking.average_precision,
-                "INP": self.ranking.inverse_negative_penalty,
-                "first_rank": self.ranking.first_rank.double(),
-                "last_rank": self.ranking.last_rank.double(),
+                "AP": ranking.average_precision,
+                "INP": ranking.inverse_negative_penalty,
+                "first_rank": ranking.first_rank.double(),
+                "last_rank": ranking.last_rank.double(),
             }
         )
-        figures.loc[self.ranking.queries_without_match] = np.nan
+        figures.loc[ranking.queries_without_match] = np.nan
         queries = self.query.table[["path", "pid", "camid"]].reset_index(drop=True)
-        return pd.concat([queries, figures], axis=1).assign(num_matches=self.ranking.num_matches)
+        return pd.concat([queries, figures], axis=1).assign(num_matches=ranking.num_matches)
 
     def sorted_queries(self) -> list[int]:
         """Positions of the queries that count, worst average precision first."""

@@ -22,7 +22,8 @@ def draw_market(root, identities=12, cameras=2, images=3, seed=0):
     for pid in range(1, identities + 1):
         for camera in range(1, cameras + 1):
             for number in range(1, images + 1):
-                image = np.repeat(colors[pid - 1], 16, axis=0)[:, None] + random.integers(-30, 31, (32, 16, 3))
+                light = random.integers(-60, 61, 3)
+                image = np.repeat(colors[pid - 1] + light, 16, axis=0)[:, None] + random.integers(-30, 31, (32, 16, 3))
                 folder = (
                     "bounding_box_train" if pid <= identities // 2 else "query" if number == 1 else "bounding_box_test"
                 )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from reidlab import evaluate
+from reidlab import compare, evaluate
 from reidlab.config import compose
 from reidlab.errors import InputError
 from reidlab.models import osnet_x0_25
@@ -114,3 +114,66 @@ def test_an_unknown_baseline_is_named(market, tmp_path):
     )  # fmt: skip
     with pytest.raises(InputError, match="histogram is none; there are untrained and colour-histogram"):
         evaluate.run(cfg)
+
+
+@pytest.fixture(scope="module")
+def scored(market, tmp_path_factory):
+    """An evaluated run with every switch on, of the network's initial weights."""
+    root = tmp_path_factory.mktemp("runs")
+    overrides = [
+        "data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", f"run.root={root}",
+        "run.name=all", "data.val_fraction=0.34", "evaluate.resamples=200", "evaluate.wanted_fpr=0.1",
+    ]  # fmt: skip
+    switches = [
+        "evaluate.flip=true", "evaluate.expansion.enabled=true", "evaluate.rerank.enabled=true",
+        "evaluate.rerank.k1=4", "evaluate.single_gallery_shot.enabled=true", f"evaluate.also=[mtmc:{market}]",
+    ]  # fmt: skip
+    evaluate.run(compose([*overrides, *switches]))
+    evaluate.run(compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1"]))
+    return root, overrides
+
+
+def test_every_switch_adds_its_own_row_beside_the_plain_one(scored):
+    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
+    variants = ("flip", "expansion", "rerank", "single-gallery-shot")
+    assert list(rows) == ["checkpoint", *(f"checkpoint+{v}" for v in variants), "checkpoint@mtmc"]
+    assert rows["checkpoint@mtmc"] == rows["checkpoint"]  # the same images under another name
+    assert rows["checkpoint+rerank"] != rows["checkpoint"] and "mAP" not in rows["checkpoint+single-gallery-shot"]
+    table = evaluate.results_table(scored[0] / "all")
+    assert "[" in table.loc["checkpoint+rerank", "mAP"]
+
+
+def test_two_runs_are_compared_query_by_query(scored):
+    table = pd.read_csv(scored[0] / "again" / "evaluate" / "checkpoint" / "against_all.csv", index_col=0)
+    one, two = (json.loads((scored[0] / run / "metrics.json").read_text())["checkpoint"] for run in ("all", "again"))
+    assert table.loc["mAP", "difference"] == pytest.approx(two["mAP"] - one["mAP"])
+    assert table.loc["mAP", "low"] <= table.loc["mAP", "difference"] <= table.loc["mAP", "high"]
+    assert 0 < table.loc["mAP", "p_value"] <= 1
+
+
+def test_a_run_on_other_queries_is_refused(scored, market):
+    _, overrides = scored
+    overrides = [o for o in overrides if "val_fraction" not in o and "run.name" not in o]
+    splits = "data.source.splits={train: null, query: bounding_box_test, gallery: query}"
+    with pytest.raises(InputError, match="its queries are others"):
+        evaluate.run(compose([*overrides, splits, "data.val_fraction=0", "run.name=c", "evaluate.against=all"]))
+
+
+def test_two_images_are_judged_by_the_calibrated_threshold(scored, market, capsys):
+    images = sorted((market / "query").glob("*.jpg"))
+    calibration = json.loads((scored[0] / "all" / "verification.json").read_text())
+    assert calibration["calibrated_on"] == "test" and calibration["threshold_low"] <= calibration["threshold"]
+    cfg = compose(scored[1])
+    same = compare.run(cfg, images[0], images[0])
+    assert same.same and same.distance == pytest.approx(0, abs=1e-4) and "the same person" in str(same)
+    pairs = [compare.run(cfg, images[0], image) for image in images[1:]]
+    for verdict in pairs:
+        assert verdict.same == (verdict.distance <= calibration["threshold"])
+    with pytest.raises(InputError, match="no calibrated threshold"):
+        compare.run(compose([*scored[1], "run.name=absent"]), images[0], images[1])
+
+
+def test_the_cross_domain_matrix_has_a_row_a_run(scored):
+    matrix = evaluate.transfer_matrix([scored[0] / "all", scored[0] / "again"])
+    assert list(matrix.index) == ["all (market1501)", "again (market1501)"] and set(matrix) == {"market1501", "mtmc"}
+    assert matrix["mtmc"].isna().tolist() == [False, True]

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from reidlab.config import run_folder
 from reidlab.errors import InputError
-from reidlab.runs import file_hash, provenance, write_atomic, write_json
+from reidlab.runs import file_hash, provenance, read_json, write_atomic, write_json
 from reidlab.tasks import trained_network
 
 CHECKED_BATCHES = (1, 7)
+VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on")
 
 
 class EmbeddingOnly(nn.Module):
@@ -58,6 +59,8 @@ def run(cfg) -> Path:
         "config_hash": file_hash(folder / "config.yaml"),
         "weights_hash": file_hash(weights) if weights else "initial",
     }
+    verdict = read_json(folder / "verification.json")
+    metadata |= {key: verdict[key] for key in VERDICT if key in verdict}
     content = to_onnx(model, images[:2], cfg.export, metadata)
     difference = max(_difference(content, images[:n], expected[:n]) for n in CHECKED_BATCHES)
     if not difference <= cfg.export.tolerance:
