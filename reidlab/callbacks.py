@@ -53,20 +53,6 @@ class EpochLines(pl.Callback):
         )
 
 
-class HeadFirst(pl.Callback):
-    """Keeps the trunk's weights and BN statistics still for the first epochs (Zhou et al. 2019, section 4.1)."""
-
-    def __init__(self, epochs: int):
-        self.epochs = epochs
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the trunk, or open it once and for all."""
-        still = trainer.current_epoch < self.epochs
-        network = pl_module.network
-        for stage in network.stages:
-            getattr(network, stage).requires_grad_(not still).train(not still)
-
-
 def progress() -> pl.Callback:
     """A rich bar in a terminal, tqdm's widget in a notebook, a line an epoch in a log."""
     if "ipykernel" in sys.modules:

@@ -11,17 +11,21 @@ from reidlab.errors import InputError
 from reidlab.losses import WeightedLosses
 from reidlab.metrics import ReidMetric
 from reidlab.models import load_weights
+from reidlab.regimes import Regime
 
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
+FINITE_CHECK_INTERVAL = 50  # batches
+NEVER = 2**31
 
 
 class ReidTask(pl.LightningModule):
     """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
 
     Batches are `{"image": (B, 3, H, W), "pid": (B,), "camid": (B,), "index": (B,), "is_query": (B,)}`.
-    `optimizer` takes the parameters and `schedule` the optimizer (partials, from config). Each epoch reseeds torch from
-    (seed, epoch, rank), so that a resumed run draws what an unbroken one would have drawn.
+    `optimizer` takes groups of parameters and `schedule` the optimizer (partials, from config). Each epoch reseeds
+    torch from (seed, epoch, rank), so that a resumed run draws what an unbroken one would have drawn. Losses are
+    computed in float32 whatever the precision; InputError where one is no longer finite.
     """
 
     def __init__(
@@ -30,32 +34,56 @@ class ReidTask(pl.LightningModule):
         loss: WeightedLosses,
         optimizer,
         schedule,
+        regime: Regime,
         distance: str = "euclidean",
         exclude_same_camera: bool = True,
         seed: int = 0,
     ):
         super().__init__()
         self.network, self.loss = network.to(memory_format=torch.channels_last), loss
-        self.optimizer, self.schedule, self.seed = optimizer, schedule, seed
+        self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
         self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
 
     def forward(self, image: Tensor) -> Tensor:
         """Embeddings (B, D) of normalised images (B, 3, H, W)."""
         return self.network(image.contiguous(memory_format=torch.channels_last)).embedding
 
+    def setup(self, stage: str) -> None:
+        """Close a trunk that never learns before anything wraps the network."""
+        if not self.regime.trunk_rate:
+            self.regime.begin_epoch(self.network, 0)
+
     def on_train_epoch_start(self) -> None:
-        """Reseed for this epoch and log its learning rate."""
+        """Reseed for this epoch, log its learning rate, open or close the trunk."""
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        self.regime.begin_epoch(self.network, self.current_epoch)
+        self.first_failures = None
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The sum of the recipe's terms, each logged."""
         embedding, logits = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
-        terms = self.loss(embedding, logits, batch["pid"])
-        total = torch.stack(list(terms.values())).sum()
+        with torch.autocast(self.device.type, enabled=False):
+            terms = self.loss(embedding.float(), None if logits is None else logits.float(), batch["pid"])
+            total = torch.stack(list(terms.values())).sum()
+        self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(embedding))
         return total
+
+    def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
+        """Remember, on the device, where each term first failed; look now and then, since looking waits for it."""
+        failed = ~torch.stack(list(terms.values())).isfinite()
+        if self.first_failures is None:
+            self.first_failures = torch.full(failed.shape, NEVER, device=failed.device)
+        self.first_failures = torch.where(failed, self.first_failures.clamp(max=batch_idx), self.first_failures)
+        look = batch_idx % FINITE_CHECK_INTERVAL == 0 or self.trainer.is_last_batch
+        if look and (self.first_failures < NEVER).any():
+            first, term = min(zip(self.first_failures.tolist(), terms, strict=True))
+            raise InputError(
+                f"epoch {self.current_epoch}, batch {first}: the loss term '{term}' is no longer finite; "
+                "lower optimizer.lr, set trainer.gradient_clip_val=1, or use trainer.precision=32-true"
+            )
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect embeddings."""
@@ -71,8 +99,10 @@ class ReidTask(pl.LightningModule):
         self.log_dict(kept, prog_bar=True, rank_zero_only=True)
 
     def configure_optimizers(self):
-        """All parameters that want a gradient, the losses' own among them."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        """Groups of parameters, each with its rate: the network's head and trunk, and the losses' own."""
+        rate = self.optimizer.keywords["lr"]
+        groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
+        optimizer = self.optimizer(groups)
         schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": "val/mAP"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -39,12 +39,13 @@ def run(cfg) -> Path:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")
-    network = build_network(cfg.model, datamodule.num_classes)
+    network = _network(cfg, datamodule.num_classes)
     task = ReidTask(
         network=network,
-        loss=instantiate(cfg.loss),
+        loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
         optimizer=instantiate(cfg.optimizer),
         schedule=instantiate(cfg.schedule),
+        regime=instantiate(cfg.regime),
         distance=cfg.model.distance,
         exclude_same_camera=cfg.data.exclude_same_camera,
         seed=cfg.seed,
@@ -110,6 +111,16 @@ def _claim(folder: Path, cfg) -> None:
         for name in (LAST_CHECKPOINT, BEST_CHECKPOINT, "train.json", "history.csv"):
             (folder / name).unlink(missing_ok=True)
     write_config(cfg, stored)
+
+
+def _network(cfg, num_classes: int):
+    """The network, with a classifier if a term of the loss learns from its logits."""
+    if not cfg.regime.trunk_rate and not cfg.model.weights:
+        raise InputError(
+            "regime.trunk_rate=0 keeps the trunk as it is, and it would be random: give model.weights=FILE"
+        )
+    classifies = any(isinstance(term, Mapping) and term.get("sees") == "logits" for term in cfg.loss.values())
+    return build_network(cfg.model, num_classes if classifies else 0)
 
 
 def _log_config(loggers: Iterable, cfg, made_by: dict) -> None:
