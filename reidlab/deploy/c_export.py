@@ -13,10 +13,7 @@ import numpy as np
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_tflite
-from reidlab.errors import InputError
 from reidlab.runs import write_atomic
-
-MAX_STAGE_NODES = 24
 
 
 @dataclass(frozen=True)
@@ -122,8 +119,6 @@ class _Source:
         }  # fmt: skip
 
     def _stage(self, position: int, stage: Stage) -> None:
-        if len(stage.nodes) > MAX_STAGE_NODES:
-            raise InputError(f"{self.program.network.name}: a chain of {len(stage.nodes)} operators is too long for C")
         *rings, scratch = self.plan.work_offsets[position]
         places = []
         for index, node in enumerate(stage.nodes):

@@ -7,6 +7,7 @@ from functools import cached_property
 from reidlab.deploy.network import Network, Node, Rows
 
 TOLERANCE = 0.05
+MAX_STAGE_NODES = 24  # REID_MAX_NODES of the C executor: it bounds the stack
 
 
 @dataclass(frozen=True)
@@ -143,18 +144,21 @@ class _Grouping:
         """The pairs (tensor, output of its consumer) that share a stage."""
         joined: set[tuple[int, int]] = set()
         leaves: dict[int, frozenset[int]] = {}  # tensor -> whole tensors that its subtree reads
+        counts: dict[int, int] = {}  # tensor -> nodes in its subtree
         for node in self.nodes:
             held: set[int] = set()
+            count = 1
             for index, tensor in enumerate(node.inputs):
                 size = self.rows[tensor].nbytes
                 others = sum(self.rows[other].nbytes for other in node.inputs if other != tensor)
                 alone = others <= TOLERANCE * size and node.output not in frugal
-                if self._may_join(node, index):
+                if self._may_join(node, index) and count + counts[tensor] <= MAX_STAGE_NODES:
                     below = sum(self.rows[leaf].nbytes for leaf in leaves[tensor])
                     if tensor in self.recompute or alone or below <= (1 + TOLERANCE) * size:
                         joined.add((tensor, node.output))
+                        count += counts[tensor]
                 held |= leaves[tensor] if (tensor, node.output) in joined else {tensor}
-            leaves[node.output] = frozenset(held)
+            leaves[node.output], counts[node.output] = frozenset(held), count
         return joined
 
     def _may_join(self, node: Node, index: int) -> bool:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 
 import numpy as np
@@ -204,6 +205,18 @@ def test_random_small_networks_equal_the_reference_kernels(tmp_path):
         compile_c(content, folder)
         images = net.images(4)
         np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(4, -1))
+
+
+def test_long_chains_are_cut_to_what_the_stack_allows(tmp_path):
+    net, x = stem()
+    for _ in range(30):
+        x = net.conv(x, 8, 3, relu=True)
+    content = net.content(x)
+    compile_c(content, tmp_path)
+    images = net.images(3)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
+    counts = [int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "reid_model.c").read_text())]
+    assert sum(counts) == 32 and max(counts) == 24
 
 
 def test_int8_input_and_output_are_accepted(tmp_path):

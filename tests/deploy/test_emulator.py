@@ -33,11 +33,11 @@ def test_embeddings_on_the_core_equal_the_reference_kernels(core, exported):
 @needs_tools
 def test_instructions_are_counted_repeatably_and_fewer_with_dsp(exported):
     folder, report, images, _ = exported
-    first, second = (run_firmware(folder, images[:2], "m7") for _ in range(2))
-    assert first.instructions == second.instructions
-    portable = run_firmware(folder, images[:2], "m7", compiler_flags=["-U__ARM_FEATURE_DSP"])
-    np.testing.assert_array_equal(portable.embeddings, first.embeddings)
-    assert report.macs < first.instructions[1] < 0.75 * portable.instructions[1]
+    fast = run_firmware(folder, images[[0, 1, 1]], "m7")
+    portable = run_firmware(folder, images[[0, 1]], "m7", compiler_flags=["-U__ARM_FEATURE_DSP"])
+    np.testing.assert_array_equal(portable.embeddings, fast.embeddings[:2])
+    assert fast.instructions[1] == fast.instructions[2]
+    assert report.macs < fast.instructions[1] < 0.75 * portable.instructions[1]
 
 
 @needs_tools

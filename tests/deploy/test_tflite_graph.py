@@ -70,7 +70,7 @@ def test_constants_behind_the_flatbuffer_are_found(tmp_path):
 
 def test_every_truncation_is_refused_with_an_offset():
     content = small_network()
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 13):
         with pytest.raises(InputError, match=r"model\.tflite: .*(offset|buffer|bytes)"):
             parse_tflite(content[:length])
 
@@ -79,7 +79,7 @@ def test_damaged_files_are_refused_or_read_but_never_crash():
     content = np.frombuffer(small_network(), np.uint8)
     random = np.random.default_rng(0)
     refused = 0
-    for _ in range(1500):
+    for _ in range(800):
         damaged = content.copy()
         for _ in range(random.integers(1, 8)):
             damaged[random.integers(8, len(damaged))] = random.choice([0, 1, 127, 128, 255, random.integers(256)])
@@ -88,7 +88,7 @@ def test_damaged_files_are_refused_or_read_but_never_crash():
         except InputError as error:
             assert "\n" not in str(error) and "model.tflite" in str(error)
             refused += 1
-    assert refused > 300
+    assert refused > 150
 
 
 def test_random_bytes_are_no_model():
