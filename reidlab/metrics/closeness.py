@@ -14,7 +14,7 @@ from reidlab.metrics.protocol import spans
 Distance = Literal["euclidean", "cosine"]
 BLOCK_BYTES = 256 * 2**20
 MAX_BLOCK_ROWS = 1024
-PAIRS = 256  # whose embeddings are gathered at a time, so that they stay in a core's cache
+PAIRS = 256  # embeddings taken to float64 at a time: few enough to stay in a core's cache
 SHORTEST, LONGEST = 1e-12, 1e15  # lengths whose products float32 can hold
 
 
@@ -110,7 +110,7 @@ def _dot(a: Tensor, rows: Tensor, b: Tensor, cols: Tensor, out: Tensor) -> None:
 
 def _norms(embeddings: Tensor, role: str, names: Sequence[str] | None) -> Tensor:
     norms = embeddings.new_empty(len(embeddings), dtype=torch.float64)
-    for start, stop in spans(len(embeddings), 4096):
+    for start, stop in spans(len(embeddings), PAIRS):
         torch.linalg.vector_norm(embeddings[start:stop].double(), dim=1, out=norms[start:stop])
     usable = (norms == 0) | ((norms > SHORTEST) & (norms < LONGEST))  # False for NaN and inf
     if not usable.all():

@@ -176,8 +176,8 @@ def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
     groups = zip(rows.tolist(), floors.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
     for number, floor, begin, end in groups:
         line = lines[number]
-        reach = line >= floor
-        near = line[reach] if np.count_nonzero(reach) * 8 < len(line) else line.copy()
+        reach = (line >= floor).nonzero()[0]
+        near = line[reach] if len(reach) * 8 < len(line) else line.copy()
         near.sort()
         counts[:, begin:end] = len(near) - near.searchsorted(edges[:, begin:end])
     return torch.from_numpy(counts)
