@@ -38,7 +38,7 @@ def equalize(graph: fx.GraphModule, sweeps: int = 20) -> int:
 
 
 def consecutive_layers(graph: fx.GraphModule) -> list[tuple[Layer, Layer]]:
-    """Pairs of layers, each called once, of which the second alone reads the first, through ReLU and pooling at most."""
+    """Pairs of layers, each called once; the second alone reads the first, through ReLU and pooling at most."""
     calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     pairs = []
     for node in graph.graph.nodes:

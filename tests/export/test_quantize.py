@@ -37,7 +37,8 @@ def test_every_form_is_in_one_table(parity):
     files = table.drop("checkpoint")
     assert (files[["size_kib", "ms_1_thread", "ms_2_threads", "memory_mib"]] > 0).all(axis=None)
     assert files["drop"].tolist() == pytest.approx(100 * (table.loc["checkpoint", "mAP"] - files["mAP"]))
-    assert len(json.loads((parity.parents[1] / "metrics.json").read_text())) == len(table)
+    assert set(table["method"]) == {"ptq"}
+    assert [*json.loads((parity.parents[1] / "metrics.json").read_text())] == [*files.index]
 
 
 def test_the_files_are_delivered_with_what_they_were_calibrated_on(parity, cfg):
@@ -60,15 +61,19 @@ def test_the_files_are_delivered_with_what_they_were_calibrated_on(parity, cfg):
     assert pixels[["low", "high"]].to_numpy().tolist() == [[0, 1], [0, 1]]
 
 
-def test_beyond_its_bound_nothing_is_delivered_but_the_table(cfg):
+def test_beyond_its_bound_auto_tries_everything_and_delivers_nothing_but_the_table(cfg, capsys, monkeypatch):
+    monkeypatch.setattr(quantize, "cost", lambda *file: {})
     strict = OmegaConf.merge(cfg, {"run": {"name": "strict"}, "quantize": {"max_drop": -100, "formats": ["onnx"]}})
     with pytest.raises(InputError, match=r"parity\.csv: onnx int8 loses .* quantize\.max_drop=-100"):
         quantize.run(strict)
     folder = quantize.run_folder(strict)
     assert (folder / "quantize" / "parity.csv").exists() and not (folder / "export").exists()
     assert not list(folder.glob(".quantize-*"))
+    output = capsys.readouterr().out
+    assert "strict, ptq" in output and "strict, equalized" in output
 
 
-def test_an_unknown_format_is_an_input_error(cfg):
-    with pytest.raises(InputError, match="tensorrt"):
-        quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["tensorrt"]}}))
+def test_unknown_choices_are_input_errors(cfg):
+    for wrong in ({"formats": ["tensorrt"]}, {"method": "magic"}, {"observer": "ema"}):
+        with pytest.raises(InputError, match=rf"quantize\.{next(iter(wrong))}: there is no"):
+            quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
