@@ -1,7 +1,9 @@
 """Images of identities: where they come from, whether they are sound, and how they reach the network."""
 
+from reidlab.data.combined import CombinedSources
 from reidlab.data.datamodule import ImageDataset, ReidDataModule
 from reidlab.data.images import read_image
+from reidlab.data.policy import TrivialAugment
 from reidlab.data.sampler import IdentityBatchSampler
 from reidlab.data.samples import Samples, set_aside_validation
 from reidlab.data.sources import CsvSamples, FolderLayout, IdentityFolders, SyntheticPeople
@@ -18,6 +20,7 @@ from reidlab.data.validate import Finding, inspect_files, summary, validate
 __all__ = [
     "Augment",
     "ColorJitter",
+    "CombinedSources",
     "CsvSamples",
     "Finding",
     "FolderLayout",
@@ -31,6 +34,7 @@ __all__ = [
     "ReidDataModule",
     "Samples",
     "SyntheticPeople",
+    "TrivialAugment",
     "inspect_files",
     "read_image",
     "set_aside_validation",

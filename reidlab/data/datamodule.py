@@ -63,7 +63,7 @@ class ReidDataModule(pl.LightningDataModule):
     Loaders give uint8 images of `size` (height, width); once on the device they become float in [0, 1], are augmented
     (in training only) and normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's.
     `index` is the row in `samples.table`. `num_instances` images of an identity share a training batch; null shuffles
-    all images instead. In distributed runs the loaders divide the work themselves (build the trainer with
+    all images instead. `camera_balanced` and `class_balanced` are the identity sampler's. In distributed runs the loaders divide the work themselves (build the trainer with
     `use_distributed_sampler=False`), and evaluation repeats rows to give each process as many: tell them by `index`.
     """
 
@@ -77,6 +77,8 @@ class ReidDataModule(pl.LightningDataModule):
         root: str | Path | None = None,
         batch_size: int = 64,
         num_instances: int | None = 4,
+        camera_balanced: bool = False,
+        class_balanced: bool = False,
         eval_batch_size: int = 128,
         val_fraction: float = 0.1,
         exclude_same_camera: bool = True,
@@ -88,6 +90,9 @@ class ReidDataModule(pl.LightningDataModule):
         self.source, self.name, self.root = source, name, root
         self.size = tuple(size)
         self.batch_size, self.num_instances, self.eval_batch_size = batch_size, num_instances, eval_batch_size
+        self.camera_balanced, self.class_balanced = camera_balanced, class_balanced
+        if num_instances is None and (camera_balanced or class_balanced):
+            raise InputError("data.num_instances=null shuffles images: no balance; give data.num_instances=4, say")
         self.val_fraction, self.exclude_same_camera = val_fraction, exclude_same_camera
         self.augment = nn.Identity() if augment is None else augment
         self.normalize = Normalize(mean, std)
@@ -125,7 +130,14 @@ class ReidDataModule(pl.LightningDataModule):
             sampler = self._even_shares(dataset, shuffle=True)
             loader = self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
         else:
-            sampler = IdentityBatchSampler(table["pid"], self.batch_size, self.num_instances, self.seed)
+            sampler = IdentityBatchSampler(
+                table["pid"],
+                self.batch_size,
+                self.num_instances,
+                self.seed,
+                camids=table["camid"] if self.camera_balanced else None,
+                class_balanced=self.class_balanced,
+            )
             loader = self._loader(dataset, batch_sampler=sampler)
         if len(loader) == 0:
             raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")

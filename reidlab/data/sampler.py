@@ -25,6 +25,9 @@ class IdentityBatchSampler(Sampler[list[int]]):
     training all processes compute the same steps and each takes its own identities of every step, so that an identity
     is in one process's batch only and all have equally many batches.
 
+    With `camids` an identity's images come from one camera after the other, so that a turn shows as many cameras as it
+    can; with `class_balanced` all identities have equally many turns, and those with few images show them again.
+
     Hermans et al., "In Defense of the Triplet Loss", arXiv 1703.07737, section 2.
     """
 
@@ -35,6 +38,8 @@ class IdentityBatchSampler(Sampler[list[int]]):
         num_instances: int,
         seed: int = 0,
         process: tuple[int, int] | None = None,
+        camids: Sequence[int] | None = None,
+        class_balanced: bool = False,
     ) -> None:
         if num_instances < 1 or batch_size % num_instances:
             raise InputError(
@@ -47,6 +52,9 @@ class IdentityBatchSampler(Sampler[list[int]]):
         self.process = process  # (rank, number of processes); None = ask torch.distributed when it matters
         _, self._labels, self._counts = np.unique(self.pids, return_inverse=True, return_counts=True)
         self._turns = np.maximum(self._counts // num_instances, 1)
+        if class_balanced:
+            self._turns = np.full_like(self._turns, round(self._turns.mean()))
+        self.camids = None if camids is None else np.asarray(camids)
 
     @property
     def sampler(self) -> "IdentityBatchSampler":
@@ -69,7 +77,7 @@ class IdentityBatchSampler(Sampler[list[int]]):
         rank, _ = self.process or distributed_process()
         places = self._places()
         rng = np.random.default_rng([self.seed, self.epoch])
-        shuffled = np.lexsort((rng.random(len(self.pids)), self._labels))  # positions, grouped by identity
+        shuffled = self._shuffle(rng)
         starts = np.cumsum(self._counts) - self._counts
         taken = np.zeros_like(self._turns)
         for _ in range(len(self)):
@@ -79,6 +87,19 @@ class IdentityBatchSampler(Sampler[list[int]]):
             turn = taken[mine] * self.num_instances + np.arange(self.num_instances)  # (P, K)
             yield shuffled[starts[mine] + turn % self._counts[mine]].ravel().tolist()
             taken[step] += 1
+
+    def _shuffle(self, rng: np.random.Generator) -> np.ndarray:
+        """Positions in random order, grouped by identity; with camids, the first of each camera, then the second."""
+        random = rng.random(len(self.pids))
+        if self.camids is None:
+            return np.lexsort((random, self._labels))
+        by_camera = np.lexsort((random, self.camids, self._labels))
+        keys = np.stack([self._labels, self.camids])[:, by_camera]
+        first = np.r_[True, (keys[:, 1:] != keys[:, :-1]).any(0)]  # of its identity and camera
+        here = np.arange(len(random))
+        turn = np.empty_like(here)
+        turn[by_camera] = here - np.maximum.accumulate(np.where(first, here, 0))
+        return np.lexsort((random, turn, self._labels))
 
     def _places(self) -> int:
         """Identities that a step takes over all processes."""

@@ -23,7 +23,7 @@ def test_every_data_set_is_built_from_its_name_and_root(name, tmp_path):
 
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_every_augmentation_is_built_and_each_step_can_be_switched_off(name):
-    steps = ("flip", "crop", "jitter", "erasing")
+    steps = ("flip", "crop", "jitter", "policy", "erasing")
     image = torch.rand(2, 3, 64, 32)
     augment = config.instantiate(config.compose([f"augment={name}"]).augment)
     assert isinstance(augment, Augment) and augment(image).shape == image.shape

@@ -107,3 +107,26 @@ def test_too_few_identities_are_an_input_error():
 def test_a_batch_size_that_num_instances_does_not_divide_is_an_input_error():
     with pytest.raises(InputError, match=r"batch_size=30.*num_instances=4"):
         IdentityBatchSampler(pids_with([4] * 40), 30, 4)
+
+
+def test_camera_balance_shows_as_many_cameras_a_turn_as_there_are():
+    rng = np.random.default_rng(0)
+    pids = pids_with([24] * 10)
+    camids = np.where(rng.random(len(pids)) < 0.7, 1, rng.integers(2, 5, len(pids)))  # one camera saw most
+    sampler = IdentityBatchSampler(pids, 40, 4, camids=camids)
+    batches = list(sampler)
+    for turn in np.reshape(batches[0], (-1, 4)):
+        assert len(set(camids[turn])) == len(set(camids[pids == pids[turn[0]]]))
+    assert Counter(np.ravel(batches).tolist()) == Counter(range(240))
+    sampler.set_epoch(1)
+    assert list(sampler) != batches
+
+
+def test_class_balance_gives_every_identity_as_many_turns():
+    pids = pids_with([4] * 10 + [40] * 2)
+    plain, balanced = (
+        Counter(pid for batch in IdentityBatchSampler(pids, 8, 4, class_balanced=flag) for pid in pids[batch][::4])
+        for flag in (False, True)
+    )
+    assert len(set(balanced.values())) == 1 and len(balanced) == 12
+    assert len(set(plain.values())) > 1
