@@ -63,8 +63,9 @@ class ReidDataModule(pl.LightningDataModule):
     Loaders give uint8 images of `size` (height, width); once on the device they become float in [0, 1], are augmented
     (in training only) and normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's.
     `index` is the row in `samples.table`. `num_instances` images of an identity share a training batch; null shuffles
-    all images instead. `camera_balanced` and `class_balanced` are the identity sampler's. In distributed runs the loaders divide the work themselves (build the trainer with
-    `use_distributed_sampler=False`), and evaluation repeats rows to give each process as many: tell them by `index`.
+    all images instead. `camera_balanced` and `class_balanced` are the identity sampler's. In distributed runs the
+    loaders divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats
+    rows to give each process as many: tell them by `index`.
     """
 
     def __init__(
