@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.protocol import Pairs, Protocol, spans
+from reidlab.metrics.protocol import Protocol, spans
 
 RANKS = (1, 5, 10, 20)
 CHUNK = 2**22  # scores looked at together where a step needs copies of them
@@ -107,59 +107,65 @@ def rank_blocks(blocks: Iterable[Tensor], protocol: Protocol, closeness: Closene
     """
     parts, start = [], 0
     for scores in blocks:
-        matches = protocol.mask(scores, start)
-        ahead = _ahead(scores, matches, start, closeness)
-        parts.append(_figures(matches.row, ahead, len(scores)))
+        block = _Block(scores, start, protocol, closeness)
+        parts.append(_figures(block.matches.row, block.ahead(), len(scores)))
         start += len(scores)
     return Ranking(*(torch.cat(column) for column in zip(*parts, strict=True)), num_gallery=protocol.num_gallery)
 
 
-def _ahead(scores: Tensor, matches: Pairs, start: int, closeness: Closeness | None) -> Tensor:
-    """How many non-matches rank before each match. scores (n, G), matches (M,) -> (M,) int64"""
-    own = scores[matches]
-    scores[matches] = -torch.inf  # from here on the block holds the scores of non-matches only
-    if closeness is None:
-        return _reaching(scores, matches.row, own[None])[0]
-    margin = closeness.margin(scores.dtype)[start + matches.row]
-    low, high = (own - margin).to(own.dtype), (own + margin).to(own.dtype)
-    maybe, surely = _reaching(scores, matches.row, torch.stack([low, high]))
-    unsure = maybe - surely
-    crowd = unsure.new_zeros(len(scores)).index_add_(0, matches.row, unsure)  # (n,)
-    crowded = (crowd > scores.shape[1] * CROWDED)[matches.row]
-    _settle_pairs(surely, (~crowded & (unsure > 0)).nonzero().squeeze(1), scores, matches, low, high, start, closeness)
-    _settle_rows(surely, crowded.nonzero().squeeze(1), scores, matches, start, closeness)
-    return surely
+class _Block:
+    """Scores of consecutive queries, split into those of their matches, `own` (M,), and of non-matches (n, G)."""
 
+    def __init__(self, scores: Tensor, start: int, protocol: Protocol, closeness: Closeness | None):
+        self.matches = protocol.mask(scores, start)
+        self.own = scores[self.matches]
+        self.scores = scores.index_put_(self.matches, scores.new_tensor(-torch.inf))
+        self.start, self.closeness = start, closeness
+        self.queries = start + self.matches.row  # (M,)
 
-def _settle_pairs(ahead, which, scores, matches, low, high, start, closeness) -> None:
-    """Add to `ahead` the non-matches that float32 left undecided, by comparing those pairs in float64."""
-    if not len(which):
-        return
-    row, col = matches.row[which], matches.col[which]
-    bounds = zip(row.tolist(), low[which].tolist(), high[which].tolist(), strict=True)
-    rivals = [_between(scores[line].numpy(force=True), least, most) for line, least, most in bounds]
-    match = torch.tensor(np.repeat(np.arange(len(rivals)), [len(found) for found in rivals]), device=row.device)
-    rival = torch.tensor(np.concatenate(rivals), device=row.device)
-    own = closeness.pairs(start + row, col) - closeness.margin(torch.float64)[start + row]
-    reached = closeness.pairs(start + row[match], rival) >= own[match]
-    ahead.index_add_(0, which[match], reached.long())
+    def ahead(self) -> Tensor:
+        """How many non-matches rank before each match. (M,) int64"""
+        row = self.matches.row
+        if self.closeness is None:
+            return _reaching(self.scores, row, self.own[None])[0]
+        margin = self.closeness.margin(self.scores.dtype)[self.queries]
+        low, high = (self.own - margin).to(self.own.dtype), (self.own + margin).to(self.own.dtype)
+        maybe, surely = _reaching(self.scores, row, torch.stack([low, high]))
+        unsure = maybe - surely
+        per_query = unsure.new_zeros(len(self.scores)).index_add_(0, row, unsure)
+        crowded = (per_query > self.scores.shape[1] * CROWDED)[row]
+        few, many = (~crowded & (unsure > 0)).nonzero().squeeze(1), crowded.nonzero().squeeze(1)
+        surely[few] += self._undecided_ahead(few, low, high)
+        surely[many] = self._ahead_anew(many)
+        return surely
+
+    def _undecided_ahead(self, which: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Of the non-matches that float32 can't tell from a match, how many rank before it; pairs in float64."""
+        row, col, queries = self.matches.row[which], self.matches.col[which], self.queries[which]
+        bounds = zip(row.tolist(), low[which].tolist(), high[which].tolist(), strict=True)
+        rivals = [_between(self.scores[line].numpy(force=True), least, most) for line, least, most in bounds]
+        match = torch.tensor([n for n, found in enumerate(rivals) for _ in found], dtype=torch.int64, device=row.device)
+        rival = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *rivals])).to(row.device)
+        own = self.closeness.pairs(queries, col) - self.closeness.margin(torch.float64)[queries]
+        reached = self.closeness.pairs(queries[match], rival) >= own[match]
+        return torch.bincount(match[reached], minlength=len(which))
+
+    def _ahead_anew(self, which: Tensor) -> Tensor:
+        """The whole count in float64, for queries whose gallery is a crowd to float32, as a collapsed network's is."""
+        ahead = torch.zeros_like(which)
+        lines, line = self.matches.row[which].unique_consecutive(return_inverse=True)
+        for begin, end in spans(len(lines), max(1, CHUNK // self.scores.shape[1])):
+            part = ((line >= begin) & (line < end)).nonzero().squeeze(1)
+            chosen, row, queries = which[part], line[part] - begin, self.queries[which[part]]
+            scores = self.closeness.rows(self.start + lines[begin:end])
+            own = scores[row, self.matches.col[chosen]] - self.closeness.margin(torch.float64)[queries]
+            scores[self.scores[lines[begin:end]] == -torch.inf] = -torch.inf
+            ahead[part] = _reaching(scores, row, own[None])[0]
+        return ahead
 
 
 def _between(line: np.ndarray, least: float, most: float) -> np.ndarray:
     return ((line >= least) & (line < most)).nonzero()[0]
-
-
-def _settle_rows(ahead, which, scores, matches, start, closeness) -> None:
-    """Count anew in float64 for queries whose gallery float32 can hardly tell apart, such as a collapsed network's."""
-    rows, line = matches.row[which].unique_consecutive(return_inverse=True)
-    size = max(1, CHUNK // scores.shape[1])
-    for begin, end in spans(len(rows), size):
-        part = which[(line >= begin) & (line < end)]
-        precise = closeness.rows(start + rows[begin:end])
-        row = line[(line >= begin) & (line < end)] - begin
-        own = precise[row, matches.col[part]] - closeness.margin(torch.float64)[start + matches.row[part]]
-        precise[scores[rows[begin:end]] == -torch.inf] = -torch.inf
-        ahead[part] = _reaching(precise, row, own[None])[0]
 
 
 def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
