@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
+from reidlab.data.synthetic.backdrop import CAR_PAINTS, noise_texture
 from reidlab.data.synthetic.body import assemble, draw_pose
 from reidlab.data.synthetic.people import Person
+from reidlab.data.synthetic.places import PLACES, hall
 from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window, linear
-from reidlab.data.synthetic.scene import CAR_PAINTS, KINDS, Place, noise_texture
 
 SUPERSAMPLING = 2
 SESSIONS = 3
@@ -25,10 +26,10 @@ class Session:
         self.sun = np.array(
             [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
         )
-        self.sun_power = rng.uniform(0.15, 0.3) if indoors else rng.uniform(0.1, 0.95)
+        self.sun_power = rng.uniform(0.15, 0.3) if indoors else rng.uniform(0.15, 0.8)
         self.sky_power = rng.uniform(0.8, 1.0) if indoors else rng.uniform(0.55, 0.9)
-        self.gains = np.exp(camera_cast + rng.normal(0, 0.08, 3))
-        self.exposure = np.exp(rng.normal(0, 0.14))
+        self.gains = np.exp(camera_cast + rng.normal(0, 0.04, 3))
+        self.exposure = np.exp(rng.normal(0, 0.08))
         self.haze = rng.uniform(0, 0.03)
 
 
@@ -37,17 +38,17 @@ class Camera:
 
     def __init__(self, number: int, seed: int):
         rng = np.random.default_rng([seed, 2, number])
-        kind = KINDS[(number - 1) % len(KINDS)]
-        self.view = View(rng.uniform(2.5, 3.8), rng.uniform(0.16, 0.22), rng.uniform(960, 1120))
+        place = PLACES[(number - 1) % len(PLACES)]
+        self.view = View(rng.uniform(2.5, 3.8), rng.uniform(0.16, 0.22), rng.uniform(720, 840))
         self.wrinkles = noise_texture(rng, 3)
-        self.place = Place(kind, self.view, rng)
+        self.plate = place(self.view, rng)
         self.main_heading = MAIN_HEADINGS[(number - 1) % len(MAIN_HEADINGS)] + rng.normal(0, 0.15)
-        cast = rng.normal(0, 0.2, 3)
-        self.sessions = [Session(kind == "hall", cast - cast.mean(), rng) for _ in range(SESSIONS)]
-        self.camera_exposure = np.exp(rng.normal(0, 0.22))
-        self.gamma = rng.uniform(0.82, 1.25)
-        self.saturation = rng.uniform(0.55, 1.25)
-        self.hue = rng.normal(0, 0.16)
+        cast = rng.normal(0, 0.1, 3)
+        self.sessions = [Session(place is hall, cast - cast.mean(), rng) for _ in range(SESSIONS)]
+        self.camera_exposure = np.exp(rng.normal(0, 0.12))
+        self.gamma = rng.uniform(0.9, 1.12)
+        self.saturation = rng.uniform(0.75, 1.15)
+        self.hue = rng.normal(0, 0.07)
         self.blur = rng.uniform(0.2, 0.75)
         self.noise = rng.uniform(0.006, 0.022)
         self.quality = int(rng.integers(62, 90))
@@ -109,7 +110,7 @@ class Camera:
         step = 1 / window.zoom
         matrix = np.array([[step, 0, window.left], [0, step, window.top]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(self.place.plate, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        return cv2.warpAffine(self.plate, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def _shadow(self, figure: Placed, window: Window, session: Session, height: int, width: int) -> Array:
         """What a figure leaves of the light that falls on the background, (H, W, 1)."""
@@ -153,7 +154,7 @@ class Camera:
         elif self.occluder == "bush":
             top = rng.uniform(0.68, 0.88) * height
             offset = rng.integers(0, 200)
-            leaves = np.resize(self.place.texture[offset:], (height, width))
+            leaves = np.resize(self.wrinkles[offset:], (height, width))
             below = np.arange(height)[:, None] - top - 0.07 * height * leaves > 0
             green = np.array([0.03, 0.075, 0.022], np.float32) * power
             light[below] = ((1.2 + 0.7 * np.roll(leaves, 5, 0))[..., None] * green)[below]

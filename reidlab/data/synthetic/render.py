@@ -28,7 +28,7 @@ class View:
     height: float
     pitch: float
     focal: float
-    size: tuple[int, int] = (720, 1280)
+    size: tuple[int, int] = (540, 960)
 
     def project(self, points: Array) -> Array:
         """World points (..., 3) to (column, row, depth in metres), (..., 3)."""
@@ -184,7 +184,7 @@ class Tubes:
 
 
 class Canvas:
-    """What is seen at every pixel of a window: albedo as light, normal (right, up, towards the camera), depth in metres.
+    """What is seen at every pixel of a window: albedo as light, normal (right, up, towards the camera), depth in m.
 
     `wrinkles` (N, N) is the noise that folds cloth.
     """
