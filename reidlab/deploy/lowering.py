@@ -151,7 +151,9 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
     params = {**_rescalings(build, op, flat), "channels": channels, **fields}
     bias = np.zeros(channels, np.int64) if params["bias"] is None else params["bias"]
     params["bias"] = (bias - params["in_zero"] * flat.sum(1)).astype(np.int32)
-    fast = weights.shape[1:3] == (3, 3) and fields["stride"] in (1, 2)
+    right = (fields["out_width"] - 1) * fields["stride"] + 3 - fields["pad_left"] - fields["in_width"]
+    narrow = max(right, fields["pad_left"]) <= 1 < fields["in_width"]
+    fast = weights.shape[1:3] == (3, 3) and fields["stride"] in (1, 2) and narrow
     params["weights"] = (flat[:, TAP_ORDER] if fast else flat).astype(np.int8)
     kernel = "reid_depthwise3_row" if fast else "reid_depthwise_row"
     build.emit(op, kernel, "reid_depthwise", params, (source,), **geometry,
@@ -162,7 +164,7 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
 def _fully_connected(build: Builder, op: Op) -> None:
     weights = _weights(build, op, 2)
     source, target = build.graph.tensors[op.inputs[0]], build.graph.tensors[op.outputs[0]]
-    if op.options["weights_format"] or weights.shape != (target.size, source.size):
+    if op.options["weights_format"] or weights.shape != (target.size, source.size) or max(weights.shape) > 0xFFFF:
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {source.size} -> {target.size}")
     params = _rescalings(build, op, weights.astype(np.int64))
     if np.ptp(params["multiplier"]) or np.ptp(params["shift"]):
@@ -322,7 +324,7 @@ def _mean(build: Builder, op: Op) -> None:
         raise build.refuse(op, "only the mean over height and width is supported")
     (in_scale, in_zero), (out_scale, out_zero) = build.quantization(source, op), build.quantization(target, op)
     multiplier, shift = arithmetic.mean_rescaling(in_scale, out_scale, height * width)
-    if not 0 <= shift <= arithmetic.MAX_RIGHT_SHIFT or height * width > 1 << 16:
+    if not 0 <= shift <= arithmetic.MAX_RIGHT_SHIFT or height * width > 0xFFFF:
         raise build.refuse(op, "scales differ too much; quantise with wider ranges")
     params = {"multiplier": multiplier, "shift": shift, "in_zero": in_zero, "out_zero": out_zero,
               "pixels": height * width, "channels": channels}  # fmt: skip

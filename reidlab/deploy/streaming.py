@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from reidlab.deploy.network import Network, Node, Rows
+from reidlab.deploy.network import Network, Node
 
 TOLERANCE = 0.05
 MAX_STAGE_NODES = 24  # REID_MAX_NODES of the C executor: it bounds the stack
@@ -82,29 +82,25 @@ class Stage:
     @cached_property
     def replaceable(self) -> frozenset[int]:
         """Inputs whose bytes the output may replace: nothing is read where it has been written."""
-        out, final = self.network.rows[self.output], self.nodes[-1]
-        allowed, unread = set(), {tensor: self.network.rows[tensor] for tensor in self.inputs}
-        for tensor, rows in unread.items():
-            if tensor != self.network.image and rows.nbytes >= out.nbytes and self._trails(tensor, rows, out, final):
-                allowed.add(tensor)
-        return frozenset(allowed)
+        size = self.network.rows[self.output].nbytes
+        candidates = [t for t in self.inputs if t != self.network.image and self.network.rows[t].nbytes >= size]
+        return frozenset(tensor for tensor in candidates if self._stays_ahead(tensor))
 
-    def _trails(self, tensor: int, rows: Rows, out: Rows, final: Node) -> bool:
-        lowest, at_once = rows.nbytes, rows.nbytes  # first byte still to be read: later, and in this row's last node
+    def _stays_ahead(self, tensor: int) -> bool:
+        """Whether all reads of an input stay ahead of the output's writes, both starting at one address."""
+        step, out_step = self.network.rows[tensor].row_bytes, self.network.rows[self.output].row_bytes
+        trailing = self.nodes[-1].trailing and out_step <= step
+        unread = self.network.rows[tensor].nbytes  # first byte that is read after the event
+        written = 0  # the row that the event is followed by the writing of
         for kind, which, row in reversed(list(self.events())):
             if kind == "write":
-                if (row + 1) * out.row_bytes > lowest:
+                written = row
+                if (row + 1) * out_step > unread:
                     return False
-                at_once, written = rows.nbytes, row
             elif which == tensor:
-                start = row * rows.row_bytes
-                if kind == "last":
-                    at_once = min(at_once, start)
-                    fits = written * out.row_bytes <= at_once if final.trailing else False
-                    fits = fits and out.row_bytes <= rows.row_bytes
-                    if not fits and (written + 1) * out.row_bytes > at_once:
-                        return False
-                lowest = min(lowest, start)
+                if kind == "last" and (written if trailing else written + 1) * out_step > row * step:
+                    return False
+                unread = min(unread, row * step)
         return True
 
 

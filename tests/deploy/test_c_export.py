@@ -65,6 +65,14 @@ def depthwise_5x5(net, x):
     return net.conv(x, 8, 5, stride=2, depthwise=True)
 
 
+def depthwise_after_wide_pad(net, x):
+    return net.conv(net.conv(net.pad(x, 2), 8, 3, same=False, depthwise=True), 8, 3, stride=2, depthwise=True)
+
+
+def depthwise_of_one_column(net, x):
+    return net.conv(net.conv(x, 8, 2, stride=11), 8, 3, depthwise=True)
+
+
 def depthwise_multiplier(net, x):
     return net.conv(net.conv(x, 1), 6, 3, depthwise=True)
 
@@ -91,10 +99,6 @@ def mul_elements(net, x):
 
 def mean_and_logistic(net, x):
     return net.curve(net.mean(x, 0.001), "LOGISTIC")
-
-
-def logistic_of_everything(net, x):
-    return net.curve(net.conv(x, 64, scale=0.08), "LOGISTIC")
 
 
 def softmax(net, x):
@@ -139,8 +143,9 @@ def reshape(net, x):
 LAYERS = [
     conv_7x7_stride_2, conv_pointwise, conv_odd_channels, conv_valid_stride_2, conv_per_tensor, conv_shifts_left,
     conv_shifts_by_zero, conv_all_zero, depthwise_stride_1, depthwise_stride_2, depthwise_valid, depthwise_5x5,
+    depthwise_after_wide_pad, depthwise_of_one_column,
     depthwise_multiplier, depthwise_pads_one_column_of_two, add_two_scales, add_one_scale, mul_channels, mul_elements,
-    mean_and_logistic, logistic_of_everything, softmax, dense, max_pool, max_pool_after_pad, average_pool,
+    mean_and_logistic, softmax, dense, max_pool, max_pool_after_pad, average_pool,
     pad_into_conv, pad_unlike_zero, requantize, reshape,
 ]  # fmt: skip
 
@@ -154,6 +159,28 @@ def test_layer_equals_the_reference_kernels(layer, tmp_path):
     expected = reference(content, images).reshape(len(images), -1)
     np.testing.assert_array_equal(run_c(tmp_path, images), expected)
     assert len(np.unique(expected)) > 1 or layer is conv_all_zero
+
+
+@pytest.mark.parametrize(("scale", "zero_point"), [(0.08, 0), (0.5, -128), (0.03, 127), (0.0001, 3), (3.0, 0)])
+def test_logistic_of_every_code(scale, zero_point, tmp_path):
+    net = RandomNetwork(0, 16, 16, 3)
+    content = net.content(net.curve(net.every_code(scale, zero_point), "LOGISTIC"))
+    compile_c(content, tmp_path)
+    images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(1, -1))
+
+
+@pytest.mark.parametrize("scale", [0.001, 0.05, 0.3, 2.0])
+@pytest.mark.parametrize("classes", [2, 150])
+def test_softmax_of_peaked_and_flat_scores(scale, classes, tmp_path):
+    net, x = stem()
+    scores = net.mean(net.conv(x, classes, scale=0.01), 0.003, flat=True)
+    spread = net.op("QUANTIZE", [scores], net.activation((1, 1, classes), scale, 0, flat=True))
+    net.scales[spread] = (scale, 0)
+    content = net.content(net.curve(spread, "SOFTMAX", beta=1.0))
+    compile_c(content, tmp_path)
+    images = net.images(10)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
 
 
 def omni_scale_net(seed=3, height=32, width=16, channels=(8, 32)):

@@ -132,6 +132,18 @@ class RandomNetwork(TinyModel):
             options["depthMultiplier"] = channels // inputs
         return self.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [source, weights, biases], target, **options)
 
+    def every_code(self, scale: float, zero_point: int) -> int:
+        """The image's first channel, its codes as they are, but with another scale and zero point."""
+        height, width, channels = self.shapes[self.image]
+        pixels = self.pixels()
+        weight_scale = np.float32(scale * 255 / 127)
+        weights = self.tensor([1, 1, 1, channels], weight_scale, 0, data=[127] + [0] * (channels - 1))
+        bias = self.tensor([1], weight_scale / 255, 0, "int32", [-127 * (128 + zero_point)])
+        options = {"padding": 1, "strideW": 1, "strideH": 1, "dilationWFactor": 1, "dilationHFactor": 1}
+        return self.op(
+            "CONV_2D", [pixels, weights, bias], self.activation((height, width, 1), scale, zero_point), **options
+        )
+
     def _windowed(self, source, channels, kernel, stride, same, scale, zero_point) -> int:
         height, width, _ = self.shapes[source]
         size = [-(-n // stride) if same else (n - kernel) // stride + 1 for n in (height, width)]

@@ -100,9 +100,10 @@ static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
 static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) { return sum + a * low_half(b); }
 static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) { return sum + a * high_half(b); }
 static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
-  *second = (*from)[1];
+  uint32_t first = load4(*from);
+  *second = load4(*from + 1);
   *from += 2;
-  return (*from)[-2];
+  return first;
 }
 static inline int32_t high_product(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + 0x80000000LL) >> 32); }
 static inline int32_t saturate8(int32_t value) { return value < -128 ? -128 : value > 127 ? 127 : value; }
@@ -224,7 +225,7 @@ static void fill_missing(const int8_t *const *rows, const int8_t **full, int cou
   }
 }
 
-/* 3x3 with stride 1 or 2, column by column: each adds to the output that it completes, the next, and the one after.
+/* 3x3 with stride 1 or 2 and at most one column of border on each side, column by column: each adds to the output that it completes, the next, and the one after.
  * The weights (row, column) of a channel are stored 00 01 10 11 02 20 12 21 22, so that the even and the odd bytes of the
  * first two words are pairs: the upper two of the left, middle and right column, and the lower of left and middle. */
 static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, const int stride) {
@@ -457,6 +458,11 @@ static int32_t divide(int32_t value, int bits) {
   return bits ? (int32_t)(((int64_t)value + (1LL << (bits - 1)) - (value < 0)) >> bits) : value;
 }
 
+/* A code above its zero point in the fixed point of a curve. */
+static int32_t to_fixed(const reid_curve *p, int32_t x) {
+  return p->shift > 0 ? divide(multiply(x, p->multiplier), p->shift) : multiply(shift_left(x, -p->shift), p->multiplier);
+}
+
 /* exp(x) as q0.31 for x <= 0 with the given fraction bits: a Taylor series on [-1/4, 0), times exp(-2^n) for the rest. */
 static int32_t exp_of_negative(int32_t x, int fraction_bits) {
   static const int32_t factors[] = {1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242};
@@ -488,8 +494,7 @@ void reid_logistic_row(const void *params, const int8_t *const *rows, int8_t *ou
   for (int i = 0; i < p->count; ++i) {
     int32_t x = rows[0][i] - p->in_zero, magnitude = x < 0 ? -x : x, result = INT32_MAX;
     if (magnitude < p->limit) {
-      const scaling s = scaling_of(p->multiplier, p->shift, 0);
-      x = rescale(&s, x); /* q4.27 */
+      x = to_fixed(p, x); /* q4.27 */
       result = x ? reciprocal_of_one_plus(exp_of_negative(x < 0 ? x : -x, 27)) : 1 << 30;
     }
     if (x < 0) result = INT32_MAX - result;
@@ -500,19 +505,18 @@ void reid_logistic_row(const void *params, const int8_t *const *rows, int8_t *ou
 void reid_softmax_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_curve *p = params;
   const int8_t *values = rows[0];
-  const scaling s = scaling_of(p->multiplier, p->shift, 0);
   int32_t top = -128, total = 0;
   (void)scratch;
   for (int i = 0; i < p->count; ++i) top = values[i] > top ? values[i] : top;
   for (int i = 0; i < p->count; ++i)
-    if (top - values[i] <= p->limit) total += divide(exp_of_negative(rescale(&s, values[i] - top), 26), 12);
+    if (top - values[i] <= p->limit) total += divide(exp_of_negative(to_fixed(p, values[i] - top), 26), 12);
   int headroom = 0;
   while (!((uint32_t)total << headroom & 0x80000000u)) ++headroom;
   int32_t scale = reciprocal_of_one_plus((int32_t)(((uint32_t)total << headroom) - 0x80000000u));
   for (int i = 0; i < p->count; ++i) {
     int32_t result = -128;
     if (top - values[i] <= p->limit) {
-      int32_t share = multiply(scale, exp_of_negative(rescale(&s, values[i] - top), 26));
+      int32_t share = multiply(scale, exp_of_negative(to_fixed(p, values[i] - top), 26));
       result = saturate8(divide(share, 12 - headroom + 23) - 128);
     }
     out[i] = (int8_t)result;
