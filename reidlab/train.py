@@ -139,6 +139,7 @@ def _log_rankings(cfg, loggers: Iterable, datamodule: ReidDataModule) -> None:
             logger.log_image("validation/worst_rankings", [figure])
         elif isinstance(logger, pl.loggers.TensorBoardLogger):
             logger.experiment.add_figure("validation/worst_rankings", figure)
+            logger.experiment.flush()
 
 
 def _quiet() -> None:
