@@ -24,7 +24,7 @@ CONF = ROOT / "conf"
 PATH_KEYS = ("run.root", "data.root", "model.weights")
 
 # What a trained network depends on; anything else may change between the parts of one run.
-TRAINING_KEYS = ("seed", "data", "model", "augment", "loss", "optimizer", "schedule", "trainer")
+TRAINING_KEYS = ("seed", "data", "model", "augment", "loss", "regime", "distill", "optimizer", "schedule", "trainer")
 MACHINE_KEYS = ("data.num_workers", "data.root", "trainer.accelerator", "trainer.devices", "trainer.num_nodes")
 
 
