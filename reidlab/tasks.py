@@ -35,12 +35,14 @@ class ReidTask(pl.LightningModule):
         optimizer,
         schedule,
         regime: Regime,
+        distillation: nn.Module | None = None,
         distance: str = "euclidean",
         exclude_same_camera: bool = True,
         seed: int = 0,
     ):
         super().__init__()
         self.network, self.loss = network.to(memory_format=torch.channels_last), loss
+        self.distillation = distillation
         self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
         self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
 
@@ -64,7 +66,10 @@ class ReidTask(pl.LightningModule):
         """The sum of the recipe's terms, each logged."""
         embedding, logits = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
         with torch.autocast(self.device.type, enabled=False):
-            terms = self.loss(embedding.float(), None if logits is None else logits.float(), batch["pid"])
+            embedding, logits = embedding.float(), None if logits is None else logits.float()
+            terms = self.loss(embedding, logits, batch["pid"])
+            if self.distillation:
+                terms |= self.distillation(batch["image"], embedding, logits)
             total = torch.stack(list(terms.values())).sum()
         self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
@@ -99,9 +104,11 @@ class ReidTask(pl.LightningModule):
         self.log_dict(kept, prog_bar=True, rank_zero_only=True)
 
     def configure_optimizers(self):
-        """Groups of parameters, each with its rate: the network's head and trunk, and the losses' own."""
+        """Groups of parameters, each with its rate: the network's head and trunk, what losses and distillation own."""
         rate = self.optimizer.keywords["lr"]
         groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
+        if self.distillation and (own := list(self.distillation.parameters())):
+            groups.append({"params": own})
         optimizer = self.optimizer(groups)
         schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": "val/mAP"}
         return {"optimizer": optimizer, "lr_scheduler": schedule}

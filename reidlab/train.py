@@ -40,12 +40,21 @@ def run(cfg) -> Path:
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")
     network = _network(cfg, datamodule.num_classes)
+    made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = ReidTask(
         network=network,
         loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
         optimizer=instantiate(cfg.optimizer),
         schedule=instantiate(cfg.schedule),
         regime=instantiate(cfg.regime),
+        distillation=cfg.get("distill")
+        and instantiate(
+            cfg.distill,
+            embedding_size=network.feat_dim,
+            mean=cfg.model.mean,
+            std=cfg.model.std,
+            data_hash=made_by["data_hash"],
+        ),
         distance=cfg.model.distance,
         exclude_same_camera=cfg.data.exclude_same_camera,
         seed=cfg.seed,
@@ -63,7 +72,6 @@ def run(cfg) -> Path:
         default_root_dir=str(folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
     )
-    made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     _log_config(loggers, cfg, made_by)
     if last.exists():
         print(f"{folder.name}: going on from {last}")
@@ -114,12 +122,13 @@ def _claim(folder: Path, cfg) -> None:
 
 
 def _network(cfg, num_classes: int):
-    """The network, with a classifier if a term of the loss learns from its logits."""
+    """The network, with a classifier if a term of the loss or of distillation learns from its logits."""
     if not cfg.regime.trunk_rate and not cfg.model.weights:
         raise InputError(
             "regime.trunk_rate=0 keeps the trunk as it is, and it would be random: give model.weights=FILE"
         )
     classifies = any(isinstance(term, Mapping) and term.get("sees") == "logits" for term in cfg.loss.values())
+    classifies = classifies or bool(cfg.get("distill") and cfg.distill.logits)
     return build_network(cfg.model, num_classes if classifies else 0)
 
 
