@@ -1,6 +1,7 @@
 """A painted background in perspective: a floor, a wall behind it, and the things that stand about."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -33,51 +34,62 @@ def noise_texture(rng: Generator, octaves: int = 5) -> Array:
 
 def sample(texture: Array, x: Array, y: Array, metres: float) -> Array:
     """Look up `texture`, repeated every `metres`, at world coordinates of any equal shape (H, W)."""
-    scale = NOISE_SIZE / metres
-    columns, rows = (x * scale) % NOISE_SIZE, (y * scale) % NOISE_SIZE
-    return cv2.remap(
-        texture, columns.astype(np.float32), rows.astype(np.float32), cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
-    )
+    columns, rows = (NOISE_SIZE * (u - np.floor(u)) for u in (x / metres, y / metres))
+    columns, rows = columns.astype(np.float32), rows.astype(np.float32)
+    return cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
 
-def _cells(x: Array, y: Array, width: float, height: float, joint: float, shifted: bool) -> tuple[Array, Array]:
-    """A wall or floor laid in cells: a number in [0, 1) per cell, and where the joints are."""
-    row = np.floor(y / height)
-    x = x + 0.5 * width * (row % 2) if shifted else x
-    column = np.floor(x / width)
-    shade = np.modf(np.abs(np.sin(12.9898 * column + 78.233 * row) * 43758.5))[0]
-    return shade, (x - column * width < joint) | (y - row * height < joint)
+class Finish(NamedTuple):
+    """How a floor or wall looks: its albedo (sRGB), how uneven that is, and, if laid in cells, their width, height and
+    joint in metres, how much their shades differ, and whether every other row is shifted."""
+
+    albedo: tuple[float, float, float]
+    roughness: float
+    cell: tuple[float, float] | None = None
+    joint: float = 0.0
+    spread: float = 0.0
+    shifted: bool = False
 
 
-def surface(style: str, x: Array, y: Array, texture: Array) -> Array:
-    """sRGB albedo (H, W, 3) of a floor or wall at its own coordinates in metres."""
-    styles = {
-        "asphalt": ((0.30, 0.30, 0.32), 0.05, None),
-        "slabs": ((0.56, 0.54, 0.50), 0.06, (0.6, 0.6, 0.015, False, 0.08)),
-        "tiles": ((0.68, 0.66, 0.60), 0.025, (0.9, 0.9, 0.012, False, 0.12)),
-        "grass": ((0.26, 0.36, 0.18), 0.13, None),
-        "gravel": ((0.58, 0.52, 0.44), 0.10, None),
-        "concrete": ((0.50, 0.50, 0.48), 0.06, (2.4, 2.4, 0.02, False, 0.04)),
-        "brick": ((0.50, 0.27, 0.21), 0.07, (0.26, 0.09, 0.014, True, 0.2)),
-        "panels": ((0.64, 0.66, 0.68), 0.03, (1.3, 0.9, 0.016, False, 0.06)),
-        "plaster": ((0.72, 0.66, 0.54), 0.06, None),
-        "hedge": ((0.16, 0.27, 0.13), 0.24, None),
-    }
-    base, rough, laid = styles[style]
-    value = 1 + rough * (sample(texture, x, y, 0.9) + 1.4 * sample(texture, x + 3.1, y, 6.0))
-    colour = np.asarray(base, np.float32) * value[..., None].astype(np.float32)
-    if laid:
-        width, height, joint, shifted, spread = laid
-        shade, joints = _cells(x, y, width, height, joint, shifted)
-        colour *= (1 + spread * (shade - 0.5) * 2)[..., None].astype(np.float32)
-        colour[joints] = 0.72 * colour[joints] + (0.06 if style == "brick" else 0)
-    return colour
+FINISHES = {
+    "asphalt": Finish((0.30, 0.30, 0.32), 0.05),
+    "slabs": Finish((0.56, 0.54, 0.50), 0.06, (0.6, 0.6), 0.015, 0.08),
+    "tiles": Finish((0.68, 0.66, 0.60), 0.025, (0.9, 0.9), 0.012, 0.12),
+    "grass": Finish((0.26, 0.36, 0.18), 0.13),
+    "gravel": Finish((0.58, 0.52, 0.44), 0.10),
+    "concrete": Finish((0.50, 0.50, 0.48), 0.06, (2.4, 2.4), 0.02, 0.04),
+    "brick": Finish((0.50, 0.27, 0.21), 0.07, (0.26, 0.09), 0.014, 0.2, shifted=True),
+    "panels": Finish((0.64, 0.66, 0.68), 0.03, (1.3, 0.9), 0.016, 0.06),
+    "plaster": Finish((0.72, 0.66, 0.54), 0.06),
+    "hedge": Finish((0.16, 0.27, 0.13), 0.24),
+}
+
+
+def surface(name: str, x: Array, y: Array, texture: Array) -> Array:
+    """Albedo (H, W, 3) of a floor or wall of that finish at its own coordinates in metres, (H, W) each."""
+    finish = FINISHES[name]
+    value = 1 + finish.roughness * (sample(texture, x, y, 0.9) + 1.4 * sample(texture, x + 3.1, y, 6.0))
+    if finish.cell:
+        width, height = finish.cell
+        row = np.floor(y / height)
+        x = x + 0.5 * width * (row % 2) if finish.shifted else x
+        column = np.floor(x / width)
+        shade = np.modf(np.abs(np.sin(12.9898 * column + 78.233 * row) * 43758.5))[0]
+        value *= 1 + finish.spread * (2 * shade - 1)
+        value[(x - column * width < finish.joint) | (y - row * height < finish.joint)] *= 0.75
+    return value[..., None] * np.array(finish.albedo, np.float32)
+
+
+def _grid(x: Array, y: Array) -> tuple[Array, Array]:
+    x, y = np.broadcast_arrays(x, y)
+    return x.astype(np.float32), y.astype(np.float32)
 
 
 class Backdrop:
-    """A view's background while it is painted, sRGB (H, W, 3); the wall stands `depth` metres away.
+    """A view's background while it is painted, sRGB (H, W, 3): `front` is its upper rows, a wall `depth` metres away,
+    and `floor` the rows below, both windows on `paint`.
 
-    `ground` (x, z) and `wall` (x, y) are the world coordinates that every pixel would show, (H, W) each.
+    `wall` (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
     """
 
     def __init__(self, view: View, depth: float, rng: Generator):
@@ -85,27 +97,24 @@ class Backdrop:
         self.texture = noise_texture(rng)
         height, width = view.size
         c, s = np.cos(view.pitch), np.sin(view.pitch)
-        down = ((np.arange(height, dtype=np.float32) - height / 2) / np.float32(view.focal))[:, None]
-        across = ((np.arange(width, dtype=np.float32) - width / 2) / np.float32(view.focal))[None]
+        down = ((np.arange(height) + 0.5 - height / 2) / view.focal)[:, None]
+        across = ((np.arange(width) + 0.5 - width / 2) / view.focal)[None]
         rise, forward = -down * c - s, c - down * s
-        reach = view.height / np.maximum(-rise, 1e-6)
-        is_ground = (rise < 0) & (reach * forward < depth)
-        reach = np.where(is_ground, reach, 0)
-        self.is_ground = np.broadcast_to(is_ground, (height, width))
-        self.ground = reach * across, np.broadcast_to(reach * forward, (height, width))
-        reach = depth / forward
-        self.wall = reach * across, np.broadcast_to(view.height + reach * rise, (height, width))
+        foot = int(np.argmax((rise < 0) & (view.height * forward < -rise * depth)))
         self.paint = np.zeros((height, width, 3), np.float32)
+        self.front, self.floor = self.paint[:foot], self.paint[foot:]
+        self.wall = _grid(depth / forward[:foot] * across, view.height + depth * (rise / forward)[:foot])
+        reach = view.height / -rise[foot:]
+        self.ground = _grid(reach * across, reach * forward[foot:])
 
-    def lay(self, style: str, where: Array | bool = True) -> None:
-        """Cover the ground, where asked, with a style of surface."""
-        where = self.is_ground & where
-        self.paint[where] = surface(style, *self.ground, self.texture)[where]
+    def lay(self, style: str, where: Array | slice = slice(None)) -> None:
+        """Cover the floor, where asked, with a style of surface."""
+        self.floor[where] = surface(style, *self.ground, self.texture)[where]
 
     def build(self, style: str) -> None:
         """Cover the wall with a style of surface, dark at its foot."""
         foot = 1 - 0.3 * np.exp(-np.maximum(self.wall[1], 0) / 0.25)
-        self.paint[~self.is_ground] = (surface(style, *self.wall, self.texture) * foot[..., None])[~self.is_ground]
+        self.front[:] = surface(style, *self.wall, self.texture) * foot[..., None]
 
     def light(self) -> Array:
         """The finished background as light under unit illumination, its colours muted by dust and distance."""

@@ -11,26 +11,27 @@ from reidlab.data.synthetic.body import assemble, draw_pose
 from reidlab.data.synthetic.people import Person
 from reidlab.data.synthetic.places import PLACES, hall
 from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window, linear
+from reidlab.data.synthetic.sensor import Sensor
 
 SUPERSAMPLING = 2
-SESSIONS = 3
+HOURS = 3
 MAIN_HEADINGS = (0.3, 2.8, 1.45, -0.9, -2.3, -1.6)
 
 
-class Session:
-    """The light and the colour processing of one camera at one time of day."""
+class Daylight:
+    """The light of one place at one time of day: `sun` is a direction (right, up, towards the camera).
 
-    def __init__(self, indoors: bool, camera_cast: Array, rng: Generator):
+    `tint` is the light's colour (3,); the powers are relative to the exposure of the background.
+    """
+
+    def __init__(self, indoors: bool, rng: Generator):
         azimuth = rng.uniform(-np.pi, np.pi)
         elevation = rng.uniform(1.1, 1.4) if indoors else rng.uniform(0.55, 1.1)
-        self.sun = np.array(
-            [np.cos(elevation) * np.sin(azimuth), np.sin(elevation), np.cos(elevation) * np.cos(azimuth)]
-        )
+        around = np.cos(elevation)
+        self.sun = np.array([around * np.sin(azimuth), np.sin(elevation), around * np.cos(azimuth)])
         self.sun_power = rng.uniform(0.15, 0.3) if indoors else rng.uniform(0.15, 0.8)
         self.sky_power = rng.uniform(0.8, 1.0) if indoors else rng.uniform(0.55, 0.9)
-        self.gains = np.exp(camera_cast + rng.normal(0, 0.04, 3))
-        self.exposure = np.exp(rng.normal(0, 0.08))
-        self.haze = rng.uniform(0, 0.03)
+        self.tint = np.exp(rng.normal(0, 0.04, 3) + rng.normal(0, 0.08))
 
 
 class Camera:
@@ -43,26 +44,19 @@ class Camera:
         self.wrinkles = noise_texture(rng, 3)
         self.plate = place(self.view, rng)
         self.main_heading = MAIN_HEADINGS[(number - 1) % len(MAIN_HEADINGS)] + rng.normal(0, 0.15)
-        cast = rng.normal(0, 0.1, 3)
-        self.sessions = [Session(place is hall, cast - cast.mean(), rng) for _ in range(SESSIONS)]
-        self.camera_exposure = np.exp(rng.normal(0, 0.12))
-        self.gamma = rng.uniform(0.9, 1.12)
-        self.saturation = rng.uniform(0.75, 1.15)
-        self.hue = rng.normal(0, 0.07)
-        self.blur = rng.uniform(0.2, 0.75)
-        self.noise = rng.uniform(0.006, 0.022)
-        self.quality = int(rng.integers(62, 90))
+        self.hours = [Daylight(place is hall, rng) for _ in range(HOURS)]
+        self.sensor = Sensor(rng)
         self.occluder = ("car", "pole", "bush", "rail")[(number - 1) % 4]
 
     def photograph(
         self, person: Person, crowd: Sequence[Person], size: tuple[int, int], rng: Generator, missed: float = 0.0
     ) -> tuple[Array, int]:
-        """A crop of `person`, (H, W, 3) uint8 RGB, and its session (from 0); passers-by come from `crowd`.
+        """A crop of `person`, (H, W, 3) uint8 RGB, and its hour (from 0); passers-by come from `crowd`.
 
         `missed` shifts the crop by that fraction of the box, as a bad detection does.
         """
-        session_number = int(rng.integers(SESSIONS))
-        session = self.sessions[session_number]
+        hour = int(rng.integers(HOURS))
+        day = self.hours[hour]
         height, width = (SUPERSAMPLING * side for side in size)
         depth = rng.uniform(5.6, 9.0)
         foot = (rng.uniform(-0.36, 0.36) * depth, depth)
@@ -78,13 +72,14 @@ class Camera:
 
         canvas = Canvas(height, width, self.wrinkles)
         canvas.draw(figures, self.view, window)
-        plate = self._background(window, height, width) * (session.sky_power * 0.85 + session.sun_power * 0.75)
+        plate = self._background(window, height, width) * (day.sky_power * 0.85 + day.sun_power * 0.75)
         for figure in figures:
-            plate *= self._shadow(figure, window, session, height, width)
-        light = canvas.light(plate, session.sun, session.sun_power, session.sky_power)
+            plate *= self._shadow(figure, window, day, height, width)
+        light = canvas.light(plate, day.sun, day.sun_power, day.sky_power)
         if rng.random() < 0.22:
-            self._occlude(light, rng, session)
-        return self._develop(cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA), session, rng), session_number
+            self._occlude(light, rng, day)
+        light = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA)
+        return self.sensor.develop(light, day.tint, rng), hour
 
     def _place(self, person: Person, foot: tuple[float, float], rng: Generator) -> Placed:
         heading = self.main_heading + rng.normal(0, 0.4) + (np.pi if rng.random() < 0.25 else 0)
@@ -112,10 +107,10 @@ class Camera:
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(self.plate, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
-    def _shadow(self, figure: Placed, window: Window, session: Session, height: int, width: int) -> Array:
+    def _shadow(self, figure: Placed, window: Window, day: Daylight, height: int, width: int) -> Array:
         """What a figure leaves of the light that falls on the background, (H, W, 1)."""
         ends, radii = figure.skeleton()
-        toward = session.sun * (1, 1, -1)
+        toward = day.sun * (1, 1, -1)
         cast = ends - toward * (ends[..., 1:2] / toward[1])
         mask = np.zeros((height // 2, width // 2), np.float32)
         pixels = self.view.project(cast)
@@ -123,7 +118,7 @@ class Camera:
             points = ((np.array([start[:2], end[:2]]) - (window.left, window.top)) * window.zoom / 2).astype(int)
             thick = max(1, int(self.view.focal / start[2] * radius * window.zoom * 0.8))
             cv2.line(mask, tuple(map(int, points[0])), tuple(map(int, points[1])), 1.0, thick)
-        strength = 0.75 * session.sun_power / (session.sun_power + session.sky_power)
+        strength = 0.75 * day.sun_power / (day.sun_power + day.sky_power)
         contact = np.zeros_like(mask)
         column, row, depth = self.view.project(np.array([figure.foot[0], 0, figure.foot[1]]))
         centre = (np.array([column - window.left, row - window.top]) * window.zoom / 2).astype(int)
@@ -133,10 +128,10 @@ class Camera:
         dim = 1 - np.maximum(mask, cv2.blur(contact, (max(3, int(0.2 * span)),) * 2))
         return cv2.resize(dim, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
 
-    def _occlude(self, light: Array, rng: Generator, session: Session) -> None:
+    def _occlude(self, light: Array, rng: Generator, day: Daylight) -> None:
         """Draw something that stands between the camera and the person, in place."""
         height, width = light.shape[:2]
-        power = 0.6 * session.sky_power + 0.6 * session.sun_power
+        power = 0.6 * day.sky_power + 0.6 * day.sun_power
         if self.occluder == "pole":
             half = rng.uniform(0.06, 0.13) * width
             middle = rng.uniform(0.1, 0.9) * width
@@ -166,23 +161,3 @@ class Camera:
                 light[y : y + max(2, height // 64)] = steel * (1 - 0.15 * bar)
             post = int(rng.uniform(0, 1) * width)
             light[int(top) :, post : post + max(3, width // 24)] = 0.8 * steel
-
-    def _develop(self, light: Array, session: Session, rng: Generator) -> Array:
-        """Light (H, W, 3) to 8-bit pixels: white balance, hue, saturation, exposure, curve, blur, noise."""
-        light = light * (session.gains * np.exp(rng.normal(0, 0.03, 3))).astype(np.float32)
-        grey = light.mean(-1, keepdims=True)
-        light = grey + self.saturation * (light - grey)
-        c, s, third = np.cos(self.hue), np.sin(self.hue), 1 / 3
-        cross = np.sqrt(third) * s * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
-        turn = c * np.eye(3) + (1 - c) * third + cross
-        light = light @ turn.T.astype(np.float32)
-        light = light * np.float32(self.camera_exposure * session.exposure * np.exp(rng.normal(0, 0.08)))
-        image = np.power(np.clip(light, 0, None), np.float32(self.gamma / 2.2))
-        image = image * (1 - session.haze) + session.haze
-        image = np.where(image > 0.8, 0.8 + 0.2 * np.tanh((image - 0.8) / 0.2), image)
-        image = cv2.GaussianBlur(image, (0, 0), self.blur * rng.uniform(0.7, 1.5) * image.shape[0] / 128)
-        if rng.random() < 0.15:
-            length = int(rng.integers(3, 6))
-            image = cv2.blur(image, (length, 1))
-        image = image + rng.normal(0, self.noise, image.shape) * np.array([1.1, 0.8, 1.2])
-        return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)

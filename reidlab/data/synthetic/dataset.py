@@ -174,10 +174,10 @@ def _take(root: Path, shot: Shot, camera: Camera, people: list[Person], paramete
     rng = np.random.default_rng([parameters["seed"], 3, shot.pid - JUNK, shot.camera, shot.number])
     zoom = rng.uniform(0.9, 1.1)
     height, width = (round(side * zoom) for side in parameters["size"])
-    image, session = camera.photograph(shot.person, people, (height, width), rng, shot.missed)
-    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.quality])[1]
+    image, hour = camera.photograph(shot.person, people, (height, width), rng, shot.missed)
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, camera.sensor.quality])[1]
     frame = 25 * (max(shot.pid, 0) * parameters["images_per_camera"] + shot.number) + 1
-    name = f"{shot.pid:0{4 if shot.pid >= 0 else 2}d}_c{shot.camera}s{session + 1}_{frame:06d}_01.jpg"
+    name = f"{shot.pid:0{4 if shot.pid >= 0 else 2}d}_c{shot.camera}s{hour + 1}_{frame:06d}_01.jpg"
     (root / shot.folder / name).write_bytes(encoded.tobytes())
 
 

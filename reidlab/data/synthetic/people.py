@@ -117,7 +117,7 @@ def _draw_person(rng: Generator, tops: list[Garment], bottoms: list[Garment]) ->
     )
 
 
-def _visible(person: Person) -> tuple[object, ...]:
+def visible_traits(person: Person) -> tuple[object, ...]:
     """What tells people apart at a distance; parts that can't be seen are blanked."""
     headwear = person.headwear if person.hair in ("cap", "hat") else person.hair_colour
     bottom = person.top if person.top.kind == "dress" else person.bottom
@@ -136,7 +136,7 @@ def draw_people(count: int, seed: int) -> list[Person]:
     people, seen, rejected = [], [], 0
     while len(people) < count:
         person = _draw_person(rng, tops, bottoms)
-        traits = _visible(person)
+        traits = visible_traits(person)
         required = MIN_DIFFERENCES - rejected // 100
         if all(sum(a != b for a, b in zip(traits, other, strict=True)) >= required for other in seen):
             people.append(person)

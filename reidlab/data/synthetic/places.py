@@ -14,8 +14,8 @@ def street(view: View, rng: Generator) -> Array:
     x, z = scene.ground
     scene.lay("slabs")
     scene.lay("asphalt", (z > 9.5) & (z < 13.5))
-    scene.paint[(z > 9.35) & (z < 9.5)] = (0.66, 0.65, 0.62)
-    scene.paint[(np.abs(z - 11.6) < 0.07) & ((x % 3) < 1.6)] = (0.82, 0.82, 0.78)
+    scene.floor[(z > 9.35) & (z < 9.5)] = (0.66, 0.65, 0.62)
+    scene.floor[(np.abs(z - 11.6) < 0.07) & ((x % 3) < 1.6)] = (0.82, 0.82, 0.78)
     scene.build("brick")
     for left in np.arange(-11, 11, 3.1):
         scene.opening(left + 0.5, 0.9, 1.7, 1.6)
@@ -34,7 +34,7 @@ def hall(view: View, rng: Generator) -> Array:
     """A shiny tiled floor, columns, and panels with posters."""
     scene = Backdrop(view, 16.0, rng)
     scene.lay("tiles")
-    scene.paint[scene.is_ground & (np.abs(scene.ground[0] - 1.4) < 0.16)] = (0.30, 0.33, 0.36)
+    scene.floor[np.abs(scene.ground[0] - 1.4) < 0.16] = (0.30, 0.33, 0.36)
     scene.build("panels")
     for left in np.arange(-9, 9, 2.7):
         tint = scene.bright()
@@ -44,11 +44,10 @@ def hall(view: View, rng: Generator) -> Array:
         scene.board(left + 0.2, 1.75, 0.8, 0.5, 15.98, scene.bright())
     for x in (-5.5, 5.0):
         scene.pole(x, 12, 0.35, 6, (0.6, 0.6, 0.58))
-    edge = int(np.argmax(scene.is_ground[:, 0]))
-    rows = min(edge, view.size[0] - edge)
-    reflection = cv2.GaussianBlur(scene.paint[edge - rows : edge][::-1], (0, 0), 4)
+    rows = min(len(scene.front), len(scene.floor))
+    reflection = cv2.GaussianBlur(scene.front[::-1][:rows], (0, 0), 4)
     fade = np.linspace(0.4, 0, rows, dtype=np.float32)[:, None, None]
-    scene.paint[edge : edge + rows] += fade * (reflection - scene.paint[edge : edge + rows])
+    scene.floor[:rows] += fade * (reflection - scene.floor[:rows])
     return scene.light()
 
 
@@ -60,7 +59,7 @@ def park(view: View, rng: Generator) -> Array:
     scene.lay("grass", np.abs(x - 0.05 * z) > 2.6 + 0.3 * sample(scene.texture, x, z, 5.0))
     scene.build("hedge")
     x, y = scene.wall
-    scene.paint[~scene.is_ground & (y > 2.6 + 0.8 * sample(scene.texture, x, 0 * y, 7.0))] = (0.74, 0.81, 0.88)
+    scene.front[y > 2.6 + 0.8 * sample(scene.texture, x, 0 * y, 7.0)] = (0.74, 0.81, 0.88)
     for x, z in ((-6.5, 19), (5.5, 20), (-3.4, 15), (7.5, 14)):
         scene.tree(x + rng.uniform(-0.4, 0.4), z, rng.uniform(2.6, 3.4))
     scene.shade(3.6, 12.5, 0.9, 0.4)
@@ -77,9 +76,9 @@ def yard(view: View, rng: Generator) -> Array:
     scene = Backdrop(view, 14.0, rng)
     x, z = scene.ground
     scene.lay("concrete")
-    scene.paint[(np.abs((x + z) % 4 - 0.1) < 0.06) & (z > 5)] = (0.78, 0.68, 0.22)
+    scene.floor[(np.abs((x + z) % 4 - 0.1) < 0.06) & (z > 5)] = (0.78, 0.68, 0.22)
     scene.build("plaster")
-    scene.paint[~scene.is_ground & (scene.wall[1] < 1.0)] *= (0.62, 0.66, 0.72)
+    scene.front[scene.wall[1] < 1.0] *= (0.62, 0.66, 0.72)
     scene.board(-5.5, 0, 3.4, 2.9, 13.98, (0.36, 0.4, 0.44))
     for line in np.arange(0.2, 2.9, 0.22):
         scene.board(-5.5, line, 3.4, 0.035, 13.98, (0.27, 0.3, 0.34))
