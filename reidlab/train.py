@@ -22,11 +22,11 @@ from reidlab.show import save_figure
 from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network, trained_network
 
 
-def run(cfg) -> Path:
+def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     """Train, or go on where an interrupted training of the same config stopped; returns the best checkpoint.
 
-    Raises InputError where the folder holds a training of another config, KeyboardInterrupt on Ctrl-C (what was
-    reached stays in the run folder).
+    `watchers` are callbacks beside those of the config. Raises InputError where the folder holds a training of another
+    config, KeyboardInterrupt on Ctrl-C (what was reached stays in the run folder).
     """
     folder = run_folder(cfg)
     last, best = folder / LAST_CHECKPOINT, folder / BEST_CHECKPOINT
@@ -67,7 +67,7 @@ def run(cfg) -> Path:
         callbacks = [c for c in callbacks if getattr(c, "monitor", None) is None]
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, History(folder), shown],
+        callbacks=[*callbacks, *watchers, History(folder), shown],
         logger=loggers,
         default_root_dir=str(folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
