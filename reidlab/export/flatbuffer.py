@@ -56,6 +56,11 @@ def operator_name(model: schema.ModelT, op: schema.OperatorT) -> str:
     return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
+def operator_names(model: schema.ModelT) -> list[str]:
+    """Those of all operators, in the order of execution."""
+    return [operator_name(model, op) for op in model.subgraphs[0].operators]
+
+
 def constant(model: schema.ModelT, tensor: int) -> np.ndarray | None:
     """The bytes of a constant tensor, or None for one that is computed."""
     data = model.buffers[model.subgraphs[0].tensors[tensor].buffer].data

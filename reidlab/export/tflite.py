@@ -61,7 +61,14 @@ def integer_file(
     - `per_channel`: a scale for each output channel of the weights, or one for the tensor
     - `output`: "float32", or "int8" codes with their scale and zero point
     - `float_layers`: tensors, as `ranges` names them, whose operators stay float (mixed precision)
+
+    Raises InputError for a network with instance norms: LiteRT's int8 kernels crash on what becomes of them.
     """
+    if "RSQRT" in flatbuffer.operator_names(flatbuffer.read_tflite(converted)):
+        raise InputError(
+            "TFLite int8: LiteRT crashes on the RSQRT of this network's instance norms; use quantize.formats=[onnx], "
+            "or train a network without them, such as model=osnet_x0_25"
+        )
     with quiet():
         content = _quantizer(converted, per_channel, float_layers).quantize(
             {name: {"min": np.array([r.low]), "max": np.array([r.high])} for name, r in ranges.items()},

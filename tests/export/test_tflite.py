@@ -35,8 +35,7 @@ def centred_cosine(a, b):
 
 
 def operators(content):
-    model = flatbuffer.read_tflite(content)
-    return [flatbuffer.operator_name(model, op) for op in model.subgraphs[0].operators]
+    return flatbuffer.operator_names(flatbuffer.read_tflite(content))
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +185,20 @@ def test_an_operation_without_counterpart_is_named():
 
     with pytest.raises(InputError, match="svd"):
         tflite.convert(deployable(Sorts(), [0] * 3, [1] * 3), SIZE)
+
+
+def test_instance_norms_are_refused_with_the_reason_and_the_alternative():
+    class Normalised(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.InstanceNorm2d(3)
+
+        def forward(self, image):
+            return Output(self.norm(image).amax((2, 3)), None)
+
+    converted = tflite.convert(deployable(Normalised(), [0] * 3, [1] * 3), (8, 8))
+    with pytest.raises(InputError, match=r"instance norms; use quantize\.formats=\[onnx\]"):
+        tflite.integer_file(converted, {}, {})
 
 
 def test_importing_reidlab_does_not_import_tensorflow_or_a_converter():
