@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 
 from reidlab import plots
 from reidlab.callbacks import EpochLines, History, progress
@@ -80,6 +81,11 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     except SystemExit as stopped:  # Lightning's answer to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stopped
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()  # from here on the first process works alone
+        if not trainer.is_global_zero:
+            return best
     if not validated:
         write_atomic(best, last.read_bytes())
     if not best.exists():
