@@ -11,8 +11,8 @@ from reidlab.losses import CenterLoss
 
 
 def batch_hard_triplet(embeddings, labels, margin):
-    """Hermans et al. 2017, eq. 5, with the mean over anchors."""
-    terms = []
+    """Hermans et al. 2017, eq. 5, with the mean over anchors, on directions."""
+    embeddings, terms = embeddings / embeddings.norm(dim=1, keepdim=True), []
     for a in range(len(labels)):
         distances = (embeddings - embeddings[a]).norm(dim=1)
         farthest = max(distances[i] for i in range(len(labels)) if labels[i] == labels[a])

@@ -13,7 +13,7 @@ from reidlab.data.synthetic.places import PLACES, hall
 from reidlab.data.synthetic.render import Array, Canvas, Placed, View, Window, linear
 from reidlab.data.synthetic.sensor import Sensor
 
-SUPERSAMPLING = 2
+DRAWN_HEIGHT = 192
 HOURS = 3
 MAIN_HEADINGS = (0.3, 2.8, 1.45, -0.9, -2.3, -1.6)
 
@@ -57,7 +57,8 @@ class Camera:
         """
         hour = int(rng.integers(HOURS))
         day = self.hours[hour]
-        height, width = (SUPERSAMPLING * side for side in size)
+        finer = np.clip(DRAWN_HEIGHT / size[0], 1.25, 2)
+        height, width = (round(finer * side) for side in size)
         depth = rng.uniform(5.6, 9.0)
         foot = (rng.uniform(-0.36, 0.36) * depth, depth)
         subject = self._place(person, foot, rng)

@@ -2,10 +2,15 @@
 
 import csv
 import json
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -18,6 +23,7 @@ from reidlab.errors import InputError
 
 VERSION = 1
 MANIFEST = "synthetic.json"
+BATCH = 30  # shots that a process takes at a time
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 JUNK, DISTRACTOR = -1, 0
 RANGES = {
@@ -73,22 +79,22 @@ def generate_people(
     manifest = {"generator": "reidlab synthetic people", "version": VERSION, **parameters}
     if _is_there(root, manifest):
         return root
-    partial = None
+    unfinished = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        _write(partial, parameters, progress)
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        partial.chmod(0o755)
-        partial.replace(root)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+        _write(unfinished, parameters, progress)
+        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        unfinished.chmod(0o755)
+        unfinished.replace(root)
     except OSError as error:
-        if partial is not None and _is_there(root, manifest):
+        if unfinished is not None and _is_there(root, manifest):
             return root
         reason = error.strerror or error
         raise InputError(f"{root}: can't be written ({reason}); make room or set another data.root") from error
     finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
+        if unfinished is not None:
+            shutil.rmtree(unfinished, ignore_errors=True)
     return root
 
 
@@ -143,14 +149,16 @@ def _write(root: Path, parameters: dict, progress: bool) -> None:
     strangers = max(4, count // 5)
     people = draw_people(count + strangers, parameters["seed"])
     _write_attributes(root / "people.csv", people[:count], train)
-    shots = list(_plan(people, parameters))
-    cameras = range(1, parameters["num_cameras"] + 1)
-    with tqdm(total=len(shots), desc="drawing synthetic people", unit="img", disable=not progress) as bar:
-        for number in cameras:
-            camera = Camera(number, parameters["seed"])
-            for shot in (shot for shot in shots if shot.camera == number):
-                _take(root, shot, camera, people, parameters)
-                bar.update()
+    shots = sorted(_plan(people, parameters), key=lambda shot: shot.camera)
+    processes = os.cpu_count() or 1
+    draw = partial(_take_all, root, people, parameters)
+    batches = [shots[start : start + BATCH] for start in range(0, len(shots), BATCH)]
+    with (
+        tqdm(total=len(shots), desc="drawing synthetic people", unit="img", disable=None if progress else True) as bar,
+        ProcessPoolExecutor(processes, get_context("fork" if sys.platform == "linux" else "spawn")) as pool,
+    ):
+        for count in pool.map(draw, batches):
+            bar.update(count)
 
 
 def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
@@ -168,6 +176,19 @@ def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
         yield Shot(GALLERY, DISTRACTOR, strangers[number % len(strangers)], number % cameras + 1, number, missed)
     for number in range(max(4, gallery // 20)):
         yield Shot(GALLERY, JUNK, people[train + number % (count - train)], number % cameras + 1, number, 0.35)
+
+
+def _take_all(root: Path, people: list[Person], parameters: dict, shots: list[Shot]) -> int:
+    """Take some shots in a process of their own; what a shot shows depends on nothing but itself."""
+    cv2.setNumThreads(1)
+    for shot in shots:
+        _take(root, shot, _camera(shot.camera, parameters["seed"]), people, parameters)
+    return len(shots)
+
+
+@lru_cache(maxsize=1)
+def _camera(number: int, seed: int) -> Camera:
+    return Camera(number, seed)
 
 
 def _take(root: Path, shot: Shot, camera: Camera, people: list[Person], parameters: dict) -> None:
