@@ -64,7 +64,7 @@ def roc_curve(curves: Mapping[str, Roc], lowest_fpr: float = 1e-4) -> Figure:
             axes.annotate(
                 f"threshold: {curve.point[1]:.2f} at {curve.point[0]:.2g}",
                 curve.point,
-                xytext=(7, -11),
+                xytext=(7, -11 if curve.point[1] > 0.15 else 6),
                 textcoords="offset points",
                 fontsize=8.5,
                 color=color,

@@ -1,0 +1,134 @@
+"""The notebooks themselves: their form, and that each runs with smoke parameters from any folder."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import nbformat
+import pytest
+
+from reidlab.config import ROOT
+from reidlab.notebook import NOTEBOOKS, execute_all
+
+FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
+TINY = (
+    "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
+    "data.source.size=[64,32] data.val_fraction=0.3 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
+    "evaluate.resamples=50"
+)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+def file(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(file):
+    return nbformat.read(file, as_version=4)
+
+
+def test_there_are_all_notebooks_in_reading_order():
+    assert [file.stem for file in FILES][:4] == ["00_quickstart", "01_data", "02_train_from_scratch", "03_evaluate"]
+
+
+def test_parameters_are_two_literals(notebook):
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    statements = ast.parse(tagged[0].source).body
+    assert [statement.targets[0].id for statement in statements] == ["experiment", "overrides"]
+    assert [type(ast.literal_eval(statement.value)) for statement in statements] == [str, list]
+
+
+def test_it_asks_a_question_and_says_how_long_it_takes(notebook):
+    opening = notebook.cells[0].source
+    assert re.search(r"^# \d\d ", opening) and re.search(r"\*\*[^*]+\?\*\*", opening)
+    assert re.search(r"\| runs \|.*minute", opening)
+
+
+def test_it_links_to_its_neighbours(file, notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    links = re.findall(r"\]\(([^)#]+)\)", text)
+    assert all((file.parent / link).exists() for link in links if not link.startswith("http"))
+    for before, after in pairwise(FILES):
+        if file in (before, after):
+            assert (after if file == before else before).name in links
+    assert "**Next:**" in notebook.cells[-1].source and "## Try it" in notebook.cells[-1].source
+
+
+def test_it_only_calls(notebook):
+    cells = code_of(notebook)
+    lines = [[line for line in cell.source.splitlines() if line.strip()] for cell in cells]
+    assert max(map(len, lines)) <= 15 and sum(map(len, lines)) <= 120
+    for cell in cells:
+        kinds = {type(node) for node in ast.walk(ast.parse(cell.source))}
+        assert not kinds & {
+            ast.FunctionDef,
+            ast.AsyncFunctionDef,
+            ast.ClassDef,
+            ast.Lambda,
+            ast.For,
+            ast.While,
+            ast.Try,
+        }
+
+
+def test_it_is_stripped(notebook):
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code_of(notebook))
+    assert set(notebook.metadata) <= {"kernelspec", "language_info"}
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """All notebooks, executed in order into one folder, from a working folder that isn't the project's."""
+    folder = tmp_path_factory.mktemp("notebooks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("OMP_NUM_THREADS", "1")
+        overrides = f"overrides={TINY} run.root={folder / 'runs'} data.root={folder / 'people'}"
+        yield folder, execute_all([overrides], folder=folder)
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_all_run_with_smoke_parameters(executed):
+    folder, table = executed
+    assert table.index.tolist() == [file.stem for file in FILES]
+    assert (table["failure"] == "").all() and (table["seconds"] > 0).all()
+    run = folder / "runs" / "smoke"
+    assert "checkpoint" in json.loads((run / "metrics.json").read_text())
+    assert (run / "export" / "model.onnx").exists() and (run / "evaluation.html").exists()
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_each_leaves_a_copy_with_pictures_that_links_to_the_next(executed):
+    folder, _ = executed
+    for before, after in pairwise(FILES[:4]):
+        page = (folder / before.name).with_suffix(".html").read_text()
+        assert f'href="{after.stem}.html"' in page
+        assert page.count("data:image/png;base64,") >= 1
+        assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', page)
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_nbval_finds_the_same_data_again(executed):
+    folder, _ = executed
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder),
+               "--nbval-lax", str(folder / "01_data.ipynb")]  # fmt: skip
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout
+
+
+@pytest.mark.xdist_group("notebooks")
+def test_nothing_is_left_in_the_tree(executed):
+    made = [ROOT / "runs" / "smoke", ROOT / "data" / "synthetic_smoke"]
+    folder, _ = executed
+    newer = [p for p in made if p.exists() and p.stat().st_mtime > (folder / FILES[0].name).stat().st_ctime]
+    assert newer == []
