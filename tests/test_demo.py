@@ -1,0 +1,27 @@
+"""The demo is hard for the right reasons: only a trained network gets far, by a wide margin."""
+
+import pytest
+
+from reidlab import evaluate, train
+from reidlab.config import compose
+from reidlab.runs import read_json
+
+
+@pytest.mark.slow
+def test_a_trained_network_beats_an_untrained_one_and_colour_histograms_by_far(tmp_path):
+    cfg = compose(
+        [
+            "experiment=demo",
+            f"data.root={tmp_path / 'people'}",
+            "data.source.num_identities=80",
+            "data.source.train_identities=60",
+            "trainer.max_epochs=10",
+            "logger=none",
+            f"run.root={tmp_path}",
+        ]
+    )
+    train.run(cfg)
+    rows = read_json(evaluate.run(cfg))
+    assert rows["untrained"]["mAP"] < 0.2 and rows["colour-histogram"]["mAP"] < 0.2
+    assert rows["checkpoint"]["mAP"] > 2 * max(rows["untrained"]["mAP"], rows["colour-histogram"]["mAP"])
+    assert rows["checkpoint"]["rank-1"] > 2 * max(rows["untrained"]["rank-1"], rows["colour-histogram"]["rank-1"])
