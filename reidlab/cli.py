@@ -81,6 +81,20 @@ def _matrix(args: argparse.Namespace) -> int:
     return 0
 
 
+def _search(args: argparse.Namespace) -> int:
+    from reidlab.search import run
+
+    print(run(args.overrides, args.trials))
+    return 0
+
+
+def _import_tao(args: argparse.Namespace) -> int:
+    from reidlab.import_tao import run
+
+    run(args.file, args.name)
+    return 0
+
+
 def _notebooks(args: argparse.Namespace) -> int:
     from reidlab.notebook import execute_all
 
@@ -116,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
         "matrix", _matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25"
     )
     matrix.add_argument("runs", nargs="+", help="names of evaluated runs")
+    search = add("search", _search, "try values of config keys", "reidlab search 'optimizer.lr=log(1e-4,1e-2)'")
+    search.add_argument("--trials", type=int, default=20, help="how many in all")
+    search.add_argument("overrides", nargs="+", help="Hydra overrides, some with several values")
+    tao = add("import-tao", _import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml")
+    tao.add_argument("file", type=Path, help="the specification")
+    tao.add_argument("--name", help="of the experiment; default: the file's")
     notebooks = add("notebooks", _notebooks, "execute all notebooks into the run folder", "reidlab notebooks")
     notebooks.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                            help="a notebook parameter, e.g. experiment=demo")  # fmt: skip
