@@ -4,13 +4,11 @@ import csv
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -23,7 +21,7 @@ from reidlab.errors import InputError
 
 VERSION = 1
 MANIFEST = "synthetic.json"
-BATCH = 30  # shots that a process takes at a time
+BATCH = 30  # shots that a thread takes at a time
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 JUNK, DISTRACTOR = -1, 0
 RANGES = {
@@ -150,15 +148,14 @@ def _write(root: Path, parameters: dict, progress: bool) -> None:
     people = draw_people(count + strangers, parameters["seed"])
     _write_attributes(root / "people.csv", people[:count], train)
     shots = sorted(_plan(people, parameters), key=lambda shot: shot.camera)
-    processes = os.cpu_count() or 1
     draw = partial(_take_all, root, people, parameters)
     batches = [shots[start : start + BATCH] for start in range(0, len(shots), BATCH)]
     with (
         tqdm(total=len(shots), desc="drawing synthetic people", unit="img", disable=None if progress else True) as bar,
-        ProcessPoolExecutor(processes, get_context("fork" if sys.platform == "linux" else "spawn")) as pool,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        for count in pool.map(draw, batches):
-            bar.update(count)
+        for drawn in pool.map(draw, batches):
+            bar.update(drawn)
 
 
 def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
@@ -179,14 +176,13 @@ def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
 
 
 def _take_all(root: Path, people: list[Person], parameters: dict, shots: list[Shot]) -> int:
-    """Take some shots in a process of their own; what a shot shows depends on nothing but itself."""
-    cv2.setNumThreads(1)
+    """Take some shots; what one shows depends on nothing but itself."""
     for shot in shots:
         _take(root, shot, _camera(shot.camera, parameters["seed"]), people, parameters)
     return len(shots)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=16)
 def _camera(number: int, seed: int) -> Camera:
     return Camera(number, seed)
 
