@@ -267,7 +267,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path, monkeypatch, failure):
     def fail(*_args):
         raise failure
 
-    monkeypatch.setattr("reidlab.data.synthetic.dataset.Camera", fail)
+    monkeypatch.setattr("reidlab.data.synthetic.dataset._take", fail)
     expected = InputError if isinstance(failure, OSError) else KeyboardInterrupt
     with pytest.raises(expected, match="No space left" if isinstance(failure, OSError) else None):
         generate_people(tmp_path / "people", **TINY)
