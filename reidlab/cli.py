@@ -16,6 +16,7 @@ STAGES = {
     "train": ("train", "train, or go on with an interrupted training", "reidlab train experiment=demo"),
     "evaluate": ("evaluate", "score a run or any checkpoint", "reidlab evaluate experiment=demo"),
     "export": ("export", "write the trained network as ONNX", "reidlab export experiment=demo"),
+    "report": ("report", "the evaluation as one HTML page", "reidlab report experiment=demo"),
 }
 WHOLE = ("data", "train", "evaluate", "export")
 FRESH = ("data", "train")  # stages whose config comes from the command alone, not from the run folder
@@ -49,6 +50,8 @@ def _stage(args: argparse.Namespace) -> int:
     made = run_stage(args.command, overrides)
     if args.command == "evaluate":
         _print_results(made.parent)
+    if args.command == "report":
+        print(made)
     return 0
 
 
