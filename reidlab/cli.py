@@ -16,6 +16,12 @@ STAGES = {
     "train": ("train", "train, or go on with an interrupted training", "reidlab train experiment=demo"),
     "evaluate": ("evaluate", "score a run or any checkpoint", "reidlab evaluate experiment=demo"),
     "export": ("export", "write the trained network as ONNX", "reidlab export experiment=demo"),
+    "quantize": ("quantize", "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
+    "deploy": (
+        "deploy.microcontroller",
+        "C99 for microcontrollers, proved on emulated ones",
+        "reidlab deploy run.name=demo",
+    ),
     "report": ("report", "the evaluation as one HTML page", "reidlab report experiment=demo"),
 }
 WHOLE = ("data", "train", "evaluate", "export")

@@ -64,8 +64,8 @@ def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_pat
     trained.model.distance = "drifted"  # as if conf/ had another value then
     config.write_config(trained, tmp_path / "a" / "config.yaml")
     assert config.compose_for(place) == {**trained, "run": {**trained.run, "overrides": trained.run.overrides}}
-    later = config.compose_for(["evaluate.batch_size=3", "data=deepsportradar", *place])
-    assert later.evaluate.batch_size == 3
+    later = config.compose_for(["evaluate.resamples=3", "data=deepsportradar", *place])
+    assert later.evaluate.resamples == 3
     assert later.data.name == "deepsportradar" and not later.data.exclude_same_camera
     assert later.model.name == "osnet_x0_5" and later.model.distance == "drifted" and later.seed == 7
 
