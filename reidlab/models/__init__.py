@@ -2,6 +2,14 @@
 
 from reidlab.models.color_histogram import ColorHistogram
 from reidlab.models.complexity import Complexity, complexity
+from reidlab.models.fdmobilenet import (
+    FDMobileNet,
+    fdmobilenet_x0_5,
+    fdmobilenet_x0_25,
+    fdmobilenet_x0_75,
+    fdmobilenet_x1_0,
+    st_fdmobilenet_v1,
+)
 from reidlab.models.heads import GeM, Output, ReIdNetwork
 from reidlab.models.mixstyle import MixStyle
 from reidlab.models.osnet import (
@@ -32,6 +40,7 @@ from reidlab.models.weights import LoadReport, load_weights, read_weights
 __all__ = [
     "ColorHistogram",
     "Complexity",
+    "FDMobileNet",
     "GeM",
     "LoadReport",
     "MixStyle",
@@ -40,6 +49,10 @@ __all__ = [
     "ReIdNetwork",
     "ResNet",
     "complexity",
+    "fdmobilenet_x0_5",
+    "fdmobilenet_x0_25",
+    "fdmobilenet_x0_75",
+    "fdmobilenet_x1_0",
     "load_weights",
     "osnet_ain_x0_5",
     "osnet_ain_x0_25",
@@ -59,4 +72,5 @@ __all__ = [
     "resnet50_ibn_a",
     "resnet101",
     "resnet101_ibn_a",
+    "st_fdmobilenet_v1",
 ]
