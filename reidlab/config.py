@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ CONF = ROOT / "conf"
 PATH_KEYS = ("run.root", "data.root", "model.weights")
 
 # What a trained network depends on; anything else may change between the parts of one run.
-TRAINING_KEYS = ("seed", "data", "model", "augment", "loss", "regime", "distill", "optimizer", "schedule", "trainer")
-MACHINE_KEYS = ("data.num_workers", "data.root", "trainer.accelerator", "trainer.devices", "trainer.num_nodes")
+TRAINING_KEYS = (
+    *("seed", "data", "model", "augment", "loss", "regime", "distill"),
+    *("optimizer", "schedule", "trainer", "callbacks"),
+)
+MACHINE_KEYS = re.compile(r"data\.num_workers|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?")
 
 
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
@@ -104,7 +108,7 @@ def training_differences(stored: Mapping, new: Mapping) -> list[str]:
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not any(key.startswith(m) for m in MACHINE_KEYS) and ".root" not in key
+        if then.get(key) != now.get(key) and not MACHINE_KEYS.fullmatch(key)
     ]
 
 

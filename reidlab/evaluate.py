@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,10 @@ def _protocols(cfg, network: nn.Module, datamodule: ReidDataModule, found: Retri
         yield "expansion", found.expanded(options.expansion.k, options.expansion.alpha).ranking
     if options.rerank.enabled:
         yield "rerank", found.reranked(options.rerank.k1, options.rerank.k2, options.rerank.weight)
+    if options.same_camera:
+        yield "same-camera", replace(found, exclude_same_camera=False).ranking
+    for name, pattern in options.galleries.items():
+        yield f"gallery-{name}", found.within(pattern, f"evaluate.galleries.{name}").ranking
 
 
 def _baselines(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:

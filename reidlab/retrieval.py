@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from functools import cached_property
 
 import numpy as np
@@ -62,6 +63,17 @@ class Retrieval:
         """The same with expanded queries, which are compared by cosine."""
         features = expand_queries(self.query.features, self.gallery.features, k, alpha)
         return replace(self, query=Embeddings(features, self.query.table), distance="cosine")
+
+    def within(self, pattern: str, key: str) -> "Retrieval":
+        """The same in the gallery images alone whose path fits a shell pattern; `key` names it in the InputErrors."""
+        fits = torch.tensor([fnmatchcase(path, pattern) for path in self.gallery.table["path"]])
+        if not fits.any():
+            example = self.gallery.table["path"].iloc[0]
+            raise InputError(f"{key}: no gallery image's path fits {pattern!r}; they are like {example}")
+        found = replace(self, gallery=Embeddings(self.gallery.features[fits], self.gallery.table[fits.numpy()]))
+        if not found.ranking.valid.any():
+            raise InputError(f"{key}: no query has a match in the {fits.sum()} gallery images that fit {pattern!r}")
+        return found
 
     def reranked(self, k1: int, k2: int, weight: float) -> Ranking:
         """Every query's figures by k-reciprocal re-ranking."""

@@ -55,13 +55,26 @@ def test_a_root_that_does_not_exist(tmp_path, here, refused):
     refused(["run", *at(tmp_path / "nowhere"), *here], str(tmp_path / "nowhere"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_folder(market, tmp_path, here, refused):
+def test_an_unreadable_folder(market, tmp_path, here, refused, monkeypatch):
     locked = tmp_path / "market"
     shutil.copytree(market, locked)
     (locked / "query").chmod(0)
-    refused(["data", *at(locked), *here], str(locked / "query"))
+    if os.geteuid() == 0:
+        _deny_root(locked / "query", monkeypatch)
+    refused(["data", *at(locked), *here], str(locked / "query"), "Permission denied")
     (locked / "query").chmod(0o755)
+
+
+def _deny_root(folder, monkeypatch):
+    """Answer as the kernel would anybody but root, who may read everything."""
+    scandir = os.scandir
+
+    def deny(path="."):
+        if str(path) == str(folder):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
 
 
 def test_a_missing_folder_is_named_with_what_was_found(market, tmp_path, here, refused):

@@ -1,6 +1,7 @@
 """The stage, held against a loop that embeds image by image and ranks by the definition of average precision."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ from PIL import Image
 
 from reidlab import compare, evaluate
 from reidlab.config import compose
+from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
 from reidlab.models import osnet_x0_25
+from reidlab.retrieval import Retrieval
 
 
 def definition(embed, root, distance):
@@ -127,6 +130,7 @@ def scored(market, tmp_path_factory):
     switches = [
         "evaluate.flip=true", "evaluate.expansion.enabled=true", "evaluate.rerank.enabled=true",
         "evaluate.rerank.k1=4", "evaluate.single_gallery_shot.enabled=true", f"evaluate.also=[mtmc:{market}]",
+        "evaluate.same_camera=true", "evaluate.galleries={second: '*_c2s*'}",
     ]  # fmt: skip
     evaluate.run(compose([*overrides, *switches]))
     evaluate.run(compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1"]))
@@ -135,12 +139,44 @@ def scored(market, tmp_path_factory):
 
 def test_every_switch_adds_its_own_row_beside_the_plain_one(scored):
     rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
-    variants = ("flip", "expansion", "rerank", "single-gallery-shot")
+    variants = ("flip", "expansion", "rerank", "same-camera", "gallery-second", "single-gallery-shot")
     assert list(rows) == ["checkpoint", *(f"checkpoint+{v}" for v in variants), "checkpoint@mtmc"]
     assert rows["checkpoint@mtmc"] == rows["checkpoint"]  # the same images under another name
     assert rows["checkpoint+rerank"] != rows["checkpoint"] and "mAP" not in rows["checkpoint+single-gallery-shot"]
     table = evaluate.results_table(scored[0] / "all")
     assert "[" in table.loc["checkpoint+rerank", "mAP"]
+
+
+def test_a_part_of_the_gallery_scores_as_if_the_rest_were_not_there(scored, market, tmp_path):
+    part = tmp_path / "market"
+    shutil.copytree(market, part)
+    for file in (part / "bounding_box_test").iterdir():
+        if "_c2s" not in file.name:
+            file.unlink()
+    cfg = compose([*scored[1], f"data.root={part}", "run.name=part"])
+    alone = json.loads(evaluate.run(cfg).read_text())["checkpoint"]
+    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
+    assert rows["checkpoint+gallery-second"] == pytest.approx(alone) and alone["num_gallery"] < 24
+
+
+def test_the_same_camera_counts_where_the_switch_says_so(scored):
+    cfg = compose([*scored[1], "evaluate.exclude_same_camera=false", "run.name=inclusive"])
+    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
+    assert rows["checkpoint+same-camera"] == json.loads(evaluate.run(cfg).read_text())["checkpoint"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [("*.png", "no gallery image's path fits '\\*.png'; they are like far/2.jpg"), ("far/*", "no query has a match")],
+)
+def test_a_part_of_the_gallery_without_images_or_matches_is_named(pattern, message):
+    table = pd.DataFrame({"path": ["1.jpg", "far/2.jpg", "near/1.jpg"], "pid": [1, 2, 1], "camid": [1, 2, 2]})
+    splits = ["query", "gallery", "gallery"]
+    embeddings = Embeddings(torch.eye(3), table.assign(split=splits))
+    found = Retrieval.of(embeddings, ("query", "gallery"), "euclidean", True)
+    assert found.within("near/*", "key").ranking.summary()["mAP"] == 1
+    with pytest.raises(InputError, match=f"^key: {message}"):
+        found.within(pattern, "key")
 
 
 def test_two_runs_are_compared_query_by_query(scored):

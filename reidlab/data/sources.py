@@ -25,37 +25,40 @@ MARKET1501 = {
     "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
     "pattern": r"(?P<pid>-?\d+)_c(?P<camid>\d+)",
 }
+UNKNOWN = -1  # camera of an image while a table is read
 
 
 class FolderLayout:
     """One folder a split, and a pattern that reads identity and camera from a file's path: most public data sets.
 
-    `splits` maps a split to its folder under `root` (null = the data set has none). `pattern` is a regular expression
-    with the named group `pid` and perhaps `camid`, matched from the start of the path relative to the split's folder.
+    `splits` maps a split to its folder under `root`, or to a list of folders (null = the data set has none). `pattern`
+    is a regular expression with the named group `pid` and perhaps `camid`, matched from the start of the path relative
+    to the split's folder.
     Files that it doesn't fit or with another extension are counted in a note. For `distractors` see `apply_pid_rules`.
     """
 
     def __init__(
         self,
         root: str | Path,
-        splits: Mapping[str, str | None],
+        splits: Mapping[str, str | Sequence[str] | None],
         pattern: str,
         distractors: bool = True,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
     ) -> None:
         self.root = Path(root)
-        self.splits = {split: folder for split, folder in splits.items() if folder is not None}
+        folders = {split: [given] if isinstance(given, str) else given for split, given in splits.items()}
+        self.folders = [(split, folder) for split, given in folders.items() for folder in given or []]
         self.pattern = compile_pattern(pattern, "data.source.pattern", required="pid")
         self.distractors = distractors
         self.extensions = tuple(extension.lower() for extension in extensions)
-        if unknown := sorted(set(self.splits) - set(SPLITS)):
+        if unknown := sorted(set(splits) - set(SPLITS)):
             raise InputError(f"data.source.splits: '{unknown[0]}' isn't one of {', '.join(SPLITS)}")
 
     def __call__(self) -> Samples:
         """Read all splits; InputError where a folder is missing or unreadable, or where no file fits."""
         require_folder(self.root, "data.root")
         rows, notes = [], []
-        for split, name in self.splits.items():
+        for split, name in self.folders:
             folder = require_folder(self.root / name, f"the {split} folder")
             strays = []
             for path in walk(folder):
@@ -99,7 +102,7 @@ class CsvSamples:
         require_folder(self.root, "data.root")
         table = self._read()
         self._check_rows(table)
-        table = table.assign(label=table["pid"], camid=pd.to_numeric(table["camid"]))
+        table = table.assign(label=table["pid"], camid=pd.to_numeric(table["camid"].replace("", str(UNKNOWN))))
         samples = apply_pid_rules(number_labels(table, self.root, []), self.distractors)
         if (samples.table["split"] == "").all():
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
@@ -127,7 +130,6 @@ class CsvSamples:
             raise InputError(f"{self.file}: has no rows below its header")
         return table.assign(
             path=table["path"].str.replace("\\", "/"),
-            camid=table["camid"].replace("", "0"),
             split=table["split"].str.lower(),
         )
 
@@ -137,7 +139,7 @@ class CsvSamples:
         problems = {
             "has no path": path == "",
             "has no pid": table["pid"] == "",
-            "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d+"),
+            "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d*"),
             f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
             "repeats the path of a row above": path.duplicated() & (path != ""),
             "names a file that isn't there": ~found & (path != ""),
@@ -234,7 +236,16 @@ class SyntheticPeople:
 
 
 def number_labels(table: pd.DataFrame, root: Path, notes: list[str]) -> Samples:
-    """Samples of a table whose identities are text in the column `label`."""
+    """Samples of a table whose identities are text in the column `label`, and whose unknown cameras are UNKNOWN.
+
+    A table that counts its cameras from 0 has them raised by one, with a note: in Samples, camera 0 is unknown.
+    """
+    known = table["camid"] != UNKNOWN
+    cameras = set(table.loc[known, "camid"])
+    if 0 in cameras and len(cameras) > 1:
+        notes = [*notes, f"cameras are counted from 0 to {max(cameras)}: each is raised by one"]
+        table = table.assign(camid=table["camid"] + known)
+    table = table.assign(camid=table["camid"].where(known, 0))
     pids = number_identities(table["label"])
     names = {pid: label for label, pid in pids.items() if not label.lstrip("-").isdecimal()}
     return Samples(table.assign(pid=table["label"].map(pids)), root, notes, names)
@@ -252,10 +263,10 @@ def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
 
 
 def camera(match: re.Match[str] | None, key: str) -> int:
-    """The number in the group `camid`, 0 without one; an InputError names the config key that finds something else."""
+    """The number in the group `camid`, or UNKNOWN; an InputError names the config key that finds something else."""
     number = match.groupdict().get("camid") if match else None
     if number is None:
-        return 0
+        return UNKNOWN
     if not number.isdecimal():
         raise InputError(f"{key}: finds '{number}' for camid in {match.string}, which isn't a number")
     return int(number)

@@ -70,6 +70,12 @@ def test_deepsportradar_layout_has_no_cameras_and_keeps_identity_zero(tmp_path):
     ]
 
 
+def test_a_split_of_several_folders(tmp_path):
+    touch(tmp_path, "query/1_c1.jpg", "near/1_c2.jpg", "far/1_c3.jpg", "far/0_c3.jpg")
+    samples = FolderLayout(tmp_path, {"query": "query", "gallery": ["near", "far"]}, MARKET1501["pattern"])()
+    assert samples.split("gallery")["path"].tolist() == ["near/1_c2.jpg", "far/0_c3.jpg", "far/1_c3.jpg"]
+
+
 def test_a_pattern_reads_folders_too(tmp_path):
     touch(tmp_path, "t/ann/cam3/a.png", "t/bob/cam4/b.png")
     samples = FolderLayout(tmp_path, {"train": "t", "query": None}, r"(?P<pid>\w+)/cam(?P<camid>\d+)/")()
@@ -194,6 +200,12 @@ def test_csv_without_split_is_divided_by_identity(table):
     assert len(train) == len(test) == 10 and not train & test
     assert train | test == set(range(1, 21)), "pid 0 is an identity and raised to 1"
     assert len(samples.split("query")) == 20
+
+
+def test_cameras_counted_from_zero_are_raised_by_one(table):
+    samples = table("path,pid,camid\n1.jpg,1,0\n2.jpg,1,1\n3.jpg,2,\n4.jpg,2,0\n")()
+    assert samples.table["camid"].tolist() == [1, 2, 0, 1], "0 is kept for the unknown camera"
+    assert samples.notes == ["cameras are counted from 0 to 1: each is raised by one"]
 
 
 def test_csv_with_distractors(table):

@@ -148,9 +148,9 @@ class Camera:
             shade = (0.65 + 0.5 * np.exp(-below / (0.03 * height)) - 0.35 * below / height).astype(np.float32)
             light[below > 0] = (shade[..., None] * colour)[below > 0]
         elif self.occluder == "bush":
-            top = rng.uniform(0.68, 0.88) * height
-            offset = rng.integers(0, 200)
-            leaves = np.resize(self.wrinkles[offset:], (height, width))
+            top, side = rng.uniform(0.68, 0.88) * height, len(self.wrinkles)
+            rows, columns = np.arange(height)[:, None] % side, (np.arange(width) + rng.integers(side)) % side
+            leaves = self.wrinkles[rows, columns]
             below = np.arange(height)[:, None] - top - 0.07 * height * leaves > 0
             green = np.array([0.03, 0.075, 0.022], np.float32) * power
             light[below] = ((1.2 + 0.7 * np.roll(leaves, 5, 0))[..., None] * green)[below]

@@ -19,7 +19,7 @@ from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import Person, draw_people
 from reidlab.errors import InputError
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "synthetic.json"
 BATCH = 30  # shots that a thread takes at a time
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
