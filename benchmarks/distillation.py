@@ -1,0 +1,78 @@
+"""What a student gains from its teacher, over several seeds, on the demo's people.
+
+    python benchmarks/distillation.py                      # teacher; student from scratch and distilled, seeds 0 to 2
+    python benchmarks/distillation.py --csv data/distillation_results.csv
+    python benchmarks/distillation.py --name hotter --seeds 0 -- distill.temperature=8
+
+Overrides after `--` are the distilled student's. Seeds change initial weights and augmentation; the teacher and the
+division of the identities stay. All runs are kept in `runs/`, and the same command goes on where it was stopped. The
+interval of a seed's gain is over test identities, that of the mean gain is Student's t over the seeds.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from reidlab import evaluate, train
+from reidlab.config import compose, run_folder
+from reidlab.errors import InputError
+from reidlab.runs import provenance, read_json, write_atomic
+from reidlab.show import print_table
+
+FEWER = ["evaluate.baselines=[]", "logger=csv"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train and score what isn't yet, print the table, write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--name", default="distilled", help="what the names of the distilled runs begin with")
+    parser.add_argument("--csv", type=Path, help="write the table here too")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides of the distilled student")
+    args = parser.parse_args(argv)
+    try:
+        table = compare(args.seeds, args.name, args.overrides)
+    except InputError as error:
+        print(f"distillation: {error}", file=sys.stderr)
+        return 2
+    print_table(table, "mAP of the teacher, of the student from scratch, and distilled")
+    if args.csv:
+        write_atomic(args.csv, table.round(4).assign(commit=provenance()["git_commit"]).to_csv())
+    return 0
+
+
+def compare(seeds: list[int], name: str, overrides: list[str]) -> pd.DataFrame:
+    """One row a seed, then their mean: mAP of teacher, scratch and distilled, the gain and its 95 % interval."""
+    teacher, rows = scored("demo_teacher", "demo_teacher", 0), {}
+    for seed in seeds:
+        scratch = scored("demo", f"scratch_{seed}", seed)
+        distilled = scored("demo_distilled", f"{name}_{seed}", seed, *overrides, f"evaluate.against={scratch.name}")
+        against = pd.read_csv(distilled / "evaluate" / "checkpoint" / f"against_{scratch.name}.csv", index_col=0)
+        rows[seed] = [mean_ap(teacher), mean_ap(scratch), mean_ap(distilled), *against.loc["mAP"].iloc[:3]]
+    table = pd.DataFrame.from_dict(rows, "index", columns=["teacher", "scratch", "distilled", "gain", "low", "high"])
+    if len(seeds) > 1:
+        gains = table["gain"]
+        low, high = stats.t.interval(0.95, len(gains) - 1, gains.mean(), gains.sem())
+        table.loc["mean"] = [*table[["teacher", "scratch", "distilled", "gain"]].mean(), low, high]
+    return table.astype(np.float64).rename_axis("seed")
+
+
+def scored(experiment: str, name: str, seed: int, *overrides: str) -> Path:
+    """The folder of a run, trained if it wasn't, and evaluated."""
+    print(f"== {name}", flush=True)
+    cfg = compose([f"experiment={experiment}", f"run.name={name}", f"seed={seed}", "data.seed=0", *FEWER, *overrides])
+    train.run(cfg)
+    evaluate.run(cfg)
+    return run_folder(cfg)
+
+
+def mean_ap(folder: Path) -> float:
+    return read_json(folder / "metrics.json")["checkpoint"]["mAP"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
