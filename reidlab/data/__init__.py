@@ -1,5 +1,6 @@
 """Images of identities: where they come from, whether they are sound, and how they reach the network."""
 
+from reidlab.data.cache import DecodedCache
 from reidlab.data.combined import CombinedSources
 from reidlab.data.datamodule import ImageDataset, ReidDataModule
 from reidlab.data.images import read_image
@@ -22,6 +23,7 @@ __all__ = [
     "ColorJitter",
     "CombinedSources",
     "CsvSamples",
+    "DecodedCache",
     "Finding",
     "FolderLayout",
     "IdentityBatchSampler",

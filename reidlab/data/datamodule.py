@@ -12,21 +12,31 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from reidlab.data.images import read_image
+from reidlab.data.cache import DecodedCache
+from reidlab.data.images import read_batch, read_image
 from reidlab.data.sampler import IdentityBatchSampler, distributed_process
 from reidlab.data.samples import Samples, set_aside_validation
 from reidlab.data.transforms import Normalize
 from reidlab.errors import InputError
 
 Batch = dict[str, Tensor]
+CACHED_PIXELS = 2**16  # that are prepared at a time on a CPU: as floats they fit its second-level cache
 
 
 class ImageDataset(Dataset[Batch]):
     """Rows of a sample table: `image` (3, H, W) uint8 RGB, `pid`, `camid`, `index` (the row's label) and `is_query`."""
 
-    def __init__(self, table: pd.DataFrame, root: Path, size: Sequence[int]) -> None:
+    def __init__(
+        self,
+        table: pd.DataFrame,
+        root: Path,
+        size: Sequence[int],
+        reduced_decode: bool = False,
+        cache: DecodedCache | None = None,
+    ) -> None:
         self.files = [root / path for path in table["path"]]
-        self.size = tuple(size)
+        self.size, self.reduced_decode, self.cache = tuple(size), reduced_decode, cache
+        self.cached_rows = cache.rows(self.files) if cache else None
         self.columns = {
             "pid": torch.tensor(table["pid"].to_numpy()),
             "camid": torch.tensor(table["camid"].to_numpy()),
@@ -38,8 +48,17 @@ class ImageDataset(Dataset[Batch]):
         return len(self.files)
 
     def __getitem__(self, position: int) -> Batch:
-        image = torch.from_numpy(read_image(self.files[position], self.size)).permute(2, 0, 1)
-        return {"image": image, **{name: column[position] for name, column in self.columns.items()}}
+        return {name: column[0] for name, column in self.__getitems__([position]).items()}
+
+    def __getitems__(self, positions: list[int]) -> Batch:
+        """A whole batch: its images are decoded, resized and stored in one go."""
+        if self.cached_rows is None:
+            images = read_batch([self.files[position] for position in positions], self.size, self.reduced_decode)
+        else:
+            images = self.cache.read(self.cached_rows[positions])
+        rows = torch.tensor(positions)
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns}
 
 
 class _Loader(DataLoader):
@@ -60,12 +79,13 @@ class _Loader(DataLoader):
 class ReidDataModule(pl.LightningDataModule):
     """Batches {image (B, 3, H, W), pid (B,), camid (B,), index (B,), is_query (B,)} of one data set.
 
-    Loaders give uint8 images of `size` (height, width); once on the device they become float in [0, 1], are augmented
-    (in training only) and normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's.
-    `index` is the row in `samples.table`. `num_instances` images of an identity share a training batch; null shuffles
-    all images instead. `camera_balanced` and `class_balanced` are the identity sampler's. In distributed runs the
-    loaders divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats
-    rows to give each process as many: tell them by `index`.
+    Loaders give uint8 images of `size` (height, width); once on the device they are augmented (in training only) and
+    normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's. `index` is the row in
+    `samples.table`. `num_instances` images of an identity share a training batch; null shuffles all images instead.
+    `camera_balanced` and `class_balanced` are the identity sampler's. `cache` is a folder for decoded images;
+    `reduced_decode` is for training images much larger than `size`, see `read_batch`. In distributed runs the loaders
+    divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats rows to
+    give each process as many: tell them by `index`.
     """
 
     def __init__(
@@ -85,6 +105,8 @@ class ReidDataModule(pl.LightningDataModule):
         exclude_same_camera: bool = True,
         augment: nn.Module | None = None,
         num_workers: int = 2,
+        cache: str | Path | None = None,
+        reduced_decode: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -98,6 +120,7 @@ class ReidDataModule(pl.LightningDataModule):
         self.augment = nn.Identity() if augment is None else augment
         self.normalize = Normalize(mean, std)
         self.num_workers, self.seed = num_workers, seed
+        self.cache, self.reduced_decode = cache, reduced_decode
 
     @cached_property
     def samples(self) -> Samples:
@@ -108,6 +131,13 @@ class ReidDataModule(pl.LightningDataModule):
     def classes(self) -> list[int]:
         """The pid of each training class."""
         return sorted(self.samples.split("train")["pid"].unique().tolist())
+
+    @cached_property
+    def decoded(self) -> DecodedCache | None:
+        """All images of the data set, decoded, if `cache` names a folder for them."""
+        if self.cache is None:
+            return None
+        return DecodedCache(self.cache, self.samples.root, self.samples.table["path"].tolist(), self.size)
 
     @property
     def num_classes(self) -> int:
@@ -121,12 +151,13 @@ class ReidDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the data set, whatever the stage."""
         self.samples  # noqa: B018
+        self.decoded  # noqa: B018
 
     def train_dataloader(self) -> DataLoader:
         """Batches in an order that follows from the seed and the epoch, which Lightning sets."""
         table = self.samples.split("train")
         table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
-        dataset = ImageDataset(table, self.samples.root, self.size)
+        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
         if self.num_instances is None:
             sampler = self._even_shares(dataset, shuffle=True)
             loader = self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
@@ -157,7 +188,7 @@ class ReidDataModule(pl.LightningDataModule):
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""
         if table.empty:
             raise InputError(f"data '{self.name}': no images to load; see what `reidlab data` finds")
-        dataset = ImageDataset(table, root or self.samples.root, self.size)
+        dataset = ImageDataset(table, root or self.samples.root, self.size, cache=self.decoded)
         return self._loader(dataset, sampler=self._even_shares(dataset), batch_size=self.eval_batch_size)
 
     def read(self, path: str) -> np.ndarray:
@@ -169,11 +200,17 @@ class ReidDataModule(pl.LightningDataModule):
         return self.preprocess(batch, training=self.trainer is not None and self.trainer.training)
 
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
-        """The batch with its uint8 images as the float images that the network takes."""
-        image = batch["image"].float() / 255
-        if training:
-            image = self.augment.to(image.device)(image)
-        return batch | {"image": self.normalize.to(image.device)(image)}
+        """The batch with its uint8 images as the float images that the network takes, channels last in memory."""
+        images = batch["image"]
+        steps = [self.augment, self.normalize] if training else [self.normalize]
+        prepare = nn.Sequential(*steps).to(images.device)
+        if images.device.type != "cpu":
+            return batch | {"image": prepare(images)}
+        few = max(1, CACHED_PIXELS // images[0, 0].numel())
+        prepared = torch.empty(images.shape, memory_format=torch.channels_last)
+        for part, result in zip(images.split(few), prepared.split(few), strict=True):
+            result.copy_(prepare(part))
+        return batch | {"image": prepared}
 
     def _even_shares(self, dataset: ImageDataset, shuffle: bool = False) -> DistributedSampler:
         rank, processes = distributed_process()
@@ -182,6 +219,7 @@ class ReidDataModule(pl.LightningDataModule):
     def _loader(self, dataset: ImageDataset, **options) -> DataLoader:
         return _Loader(
             dataset,
+            collate_fn=_as_it_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.accelerator.is_available(),
@@ -189,6 +227,11 @@ class ReidDataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # starting workers draws a seed, and the global generator is for augmentation
             **options,
         )
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    """A batch needs no collating: the data set gives it whole."""
+    return batch
 
 
 def _single_threaded(worker: int) -> None:

@@ -1,7 +1,9 @@
 """Augmentations of a whole batch as tensor operations, so that they run where the batch already is.
 
 Every module maps images (B, 3, H, W), float in [0, 1], to the same shape and range and treats each image of the batch
-differently. The randomness is torch's global generator: reseed it and the same batches come out.
+differently; flip, crop and erasing take uint8 images too, a quarter of the memory to move, and return those. What is
+drawn for each image is drawn on the host, from torch's global generator: no device is waited for, and reseeding it
+brings the same batches.
 """
 
 import math
@@ -9,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -18,8 +19,14 @@ def _per_image(values: Tensor) -> Tensor:
     return values[:, None, None, None]
 
 
-def _uniform(count: int, low: float, high: float, like: Tensor) -> Tensor:
-    return torch.rand(count, device=like.device) * (high - low) + low
+def _uniform(shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
+    return torch.rand(shape) * (high - low) + low
+
+
+def _shift(by: int, length: int) -> tuple[slice, slice]:
+    """Where a side's pixels go, and where they come from, when it is shifted by a number of pixels."""
+    by = max(-length, min(by, length))
+    return slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
 
 
 class Augment(nn.Sequential):
@@ -31,9 +38,20 @@ class Augment(nn.Sequential):
     def __init__(self, **transforms: nn.Module | None) -> None:
         super().__init__(OrderedDict((name, module) for name, module in transforms.items() if module is not None))
 
+    def forward(self, image: Tensor) -> Tensor:
+        """The images after all transforms; uint8 ones become float before the first that needs it."""
+        for transform in self:
+            if not (image.is_floating_point() or isinstance(transform, BYTE_TRANSFORMS)):
+                image = image.float() / 255
+            image = transform(image)
+        return image
+
 
 class Normalize(nn.Module):
-    """(image - mean) / std per channel; the last step before the network."""
+    """(image - mean) / std per channel, of float images in [0, 1] or uint8 ones in [0, 255]; the last step of all.
+
+    The result is float32 with channels last in memory.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -42,7 +60,12 @@ class Normalize(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """The images, zero where they had the mean."""
-        return (image - self.mean) / self.std
+        batch, channels, height, width = image.shape
+        full = 1.0 if image.is_floating_point() else 255.0
+        mean, std = ((full * value).flatten().repeat(width) for value in (self.mean, self.std))  # (W * C,)
+        lines = image.permute(0, 2, 3, 1).reshape(batch, height, width * channels)  # long rows: vector instructions
+        normalised = (lines - mean).div_(std)
+        return normalised.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 class RandomHorizontalFlip(nn.Module):
@@ -54,8 +77,10 @@ class RandomHorizontalFlip(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Each image as it was, or mirrored."""
-        flip = torch.rand(len(image), device=image.device) < self.p
-        return torch.where(_per_image(flip), image.flip(-1), image)
+        flipped = image.clone()
+        for row in (torch.rand(len(image)) < self.p).nonzero().flatten().tolist():
+            flipped[row] = image[row].flip(-1)
+        return flipped
 
 
 class RandomPadCrop(nn.Module):
@@ -70,14 +95,12 @@ class RandomPadCrop(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Each image, shifted."""
-        batch, channels, height, width = image.shape
-        padded = F.pad(image, [self.padding] * 4)
-        top, left = torch.randint(2 * self.padding + 1, (2, batch, 1), device=image.device)
-        rows = top + torch.arange(height, device=image.device)  # (B, H)
-        columns = left + torch.arange(width, device=image.device)  # (B, W)
-        rows = rows[:, None, :, None].expand(batch, channels, height, padded.shape[-1])
-        columns = columns[:, None, None, :].expand(batch, channels, height, width)
-        return padded.gather(2, rows).gather(3, columns)
+        batch, _, height, width = image.shape
+        shifted = torch.zeros_like(image)
+        for row, (down, right) in enumerate(torch.randint(-self.padding, self.padding + 1, (batch, 2)).tolist()):
+            (to_y, from_y), (to_x, from_x) = _shift(down, height), _shift(right, width)
+            shifted[row, :, to_y, to_x] = image[row, :, from_y, from_x]
+        return shifted
 
 
 class ColorJitter(nn.Module):
@@ -96,27 +119,32 @@ class ColorJitter(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Each image in other colours."""
         if self.brightness:
-            image = self._blend(image, torch.zeros_like(image[:, :1]), self.brightness)
+            image = (image * self._factor(image, self.brightness)).clamp_(0, 1)
         if self.contrast:
             image = self._blend(image, grey(image).mean((-2, -1), keepdim=True), self.contrast)
         if self.saturation:
             image = self._blend(image, grey(image), self.saturation)
         if self.hue:
-            image = turn_hue(image, _uniform(len(image), -self.hue, self.hue, image))
+            turn = _uniform(len(image), -self.hue, self.hue)
+            image = turn_hue(image, turn.to(image.device, non_blocking=True))
         return image
 
+    def _blend(self, image: Tensor, other: Tensor, amount: float) -> Tensor:
+        return torch.lerp(other, image, self._factor(image, amount)).clamp_(0, 1)
+
     @staticmethod
-    def _blend(image: Tensor, other: Tensor, amount: float) -> Tensor:
-        factor = _per_image(_uniform(len(image), max(0.0, 1 - amount), 1 + amount, image))
-        return torch.lerp(other.expand_as(image), image, factor).clamp(0, 1)
+    def _factor(image: Tensor, amount: float) -> Tensor:
+        factor = _uniform(len(image), max(0.0, 1 - amount), 1 + amount)
+        return _per_image(factor.to(image.device, non_blocking=True))
 
 
 class RandomErasing(nn.Module):
     """Covers a random rectangle of each image, with probability p, to imitate occlusion.
 
     `area` is the range of the rectangle's share of the image, `aspect` that of height / width (log-uniform), `value`
-    the colour in [0, 1] (one number or three; the default is ImageNet's mean, which normalisation turns into 0). A
-    rectangle that doesn't fit is drawn again, up to ten times. Zhong et al., arXiv 1708.04896, algorithm 1.
+    the colour in [0, 1] (one number or three; the default is ImageNet's mean, which normalisation turns into 0), in a
+    uint8 image the nearest grey level to it. A rectangle that doesn't fit is drawn again, up to ten times. Zhong et
+    al., arXiv 1708.04896, algorithm 1.
     """
 
     attempts = 10
@@ -135,22 +163,26 @@ class RandomErasing(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Each image as it was, or with one rectangle covered."""
         batch, _, height, width = image.shape
-        draws = batch * self.attempts
-        area = _uniform(draws, *self.area, image) * height * width
-        aspect = _uniform(draws, *map(math.log, self.aspect), image).exp()
-        high = (area * aspect).sqrt().round().view(batch, self.attempts)
-        wide = (area / aspect).sqrt().round().view(batch, self.attempts)
+        draws = batch, self.attempts
+        area = _uniform(draws, *self.area) * height * width
+        aspect = _uniform(draws, *map(math.log, self.aspect)).exp()
+        high, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
         fits = (high >= 1) & (wide >= 1) & (high < height) & (wide < width)
         first = fits.int().argmax(1, keepdim=True)
-        high, wide = high.gather(1, first), wide.gather(1, first)  # (B, 1)
-        top = (torch.rand_like(high) * (height - high + 1)).floor()
-        left = (torch.rand_like(wide) * (width - wide + 1)).floor()
-        rows, columns = (torch.arange(length, device=image.device) for length in (height, width))
-        inside_rows = (rows >= top) & (rows < top + high)  # (B, H)
-        inside_columns = (columns >= left) & (columns < left + wide)  # (B, W)
-        erased = fits.any(1) & (torch.rand(batch, device=image.device) < self.p)
-        covered = _per_image(erased) & inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-        return torch.where(covered, self.value, image)
+        high, wide = high.gather(1, first).squeeze(1), wide.gather(1, first).squeeze(1)  # (B,)
+        top = (torch.rand(batch) * (height - high + 1)).floor()
+        left = (torch.rand(batch) * (width - wide + 1)).floor()
+        chosen = fits.any(1) & (torch.rand(batch) < self.p)
+        edges = torch.stack([top, top + high, left, left + wide], 1).long()  # (B, 4)
+        value = self.value if image.is_floating_point() else (255 * self.value).round().to(image.dtype)
+        erased = image.clone()
+        for row in chosen.nonzero().flatten().tolist():
+            first_row, last_row, first_column, last_column = edges[row].tolist()
+            erased[row, :, first_row:last_row, first_column:last_column] = value
+        return erased
+
+
+BYTE_TRANSFORMS = (RandomHorizontalFlip, RandomPadCrop, RandomErasing)
 
 
 def grey(image: Tensor) -> Tensor:
