@@ -1,0 +1,81 @@
+"""Decoded images on disk, so that an epoch reads pixels instead of decoding files."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from reidlab.data.images import read_batch
+from reidlab.data.samples import digest
+from reidlab.errors import InputError
+
+CHUNK = 64  # images that a thread decodes at a time
+
+
+class DecodedCache:
+    """The images of a data set at one size, as uint8 RGB (N, H, W, 3) in one file that every process maps.
+
+    The file appears in `folder`, whole or not at all. Its name changes with `size` and with the path, length and time
+    of change of every image, so that changed data get another. Raises InputError where an image is missing or broken,
+    or the disk is full.
+    """
+
+    def __init__(self, folder: str | Path, root: Path, paths: Sequence[str], size: tuple[int, int]) -> None:
+        self.files = {str(root / path): row for row, path in enumerate(sorted(set(paths)))}
+        self.shape = len(self.files), *size, 3
+        key = digest("\n".join(map(_state, self.files)).encode())[:16]
+        self.place = Path(folder) / f"{root.name}-{size[0]}x{size[1]}-{key}.rgb"
+        if not self.place.exists():
+            self._make()
+
+    def rows(self, files: Sequence[Path]) -> np.ndarray | None:
+        """Where these images are in the cache (n,); None if it lacks one."""
+        found = [self.files.get(str(file), -1) for file in files]
+        return None if -1 in found else np.array(found)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """A copy of some images (n, H, W, 3)."""
+        return np.array(np.memmap(self.place, np.uint8, "r", shape=self.shape)[rows])
+
+    def _make(self) -> None:
+        print(f"decoding {len(self.files)} images once: {self.place}", flush=True)
+        temporary = None
+        try:
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=self.place.parent, prefix=f".{self.place.name}.", delete=False
+            ) as file:
+                temporary = Path(file.name)
+                for images in self._decoded():
+                    file.write(images.data)
+            temporary.chmod(0o644)
+            temporary.replace(self.place)
+        except OSError as error:
+            reason = f"{self.place}: can't be written ({error.strerror})"
+            raise InputError(f"{reason}; free space, choose another data.cache, or null for none") from error
+        finally:
+            if temporary:
+                temporary.unlink(missing_ok=True)
+
+    def _decoded(self) -> Iterator[np.ndarray]:
+        """All images, decoded by a few threads a little ahead of who takes them."""
+        files, size = [Path(file) for file in self.files], self.shape[1:3]
+        with ThreadPoolExecutor() as pool:
+            ahead = []
+            for start in tqdm(range(0, len(files), CHUNK), unit="batch", leave=False, disable=None):
+                ahead.append(pool.submit(read_batch, files[start : start + CHUNK], size))
+                if len(ahead) > 2 * pool._max_workers:
+                    yield ahead.pop(0).result()
+            yield from (images.result() for images in ahead)
+
+
+def _state(file: str) -> str:
+    """A file's name, length and time of its last change."""
+    try:
+        stat = Path(file).stat()
+    except OSError as error:
+        raise InputError(f"{file}: can't be read ({error.strerror}); check the path and its permissions") from error
+    return f"{file}\t{stat.st_size}\t{stat.st_mtime_ns}"
