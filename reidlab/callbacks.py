@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 
 from reidlab.runs import write_atomic
 
+SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
+
 
 class History(pl.Callback):
     """Keeps every epoch's figures in `history.csv` and in the checkpoint, so that a resumed run has all of them."""
@@ -40,14 +42,13 @@ class EpochLines(pl.Callback):
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print loss, validation mAP, seconds and the time left."""
+        """Print loss, validation figures, seconds and the time left."""
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self.started
         done, total = trainer.current_epoch + 1, trainer.max_epochs
-        figures = {name: float(trainer.callback_metrics[name]) for name in ("train/loss", "val/mAP", "val/rank-1")
-                   if name in trainer.callback_metrics}  # fmt: skip
-        shown = "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        found = trainer.callback_metrics
+        shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
         print(
             f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True
         )

@@ -26,7 +26,7 @@ PATH_KEYS = ("run.root", "data.root", "model.weights")
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
-    *("seed", "data", "model", "augment", "loss", "regime", "distill"),
+    *("seed", "task", "data", "model", "augment", "loss", "regime", "distill"),
     *("optimizer", "schedule", "trainer", "callbacks"),
 )
 MACHINE_KEYS = re.compile(r"data\.num_workers|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?")

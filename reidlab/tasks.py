@@ -1,5 +1,6 @@
 """The LightningModules: what one step of training and of validation is."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from reidlab.config import instantiate, run_folder
 from reidlab.errors import InputError
 from reidlab.losses import WeightedLosses
-from reidlab.metrics import ReidMetric
-from reidlab.models import load_weights
+from reidlab.metrics import ClassMetric, ReidMetric
+from reidlab.models import Output, load_weights
 from reidlab.regimes import Regime
 
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
@@ -19,13 +20,14 @@ FINITE_CHECK_INTERVAL = 50  # batches
 NEVER = 2**31
 
 
-class ReidTask(pl.LightningModule):
-    """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
+class Task(pl.LightningModule):
+    """What learning has in common, whatever it is for: a network, a recipe, and one step of training.
 
-    Batches are `{"image": (B, 3, H, W), "pid": (B,), "camid": (B,), "index": (B,), "is_query": (B,)}`.
-    `optimizer` takes groups of parameters and `schedule` the optimizer (partials, from config). Each epoch reseeds
-    torch from (seed, epoch, rank), so that a resumed run draws what an unbroken one would have drawn. Losses are
-    computed in float32 whatever the precision; InputError where one is no longer finite.
+    Batches are `{"image": (B, 3, H, W), "pid": (B,), "index": (B,), ...}`, pid being the class 0..C-1 in training.
+    `optimizer` takes groups of parameters and `schedule` the optimizer (partials, from config); `monitor` is the
+    validation figure that they watch. Each epoch reseeds torch from (seed, epoch, rank), so that a resumed run draws
+    what an unbroken one would have drawn. Losses are computed in float32 whatever the precision; InputError where one
+    is no longer finite.
     """
 
     def __init__(
@@ -35,20 +37,19 @@ class ReidTask(pl.LightningModule):
         optimizer,
         schedule,
         regime: Regime,
+        monitor: str,
         distillation: nn.Module | None = None,
-        distance: str = "euclidean",
-        exclude_same_camera: bool = True,
         seed: int = 0,
     ):
         super().__init__()
         self.network, self.loss = network.to(memory_format=torch.channels_last), loss
         self.distillation = distillation
         self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
-        self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
+        self.monitor = monitor
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Embeddings (B, D) of normalised images (B, 3, H, W)."""
-        return self.network(image.contiguous(memory_format=torch.channels_last)).embedding
+    def forward(self, image: Tensor) -> Output:
+        """Embeddings (B, D) and logits (B, C) of normalised images (B, 3, H, W)."""
+        return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
         """Close a trunk that never learns before anything wraps the network."""
@@ -62,14 +63,19 @@ class ReidTask(pl.LightningModule):
         self.regime.begin_epoch(self.network, self.current_epoch)
         self.first_failures = None
 
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The images of a training batch and what they are to be learned as."""
+        return batch["image"], batch["pid"]
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The sum of the recipe's terms, each logged."""
-        embedding, logits = self.network(batch["image"].contiguous(memory_format=torch.channels_last))
+        image, labels = self.prepare(batch)
+        embedding, logits = self(image)
         with torch.autocast(self.device.type, enabled=False):
             embedding, logits = embedding.float(), None if logits is None else logits.float()
-            terms = self.loss(embedding, logits, batch["pid"])
+            terms = self.loss(embedding, logits, labels)
             if self.distillation:
-                terms |= self.distillation(batch["image"], embedding, logits)
+                terms |= self.distillation(image, embedding, logits)
             total = torch.stack(list(terms.values())).sum()
         self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
@@ -90,11 +96,31 @@ class ReidTask(pl.LightningModule):
                 "lower optimizer.lr, set trainer.gradient_clip_val=1, or use trainer.precision=32-true"
             )
 
+    def configure_optimizers(self):
+        """Groups of parameters, each with its rate: the network's head and trunk, what losses and distillation own."""
+        rate = self.optimizer.keywords["lr"]
+        groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
+        if self.distillation and (own := list(self.distillation.parameters())):
+            groups.append({"params": own})
+        optimizer = self.optimizer(groups)
+        schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class ReidTask(Task):
+    """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
+
+    Batches have `camid` (B,) and `is_query` (B,) besides.
+    """
+
+    def __init__(self, *args, distance: str = "euclidean", exclude_same_camera: bool = True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect embeddings."""
-        self.metric.update(
-            self(batch["image"]).float(), batch["pid"], batch["camid"], batch["is_query"], batch["index"]
-        )
+        embedding = self(batch["image"]).embedding.float()
+        self.metric.update(embedding, batch["pid"], batch["camid"], batch["is_query"], batch["index"])
 
     def on_validation_epoch_end(self) -> None:
         """Rank all validation queries against the validation gallery."""
@@ -103,15 +129,37 @@ class ReidTask(pl.LightningModule):
         kept = {f"val/{name}": float(figures[name]) for name in ("mAP", "rank-1", "mINP")}
         self.log_dict(kept, prog_bar=True, rank_zero_only=True)
 
-    def configure_optimizers(self):
-        """Groups of parameters, each with its rate: the network's head and trunk, what losses and distillation own."""
-        rate = self.optimizer.keywords["lr"]
-        groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
-        if self.distillation and (own := list(self.distillation.parameters())):
-            groups.append({"params": own})
-        optimizer = self.optimizer(groups)
-        schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": "val/mAP"}
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+class ClassificationTask(Task):
+    """Trains a network to name the class of an image; validates by accuracy on images that it never saw.
+
+    `mix` (a partial that takes `num_classes`) changes images and classes of a training batch, see `reidlab.data.Mix`.
+    """
+
+    def __init__(self, *args, mix: Callable[..., nn.Module] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if mix and any(term.sees == "embedding" for term in self.loss.terms.values()):
+            raise InputError(
+                "task.mix: mixed images have no one class, which losses of embeddings need; set task.mix=null"
+            )
+        self.mix = mix and mix(num_classes=self.network.classifier.out_features)
+        self.metric = ClassMetric()
+
+    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The images, mixed if the recipe says so, and their classes (B,) or the probabilities of these (B, C)."""
+        image, labels = super().prepare(batch)
+        return self.mix(image, labels) if self.mix else (image, labels)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect class scores."""
+        self.metric.update(self(batch["image"]).logits, batch["pid"], batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Score all validation images."""
+        figures = self.metric.compute()
+        self.metric.reset()
+        kept = {f"val/{name}": float(figures[name]) for name in ("top-1", "top-5", "calibration_error")}
+        self.log_dict(kept, prog_bar=True, rank_zero_only=True)
 
 
 def build_network(model, num_classes: int = 0) -> nn.Module:

@@ -14,7 +14,7 @@ import torch
 from reidlab import plots
 from reidlab.callbacks import EpochLines, History, progress
 from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
-from reidlab.data import ReidDataModule
+from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.embedding import device_of, embed
 from reidlab.errors import InputError
 from reidlab.retrieval import VALIDATION, Retrieval
@@ -40,9 +40,9 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")
-    network = _network(cfg, datamodule.num_classes)
+    network = _network(cfg, datamodule)
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
-    task = ReidTask(
+    task = instantiate(cfg.task)(
         network=network,
         loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
         optimizer=instantiate(cfg.optimizer),
@@ -56,14 +56,12 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
             std=cfg.model.std,
             data_hash=made_by["data_hash"],
         ),
-        distance=cfg.model.distance,
-        exclude_same_camera=cfg.data.exclude_same_camera,
         seed=cfg.seed,
     )
     loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
     shown = progress()
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
-    validated = len(datamodule.samples.split("val_query")) > 0
+    validated = len(datamodule.samples.split("val_query", "val")) > 0
     if not validated:
         callbacks = [c for c in callbacks if getattr(c, "monitor", None) is None]
     trainer = instantiate(
@@ -91,7 +89,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     if not best.exists():
         raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
     save_figure(plots.learning_curves(pd.read_csv(folder / "history.csv")), folder / "curves.png")
-    if validated:
+    if validated and isinstance(task, ReidTask):
         _log_rankings(cfg, loggers, datamodule)
     for logger in loggers:
         if isinstance(logger, pl.loggers.WandbLogger):
@@ -101,7 +99,9 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         {
             "finished": True,
             "epochs": trainer.current_epoch,
-            "best_val_mAP": float(trainer.checkpoint_callback.best_model_score) if validated else None,
+            f"best_{task.monitor.replace('/', '_')}": float(trainer.checkpoint_callback.best_model_score)
+            if validated
+            else None,
             "num_identities": datamodule.num_classes,
             "parameters": sum(p.numel() for p in network.parameters()),
             **made_by,
@@ -127,15 +127,17 @@ def _claim(folder: Path, cfg) -> None:
     write_config(cfg, stored)
 
 
-def _network(cfg, num_classes: int):
-    """The network, with a classifier if a term of the loss or of distillation learns from its logits."""
+def _network(cfg, datamodule: ReidDataModule):
+    """The network, with a classifier if classes are to be told or a term of the loss or of distillation sees logits."""
     if not cfg.regime.trunk_rate and not cfg.model.weights:
         raise InputError(
             "regime.trunk_rate=0 keeps the trunk as it is, and it would be random: give model.weights=FILE"
         )
     classifies = any(isinstance(term, Mapping) and term.get("sees") == "logits" for term in cfg.loss.values())
-    classifies = classifies or bool(cfg.get("distill") and cfg.distill.logits)
-    return build_network(cfg.model, num_classes if classifies else 0)
+    classifies = (
+        classifies or bool(cfg.get("distill") and cfg.distill.logits) or isinstance(datamodule, ClassDataModule)
+    )
+    return build_network(cfg.model, datamodule.num_classes if classifies else 0)
 
 
 def _log_config(loggers: Iterable, cfg, made_by: dict) -> None:

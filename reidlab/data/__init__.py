@@ -1,9 +1,12 @@
-"""Images of identities: where they come from, whether they are sound, and how they reach the network."""
+"""Images of identities or classes: where they come from, whether they are sound, and how they reach the network."""
 
 from reidlab.data.cache import DecodedCache
+from reidlab.data.classes import ClassDataModule, ClassFolders, ClassLists, set_aside_images
 from reidlab.data.combined import CombinedSources
+from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import ImageDataset, ReidDataModule
 from reidlab.data.images import read_image
+from reidlab.data.mixing import Mix
 from reidlab.data.policy import TrivialAugment
 from reidlab.data.sampler import IdentityBatchSampler
 from reidlab.data.samples import Samples, set_aside_validation
@@ -20,6 +23,9 @@ from reidlab.data.validate import Finding, inspect_files, summary, validate
 
 __all__ = [
     "Augment",
+    "ClassDataModule",
+    "ClassFolders",
+    "ClassLists",
     "ColorJitter",
     "CombinedSources",
     "CsvSamples",
@@ -29,16 +35,19 @@ __all__ = [
     "IdentityBatchSampler",
     "IdentityFolders",
     "ImageDataset",
+    "Mix",
     "Normalize",
     "RandomErasing",
     "RandomHorizontalFlip",
     "RandomPadCrop",
+    "RandomResizedCrop",
     "ReidDataModule",
     "Samples",
     "SyntheticPeople",
     "TrivialAugment",
     "inspect_files",
     "read_image",
+    "set_aside_images",
     "set_aside_validation",
     "summary",
     "validate",

@@ -1,7 +1,7 @@
 """What is wrong with a data set, file by file, and the table that describes it in a paper."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -70,14 +70,41 @@ def validate(
     files = inspect_files(samples, progress) if files is None else files
     table = samples.table.join(files)
     checks = (
-        _empty_splits(table),
+        _empty_splits(table, ("train", "query", "gallery")),
         _shared_identities(table),
         _files(table),
-        _duplicates(table),
+        _duplicates(table, "identity"),
         _queries_without_match(table, exclude_same_camera),
-        _single_images(table),
+        _single_images(table, STAGES, "identity"),
     )
     return sorted((finding for check in checks for finding in check), key=lambda finding: finding.level)
+
+
+def validate_classes(samples: Samples, files: pd.DataFrame | None = None, progress: bool = True) -> list[Finding]:
+    """The flaws of a data set of classes, errors first; see `validate`."""
+    files = inspect_files(samples, progress) if files is None else files
+    table = samples.table.join(files)
+    checks = (
+        _empty_splits(table, ("train", "test")),
+        _unlearned_classes(table, samples.names),
+        _files(table),
+        _duplicates(table, "class"),
+        _single_images(table, {"train": ["train"]}, "class"),
+    )
+    return sorted((finding for check in checks for finding in check), key=lambda finding: finding.level)
+
+
+def class_summary(samples: Samples) -> pd.DataFrame:
+    """Classes and images of each split, and how many images its smallest and its largest class have."""
+    splits = {split: samples.split(split) for split in ("train", "val", "test")} | {"all": samples.table}
+    sizes = {split: rows["pid"].value_counts() for split, rows in splits.items() if len(rows)}
+    return pd.DataFrame.from_dict(
+        {
+            split: {"classes": len(each), "images": each.sum(), "fewest": each.min(), "most": each.max()}
+            for split, each in sizes.items()
+        },
+        orient="index",
+    ).rename_axis("split")
 
 
 def _inspect(file: Path) -> tuple[int, int, str, str]:
@@ -91,9 +118,10 @@ def _inspect(file: Path) -> tuple[int, int, str, str]:
     return height, width, content, ""
 
 
-def _empty_splits(table: pd.DataFrame) -> Iterator[Finding]:
+def _empty_splits(table: pd.DataFrame, needed: Sequence[str]) -> Iterator[Finding]:
     filled = set(table["split"])
-    needed = ["train", "query", "gallery"] + STAGES["validation"] * bool(filled & set(STAGES["validation"]))
+    if filled & set(STAGES["validation"]):
+        needed = [*needed, *STAGES["validation"]]
     for split in needed:
         if split not in filled:
             yield Finding("error", "empty split", split, "no images; check data.root and data.source")
@@ -119,12 +147,19 @@ def _files(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("warning", "small image", row.path, message)
 
 
-def _duplicates(table: pd.DataFrame) -> Iterator[Finding]:
+def _unlearned_classes(table: pd.DataFrame, names: Mapping[int, str]) -> Iterator[Finding]:
+    for pid in sorted(set(table["pid"]) - set(table.loc[table["split"] == "train", "pid"])):
+        example = table.loc[table["pid"] == pid].iloc[0]
+        message = f"no training image, but {example.path} in {example.split}"
+        yield Finding("error", "class without training images", names[pid], message)
+
+
+def _duplicates(table: pd.DataFrame, group: str) -> Iterator[Finding]:
     """One finding for each set of files with equal bytes, by the worst that it means."""
     repeated = table[table["digest"].duplicated(keep=False) & (table["digest"] != "")]
     for _, rows in repeated.groupby("digest", sort=False):
         if rows["pid"].nunique() > 1:
-            kind = "duplicate of another identity"
+            kind = f"duplicate of another {group}"
         elif rows["split"].nunique() > 1:
             kind = "duplicate across splits"
         else:
@@ -148,9 +183,9 @@ def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> It
             yield Finding("warning", "query without a match", row.path, message)
 
 
-def _single_images(table: pd.DataFrame) -> Iterator[Finding]:
+def _single_images(table: pd.DataFrame, stages: Mapping[str, list[str]], group: str) -> Iterator[Finding]:
     people = table[table["pid"] > 0]
-    for stage, splits in STAGES.items():
+    for stage, splits in stages.items():
         rows = people[people["split"].isin(splits)]
         for row in rows[~rows["pid"].duplicated(keep=False)].itertuples():
-            yield Finding("warning", "identity with one image", f"pid {row.pid}", f"{stage} has only {row.path} of it")
+            yield Finding("warning", f"{group} with one image", f"pid {row.pid}", f"{stage} has only {row.path} of it")

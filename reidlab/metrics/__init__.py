@@ -1,5 +1,6 @@
-"""How good embeddings are: ranking, re-ranking, verification and the uncertainty of all three."""
+"""How good embeddings and class scores are: ranking, verification, accuracy, and the uncertainty of them all."""
 
+from reidlab.metrics.classification import ClassMetric, ClassScores, share_interval
 from reidlab.metrics.expansion import expand_queries, flip_averaged
 from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
 from reidlab.metrics.reranking import rank_reranked, rerank
@@ -9,6 +10,8 @@ from reidlab.metrics.uncertainty import Difference, Interval, confidence_interva
 from reidlab.metrics.verification import Verification, verify
 
 __all__ = [
+    "ClassMetric",
+    "ClassScores",
     "Difference",
     "Interval",
     "Ranking",
@@ -23,6 +26,7 @@ __all__ = [
     "rank_blocks",
     "rank_reranked",
     "rerank",
+    "share_interval",
     "single_shot",
     "top_k",
     "verify",

@@ -1,0 +1,41 @@
+"""Random windows of images, resized to the network's input: the augmentation that matters most for few images."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class RandomResizedCrop(nn.Module):
+    """A random window of each image, resized to `size`: (B, 3, h, w) uint8 or float -> (B, 3, *size), the same type.
+
+    The window's area is uniform in `area` (a share of the image's), its aspect (width / height, relative to the
+    image's) log-uniform in `aspect`; a side longer than the image's is cut to it. What is drawn for each image is drawn
+    on the host. Szegedy et al., arXiv 1409.4842, section 6.
+    """
+
+    def __init__(
+        self, size: Sequence[int], area: Sequence[float] = (0.25, 1.0), aspect: Sequence[float] = (3 / 4, 4 / 3)
+    ) -> None:
+        super().__init__()
+        self.size, self.area, self.aspect = tuple(size), tuple(area), tuple(aspect)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Each image's window, antialiased."""
+        batch, _, height, width = image.shape
+        low, high = self.area
+        area = torch.rand(batch) * (high - low) + low
+        low, high = map(math.log, self.aspect)
+        aspect = (torch.rand(batch) * (high - low) + low).exp()
+        tall = ((area / aspect).sqrt().clamp(max=1) * height).round().clamp(min=1)  # (B,)
+        wide = ((area * aspect).sqrt().clamp(max=1) * width).round().clamp(min=1)
+        top = (torch.rand(batch) * (height - tall + 1)).floor()
+        left = (torch.rand(batch) * (width - wide + 1)).floor()
+        windows = torch.stack([top, left, tall, wide], 1).int().tolist()
+        resized = [
+            F.interpolate(image[i : i + 1, :, y : y + h, x : x + w], self.size, mode="bilinear", antialias=True)
+            for i, (y, x, h, w) in enumerate(windows)
+        ]
+        return torch.cat(resized)

@@ -1,0 +1,55 @@
+"""Two images as one, and their classes in proportion: MixUp and CutMix."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Mix(nn.Module):
+    """Blends each image with another of the batch (MixUp), or pastes a window of the other into it (CutMix).
+
+    A batch is mixed with probability `p`, by either way in turn of chance; a way whose parameter is 0 is left out. The
+    share of an image in the mixture is drawn from Beta(a, a), a being `mixup` or `cutmix`, once for the batch.
+    Zhang et al., arXiv 1710.09412, equation 1; Yun et al., arXiv 1905.04899, section 3.1.
+
+    Shape: images (B, 3, H, W), classes (B,) -> images, probabilities of the classes (B, num_classes).
+    """
+
+    def __init__(self, num_classes: int, mixup: float = 0.2, cutmix: float = 1.0, p: float = 0.5) -> None:
+        super().__init__()
+        self.num_classes, self.p = num_classes, p
+        self.ways = [(way, a) for way, a in ((self._blend, mixup), (self._paste, cutmix)) if a]
+
+    def forward(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, mixed or as they were; what is drawn is drawn on the host."""
+        targets = F.one_hot(labels, self.num_classes).to(torch.float32)
+        if not self.ways or torch.rand(()) >= self.p:
+            return image, targets
+        way, a = self.ways[int(torch.randint(len(self.ways), ()))]
+        share = _beta(a)
+        order = torch.randperm(len(image)).to(image.device, non_blocking=True)
+        image, share = way(image, image[order], share)
+        return image, share * targets + (1 - share) * targets[order]
+
+    @staticmethod
+    def _blend(image: Tensor, other: Tensor, share: float) -> tuple[Tensor, float]:
+        return torch.lerp(other, image, share), share
+
+    @staticmethod
+    def _paste(image: Tensor, other: Tensor, share: float) -> tuple[Tensor, float]:
+        """The window may reach over the edge; the share is of what remains."""
+        height, width = image.shape[2:]
+        tall, wide = ((side * (1 - share) ** 0.5) / 2 for side in (height, width))
+        y, x = (float(torch.rand(())) * side for side in (height, width))
+        rows = slice(round(max(y - tall, 0)), round(min(y + tall, height)))
+        columns = slice(round(max(x - wide, 0)), round(min(x + wide, width)))
+        pasted = image.clone()
+        pasted[:, :, rows, columns] = other[:, :, rows, columns]
+        covered = (rows.stop - rows.start) * (columns.stop - columns.start)
+        return pasted, 1 - covered / (height * width)
+
+
+def _beta(a: float) -> float:
+    """A number from Beta(a, a), by torch's global generator."""
+    one, two = torch._standard_gamma(torch.full((2,), a)).clamp_min(1e-12).tolist()
+    return one / (one + two)

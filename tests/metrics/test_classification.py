@@ -1,0 +1,86 @@
+"""Class scores against slow loops written from the definitions."""
+
+import math
+
+import pytest
+import torch
+
+from reidlab.errors import InputError
+from reidlab.metrics import ClassMetric, ClassScores, share_interval
+
+
+@pytest.fixture
+def scores():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(6, (200,), generator=generator)
+    logits = torch.randn(200, 6, generator=generator) + 2 * torch.eye(6)[labels]
+    return ClassScores(logits.softmax(1), labels)
+
+
+def test_accuracy_and_confusion_by_hand(scores):
+    confusion, hits = [[0] * 6 for _ in range(6)], {1: 0, 5: 0}
+    for row, label in zip(scores.confidences.tolist(), scores.labels.tolist(), strict=True):
+        order = sorted(range(6), key=lambda c: -row[c])
+        confusion[label][order[0]] += 1
+        for k in hits:
+            hits[k] += label in order[:k]
+    assert scores.confusion.tolist() == confusion
+    assert [scores.accuracy(k) for k in hits] == [count / 200 for count in hits.values()]
+    each = scores.per_class()
+    for c in range(6):
+        right, images, claimed = confusion[c][c], sum(confusion[c]), sum(row[c] for row in confusion)
+        assert each["recall"][c] == pytest.approx(right / images)
+        assert each["precision"][c] == pytest.approx(right / claimed)
+        assert each["f1"][c] == pytest.approx(2 * right / (images + claimed))
+        assert each["num_images"][c] == images
+
+
+def test_calibration_error_by_hand(scores):
+    gap = 0.0
+    for low in range(15):
+        inside = []
+        for row, label in zip(scores.confidences.tolist(), scores.labels.tolist(), strict=True):
+            if low / 15 < max(row) <= (low + 1) / 15:
+                inside.append((max(row), row.index(max(row)) == label))
+        if inside:
+            gap += abs(sum(c for c, _ in inside) - sum(hit for _, hit in inside)) / 200
+    assert scores.calibration_error == pytest.approx(gap, abs=1e-6)
+
+
+def test_certain_and_always_right_is_calibrated():
+    assert ClassScores(torch.eye(3), torch.arange(3)).calibration_error == 0
+    assert ClassScores(torch.eye(3), torch.tensor([1, 2, 0])).calibration_error == 1
+
+
+def test_of_equal_confidences_the_first_class_counts_in_all_figures():
+    scores = ClassScores(torch.full((4, 4), 0.25), torch.arange(4))
+    assert scores.ranks.tolist() == [1, 2, 3, 4]
+    assert scores.predicted.tolist() == [0] * 4
+    assert scores.accuracy() == 0.25 and scores.confusion.diagonal().sum() == 1
+
+
+def test_a_class_without_images_is_no_part_of_the_mean():
+    scores = ClassScores(torch.eye(3)[[0, 0, 1]], torch.tensor([0, 0, 0]))
+    assert scores.summary()["class_recall"] == pytest.approx(2 / 3)
+    assert scores.summary()["macro_f1"] == pytest.approx(0.8)
+
+
+def test_images_that_a_distributed_sampler_repeats_count_once(scores):
+    metric, logits = ClassMetric(), scores.confidences.log()
+    metric.update(logits[:120], scores.labels[:120], torch.arange(120))
+    metric.update(logits[80:], scores.labels[80:], torch.arange(80, 200))
+    assert metric.compute() == pytest.approx(scores.summary(), abs=1e-6)
+
+
+def test_wilsons_interval():
+    """Its ends are the shares p whose normal test just doesn't reject the one found: |found - p| = z sd(p)."""
+    for share, count in ((0.0, 10), (0.87, 375), (1.0, 5)):
+        for end in share_interval(share, count):
+            assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / count), abs=1e-6)
+
+
+def test_wrong_input_is_named():
+    with pytest.raises(InputError, match=r"confidences \(2, 3\) and 3 labels don't match"):
+        ClassScores(torch.zeros(2, 3), torch.zeros(3).long())
+    with pytest.raises(InputError, match="no images to score"):
+        ClassScores(torch.zeros(0, 3), torch.zeros(0).long())
