@@ -1,12 +1,13 @@
 """What a student gains from its teacher, over several seeds, on the demo's people.
 
     python benchmarks/distillation.py                      # teacher; student from scratch and distilled, seeds 0 to 2
-    python benchmarks/distillation.py --csv data/distillation_results.csv
-    python benchmarks/distillation.py --name hotter --seeds 0 -- distill.temperature=8
+    python benchmarks/distillation.py --csv data/distillation_results.csv trainer.max_epochs=8
+    python benchmarks/distillation.py --seeds 0 --distilled distill.temperature=8 --name hotter
 
-Overrides after `--` are the distilled student's. Seeds change initial weights and augmentation; the teacher and the
-division of the identities stay. All runs are kept in `runs/`, and the same command goes on where it was stopped. The
-interval of a seed's gain is over test identities, that of the mean gain is Student's t over the seeds.
+Overrides are for all runs, those after `--distilled` for the distilled student's alone. Seeds change initial weights and
+augmentation; the teacher and the division of the identities stay. All runs are kept in `runs/`, and the same command
+goes on where it was stopped. The interval of a seed's gain is over test identities, that of the mean gain is Student's t
+over the seeds.
 """
 
 import argparse
@@ -32,10 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--name", default="distilled", help="what the names of the distilled runs begin with")
     parser.add_argument("--csv", type=Path, help="write the table here too")
-    parser.add_argument("overrides", nargs="*", help="Hydra overrides of the distilled student")
+    parser.add_argument("--distilled", nargs="+", default=[], help="Hydra overrides of the distilled student alone")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs")
     args = parser.parse_args(argv)
     try:
-        table = compare(args.seeds, args.name, args.overrides)
+        table = compare(args.seeds, args.name, args.overrides, args.distilled)
     except InputError as error:
         print(f"distillation: {error}", file=sys.stderr)
         return 2
@@ -45,12 +47,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def compare(seeds: list[int], name: str, overrides: list[str]) -> pd.DataFrame:
+def compare(seeds: list[int], name: str, overrides: list[str], distilled_overrides: list[str]) -> pd.DataFrame:
     """One row a seed, then their mean: mAP of teacher, scratch and distilled, the gain and its 95 % interval."""
-    teacher, rows = scored("demo_teacher", "demo_teacher", 0), {}
+    teacher, rows = scored("demo_teacher", "demo_teacher", 0, *overrides), {}
     for seed in seeds:
-        scratch = scored("demo", f"scratch_{seed}", seed)
-        distilled = scored("demo_distilled", f"{name}_{seed}", seed, *overrides, f"evaluate.against={scratch.name}")
+        scratch = scored("demo", f"scratch_{seed}", seed, *overrides)
+        taught = [*overrides, *distilled_overrides, f"evaluate.against={scratch.name}"]
+        distilled = scored("demo_distilled", f"{name}_{seed}", seed, *taught)
         against = pd.read_csv(distilled / "evaluate" / "checkpoint" / f"against_{scratch.name}.csv", index_col=0)
         rows[seed] = [mean_ap(teacher), mean_ap(scratch), mean_ap(distilled), *against.loc["mAP"].iloc[:3]]
     table = pd.DataFrame.from_dict(rows, "index", columns=["teacher", "scratch", "distilled", "gain", "low", "high"])
