@@ -113,6 +113,35 @@ def test_preprocess_scales_augments_only_in_training_and_normalises(make):
     assert batch["image"] is pixels and data.preprocess(batch)["pid"] is batch["pid"]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_cache_changes_no_pixel(make, tmp_path, num_workers):
+    plain, cached = make(num_workers=num_workers), make(num_workers=num_workers, cache=tmp_path / "cache")
+    for ours, expected in zip(cached.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert all(torch.equal(ours[name], column) for name, column in expected.items())
+    other = plain.samples.table.assign(path="10_0.png")
+    assert torch.equal(next(iter(cached.loader(other)))["image"], next(iter(plain.loader(other)))["image"])
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_images_are_prepared_alike_however_many_at_a_time(make, monkeypatch):
+    batch = {"image": torch.randint(256, (5, 3, 24, 12), dtype=torch.uint8)}
+    whole = make().preprocess(batch)["image"]
+    monkeypatch.setattr(module, "CACHED_PIXELS", 600)  # two images
+    assert torch.equal(make().preprocess(batch)["image"], whole)
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_reduced_decoding_is_for_training_alone(make, people, write_image):
+    for file in people.files():
+        write_image(file.with_suffix(".jpg"), size=(100, 60))
+    people.table["path"] = people.table["path"].str.replace("png", "jpg")
+    full, reduced = make(), make(reduced_decode=True)
+    pairs = [zip(getattr(full, name)(), getattr(reduced, name)(), strict=True)
+             for name in ("train_dataloader", "val_dataloader", "test_dataloader")]  # fmt: skip
+    same = [all(torch.equal(one["image"], two["image"]) for one, two in pair) for pair in pairs]
+    assert same == [False, True, True]
+
+
 def test_any_table_can_be_loaded(make, people):
     batch = next(iter(make().loader(people.table.iloc[[5, 2]])))
     assert batch["index"].tolist() == [5, 2]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reidlab.data.images import decode, read_image, resize
+from reidlab.data.images import decode, read_batch, read_image, resize
 from reidlab.errors import InputError
 
 
@@ -103,3 +103,27 @@ def test_resize_to_the_same_size_changes_nothing(tmp_path, write_image):
     file = write_image(tmp_path / "a.png", size=(64, 32))
     assert np.array_equal(read_image(file, (64, 32)), read_image(file))
     assert read_image(file, (20, 30)).shape == (20, 30, 3)
+
+
+def test_a_batch_is_its_images(tmp_path, write_image):
+    sizes = [(64, 32), (40, 20), (64, 32), (300, 100), (64, 32), (40, 20), (48, 24)]
+    files = [write_image(tmp_path / f"{number}.png", size=size) for number, size in enumerate(sizes)]
+    assert np.array_equal(read_batch(files, (64, 32)), np.stack([read_image(file, (64, 32)) for file in files]))
+
+
+@pytest.mark.parametrize(("shape", "reduction"), [((127, 64), 1), ((128, 64), 2), ((300, 127), 2), ((512, 300), 8)])
+def test_reduced_decoding_averages_blocks(tmp_path, shape, reduction):
+    smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8), shape[::-1])
+    file = tmp_path / "a.jpg"
+    Image.fromarray(smooth).save(file, quality=95)
+    reduced = read_batch([file], (64, 32), reduced=True)[0]
+    means = Image.fromarray(decode(file.read_bytes(), "x")).reduce(reduction)
+    expected = np.asarray(means.resize((32, 64), Image.Resampling.BILINEAR))
+    assert np.abs(reduced.astype(int) - expected).max() <= 3
+    assert np.array_equal(reduced, read_image(file, (64, 32))) == (reduction == 1)
+
+
+def test_only_jpeg_is_reduced(tmp_path, write_image):
+    for name in ("a.png", "b.bmp"):
+        file = write_image(tmp_path / name, size=(256, 128))
+        assert np.array_equal(read_batch([file], (64, 32), reduced=True)[0], read_image(file, (64, 32)))

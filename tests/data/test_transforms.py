@@ -36,6 +36,15 @@ def test_follows_the_global_seed_and_leaves_its_input_alone(transform, images):
     assert first.shape == images.shape and first.min() >= 0 and first.max() <= 1
 
 
+@pytest.mark.parametrize("transform", [RandomHorizontalFlip(), RandomPadCrop(4), RandomErasing()])
+def test_bytes_come_out_as_floats_do(transform, images):
+    pixels = (images * 255).byte()
+    torch.manual_seed(1)
+    floats = transform(pixels / 255)
+    torch.manual_seed(1)
+    assert torch.equal(transform(pixels), (floats * 255).round().byte())
+
+
 def test_flip_mirrors_some_images_whole(images):
     flipped = RandomHorizontalFlip(0.5)(images)
     mirrored = [torch.equal(new, old.flip(-1)) for new, old in zip(flipped, images, strict=True)]
@@ -124,6 +133,24 @@ def test_normalize():
     image = torch.rand(2, 3, 4, 5)
     normalised = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])(image)
     assert normalised[1, 2, 3, 4] == pytest.approx((image[1, 2, 3, 4].item() - 0.3) / 0.7, abs=1e-6)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_bytes_are_normalised_as_floats_are(memory_format):
+    pixels = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8).contiguous(memory_format=memory_format)
+    normalize = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
+    torch.testing.assert_close(normalize(pixels), normalize(pixels / 255))
+    assert normalize(pixels).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_augment_turns_bytes_into_floats_where_a_step_needs_them(images):
+    pixels = (images * 255).byte()
+    assert Augment(flip=RandomHorizontalFlip(1), erasing=RandomErasing())(pixels).dtype == torch.uint8
+    jittered = Augment(flip=RandomHorizontalFlip(1), jitter=ColorJitter(0.2), erasing=RandomErasing(p=0))
+    torch.manual_seed(0)
+    expected = jittered(pixels / 255)
+    torch.manual_seed(0)
+    torch.testing.assert_close(jittered(pixels), expected)
 
 
 def test_augment_leaves_out_what_is_none(images):
