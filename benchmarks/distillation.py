@@ -4,10 +4,10 @@
     python benchmarks/distillation.py --csv data/distillation_results.csv trainer.max_epochs=8
     python benchmarks/distillation.py --seeds 0 --distilled distill.temperature=8 --name hotter
 
-Overrides are for all runs, those after `--distilled` for the distilled student's alone. Seeds change initial weights and
-augmentation; the teacher and the division of the identities stay. All runs are kept in `runs/`, and the same command
-goes on where it was stopped. The interval of a seed's gain is over test identities, that of the mean gain is Student's t
-over the seeds.
+Overrides are for all runs, those after `--distilled` for the distilled student's alone. Seeds change initial weights
+and augmentation; the teacher and the division of the identities stay. All runs are kept in `runs/`, and the same
+command goes on where it was stopped. The interval of a seed's gain is over test identities, that of the mean gain is
+Student's t over the seeds.
 """
 
 import argparse
