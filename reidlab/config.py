@@ -22,14 +22,14 @@ from reidlab.runs import write_atomic
 
 ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
 CONF = ROOT / "conf"
-PATH_KEYS = ("run.root", "data.root", "model.weights")
+PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
     *("seed", "task", "data", "model", "augment", "loss", "regime", "distill"),
     *("optimizer", "schedule", "trainer", "callbacks"),
 )
-MACHINE_KEYS = re.compile(r"data\.num_workers|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?")
+MACHINE_KEYS = re.compile(r"data\.(num_workers|cache)|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?")
 
 
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
