@@ -14,7 +14,7 @@ from reidlab.errors import InputError
 STAGES = {
     "data": ("prepare", "read, validate and picture a data set", "reidlab data data=market1501 data.root=DIR"),
     "train": ("train", "train, or go on with an interrupted training", "reidlab train experiment=demo"),
-    "evaluate": ("evaluate", "score a run or any checkpoint", "reidlab evaluate experiment=demo"),
+    "evaluate": ("evaluate", "score a run, or any model=FILE", "reidlab evaluate experiment=demo"),
     "export": ("export", "write the trained network as ONNX", "reidlab export experiment=demo"),
     "quantize": ("quantize", "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
     "deploy": (
@@ -25,6 +25,7 @@ STAGES = {
     "report": ("report", "the evaluation as one HTML page", "reidlab report experiment=demo"),
 }
 WHOLE = ("data", "train", "evaluate", "export")
+MODEL_FILES = (".tflite", ".onnx", ".ckpt", ".pth", ".pt", ".safetensors")
 FRESH = ("data", "train")  # stages whose config comes from the command alone, not from the run folder
 
 
@@ -53,12 +54,20 @@ def _stage(args: argparse.Namespace) -> int:
     overrides = args.overrides
     if getattr(args, "against", None):
         overrides = [*overrides, f"evaluate.against={args.against}"]
+    if args.command == "evaluate":
+        overrides = [_model_file(override) for override in overrides]
     made = run_stage(args.command, overrides)
     if args.command == "evaluate":
         _print_results(made.parent)
     if args.command == "report":
         print(made)
     return 0
+
+
+def _model_file(override: str) -> str:
+    """`model=FILE` as the key that it stands for; `model=NAME` stays a choice of the config."""
+    key, _, value = override.partition("=")
+    return f"evaluate.file={value}" if key == "model" and Path(value).suffix in MODEL_FILES else override
 
 
 def _run(args: argparse.Namespace) -> int:

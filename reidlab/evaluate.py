@@ -11,12 +11,14 @@ import torch
 from torch import nn
 
 from reidlab import plots
-from reidlab.config import compose, instantiate, read_config, run_folder, write_config
+from reidlab.config import compose, instantiate, read_config, resolve_path, run_folder, write_config
 from reidlab.data import Normalize, ReidDataModule
 from reidlab.embedding import device_of, embed
 from reidlab.errors import InputError
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import load
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
-from reidlab.models import ColorHistogram
+from reidlab.models import ColorHistogram, load_weights
 from reidlab.retrieval import TEST, VALIDATION, Retrieval
 from reidlab.runs import read_json, record_metrics, write_atomic, write_json
 from reidlab.show import print_table, save_figure
@@ -36,6 +38,8 @@ def run(cfg) -> Path:
     folder, options = run_folder(cfg), cfg.evaluate
     if not (folder / "checkpoints").exists():
         write_config(cfg, folder / "config.yaml")
+    if options.file:
+        return _score_file(cfg, resolve_path(options.file))
     datamodule = instantiate(cfg.data)
     network, weights = trained_network(cfg)
     if weights is None and any(True for _ in network.parameters()):
@@ -60,6 +64,31 @@ def run(cfg) -> Path:
     if options.against:
         _compare(folder, Path(cfg.run.root) / options.against, found, options)
     return folder / "metrics.json"
+
+
+def _score_file(cfg, file: Path) -> Path:
+    """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
+    options = cfg.evaluate
+    if file.suffix in (".tflite", ".onnx"):
+        embedder = load(file, options.mean, options.std, options.color_order)
+        cfg.data.size = [own if own > 0 else set_ for own, set_ in zip(embedder.size, cfg.data.size, strict=True)]
+        port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
+        print(f"{file.name}: {port.dtype} ({order}), images of {tuple(cfg.data.size)}, run by {embedder.runtime}")
+        for assumption in embedder.assumed:
+            print(f"assumed: {assumption}; evaluate.mean, evaluate.std and evaluate.color_order say otherwise")
+        datamodule = instantiate(cfg.data)
+        embeddings = embed_file(embedder, datamodule, datamodule.samples.split(*TEST), file.name)
+    else:
+        datamodule, network = instantiate(cfg.data), instantiate(cfg.model.network, num_classes=0)
+        report = load_weights(network, file)
+        print(report)
+        if not report.complete:
+            raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
+        embeddings = embed(network, datamodule, datamodule.samples.split(*TEST), device_of(cfg), file.name)
+    found = Retrieval.of(embeddings, TEST, options.distance, options.exclude_same_camera)
+    _record(run_folder(cfg), file.name, found.ranking, found, options)
+    _report_unmatched(found)
+    return run_folder(cfg) / "metrics.json"
 
 
 def results_table(folder: Path) -> pd.DataFrame:

@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from reidlab import compare, evaluate
+from reidlab.cli import main
 from reidlab.config import compose
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
+from reidlab.export import qdq
+from reidlab.export.folding import deployable
+from reidlab.export.steps import as_steps
 from reidlab.models import osnet_x0_25
 from reidlab.retrieval import Retrieval
 
@@ -213,3 +217,18 @@ def test_the_cross_domain_matrix_has_a_row_a_run(scored):
     matrix = evaluate.transfer_matrix([scored[0] / "all", scored[0] / "again"])
     assert list(matrix.index) == ["all (market1501)", "again (market1501)"] and set(matrix) == {"market1501", "mtmc"}
     assert matrix["mtmc"].isna().tolist() == [False, True]
+
+
+def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, tmp_path, capsys):
+    network, weights = checkpoint
+    common = ["data=market1501", f"data.root={market}", "data.num_workers=0", "model=osnet_x0_25",
+              f"run.root={tmp_path}", "run.name=foreign"]  # fmt: skip
+    steps = as_steps(deployable(network, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), (64, 32))
+    (tmp_path / "theirs.onnx").write_bytes(qdq.float_onnx(steps, {}))
+    assert main(["evaluate", f"model={tmp_path / 'theirs.onnx'}", *common]) == 0
+    said = capsys.readouterr().out
+    assert "float32 (B, 3, H, W), images of (64, 32), run by onnxruntime" in said
+    assert "assumed: pixels scaled to [0, 1]" in said and "assumed: colour order RGB" in said
+    assert main(["evaluate", f"model={weights}", "data.size=[64,32]", *common]) == 0
+    metrics = json.loads((tmp_path / "foreign" / "metrics.json").read_text())
+    assert metrics["theirs.onnx"] == pytest.approx(metrics["osnet.pth"])

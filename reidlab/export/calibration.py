@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data import ReidDataModule
+from reidlab.data.samples import split_query_gallery
 from reidlab.errors import InputError
 
 
@@ -35,5 +36,22 @@ class CalibrationImages:
     def __iter__(self) -> Iterator[np.ndarray]:
         height, width = self.datamodule.size
         yield np.stack([np.full((height, width, 3), shade, np.float32) for shade in (0, 1)])
-        for batch in self.datamodule.loader(self.table):
-            yield batch["image"].permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
+        yield from pixels_of(self.datamodule, self.table)
+
+
+def pixels_of(datamodule: ReidDataModule, table: pd.DataFrame, largest: int | None = None) -> Iterator[np.ndarray]:
+    """Batches of the images of a table as pixels (B, H, W, 3) float32 in [0, 1], of `largest` images at most."""
+    for batch in datamodule.loader(table):
+        pixels = batch["image"].permute(0, 2, 3, 1).numpy().astype(np.float32) / 255
+        step = largest or len(pixels)
+        yield from (pixels[start : start + step] for start in range(0, len(pixels), step))
+
+
+def unseen_images(datamodule: ReidDataModule, count: int) -> pd.DataFrame:
+    """Whole identities of the validation split, about `count` images; of the training split where there is none."""
+    table = datamodule.samples.split("val_query", "val_gallery")
+    if table.empty:
+        table = split_query_gallery(datamodule.samples.split("train"), "val_")
+    sizes = table.groupby("pid").size()
+    kept = sizes.index[sizes.cumsum().shift(fill_value=0) < count]
+    return table[table["pid"].isin(kept)]

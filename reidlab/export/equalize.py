@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from reidlab.export.grid import round_weights, weight_scales
+
 Layer = nn.Conv2d | nn.Linear
 HOMOGENEOUS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # f(s x) = s f(x) for s > 0
 
@@ -65,19 +67,12 @@ def correct_biases(graph: fx.GraphModule, batches: Iterable[np.ndarray], per_cha
         means.run(torch.from_numpy(batch).permute(0, 3, 1, 2))
     for name, (total, count) in means.seen.items():
         layer = graph.get_submodule(name)
-        error = round_weights(layer.weight, per_channel) - layer.weight
+        error = round_weights(layer.weight, weight_scales(layer.weight, per_channel)) - layer.weight
         shift = _apply(layer, error, (total / count).unsqueeze(0))
         shift = shift.mean((2, 3))[0] if shift.ndim == 4 else shift[0]
         if layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(shift), requires_grad=False)
         layer.bias.data -= shift
-
-
-def round_weights(weight: Tensor, per_channel: bool = True) -> Tensor:
-    """What symmetric int8 makes of weights (out, ...), with a scale per output channel or one for all."""
-    largest = weight.abs().flatten(1).amax(1) if per_channel else weight.abs().max().expand(len(weight))
-    scale = (largest / 127).clamp(min=1e-12).view(-1, *[1] * (weight.ndim - 1))
-    return (weight / scale).round().clamp(-127, 127) * scale
 
 
 class _InputMeans(fx.Interpreter):

@@ -1,5 +1,7 @@
 """One protocol for every form of a network: what conversion and quantisation cost, in figures that matter."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import torch
@@ -13,16 +15,44 @@ from reidlab.export.runtime import Embedder
 from reidlab.retrieval import TEST, Retrieval
 
 
-def score(embeddings: Embeddings, reference: Embeddings, distance: str, exclude_same_camera: bool) -> dict[str, float]:
-    """The ranking's summary, and how close the embeddings are to those of the checkpoint.
+@dataclass(frozen=True)
+class Score:
+    """How a network for retrieval is judged; `main` is the figure that quantisation must not spoil."""
 
-    - `cosine`: mean over all images
-    - `centred`: the same after each side's gallery mean is subtracted, which shows what plain cosine hides
-    """
-    summary = Retrieval.of(embeddings, TEST, distance, exclude_same_camera).ranking.summary()
-    same = torch.nn.functional.cosine_similarity(embeddings.features, reference.features)
-    centred = torch.nn.functional.cosine_similarity(_centred(embeddings), _centred(reference))
-    return {**summary, "cosine": float(same.mean()), "centred": float(centred.mean())}
+    distance: str
+    exclude_same_camera: bool
+    wanted_fpr: float = 1e-3
+    main: str = "mAP"
+
+    def main_figure(self, embeddings: Embeddings, splits: tuple[str, str] = TEST) -> float:
+        """The main figure alone."""
+        return self._retrieval(embeddings, splits).ranking.summary()[self.main]
+
+    def __call__(self, embeddings: Embeddings, reference: Embeddings) -> dict[str, float]:
+        """All figures of a form's test embeddings, and how close they are to those of the checkpoint.
+
+        - `cosine`: mean over all images
+        - `centred`: the same after each side's gallery mean is subtracted, which shows what plain cosine hides
+        - `threshold`: the distance that lets `wanted_fpr` of different people pass for the same
+        - `fpr_of_threshold`: how many pass by the checkpoint's threshold
+        """
+        found = self._retrieval(embeddings, TEST)
+        same = torch.nn.functional.cosine_similarity(embeddings.features, reference.features)
+        centred = torch.nn.functional.cosine_similarity(_centred(embeddings), _centred(reference))
+        closeness = {"cosine": float(same.mean()), "centred": float(centred.mean())}
+        own, set_before = (
+            r.verify(self.wanted_fpr, resamples=0, seed=0) for r in (found, self._retrieval(reference, TEST))
+        )
+        passing = own.fpr[own.thresholds.searchsorted(set_before.threshold, side="right") - 1]
+        return {
+            **found.ranking.summary(),
+            **closeness,
+            "threshold": own.threshold,
+            "fpr_of_threshold": float(passing),
+        }
+
+    def _retrieval(self, embeddings: Embeddings, splits: tuple[str, str]) -> Retrieval:
+        return Retrieval.of(embeddings, splits, self.distance, self.exclude_same_camera)
 
 
 def embed_file(embedder: Embedder, datamodule: ReidDataModule, table: pd.DataFrame, label: str) -> Embeddings:

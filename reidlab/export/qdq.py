@@ -1,54 +1,156 @@
-"""The network as int8 ONNX: QuantizeLinear / DequantizeLinear pairs that runtimes fuse into integer kernels."""
+"""The network as ONNX of raw pixels: float, and int8 by QuantizeLinear / DequantizeLinear pairs that runtimes fuse."""
 
+import json
 from collections.abc import Collection, Mapping
 
 import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
 
-from reidlab.export.quiet import quiet
+from reidlab.export.grid import activation_grids, weight_scales, with_float_only
 from reidlab.export.ranges import Range
+from reidlab.export.steps import IMAGE, Step, StepNetwork
 
-QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Mul", "MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean")
+OPSET, IR_VERSION = 18, 9
+NAMES = ("input", "embedding")  # of the file's input and output
+INTEGER = ("conv", "add", "mul", "max_pool", "average_pool", "mean", "concat")
+WORDS = {"conv": "Conv", "instance_norm": "InstanceNormalization", "max_pool": "MaxPool", "average_pool": "AveragePool",
+         "mean": "GlobalAveragePool", "add": "Add", "mul": "Mul", "sigmoid": "Sigmoid", "softmax": "Softmax",
+         "activation": "", "concat": "Concat", "slice": "Slice", "at_least": "Max", "power": "Pow"}  # fmt: skip
+
+
+def float_onnx(network: StepNetwork, metadata: dict, names: tuple[str, str] = NAMES) -> bytes:
+    """The float .onnx of a network; pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D)."""
+    return _Writer(network, {}, names, network.shapes).finish(metadata)
 
 
 def integer_onnx(
-    content: bytes,
+    network: StepNetwork,
     ranges: Mapping[str, Range],
+    metadata: dict,
     symmetric: bool = True,
     per_channel: bool = True,
-    float_nodes: Collection[str] = (),
+    float_steps: Collection[str] = (),
+    names: tuple[str, str] = NAMES,
 ) -> bytes:
-    """Quantise a float .onnx statically, by the ranges of its activations; metadata stay.
+    """The static int8 .onnx, by the ranges of its activations.
 
-    - `symmetric`: int8 activations with zero point 0, as TensorRT's explicit quantisation wants them; otherwise uint8
-      with a zero point, which CPUs prefer
+    - `symmetric`: int8 activations with zero point 0 and float biases, as TensorRT's explicit quantisation wants them;
+      otherwise uint8 with a zero point and int32 biases, which CPUs prefer
     - `per_channel`: a scale for each output channel of the weights, which are symmetric int8 in any case
-    - `float_nodes`: nodes that stay float (mixed precision)
+    - `float_steps`: names of steps that stay float (mixed precision)
 
-    Only inputs of the operators are quantised, so that a ReLU behind one fuses into it; biases stay float.
+    Only inputs of the operators are quantised, so that a ReLU behind one fuses into it.
     """
-    import onnx
-    from onnxruntime.quantization import CalibrationMethod, QuantType
-    from onnxruntime.quantization.calibrate import TensorsData
-    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    floats = with_float_only(network, float_steps)
+    return _Writer(network, ranges, names, floats, symmetric, per_channel).finish(metadata)
 
-    data = {name: (np.float32(r.low), np.float32(r.high)) for name, r in ranges.items()}
-    with quiet():
-        quantizer = QDQQuantizer(
-            onnx.load_from_string(content),
-            per_channel=per_channel,
-            reduce_range=False,
-            weight_qType=QuantType.QInt8,
-            activation_qType=QuantType.QInt8 if symmetric else QuantType.QUInt8,
-            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=None,
-            nodes_to_exclude=list(float_nodes),
-            op_types_to_quantize=list(QUANTIZED),
-            extra_options={
-                "ActivationSymmetric": symmetric,
-                "WeightSymmetric": True,
-                "QuantizeBias": not symmetric,
-                "OpTypesToExcludeOutputQuantization": list(QUANTIZED),
-            },
-        )
-        quantizer.quantize_model()
-    return quantizer.model.model.SerializeToString()
+
+class _Writer:
+    """Writes step after step; a tensor that an integer operator reads is quantised when that is first asked for."""
+
+    def __init__(self, network, ranges, names, floats, symmetric: bool = True, per_channel: bool = True):
+        self.network, self.names, self.floats = network, names, floats
+        self.symmetric, self.per_channel = symmetric, per_channel
+        self.grids = activation_grids(network, ranges, symmetric) if ranges else {}
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self.called = {IMAGE: names[0]}
+        self.decoded: dict[str, str] = {}
+
+    def finish(self, metadata: dict) -> bytes:
+        """Write all steps, then the embedding as a vector."""
+        for step in self.network.steps:
+            self._write(step)
+        self._node("Flatten", [self.network.output], self.names[1], axis=1)
+        sides = []
+        for name, shape in ((self.names[0], (3, *self.network.size)),
+                            (self.names[1], self.network.shapes[self.network.output][:1])):  # fmt: skip
+            sides.append([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])])
+        constants = [numpy_helper.from_array(values, name) for name, values in self.constants.items()]
+        graph = helper.make_graph(self.nodes, "reidlab", *sides, constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
+        return model.SerializeToString()
+
+    def _write(self, step: Step) -> None:
+        integer = step.kind in INTEGER and step.name not in self.floats
+        inputs = [self._decoded(name) if integer else self.called.get(name, name) for name in step.inputs]
+        made = f"{step.name}_linear" if step.activation and WORDS[step.kind] else step.name
+        if WORDS[step.kind]:
+            extra, attributes = self._details(step, integer)
+            self._node(WORDS[step.kind], [*inputs, *extra], made, step.name, **attributes)
+            inputs = [made]
+        if step.activation == "relu":
+            self._node("Relu", inputs, step.name)
+        elif step.activation == "relu6":
+            self._node("Clip", [*inputs, *(self._constant(f"limit_{n}", np.float32(n)) for n in (0, 6))], step.name)
+
+    def _details(self, step: Step, integer: bool) -> tuple[list[str], dict]:
+        """Constant inputs and attributes of a step's operator."""
+        kind = step.kind
+        if kind == "conv":
+            return self._weights(step, integer), {
+                "strides": step.stride, "pads": (*step.padding, *step.padding), "dilations": step.dilation,
+                "group": step.groups, "kernel_shape": step.weight.shape[2:],
+            }  # fmt: skip
+        if kind == "instance_norm":
+            values = {"weight": step.weight, "bias": step.bias}
+            return [self._constant(f"{step.name}.{key}", v.detach().numpy()) for key, v in values.items()], {
+                "epsilon": step.eps
+            }
+        if kind in ("max_pool", "average_pool"):
+            return [], {"kernel_shape": step.kernel, "strides": step.stride, "pads": (*step.padding, *step.padding)}
+        if kind == "slice":
+            ends = {"from": step.start, "to": step.stop, "axis": 1}
+            return [self._constant(f"{step.name}_{key}", np.array([n], np.int64)) for key, n in ends.items()], {}
+        if kind in ("at_least", "power"):
+            value = step.bound if kind == "at_least" else step.exponent
+            return [self._constant(f"{step.name}_constant", np.float32(value))], {}
+        return [], {"axis": 1} if kind in ("concat", "softmax") else {}
+
+    def _weights(self, step: Step, integer: bool) -> list[str]:
+        """Names of a convolution's weight and bias, decoded from codes where it is an integer one."""
+        weight, bias = step.weight.detach(), step.bias
+        stored = self._constant(f"{step.layer}.weight", weight.numpy()) if not integer else None
+        if integer:
+            scales = weight_scales(weight, self.per_channel)
+            codes = (weight / scales.view(-1, 1, 1, 1)).round().clamp(-127, 127).to(torch.int8).numpy()
+            stored = self._decode_constant(f"{step.layer}.weight", codes, scales.numpy())
+        if bias is None:
+            return [stored]
+        values = bias.detach().numpy()
+        if not integer or self.symmetric:
+            return [stored, self._constant(f"{step.layer}.bias", values)]
+        steps = scales.numpy() * np.float32(self.grids[step.inputs[0]].scale)
+        codes = np.clip(np.round(values / steps.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
+        return [stored, self._decode_constant(f"{step.name}.bias", codes, steps)]
+
+    def _decode_constant(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
+        """A DequantizeLinear of constant codes, with a scale along the first axis."""
+        if name not in self.constants:
+            each = scales if self.per_channel else scales[0]
+            given = [self._constant(name, codes), self._constant(f"{name}_scale", np.float32(each))]
+            given.append(self._constant(f"{name}_zero", np.zeros_like(each, codes.dtype)))
+            self._node("DequantizeLinear", given, f"{name}_real", **({"axis": 0} if self.per_channel else {}))
+        return f"{name}_real"
+
+    def _decoded(self, name: str) -> str:
+        """A tensor through QuantizeLinear and DequantizeLinear."""
+        if name not in self.decoded:
+            scale, zero = self.grids[name]
+            zero = np.int8(zero) if self.symmetric else np.uint8(zero + 128)
+            grid = [self._constant(f"{name}_scale", np.float32(scale)), self._constant(f"{name}_zero", zero)]
+            codes = self._node("QuantizeLinear", [self.called.get(name, name), *grid], f"{name}_codes")
+            self.decoded[name] = self._node("DequantizeLinear", [codes, *grid], f"{name}_decoded")
+        return self.decoded[name]
+
+    def _constant(self, name: str, values: np.ndarray) -> str:
+        self.constants.setdefault(name, np.asarray(values))
+        return name
+
+    def _node(self, kind: str, inputs: list[str], output: str, name: str = "", **attributes) -> str:
+        attributes = {key: [int(n) for n in v] if isinstance(v, tuple) else v for key, v in attributes.items()}
+        self.nodes.append(helper.make_node(kind, inputs, [output], name=name or f"{output}/{kind}", **attributes))
+        return output

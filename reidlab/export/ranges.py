@@ -1,13 +1,13 @@
 """Observers: which range of values each activation is quantised by."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 from reidlab.errors import InputError
 
-Values = Mapping[str, np.ndarray]
+Values = Iterable[tuple[str, np.ndarray]]
 OBSERVERS = ("minmax", "percentile", "entropy")
 BINS = 2048
 LEVELS = 256
@@ -24,7 +24,7 @@ class Range(NamedTuple):
 def observe(
     values: Callable[[np.ndarray], Values], batches: Iterable[np.ndarray], observer: str, percentile: float = 99.99
 ) -> dict[str, Range]:
-    """The range of each activation over all batches, seen as `values(batch) -> {name: array}`.
+    """The range of each activation over all batches; `values(batch)` yields their names and arrays.
 
     - "minmax": all that occurs. One extreme image counts like any other, however late it comes
     - "percentile": without the outermost values, `100 - percentile` per cent of them on each side
@@ -35,7 +35,7 @@ def observe(
     """
     seen: dict[str, Range] = {}
     for batch in batches:
-        for name, array in values(batch).items():
+        for name, array in values(batch):
             low, high = seen.get(name, Range(0.0, 0.0))
             seen[name] = Range(min(low, float(array.min())), max(high, float(array.max())))
     if not seen:
@@ -49,9 +49,9 @@ def _clip(values, batches, seen: dict[str, Range], observer: str, percentile: fl
     """The ranges of a second look, which counts how often the values within those of the first occur."""
     counts = {name: np.zeros(BINS) for name, full in seen.items() if full.high > full.low}
     for batch in batches:
-        arrays = values(batch)
-        for name in counts:
-            counts[name] += np.histogram(arrays[name], BINS, seen[name])[0]
+        for name, array in values(batch):
+            if name in counts:
+                counts[name] += np.histogram(array, BINS, seen[name])[0]
     clipped = {
         name: by_percentile(count, seen[name], percentile)
         if observer == "percentile"

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlab.errors import InputError
-from reidlab.export import flatbuffer
 from reidlab.export.quiet import quiet
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
@@ -136,6 +135,8 @@ def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:
 
 def _litert(file: Path, threads: int):
     from ai_edge_litert.interpreter import Interpreter
+
+    from reidlab.export import flatbuffer
 
     content = file.read_bytes()
     known = flatbuffer.metadata(flatbuffer.read_tflite(file))

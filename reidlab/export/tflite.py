@@ -1,107 +1,210 @@
 """The network as TensorFlow Lite: float, and integers from the pixels to the embedding.
 
-Both files take raw uint8 pixels (1, H, W, 3) RGB, normalise for themselves, and return float32 or, optionally, int8.
+Files take raw uint8 pixels (1, H, W, 3) RGB, normalise for themselves, and return float32 or, optionally, int8.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
-import torch
-from torch import fx, nn
+from ai_edge_litert import schema_py_generated as schema
 
-from reidlab.errors import InputError
-from reidlab.export import flatbuffer
-from reidlab.export.quiet import quiet
+from reidlab.export.flatbuffer import Builder
+from reidlab.export.grid import LOW, activation_grids, safe_scales, weight_scales, with_float_only
 from reidlab.export.ranges import Range
+from reidlab.export.steps import IMAGE, Step, StepNetwork
 
-INPUT, OUTPUT = "image", "embedding"
-CONVERTER_LAYERS = (nn.Conv2d, nn.Linear)
-
-
-def convert(graph: fx.GraphModule, size: Sequence[int]) -> bytes:
-    """A deployable graph (see `folding`) as a float .tflite of pixels (1, H, W, 3) in [0, 1].
-
-    This is the form that ranges are observed in and that is quantised: its tensors bear the names of the layers that
-    make them. Raises InputError that names the operator which can't be converted.
-    """
-    pixels = torch.zeros(1, *size, 3)
-    try:
-        with quiet():
-            import litert_torch
-
-            content = litert_torch.convert(litert_torch.to_channel_last_io(graph, args=[0]).eval(), (pixels,))
-            content = content.model_content()
-    except Exception as error:  # the converter raises whatever its passes raise
-        reason = next(line.strip() for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
-        raise InputError(f"TFLite: the network can't be converted ({reason}); replace that operation") from error
-    model = flatbuffer.read_tflite(content)
-    flatbuffer.plain_gates(model)
-    flatbuffer.plain_padding(model)
-    flatbuffer.tidy(model, INPUT, OUTPUT, {})
-    weights = {name: m.weight.numpy() for name, m in graph.named_modules() if isinstance(m, CONVERTER_LAYERS)}
-    flatbuffer.name_by_layer(model, weights)
-    return flatbuffer.write_tflite(model)
+OUTPUT = "embedding"
+LOWEST = np.finfo(np.float32).min
+FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.ActivationFunctionType.RELU6}
 
 
-def float_file(converted: bytes, metadata: dict) -> bytes:
-    """The float .tflite that is delivered."""
-    return _deliver(flatbuffer.read_tflite(converted), metadata)
+def float_file(network: StepNetwork, metadata: dict) -> bytes:
+    """The float .tflite of a network."""
+    return _Writer(network, {}, False, network.shapes).finish(metadata, "float32")
 
 
 def integer_file(
-    converted: bytes,
+    network: StepNetwork,
     ranges: Mapping[str, Range],
     metadata: dict,
     per_channel: bool = True,
     output: str = "float32",
-    float_layers: Collection[str] = (),
+    float_steps: Collection[str] = (),
 ) -> bytes:
     """The full-integer .tflite: int8 inside, symmetric weights, by the ranges of the activations.
 
     - `per_channel`: a scale for each output channel of the weights, or one for the tensor
     - `output`: "float32", or "int8" codes with their scale and zero point
-    - `float_layers`: tensors, as `ranges` names them, whose operators stay float (mixed precision)
-
-    Raises InputError for a network with instance norms: LiteRT's int8 kernels crash on what becomes of them.
+    - `float_steps`: names of steps that stay float (mixed precision), as instance norms and GeM always do
     """
-    if "RSQRT" in flatbuffer.operator_names(flatbuffer.read_tflite(converted)):
-        raise InputError(
-            "TFLite int8: LiteRT crashes on the RSQRT of this network's instance norms; use quantize.formats=[onnx], "
-            "or train a network without them, such as model=osnet_x0_25"
-        )
-    with quiet():
-        content = _quantizer(converted, per_channel, float_layers).quantize(
-            {name: {"min": np.array([r.low]), "max": np.array([r.high])} for name, r in ranges.items()},
-            enable_progress_bar=False,
-            enable_progress_report=False,
-        ).quantized_model  # fmt: skip
-    model = flatbuffer.read_tflite(content)
-    if output == "int8":
-        flatbuffer.int8_output(model)
-    return _deliver(model, metadata)
+    return _Writer(network, ranges, per_channel, with_float_only(network, float_steps)).finish(metadata, output)
 
 
-def _deliver(model, metadata: dict) -> bytes:
-    flatbuffer.uint8_input(model)
-    flatbuffer.share_constants(model)
-    flatbuffer.tidy(model, INPUT, OUTPUT, metadata)
-    return flatbuffer.write_tflite(model)
+class _Writer:
+    """Writes step after step; a tensor that is read in its other form gets it when that is first asked for."""
+
+    def __init__(self, network: StepNetwork, ranges: Mapping[str, Range], per_channel: bool, floats: Collection[str]):
+        self.network, self.per_channel, self.floats = network, per_channel, floats
+        self.grids = activation_grids(network, ranges) if ranges else {}
+        self.build = Builder()
+        self.made: dict[tuple[str, bool], int] = {}  # name of a tensor, whether float -> its index
+        self.pixels = self.build.tensor((1, *network.size, 3), "uint8", 1 / 255)
+        self.not_negative = {IMAGE}
+
+    def finish(self, metadata: dict, output: str) -> bytes:
+        """Write all steps, then the embedding as a vector."""
+        for step in self.network.steps:
+            as_float = step.name in self.floats
+            made = self._tensor(step.name, as_float)
+            WRITERS[step.kind](self, step, [self._get(name, as_float) for name in step.inputs], made, as_float)
+            self.made[step.name, as_float] = made
+            kept = step.kind in ("max_pool", "average_pool", "slice") and step.inputs[0] in self.not_negative
+            if step.activation or kept or step.kind == "sigmoid":
+                self.not_negative.add(step.name)
+        name = self.network.output
+        as_float = output == "float32" and (name, True) in self.made
+        vector = self._tensor(name, as_float, vector=True)
+        shape = self._constant([-1, self.network.shapes[name][0]])
+        self.build.op("RESHAPE", [self._get(name, as_float), shape], vector)
+        if output == "float32" and not as_float:
+            vector = self.build.op("DEQUANTIZE", [vector], self._tensor(name, True, vector=True))
+        return self.build.finish(self.pixels, vector, (IMAGE, OUTPUT), metadata)
+
+    def _tensor(self, name: str, as_float: bool, vector: bool = False, shape: tuple | None = None) -> int:
+        """A new tensor like that of a step."""
+        channels, height, width = self.network.shapes[name]
+        shape = shape or ((1, channels) if vector else (1, height, width, channels))
+        return self.build.tensor(shape, "float32") if as_float else self.build.tensor(shape, "int8", *self.grids[name])
+
+    def _get(self, name: str, as_float: bool) -> int:
+        """A step's tensor in one of its forms."""
+        if (name, as_float) not in self.made:
+            other = self.pixels if name == IMAGE else self.made[name, not as_float]
+            kind = "DEQUANTIZE" if as_float else "QUANTIZE"
+            self.made[name, as_float] = self.build.op(kind, [other], self._tensor(name, as_float))
+        return self.made[name, as_float]
+
+    def _constant(self, values, dtype: str = "int32", **quantization) -> int:
+        values = np.asarray(values, dtype)
+        return self.build.tensor(values.shape, dtype, data=values, **quantization)
+
+    def conv(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
+        """A convolution, depthwise where each channel is alone."""
+        weight = step.weight.detach()
+        arranged = weight.permute(1, 2, 3, 0) if step.is_depthwise else weight.permute(0, 2, 3, 1)
+        arranged, axis = arranged.numpy(), 3 if step.is_depthwise else 0
+        bias = np.zeros(len(weight), np.float32) if step.bias is None else step.bias.detach().numpy()
+        if as_float:
+            constants = [self._constant(arranged, "float32"), self._constant(bias, "float32")]
+        else:
+            constants = self._codes(step, arranged, bias, axis)
+        (source,), padding = self._pad(step, given, as_float, border=0.0)
+        options = {
+            "strideH": step.stride[0], "strideW": step.stride[1], "padding": padding,
+            "dilationHFactor": step.dilation[0], "dilationWFactor": step.dilation[1],
+            "fusedActivationFunction": FUSED[step.activation],
+        }  # fmt: skip
+        if step.is_depthwise:
+            options["depthMultiplier"] = 1
+        kind = "DEPTHWISE_CONV_2D" if step.is_depthwise else "CONV_2D"
+        self.build.op(kind, [source, *constants], made, **options)
+
+    def _codes(self, step: Step, arranged: np.ndarray, bias: np.ndarray, axis: int) -> list[int]:
+        """int8 weights and int32 bias of a convolution."""
+        given = self.grids[step.inputs[0]]
+        scales = weight_scales(step.weight, self.per_channel)
+        scales = safe_scales(scales, step.bias, given, self.grids[step.name])
+        if not self.per_channel:
+            scales = scales.amax().expand(len(scales))
+        scales = scales.numpy()
+        along = scales if axis == 3 else scales[:, None, None, None]
+        weights = np.clip(np.round(arranged / along), -127, 127)
+        biases = np.round(bias / (given.scale * scales.astype(np.float64)))
+        kept = scales if self.per_channel else scales[:1]
+        return [
+            self._constant(weights, "int8", scale=kept, axis=axis),
+            self._constant(biases, "int32", scale=kept * np.float32(given.scale)),
+        ]
+
+    def _pad(self, step: Step, given: list[int], as_float: bool, border: float) -> tuple[list[int], int]:
+        """The input and TFLite's word for the padding; where it has none, a padded input, and none."""
+        channels, *sizes = self.network.shapes[step.inputs[0]]
+        kernel = step.kernel if hasattr(step, "kernel") else step.weight.shape[2:]
+        dilation = getattr(step, "dilation", (1, 1))
+        amounts, same, before = [], True, getattr(step, "padding", (0, 0))
+        for size, made, taps, dilated, stride, ahead in zip(
+            sizes, step.shape[1:], kernel, dilation, step.stride, before, strict=True
+        ):
+            needed = max((made - 1) * stride + (taps - 1) * dilated + 1 - size, 0)
+            same &= made == -(-size // stride) and needed // 2 == ahead
+            amounts.append([ahead, max(needed - ahead, 0)])
+        if not np.any(amounts):
+            return given, schema.Padding.VALID
+        if same:
+            return given, schema.Padding.SAME
+        padded = [size + sum(ends) for size, ends in zip(sizes, amounts, strict=True)]
+        output = self._tensor(step.inputs[0], as_float, shape=(1, *padded, channels))
+        inputs = [*given, self._constant([[0, 0], *amounts, [0, 0]])]
+        if border:
+            value = (border, "float32") if as_float else (LOW, "int8")
+            grid = {} if as_float else self.grids[step.inputs[0]]._asdict()
+            inputs.append(self._constant([value[0]], value[1], **grid))
+        return [self.build.op("PADV2" if border else "PAD", inputs, output)], schema.Padding.VALID
+
+    def pool(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
+        """Maxima or means of windows; below the border there is nothing, which beside ReLUs is zero."""
+        border = 0.0 if step.inputs[0] in self.not_negative else LOWEST
+        (source,), padding = self._pad(step, given, as_float, border)
+        kind = "MAX_POOL_2D" if step.kind == "max_pool" else "AVERAGE_POOL_2D"
+        (height, width), (down, right) = step.kernel, step.stride
+        window = {"filterHeight": height, "filterWidth": width, "strideH": down, "strideW": right}
+        self.build.op(kind, [source], made, padding=padding, **window)
+
+    def mean(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
+        """The mean of each channel."""
+        self.build.op("MEAN", [*given, self._constant([1, 2])], made, keepDims=True)
+
+    def instance_norm(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
+        """(x - mean) / sqrt(mean of squares + eps) * weight + bias, operator by operator."""
+        maps = (1, *step.shape[1:], step.shape[0])
+
+        def make(kind: str, *inputs: int, shape=(1, 1, 1, step.shape[0]), **options) -> int:
+            return self.build.op(kind, inputs, self.build.tensor(shape, "float32"), **options)
+
+        weight, bias = (self._constant(values.detach().numpy(), "float32") for values in (step.weight, step.bias))
+        axes, eps = self._constant([1, 2]), self._constant([step.eps], "float32")
+        centred = make("SUB", *given, make("MEAN", *given, axes, keepDims=True), shape=maps)
+        variance = make("MEAN", make("MUL", centred, centred, shape=maps), axes, keepDims=True)
+        scale = make("MUL", make("RSQRT", make("ADD", variance, eps)), weight)
+        scaled = make("MUL", centred, scale, shape=maps)
+        self.build.op("ADD", [scaled, bias], made, fusedActivationFunction=FUSED[step.activation])
+
+    def plain(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
+        """An operator that needs to be told little."""
+        kind, options, constants = step.kind, {}, []
+        if kind in ("add", "mul"):
+            options["fusedActivationFunction"] = FUSED[step.activation]
+        elif kind == "softmax":
+            options["beta"] = 1.0
+        elif kind == "concat":
+            options["axis"] = 3
+        elif kind == "slice":
+            height, width = step.shape[1:]
+            constants = [self._constant([0, 0, 0, step.start]), self._constant([-1, height, width, step.shape[0]])]
+        elif kind in ("at_least", "power"):
+            constants = [self._constant([step.bound if kind == "at_least" else step.exponent], "float32")]
+        word = step.activation.upper() if kind == "activation" else WORDS.get(kind, kind.upper())
+        self.build.op(word, [*given, *constants], made, **options)
 
 
-def _quantizer(converted: bytes, per_channel: bool, float_layers: Collection[str]):
-    from ai_edge_quantizer import Quantizer, qtyping
-
-    names, granularity = qtyping.TFLOperationName, qtyping.QuantGranularity
-    quantizer = Quantizer(bytearray(converted))
-    quantizer.add_static_config(
-        regex=".*",
-        operation_name=names.ALL_SUPPORTED,
-        activation_num_bits=8,
-        weight_num_bits=8,
-        weight_granularity=granularity.CHANNELWISE if per_channel else granularity.TENSORWISE,
-    )
-    for boundary in (names.INPUT, names.OUTPUT):
-        quantizer.update_quantization_recipe(".*", boundary, algorithm_key="no_quantize")
-    for layer in float_layers:
-        quantizer.update_quantization_recipe(f"^{layer};?$", names.ALL_SUPPORTED, algorithm_key="no_quantize")
-    return quantizer
+WORDS = {"sigmoid": "LOGISTIC", "concat": "CONCATENATION", "at_least": "MAXIMUM", "power": "POW"}
+WRITERS = {
+    "conv": _Writer.conv,
+    "max_pool": _Writer.pool,
+    "average_pool": _Writer.pool,
+    "mean": _Writer.mean,
+    "instance_norm": _Writer.instance_norm,
+    **dict.fromkeys(
+        ("add", "mul", "sigmoid", "softmax", "activation", "concat", "slice", "at_least", "power"), _Writer.plain
+    ),
+}

@@ -3,6 +3,7 @@
 from reidlab.plots.canvas import Tile, TileRow, tile_sheet
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
 from reidlab.plots.embedding import Roc, activation_overlay, distance_histogram, embedding_map, overlay, roc_curve
+from reidlab.plots.quantization import activation_ranges, layer_costs
 from reidlab.plots.ranking import (
     Confusion,
     Found,
@@ -23,6 +24,7 @@ __all__ = [
     "Tile",
     "TileRow",
     "activation_overlay",
+    "activation_ranges",
     "augmentation_sheet",
     "camera_pair_matrix",
     "cmc_curve",
@@ -32,6 +34,7 @@ __all__ = [
     "identity_sheet",
     "image_sizes",
     "images_per_identity",
+    "layer_costs",
     "learning_curves",
     "metric_bars",
     "overlay",

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from reidlab.export import tflite
-from reidlab.export.activations import tflite_activations
 from reidlab.export.folding import deployable
-from reidlab.export.ranges import Range, observe
+from reidlab.export.ranges import observe
+from reidlab.export.steps import as_steps
 
 
 def soft_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -31,7 +31,5 @@ def int8_tflite(network: torch.nn.Module, size: tuple[int, int]) -> bytes:
     with torch.no_grad():
         for _ in range(10):
             network(torch.from_numpy(images).permute(0, 3, 1, 2))
-    converted = tflite.convert(deployable(network.eval(), [0] * 3, [1] * 3), size)
-    ranges = observe(tflite_activations(converted), [images], "minmax")
-    ranges[tflite.INPUT] = Range(0.0, 1.0)
-    return tflite.integer_file(converted, ranges, {"model": "osnet"})
+    steps = as_steps(deployable(network.eval(), [0] * 3, [1] * 3), size)
+    return tflite.integer_file(steps, observe(steps.arrays, [images], "minmax"), {"model": "osnet"})

@@ -3,10 +3,9 @@ import pytest
 import torch
 from small_net import MEAN, SIZE, STD, SmallNet, unsettle
 
-from reidlab.export import tflite
-from reidlab.export.activations import tflite_activations
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import observe
+from reidlab.export.steps import as_steps
 
 
 @pytest.fixture(scope="session")
@@ -37,10 +36,10 @@ def graph(network):
 
 
 @pytest.fixture(scope="session")
-def converted(graph):
-    return tflite.convert(graph, SIZE)
+def steps(graph):
+    return as_steps(graph, SIZE)
 
 
 @pytest.fixture(scope="session")
-def ranges(converted, images):
-    return observe(tflite_activations(converted), [images.astype(np.float32) / 255], "minmax")
+def ranges(steps, images):
+    return observe(steps.arrays, [images.astype(np.float32) / 255], "minmax")

@@ -4,8 +4,9 @@ import torch
 from small_net import SmallNet, unsettle
 from torch import nn
 
-from reidlab.export.equalize import consecutive_layers, correct_biases, equalize, round_weights
+from reidlab.export.equalize import consecutive_layers, correct_biases, equalize
 from reidlab.export.folding import deployable
+from reidlab.export.grid import round_weights, weight_scales
 from reidlab.models.heads import Output
 
 
@@ -35,7 +36,7 @@ def rounded_error(graph, pixels, per_channel):
     kept = {name: tensor.clone() for name, tensor in graph.state_dict().items()}
     for module in graph.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            module.weight.data = round_weights(module.weight, per_channel)
+            module.weight.data = round_weights(module.weight, weight_scales(module.weight, per_channel))
     error = (graph(pixels) - expected).norm() / expected.norm()
     graph.load_state_dict(kept)
     return float(error)
@@ -87,5 +88,5 @@ def test_a_bias_takes_up_the_mean_shift_of_rounding(images):
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     expected = graph(pixels).mean(0)
     correct_biases(graph, np.split(images.astype(np.float32) / 255, 3))
-    graph.network.conv.weight.data = round_weights(graph.network.conv.weight)
+    graph.network.conv.weight.data = round_weights(graph.network.conv.weight, weight_scales(graph.network.conv.weight))
     assert torch.allclose(graph(pixels).mean(0), expected, atol=1e-5)

@@ -6,7 +6,7 @@ from reidlab.export.ranges import Range, by_entropy, by_percentile, observe
 
 
 def same(batch):
-    return {"x": batch}
+    return [("x", batch)]
 
 
 def test_minmax_is_the_extremes_of_all_batches_in_any_order():

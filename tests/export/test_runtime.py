@@ -63,16 +63,16 @@ def test_what_is_left_open_is_assumed_and_said(flat_onnx):
     assert raw(PIXELS) == pytest.approx(PIXELS.reshape(5, 24)) and "raw pixels" in raw.assumed[0]
 
 
-def test_a_tflite_file_describes_itself(converted, ranges, images, tmp_path):
-    (tmp_path / "m.tflite").write_bytes(tflite.integer_file(converted, ranges, {"color_order": "RGB"}, output="int8"))
+def test_a_tflite_file_describes_itself(steps, ranges, images, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}, output="int8"))
     embedder = runtime.load(tmp_path / "m.tflite")
     assert (embedder.input.dtype, embedder.output.dtype, embedder.assumed) == (np.uint8, np.int8, [])
-    (tmp_path / "f.tflite").write_bytes(tflite.integer_file(converted, ranges, {"color_order": "RGB"}))
+    (tmp_path / "f.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}))
     assert embedder(images) == pytest.approx(runtime.load(tmp_path / "f.tflite")(images))
 
 
-def test_a_foreign_int8_input_is_encoded_by_its_scale(converted, ranges, images, tmp_path):
-    model = flatbuffer.read_tflite(tflite.integer_file(converted, ranges, {}))
+def test_a_foreign_int8_input_is_encoded_by_its_scale(steps, ranges, images, tmp_path):
+    model = flatbuffer.read_tflite(tflite.integer_file(steps, ranges, {}))
     (tmp_path / "uint8.tflite").write_bytes(flatbuffer.write_tflite(model))
     graph = model.subgraphs[0]
     graph.operators = graph.operators[1:]  # without QUANTIZE the input is int8
@@ -91,10 +91,15 @@ def test_codes_and_values_are_inverse():
     assert port.encode(np.array([0.0, 2.0, 1e9])).tolist() == [-3, 1, 127]
 
 
-def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, converted):
+def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, steps, ranges):
     with pytest.raises(InputError, match=r"none\.onnx: no such file"):
         runtime.load(tmp_path / "none.onnx")
-    for name, content in {"a.onnx": b"no", "b.tflite": b"no", "c.tflite": converted[:2000], "d.pt": b""}.items():
+    for name, content in {
+        "a.onnx": b"no",
+        "b.tflite": b"no",
+        "c.tflite": tflite.integer_file(steps, ranges, {})[:2000],
+        "d.pt": b"",
+    }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
             runtime.load(tmp_path / name)
