@@ -29,7 +29,9 @@ TRAINING_KEYS = (
     *("seed", "task", "data", "model", "augment", "loss", "regime", "distill"),
     *("optimizer", "schedule", "trainer", "callbacks"),
 )
-MACHINE_KEYS = re.compile(r"data\.(num_workers|cache)|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?")
+MACHINE_KEYS = re.compile(
+    r"data\.(num_workers|cache)|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?"
+)
 
 
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
