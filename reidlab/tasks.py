@@ -102,7 +102,9 @@ class Task(pl.LightningModule):
         groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
         if self.distillation and (own := list(self.distillation.parameters())):
             groups.append({"params": own})
-        optimizer = self.optimizer(groups)
+        # Lightning clips no gradients of mixed precision that a fused optimizer would unscale by itself
+        unfused = {"fused": False} if self.trainer.gradient_clip_val and self.optimizer.keywords.get("fused") else {}
+        optimizer = self.optimizer(groups, **unfused)
         schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

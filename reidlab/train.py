@@ -41,6 +41,8 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     datamodule = instantiate(cfg.data)
     datamodule.setup("fit")
     network = _network(cfg, datamodule)
+    if cfg.compile:
+        network.compile()
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = instantiate(cfg.task)(
         network=network,

@@ -66,3 +66,8 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
     state = torch.load(best, weights_only=True)["state_dict"]
     assert seen[0].dtype == state["loss.losses.arcface.W"].dtype == torch.float32
     assert not any("classifier" in name for name in state)  # no term learns from its logits
+
+
+def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
+    train.run(config(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"))
+    assert (tmp_path / "clipped" / "train.json").exists()
