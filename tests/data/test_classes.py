@@ -1,0 +1,217 @@
+import hashlib
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from reidlab.data import ClassDataModule, ClassFolders, ClassLists, RandomResizedCrop, Samples, set_aside_images
+from reidlab.data.validate import class_summary, validate_classes
+from reidlab.errors import InputError
+
+
+@pytest.fixture
+def flowers(tmp_path, write_image):
+    """Twenty images of each of three classes, in folders named by them."""
+    for label in ("rose", "class10", "class2"):
+        for number in range(20):
+            write_image(tmp_path / label / f"{number}.png", size=(40, 36))
+    return tmp_path
+
+
+def found(samples):
+    return [(one.level, one.kind, one.where) for one in validate_classes(samples, progress=False)]
+
+
+def splits_of(samples):
+    return dict(zip(samples.table["path"], samples.table["split"], strict=True))
+
+
+def test_folders_are_classes_in_natural_order(flowers, write_image):
+    write_image(flowers / "stray.png")
+    (flowers / "rose" / "notes.txt").write_text("hybrid")
+    write_image(flowers / "rose" / "more" / "deep.JPG")
+    samples = ClassFolders(flowers)()
+    assert samples.names == {1: "class2", 2: "class10", 3: "rose"}
+    assert len(samples.table) == 61 and set(samples.table["split"]) == {"train"}
+    assert samples.table.set_index("path").loc["rose/more/deep.JPG", "pid"] == 3
+    assert samples.notes == ["2 files ignored that aren't images in a class's folder, e.g. rose/notes.txt"]
+
+
+def test_folders_of_splits(flowers, write_image):
+    for split in ("learn", "check"):
+        for label in "ab":
+            write_image(flowers / split / label / "1.png")
+    samples = ClassFolders(flowers, {"train": "learn", "test": "check", "val": None})()
+    assert splits_of(samples) == {
+        "learn/a/1.png": "train", "learn/b/1.png": "train", "check/a/1.png": "test", "check/b/1.png": "test"
+    }  # fmt: skip
+
+
+def test_lists_of_food101(flowers):
+    (flowers / "meta").mkdir()
+    (flowers / "meta/train.txt").write_text("apple_pie/1\nsushi/2\n\n")
+    (flowers / "meta/test.txt").write_text("sushi/3\n")
+    lists = {"train": "meta/train.txt", "test": "meta/test.txt"}
+    samples = ClassLists(flowers, lists)()
+    assert splits_of(samples) == {
+        "images/apple_pie/1.jpg": "train", "images/sushi/2.jpg": "train", "images/sushi/3.jpg": "test"
+    }  # fmt: skip
+    (flowers / "meta/test.txt").write_text("sushi/3\nsushi\n")
+    with pytest.raises(InputError, match=r"test.txt: line 2 is 'sushi'; write class/image"):
+        ClassLists(flowers, lists)()
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (lambda root: ClassFolders(root / "none"), r"data\.root doesn't exist; found class10/, class2/, rose/"),
+        (lambda root: ClassFolders(root / "rose"), r"no folder in it holds images"),
+        (lambda root: ClassFolders(root, {"train": ".", "query": "q"}), r"'query' isn't one of train, val, test"),
+        (lambda root: ClassFolders(root, {"test": "."}), r"name where the split 'train' is"),
+        (lambda root: ClassLists(root, {"train": "meta/train.txt"}), r"meta/train.txt: can't be read"),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_named(source, message, flowers):
+    with pytest.raises(InputError, match=message):
+        source(flowers)()
+
+
+def test_each_class_is_divided_by_the_hash_of_seed_and_content(flowers):
+    divided = set_aside_images(ClassFolders(flowers)(), {"test": 0.15, "val": 0.1}, seed=7)
+    for label in ("rose", "class10", "class2"):
+        files = sorted((flowers / label).iterdir(), key=lambda f: hashlib.sha256(b"7\t" + f.read_bytes()).hexdigest())
+        expected = ["test"] * 3 + ["val"] * 2 + ["train"] * 15
+        assert [splits_of(divided)[f"{label}/{file.name}"] for file in files] == expected
+
+
+def test_names_and_the_validation_fraction_do_not_move_the_test_split(flowers, tmp_path_factory):
+    def test_bytes(root, **fractions):
+        samples = set_aside_images(ClassFolders(root)(), fractions, seed=0)
+        return {(samples.root / path).read_bytes() for path in samples.split("test")["path"]}
+
+    renamed = tmp_path_factory.mktemp("renamed")
+    for number, file in enumerate(sorted(flowers.rglob("*.png"), key=lambda f: f.read_bytes())):
+        (renamed / file.parent.name).mkdir(exist_ok=True)
+        (renamed / file.parent.name / f"x{number}.png").write_bytes(file.read_bytes())
+    there = test_bytes(flowers, test=0.2, val=0.1)
+    assert there == test_bytes(renamed, test=0.2, val=0.0) == test_bytes(renamed, test=0.2)
+    assert len(there) == 12
+    other = set_aside_images(ClassFolders(flowers)(), {"test": 0.2}, seed=1)
+    assert {(flowers / path).read_bytes() for path in other.split("test")["path"]} != there
+
+
+def test_equal_images_of_a_class_stay_together(flowers):
+    for number in range(20):
+        (flowers / "rose" / f"copy{number}.png").write_bytes((flowers / "rose" / f"{number}.png").read_bytes())
+    where = splits_of(set_aside_images(ClassFolders(flowers)(), {"test": 0.3, "val": 0.3}, seed=0))
+    assert all(where[f"rose/copy{number}.png"] == where[f"rose/{number}.png"] for number in range(20))
+    assert list(where.values()).count("test") == 6 + 6 + 12
+
+
+def test_a_class_keeps_an_image_to_train_on_and_given_splits_are_kept(tmp_path):
+    table = pd.DataFrame({"path": ["a", "b", "c"], "pid": [1, 2, 2], "camid": 0, "split": ["train", "train", "test"]})
+    for name in "abc":
+        (tmp_path / name).write_bytes(name.encode())
+    divided = set_aside_images(Samples(table, tmp_path), {"test": 0.9, "val": 0.9}, seed=0)
+    assert divided.table["split"].tolist() == ["train", "train", "test"]
+    assert divided.notes == ["the test split is the data set's own; test_fraction=0.9 isn't used"]
+
+
+@pytest.mark.parametrize("fractions", [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "val": 0.5}])
+def test_fractions_that_leave_nothing_are_refused(fractions, flowers):
+    with pytest.raises(InputError, match="fraction"):
+        set_aside_images(ClassFolders(flowers)(), fractions, seed=0)
+
+
+def test_batches(flowers):
+    data = ClassDataModule(
+        ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), test_fraction=0.2, val_fraction=0.1,
+        batch_size=8, num_instances=None, num_workers=0, enlarged=1.5,
+    )  # fmt: skip
+    assert data.num_classes == 3 and data.class_names == ["class2", "class10", "rose"]
+    stored = next(iter(data.train_dataloader()))
+    assert stored["image"].shape == (8, 3, 24, 24) and stored["image"].dtype == torch.uint8
+    ready = data.preprocess(stored, training=True)["image"]
+    assert ready.shape == (8, 3, 16, 16) and ready.min() >= 0 and ready.max() <= 1
+    seen = {"train": data.train_dataloader(), "val": data.val_dataloader(), "test": data.test_dataloader()}
+    for split, loader in seen.items():
+        table = data.samples.table
+        for batch in loader:
+            rows = table.loc[batch["index"].tolist()]
+            assert set(rows["split"]) == {split}
+            assert [data.classes[label] for label in batch["pid"]] == rows["pid"].tolist()
+    whole = next(iter(data.test_dataloader()))["image"]
+    assert whole.shape[2:] == (16, 16)
+
+
+def test_decoded_images_are_the_same_batches(flowers, tmp_path_factory):
+    options = {"test_fraction": 0.2, "batch_size": 8, "num_instances": None, "num_workers": 0}
+    cache = tmp_path_factory.mktemp("cache")
+    read, kept = (
+        ClassDataModule(ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), cache=place, **options)
+        for place in (None, cache)
+    )
+    for one, two in zip(read.train_dataloader(), kept.train_dataloader(), strict=True):
+        assert torch.equal(one["index"], two["index"]) and torch.equal(one["image"], two["image"])
+    assert len(list(cache.iterdir())) >= 1
+
+
+def test_without_a_crop_training_reads_the_network_size(flowers):
+    data = ClassDataModule(
+        ClassFolders(flowers),
+        (16, 16),
+        (0, 0, 0),
+        (1, 1, 1),
+        crop=None,
+        batch_size=4,
+        num_instances=None,
+        num_workers=0,
+    )
+    assert next(iter(data.train_dataloader()))["image"].shape[2:] == (16, 16)
+    data = ClassDataModule(ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), batch_size=400, num_instances=None)
+    with pytest.raises(InputError, match=r"data.batch_size=400 is more than the \d+ training images"):
+        data.train_dataloader()
+    assert isinstance(data.crop, RandomResizedCrop)
+
+
+def test_the_validator_names_what_is_wrong_with_classes(flowers, write_image):
+    samples = set_aside_images(ClassFolders(flowers)(), {"test": 0.2, "val": 0.1}, seed=0)
+    assert found(samples) == []
+    where = splits_of(samples)
+    trained, tested = (next(p for p in where if where[p] == s and p.startswith("rose")) for s in ("train", "test"))
+    (flowers / tested).write_bytes((flowers / trained).read_bytes())
+    write_image(flowers / "class2/0.png", size=(64, 64)).write_bytes(b"\x89PNG nothing")
+    table = samples.table.copy()
+    table.loc[(table["pid"] == 2) & (table["split"] == "train"), "split"] = "test"
+    kinds = found(Samples(table, flowers, names=samples.names))
+    assert ("error", "unreadable image", "class2/0.png") in kinds
+    assert ("error", "class without training images", "class10") in kinds
+    assert [kind for level, kind, _ in kinds if level == "warning"] == ["duplicate across splits"]
+    lonely = table[(table["pid"] != 3) | (table["path"].isin([trained, tested]))]
+    assert ("warning", "class with one image", "pid 3") in found(Samples(lonely, flowers, names=samples.names))
+    assert ("error", "empty split", "test") in found(Samples(samples.split("train"), flowers, names=samples.names))
+
+
+def test_summary_counts_classes(flowers):
+    samples = set_aside_images(ClassFolders(flowers)(), {"test": 0.2, "val": 0.1}, seed=0)
+    samples.table = samples.table.drop(index=samples.table.index[:2])
+    summary = class_summary(samples)
+    assert summary.loc["all"].tolist() == [3, 58, 18, 20]
+    assert summary.index.tolist() == ["train", "val", "test", "all"]
+    assert np.all(summary["classes"] == 3)
+    assert summary["images"][:3].sum() == 58
+
+
+def test_grey_and_exif_images_are_read_as_any_other(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for number in range(4):
+            pixels = np.full((20, 20), 40 * number, np.uint8)
+            Image.fromarray(pixels, mode="L").save(tmp_path / label / f"{number}.jpg")
+    data = ClassDataModule(
+        ClassFolders(tmp_path), (16, 16), (0, 0, 0), (1, 1, 1), test_fraction=0.3, batch_size=2, num_instances=None,
+        num_workers=0,
+    )  # fmt: skip
+    assert next(iter(data.test_dataloader()))["image"].shape[1] == 3
