@@ -9,13 +9,15 @@ from torch import Tensor
 from reidlab.callbacks import EpochLines, progress
 from reidlab.export.simulate import Simulation
 
+SMALLEST_RMS = 1e-3
+
 
 class CodesLikeFloat(pl.LightningModule):
     """Trains a simulation to give the embeddings that its float network gave; identities play no part.
 
     The loss is the squared distance to the float embedding in units of that embedding's variance, so that it is the
-    share of what tells images apart that int8 loses. Weights and ranges are trained by Adam, each at its own rate,
-    which falls to zero in a half cosine.
+    share of what tells images apart that int8 loses. Adam trains the weights, at a rate in units of each tensor's own
+    root mean square, and the ranges; both rates fall to zero in a half cosine.
     """
 
     def __init__(self, simulation: Simulation, teach: Callable[[Tensor], Tensor], lr: float, range_lr: float):
@@ -34,10 +36,10 @@ class CodesLikeFloat(pl.LightningModule):
     def configure_optimizers(self):
         """Adam on weights and on ranges."""
         groups = [
-            {"params": list(self.simulation.network.parameters())},
-            {"params": [self.simulation.log_factors], "lr": self.range_lr},
+            {"params": [tensor], "lr": self.lr * max(float(tensor.detach().square().mean().sqrt()), SMALLEST_RMS)}
+            for tensor in self.simulation.network.parameters()
         ]
-        optimizer = torch.optim.Adam(groups, lr=self.lr)
+        optimizer = torch.optim.Adam([*groups, {"params": [self.simulation.log_factors], "lr": self.range_lr}])
         batches = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -70,5 +72,6 @@ def finetune(
         enable_progress_bar=not isinstance(shown, EpochLines),
         limit_val_batches=0,
     )
+    simulation.train()
     trainer.fit(CodesLikeFloat(simulation, teach, lr, range_lr), datamodule=datamodule)
     simulation.cpu().eval()

@@ -5,6 +5,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from small_net import SIZE, SmallNet, unsettle
+from torch.utils.data import DataLoader
 
 from reidlab.export import runtime, tflite
 from reidlab.export.equalize import consecutive_layers
@@ -28,7 +29,7 @@ def tensors(images):
 
 class Images(pl.LightningDataModule):
     def train_dataloader(self):
-        return [{"image": batch} for batch in tensors(soft_images(256, 5)).split(32)]
+        return DataLoader([{"image": image} for image in tensors(soft_images(256, 5))], batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_training_wins_back_more_than_half_of_what_int8_lost(hard, tmp_path):
     before = relative_error(by_file(steps, ranges, images, tmp_path / "before.tflite", **how), expected)
     simulation = Simulation(steps, ranges, **how)
     torch.manual_seed(0)
-    finetune(simulation, steps, Images(), epochs=6, lr=3e-3, range_lr=1e-2)
+    finetune(simulation, steps, Images(), epochs=3, lr=2e-3, range_lr=1e-2)
     trained = by_file(simulation.network, simulation.ranges(), images, tmp_path / "after.tflite", **how)
     assert relative_error(trained, expected) < before / 2
     with torch.no_grad():
