@@ -20,9 +20,9 @@ WORDS = {"conv": "Conv", "instance_norm": "InstanceNormalization", "max_pool": "
          "activation": "", "concat": "Concat", "slice": "Slice", "at_least": "Max", "power": "Pow"}  # fmt: skip
 
 
-def float_onnx(network: StepNetwork, metadata: dict, names: tuple[str, str] = NAMES) -> bytes:
-    """The float .onnx of a network; pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D)."""
-    return _Writer(network, {}, names, network.shapes).finish(metadata)
+def float_onnx(network: StepNetwork, metadata: dict, names: tuple[str, str] = NAMES, opset: int = OPSET) -> bytes:
+    """The float .onnx of a network: images (B, 3, H, W) -> embeddings (B, D)."""
+    return _Writer(network, {}, names, network.shapes).finish(metadata, opset)
 
 
 def integer_onnx(
@@ -59,7 +59,7 @@ class _Writer:
         self.called = {IMAGE: names[0]}
         self.decoded: dict[str, str] = {}
 
-    def finish(self, metadata: dict) -> bytes:
+    def finish(self, metadata: dict, opset: int = OPSET) -> bytes:
         """Write all steps, then the embedding as a vector."""
         for step in self.network.steps:
             self._write(step)
@@ -70,7 +70,7 @@ class _Writer:
             sides.append([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])])
         constants = [numpy_helper.from_array(values, name) for name, values in self.constants.items()]
         graph = helper.make_graph(self.nodes, "reidlab", *sides, constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
         helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
         return model.SerializeToString()
 

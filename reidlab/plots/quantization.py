@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reidlab.plots.canvas import FAINT, SERIES, blank, empty, tidy
+from reidlab.plots.canvas import SERIES, blank, empty, tidy
 
 NAMED = 8
 
@@ -23,26 +23,21 @@ def activation_ranges(ranges: pd.DataFrame) -> Figure:
 
 
 def layer_costs(costs: pd.DataFrame) -> Figure:
-    """What each layer loses alone in int8, in the order of computation; the worst are named.
+    """What each layer loses alone in int8, in the order of computation, and the worst by name.
 
     `costs` is indexed by step, with a column `lost`, the share of what tells images apart.
     """
     if costs.empty:
         return empty("no layer was measured")
-    figure = blank(9.6, 4.2)
-    axes = tidy(
-        figure.subplots(), "What each layer alone costs in int8", "layer, in the order of computation", "share lost"
-    )
-    lost = costs["lost"].to_numpy()
-    worst = np.argsort(lost)[::-1][:NAMED]
-    colors = np.full(len(lost), SERIES[0], object)
-    colors[worst] = SERIES[1]
-    axes.bar(np.arange(len(lost)), lost, width=0.9, color=colors.tolist())
-    for rank, place in enumerate(worst):
-        height = 0.97 - 0.07 * rank
-        axes.annotate(
-            costs.index[place], (place, lost[place]), xytext=(0.99, height), textcoords="axes fraction", ha="right",
-            va="top", fontsize=7.5, color=FAINT, arrowprops={"arrowstyle": "-", "color": "#bbbbbb", "linewidth": 0.6},
-        )  # fmt: skip
-    axes.set_xlim(-1, len(lost))
+    figure = blank(10.4, 3.4)
+    every, worst = figure.subplots(1, 2, width_ratios=(1.6, 1))
+    tidy(every, "What each layer alone costs in int8", "layer, in the order of computation", "share lost")
+    tidy(worst, f"The {min(NAMED, len(costs))} costliest", "share lost", grid="x")
+    named = costs.nlargest(NAMED, "lost")
+    colors = np.where(costs.index.isin(named.index), SERIES[1], SERIES[0])
+    every.bar(np.arange(len(costs)), costs["lost"], width=0.9, color=colors)
+    every.set_xlim(-1, len(costs))
+    worst.barh(named.index[::-1], named["lost"][::-1], color=SERIES[1])
+    worst.tick_params(axis="y", labelsize=8)
+    worst.locator_params(axis="x", nbins=4)
     return figure

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ import torch
 from reidlab import export
 from reidlab.config import compose, write_config
 from reidlab.errors import InputError
-from reidlab.models import osnet_ain_x0_25, osnet_x0_25
+from reidlab.export.onnx import EmbeddingOnly, convert
+from reidlab.models import Output, osnet_ain_x0_25, osnet_x0_25
 
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the export extra")
@@ -51,7 +53,6 @@ def test_onnx_equals_the_checkpoint_at_any_batch(exported):
     assert_equal_at_any_batch(*exported)
 
 
-@pytest.mark.slow
 def test_instance_norm_too(tmp_path):
     network = shaken(osnet_ain_x0_25)
     assert_equal_at_any_batch(network, export.run(config(tmp_path, network, "osnet_ain_x0_25")))
@@ -70,8 +71,25 @@ def test_the_file_says_what_it_expects_and_carries_no_more(exported):
 
 def test_a_difference_above_the_bound_writes_nothing(exported, tmp_path, monkeypatch):
     _, file = exported
-    monkeypatch.setattr("reidlab.export.onnx.to_onnx", lambda *_: file.read_bytes())
+    monkeypatch.setattr("reidlab.export.qdq.float_onnx", lambda *_: file.read_bytes())
     cfg = config(tmp_path, osnet_x0_25())  # other weights than the file's
     with pytest.raises(InputError, match="nothing was written"):
         export.run(cfg)
     assert not (tmp_path / cfg.run.name / "export").exists()
+
+
+def test_a_network_that_consists_of_other_operations_is_exported_by_torch(tmp_path):
+    class Plain(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, image):
+            return Output((image.tanh() * self.scale).mean((2, 3)), None)
+
+    network, images = Plain().eval(), torch.rand(3, 3, 8, 8)
+    names = SimpleNamespace(opset=18, input_name="input", output_name="embedding")
+    content = convert(network, EmbeddingOnly(network), images, names, {})
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"input": images.numpy()})[0]
+    assert found == pytest.approx(network(images).embedding.detach().numpy(), abs=1e-6)
