@@ -162,8 +162,9 @@ def _protocols(cfg, network: nn.Module, datamodule: ReidDataModule, found: Retri
         yield "rerank", found.reranked(options.rerank.k1, options.rerank.k2, options.rerank.weight)
     if options.same_camera:
         yield "same-camera", replace(found, exclude_same_camera=False).ranking
-    for name, pattern in options.galleries.items():
-        yield f"gallery-{name}", found.within(pattern, f"evaluate.galleries.{name}").ranking
+    for part in options.galleries:
+        name, pattern = _named(part, "evaluate.galleries", "pattern, e.g. near:bounding_box_test/*_c1*")
+        yield f"gallery-{name}", found.within(pattern, f"evaluate.galleries: {name}").ranking
 
 
 def _baselines(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:
@@ -183,12 +184,18 @@ def _baselines(cfg, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module
 def _other_test_sets(cfg) -> Iterator[ReidDataModule]:
     """The data sets of `evaluate.also`, prepared as this network wants its images."""
     for place in cfg.evaluate.also:
-        name, _, root = place.partition(":")
-        if not root:
-            raise InputError(f"evaluate.also: {place}: write name:root, e.g. market1501:data/market1501")
+        name, root = _named(place, "evaluate.also", "root, e.g. market1501:data/market1501")
         data = compose([f"data={name}", f"data.root={root}"]).data
         data.update({key: cfg.data[key] for key in ("size", "mean", "std", "num_workers")})
         yield instantiate(data)
+
+
+def _named(entry: str, key: str, what: str) -> tuple[str, str]:
+    """An entry `name:value` of a list in the config."""
+    name, _, value = entry.partition(":")
+    if not value:
+        raise InputError(f"{key}: {entry}: write name:{what}")
+    return name, value
 
 
 def _calibrate(cfg, network: nn.Module, datamodule: ReidDataModule, test: Retrieval, trained: bool) -> None:

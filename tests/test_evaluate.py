@@ -134,7 +134,7 @@ def scored(market, tmp_path_factory):
     switches = [
         "evaluate.flip=true", "evaluate.expansion.enabled=true", "evaluate.rerank.enabled=true",
         "evaluate.rerank.k1=4", "evaluate.single_gallery_shot.enabled=true", f"evaluate.also=[mtmc:{market}]",
-        "evaluate.same_camera=true", "evaluate.galleries={second: '*_c2s*'}",
+        "evaluate.same_camera=true", "evaluate.galleries=['second:*_c2s*']",
     ]  # fmt: skip
     evaluate.run(compose([*overrides, *switches]))
     evaluate.run(compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1"]))
