@@ -6,8 +6,8 @@
 
 Two products are the floor: `q @ g.T` in one piece, and in blocks into one reused buffer, which needs no fresh memory.
 Every round times all of them in turn, so that other load on the machine meets them alike; figures are medians. Memory
-is the growth of the resident set over what the features hold. A checkout's Cython evaluator is built in a temporary
-folder if Cython and a compiler are there, else its Python one runs (minutes).
+is the growth of the resident set over what the features hold, watched in a round of its own. A checkout's Cython
+evaluator is built in a temporary folder if Cython and a compiler are there, else its Python one runs (minutes).
 """
 
 import argparse
@@ -251,20 +251,20 @@ def time_reranking(world: World, torchreid: Path | None) -> dict:
 
 
 def rounds(contenders: dict[str, Callable[[], Any]], repeats: int) -> tuple[dict[str, Cost], dict[str, Any]]:
-    """Run all in turn, `repeats` times and (if more than one) once before: median seconds, most memory, results."""
-    costs: dict[str, list[Cost]] = {label: [] for label in contenders}
-    results = {}
-    for number in range(repeats + (repeats > 1)):
+    """Run all in turn: once for memory, then `repeats` times for time, of which the median counts; and the results."""
+    results, mib, seconds = {}, {}, {label: [] for label in contenders}
+    for label, run in contenders.items():
+        results[label], mib[label] = watched(run)
+    for _ in range(repeats):
         for label, run in contenders.items():
-            results.pop(label, None)
-            results[label], cost = measured(run)
-            if number or repeats == 1:
-                costs[label].append(cost)
-    return {name: Cost(median(c.seconds for c in of), max(c.mib for c in of)) for name, of in costs.items()}, results
+            begin = time.perf_counter()
+            run()
+            seconds[label].append(time.perf_counter() - begin)
+    return {label: Cost(median(seconds[label]), mib[label]) for label in contenders}, results
 
 
-def measured(run: Callable[[], Any]) -> tuple[Any, Cost]:
-    """Result, time, and how far the resident set rose above what it was (looked at every 5 ms)."""
+def watched(run: Callable[[], Any]) -> tuple[Any, float]:
+    """The result, and by how many MiB the resident set rose above what it was (looked at every 5 ms)."""
     gc.collect()
     if sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # so that memory freed earlier is not there to be used unseen
@@ -277,12 +277,10 @@ def measured(run: Callable[[], Any]) -> tuple[Any, Cost]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    begin = time.perf_counter()
     result = run()
-    seconds = time.perf_counter() - begin
     over.set()
     watcher.join()
-    return result, Cost(seconds, max(peak - before, 0) / MIB)
+    return result, max(peak - before, 0) / MIB
 
 
 def resident() -> int:
