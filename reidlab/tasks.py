@@ -175,9 +175,8 @@ def build_network(model, num_classes: int = 0) -> nn.Module:
 def trained_network(cfg) -> tuple[nn.Module, Path | None]:
     """The network that a run's later stages use, in evaluation mode, and the file that its weights come from.
 
-    That is the run's best checkpoint, else `model.weights`, else (None) the initial weights of `seed`.
+    That is the run's best checkpoint, else `model.weights`, else (None) the initial weights.
     """
-    torch.manual_seed(cfg.seed)
     best = run_folder(cfg) / BEST_CHECKPOINT
     file = best if best.exists() else cfg.model.weights and Path(cfg.model.weights)
     network = instantiate(cfg.model.network, num_classes=0)

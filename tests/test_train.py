@@ -71,7 +71,7 @@ def test_without_validation_identities_the_last_epoch_is_the_best(small, tmp_pat
 
 
 STOPS_ITSELF = """
-import os, sys
+import os, signal, sys
 import pytorch_lightning as pl
 from reidlab import cli, train
 
@@ -80,6 +80,7 @@ class Stop(pl.Callback):
         if trainer.current_epoch == 1:
             os.kill(os.getpid(), int(sys.argv[1]))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
 whole = train.run
 train.run = lambda cfg: whole(cfg, [Stop()])
 sys.exit(cli.main(["train", *sys.argv[2:]]))
