@@ -109,6 +109,10 @@ class Retrieval:
 
     def picture(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray], title: str = "") -> Figure:
         """What these queries found, with distances and frames; `read` gives a sample's image (H, W, 3)."""
+        return plots.ranking_gallery(self.pictured(queries, k, read), title)
+
+    def pictured(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray]) -> list[plots.Ranking]:
+        """The rows of such a picture."""
         nearest, rows = self.nearest(queries, k), []
         for line, position in enumerate(queries):
             sample, shown = self.query.table.iloc[position], nearest.index[line] >= 0
@@ -123,7 +127,7 @@ class Retrieval:
             ]
             precision = self.ranking.average_precision[position]
             rows.append(plots.Ranking(read(sample["path"]), found, f"pid {sample['pid']}, AP {precision:.3f}"))
-        return plots.ranking_gallery(rows, title)
+        return rows
 
     @property
     def _protocol(self) -> dict:
