@@ -9,13 +9,14 @@ import pandas as pd
 from jinja2 import Environment
 
 from reidlab import insight
-from reidlab.config import run_folder
+from reidlab.config import ROOT, run_folder
 from reidlab.errors import InputError
 from reidlab.evaluate import MAIN_ROW, results_table
 from reidlab.runs import provenance, read_json, write_atomic
 from reidlab.show import save_figure
 
 TABLE_ROWS = 30
+PUBLISHED = ROOT / "data" / "published_results.csv"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def run(cfg) -> Path:
         save_figure(drawn.figure, place / f"{name}.png")
         write_atomic(place / f"{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
+    others = published(cfg.data.name, cfg.model.name)
     facts = {
         "model": cfg.model.name,
         "data": cfg.data.name,
@@ -88,12 +90,20 @@ def run(cfg) -> Path:
         name=folder.name,
         facts=facts,
         results=_html(results_table(folder).reset_index()),
+        published="" if others.empty else _html(others),
         verdict=read_json(folder / "verification.json"),
         sections=[(section, list(_pictures(section, place))) for section in SECTIONS],
         made_by=provenance(),
     )
     print(f"report: {write_atomic(folder / 'evaluation.html', html)}")
     return folder / "evaluation.html"
+
+
+def published(data: str, network: str) -> pd.DataFrame:
+    """What others have published for a data set, as fractions; the rows of the same network first."""
+    rows = pd.read_csv(PUBLISHED, keep_default_na=False)
+    rows = rows[rows["data"] == data].drop(columns="data")
+    return rows.sort_values("network", key=lambda names: names != network, kind="stable")
 
 
 def _drawn(cfg) -> Iterator[tuple[str, insight.Drawn]]:
@@ -147,6 +157,12 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--faint
 <p>With 95 % intervals over the test identities. Rows after <code>checkpoint+</code> are the same network under another
 protocol; they stand beside the plain row and never replace it.</p>
 <div class="scroll">{{ results | safe }}</div>
+{% if published %}
+<details open>
+<summary>Published for these test images</summary>
+<div class="scroll">{{ published | safe }}</div>
+</details>
+{% endif %}
 {% if verdict %}
 <p>Two images are of one person if their {{ verdict.distance }} distance is at most
 <b>{{ "%.4g" | format(verdict.threshold) }}</b> (95 % interval {{ "%.4g" | format(verdict.threshold_low) }} to

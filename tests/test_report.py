@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 
 from reidlab import evaluate, report
@@ -61,6 +62,14 @@ def test_it_says_the_figures_the_threshold_and_what_made_it(page, cfg):
     assert table.loc["checkpoint", "mAP"] in page.text
     assert "Two images are of one person if their euclidean distance is at most" in page.text
     assert re.search(r"Made by reidlab \d", page.text)
+
+
+def test_published_figures_stand_beside(page):
+    assert "Published for these test images" in page.text and "0.826" in page.text and "DeepSport" not in page.text
+    table = report.published("market1501", "osnet_x0_25")
+    assert table["network"].iloc[0] == "osnet_x0_25" and len(table) > 5
+    assert report.published("synthetic", "osnet_x0_25").empty
+    assert pd.read_csv(report.PUBLISHED)[["mAP", "rank-1"]].stack().between(0, 1).all()
 
 
 def test_names_are_text_and_not_markup(page):
