@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import importlib
 import io
-import json
 import os
 import sys
 import time
@@ -137,26 +136,28 @@ def main() -> None:
     if options.torchreid:
         theirs = Torchreid(options.torchreid, options.vision, *given)
         steps["torchreid"] = pipelines["torchreid"] = theirs
-    rows = {"input pipeline": pipeline_rates(pipelines, options.seconds, options.rounds)} if options.seconds else {}
-    curves = {}
+    rows, curves = {}, {}
+
+    def record(what: str, rates: dict[str, float]) -> None:
+        if options.torchreid:
+            rates |= {f"{k} / torchreid": rate / rates["torchreid"] for k, rate in rates.items() if k != "torchreid"}
+        rows[what] = rates
+        print(f"{what:20}", "  ".join(f"{k} {rate:.4g}" for k, rate in rates.items()), flush=True)
+        if options.json:
+            write_json(options.json, {"images_per_s": rows, "losses": curves, "device": device, "made_by": provenance(),
+                                      "threads": options.threads, "workers": options.workers})  # fmt: skip
+
+    if options.seconds:
+        record("input pipeline", pipeline_rates(pipelines, options.seconds, options.rounds))
     for name in options.models:
         fixed = list(islice(steps["reidlab"].batches(), 2))
-        rows[f"{name}: step"] = step_rates({k: side.trainer(name) for k, side in steps.items()}, fixed, options.rounds)
+        record(f"{name}: step", step_rates({k: side.trainer(name) for k, side in steps.items()}, fixed, options.rounds))
         if options.both:
             both = {"reidlab cached": pipelines["reidlab cached"]} | steps
-            rows[f"{name}: both"] = {k: both_rate(side.batches(), side.trainer(name)) for k, side in both.items()}
+            record(f"{name}: both", {k: both_rate(side.batches(), side.trainer(name)) for k, side in both.items()})
         if options.curve and options.torchreid:
             curves[name] = loss_curves(name, steps, theirs, options.curve)
-    table = pd.DataFrame.from_dict(rows, "index").rename_axis("images/s")
-    if options.torchreid:
-        for column in [column for column in table if column != "torchreid"]:
-            table[f"{column} / torchreid"] = table[column] / table["torchreid"]
-    print_table(table, f"{device}, {options.threads} threads, {options.workers} workers")
-    for name, losses in curves.items():
-        print_table(pd.DataFrame(losses).rename_axis("step"), f"{name}: losses on the same batches")
-    if options.json:
-        rates = json.loads(table.to_json(orient="index"))
-        write_json(options.json, {"images_per_s": rates, "losses": curves, "made_by": provenance()})
+            print_table(pd.DataFrame(curves[name]).rename_axis("step"), f"{name}: losses on the same batches")
 
 
 def arguments() -> argparse.Namespace:
