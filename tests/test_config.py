@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from torch import nn
 
 from reidlab import config
 from reidlab.errors import InputError
@@ -88,5 +90,24 @@ CHOICES = [
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes(choice):
-    config.compose([choice])
+def test_every_choice_builds_what_training_takes(choice, tmp_path):
+    cfg = config.compose([choice, f"run.root={tmp_path}"])
+    group = choice.partition("=")[0]
+    assert isinstance(config.instantiate(cfg.data).augment, nn.Module)
+    if group in ("model", "experiment"):
+        network = config.instantiate(cfg.model.network, num_classes=3)
+        assert network.feat_dim > 0
+    loss = config.instantiate(cfg.loss, num_classes=3, embedding_size=8)
+    terms = loss(torch.rand(12, 8), torch.rand(12, 3), torch.arange(12) % 3)
+    assert terms and all(term.isfinite() for term in terms.values())
+    optimizer = config.instantiate(cfg.optimizer)(nn.Linear(2, 2).parameters())
+    config.instantiate(cfg.schedule)(optimizer)
+    assert config.instantiate(cfg.regime).trunk_rate >= 0
+    assert config.instantiate(cfg.task)
+    callbacks = [config.instantiate(callback) for callback in cfg.callbacks.values() if callback]
+    loggers = [config.instantiate(logger) for logger in cfg.logger.values() if logger]
+    config.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=tmp_path, accelerator="cpu")
+    if cfg.distill:
+        teach = {"embedding_size": 8, "mean": [0.0] * 3, "std": [1.0] * 3, "data_hash": ""}
+        with pytest.raises(InputError, match=r"distill\.teacher"):
+            config.instantiate(cfg.distill, **teach)
