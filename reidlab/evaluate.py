@@ -11,29 +11,34 @@ import torch
 from torch import nn
 
 from reidlab import plots
+from reidlab.classification import Classification
 from reidlab.config import compose, instantiate, read_config, resolve_path, run_folder, write_config
-from reidlab.data import Normalize, ReidDataModule
-from reidlab.embedding import device_of, embed
+from reidlab.data import ClassDataModule, Normalize, ReidDataModule
+from reidlab.embedding import Embeddings, device_of, embed
 from reidlab.errors import InputError
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import load
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
-from reidlab.models import ColorHistogram, load_weights
+from reidlab.models import ColorHistogram
 from reidlab.retrieval import TEST, VALIDATION, Retrieval
 from reidlab.runs import read_json, record_metrics, write_atomic, write_json
 from reidlab.show import print_table, save_figure
-from reidlab.tasks import trained_network
+from reidlab.tasks import network_with, trained_network
 
 MAIN_ROW = "checkpoint"
-SHOWN_FIGURES = ("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery")
-WITH_INTERVAL = ("mAP", "rank-1")
+SHOWN_FIGURES = (
+    *("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery"),
+    *("top-1", "top-5", "macro_f1", "calibration_error", "num_images"),
+)
+WITH_INTERVAL = ("mAP", "rank-1", "top-1")
 
 
 def run(cfg) -> Path:
     """Score the run's network, in every protocol that the config switches on, and the baselines; returns metrics.json.
 
     For every row, `evaluate/<row>/` gets `per_query.csv` and `intervals.json`; for the network's own also pictures and
-    `verification.json`. Raises InputError where no query has a match in the gallery.
+    `verification.json`. Raises InputError where no query has a match in the gallery. A network that tells classes has
+    one row, with `per_image.csv`, `per_class.csv`, `confusion.csv` and pictures.
     """
     folder, options = run_folder(cfg), cfg.evaluate
     if not (folder / "checkpoints").exists():
@@ -42,6 +47,10 @@ def run(cfg) -> Path:
         return _score_file(cfg, resolve_path(options.file))
     datamodule = instantiate(cfg.data)
     network, weights = trained_network(cfg)
+    if isinstance(datamodule, ClassDataModule):
+        table = datamodule.samples.split(*datamodule.test_splits)
+        confidences = embed(network, datamodule, table, device_of(cfg), MAIN_ROW)
+        return _record_classes(cfg, MAIN_ROW, confidences, datamodule)
     if weights is None and any(True for _ in network.parameters()):
         print(f"{folder.name}: no trained checkpoint and no model.weights; scoring initial weights")
     found = _search(cfg, network, datamodule, MAIN_ROW)
@@ -77,14 +86,15 @@ def _score_file(cfg, file: Path) -> Path:
         for assumption in embedder.assumed:
             print(f"assumed: {assumption}; evaluate.mean, evaluate.std and evaluate.color_order say otherwise")
         datamodule = instantiate(cfg.data)
-        embeddings = embed_file(embedder, datamodule, datamodule.samples.split(*TEST), file.name)
+        table = datamodule.samples.split(*datamodule.test_splits)
+        embeddings = embed_file(embedder, datamodule, table, file.name)
     else:
-        datamodule, network = instantiate(cfg.data), instantiate(cfg.model.network, num_classes=0)
-        report = load_weights(network, file)
+        datamodule, (network, report) = instantiate(cfg.data), network_with(cfg, file)
         print(report)
-        if not report.complete:
-            raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
-        embeddings = embed(network, datamodule, datamodule.samples.split(*TEST), device_of(cfg), file.name)
+        table = datamodule.samples.split(*datamodule.test_splits)
+        embeddings = embed(network, datamodule, table, device_of(cfg), file.name)
+    if isinstance(datamodule, ClassDataModule):
+        return _record_classes(cfg, file.name, embeddings, datamodule)
     found = Retrieval.of(embeddings, TEST, options.distance, options.exclude_same_camera)
     _record(run_folder(cfg), file.name, found.ranking, found, options)
     _report_unmatched(found)
@@ -149,6 +159,19 @@ def _record(folder: Path, row: str, ranking: Ranking, found: Retrieval, options)
     intervals = confidence_intervals(ranking, groups, resamples=options.resamples)
     write_json(folder / "evaluate" / row / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
     write_atomic(folder / "evaluate" / row / "per_query.csv", found.per_query(ranking).to_csv(index=False))
+
+
+def _record_classes(cfg, row: str, confidences: Embeddings, datamodule: ClassDataModule) -> Path:
+    """Put a row of class confidences into metrics.json, with its tables, intervals and pictures."""
+    folder, found = run_folder(cfg), Classification.of(confidences, datamodule)
+    place = folder / "evaluate" / row
+    write_json(place / "intervals.json", {name: list(ends) for name, ends in found.intervals().items()})
+    write_atomic(place / "per_image.csv", found.per_image().to_csv(index=False))
+    write_atomic(place / "per_class.csv", found.per_class().to_csv())
+    write_atomic(place / "confusion.csv", found.confusion().to_csv())
+    for name, figure in found.pictures(datamodule.read, cfg.evaluate.pictured_mistakes).items():
+        save_figure(figure, place / f"{name}.png")
+    return record_metrics(folder, {row: found.scores.summary()})
 
 
 def _protocols(cfg, network: nn.Module, datamodule: ReidDataModule, found: Retrieval) -> Iterator[tuple[str, Ranking]]:

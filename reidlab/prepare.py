@@ -8,7 +8,7 @@ from PIL import Image
 
 from reidlab import plots
 from reidlab.config import instantiate, run_folder
-from reidlab.data import Samples, read_image, summary, validate
+from reidlab.data import ClassDataModule, ReidDataModule, read_image
 from reidlab.errors import InputError
 from reidlab.runs import write_atomic
 from reidlab.show import print_table, save_figure
@@ -25,11 +25,11 @@ def run(cfg) -> Path:
     folder = run_folder(cfg) / "data"
     datamodule = instantiate(cfg.data)
     samples = datamodule.samples
-    table = summary(samples)
+    table = datamodule.summary()
     print_table(table, f"{datamodule.name}: {samples.root}")
     for note in samples.notes:
         print(f"note: {note}")
-    findings = validate(samples, exclude_same_camera=datamodule.exclude_same_camera)
+    findings = datamodule.validate()
     found = pd.DataFrame(findings, columns=["level", "kind", "where", "message"])
     _print_findings(found)
     write_atomic(folder / "summary.csv", table.to_csv())
@@ -39,7 +39,7 @@ def run(cfg) -> Path:
     if len(errors):
         more = f" (and {len(errors) - 1} more errors, see {folder / 'findings.csv'})" if len(errors) > 1 else ""
         raise InputError(f"{errors.iloc[0]['where']}: {errors.iloc[0]['message']}{more}")
-    _draw(samples, datamodule.size, folder)
+    _draw(datamodule, folder)
     print(f"data: {folder}")
     return folder
 
@@ -52,11 +52,15 @@ def _print_findings(found: pd.DataFrame) -> None:
             print(f"{level}: ... {len(rows)} of the kind '{kind}' in all")
 
 
-def _draw(samples: Samples, size: tuple[int, int], folder: Path) -> None:
+def _draw(datamodule: ReidDataModule, folder: Path) -> None:
+    samples, classes = datamodule.samples, isinstance(datamodule, ClassDataModule)
+    noun, plural = ("class", "classes") if classes else ("identity", "identities")
     train = samples.split("train")
-    sheet = plots.identity_sheet(train if len(train) else samples.table, lambda path: read_image(samples.root / path))
-    save_figure(sheet, folder / "identities.png")
-    save_figure(plots.images_per_identity(samples.table), folder / "images_per_identity.png")
+    sheet = plots.identity_sheet(
+        train if len(train) else samples.table, lambda path: read_image(samples.root / path), names=samples.names
+    )
+    save_figure(sheet, folder / f"{plural}.png")
+    save_figure(plots.images_per_identity(samples.table, noun, plural), folder / f"images_per_{noun}.png")
     files = samples.files()[:: -(-len(samples.table) // SIZES_DRAWN)]
     sizes = np.array([Image.open(file).size for file in files])
-    save_figure(plots.image_sizes(sizes, size), folder / "sizes.png")
+    save_figure(plots.image_sizes(sizes, datamodule.size), folder / "sizes.png")

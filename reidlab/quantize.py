@@ -14,18 +14,17 @@ from reidlab.export import qdq, tflite
 from reidlab.export.calibration import CalibrationImages, choose_images
 from reidlab.export.cost import cost
 from reidlab.export.methods import METHODS, Methods, Recipe
-from reidlab.export.parity import Score, embed_file
+from reidlab.export.parity import ClassScore, Score, embed_file, score_of
 from reidlab.export.ranges import OBSERVERS
 from reidlab.export.runtime import load
-from reidlab.retrieval import TEST
 from reidlab.runs import record_metrics, write_atomic
 from reidlab.show import print_table, save_figure
-from reidlab.tasks import trained_network
+from reidlab.tasks import known_classes, trained_network
 
 MAIN_ROW = "checkpoint"
 FORMATS = ("tflite", "onnx")
 OUTPUTS = ("float32", "int8")
-SHOWN = ("mAP", "drop", "rank-1", "cosine", "centred", "fpr_of_threshold", "size_kib")
+SHOWN = ("rank-1", "top-5", "cosine", "centred", "agreement", "threshold", "fpr_of_threshold")
 ROWS = {  # row of the table -> file and runtime
     "onnx": ("model.onnx", "onnxruntime"),
     "onnx int8": ("model_int8.onnx", "onnxruntime"),
@@ -51,8 +50,8 @@ def run(cfg) -> Path:
     chosen = choose_images(datamodule.samples.split("train"), options.images, cfg.seed)
     write_atomic(folder / "quantize" / "calibration.csv", chosen.to_csv(index=False))
     images = CalibrationImages(datamodule, chosen)
-    score = Score(cfg.evaluate.distance, cfg.evaluate.exclude_same_camera, cfg.evaluate.wanted_fpr)
-    reference = embed(network, datamodule, datamodule.samples.split(*TEST), device_of(cfg), MAIN_ROW)
+    score = score_of(cfg, datamodule)
+    reference = embed(network, datamodule, datamodule.samples.split(*datamodule.test_splits), device_of(cfg), MAIN_ROW)
     methods = Methods(cfg, network.cpu(), datamodule, images, score)
 
     tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
@@ -63,7 +62,7 @@ def run(cfg) -> Path:
             for name, content in files.items():
                 (Path(place) / name).write_bytes(content)
             table = _parity(cfg, score, reference, datamodule, [Path(place), folder / "export"])
-        _print_parity(table, f"{folder.name}, {method}")
+        _print_parity(table, score, f"{folder.name}, {method}")
         tried.append((method, recipe, files, table))
         if _beyond(table, options.max_drop).empty:
             break
@@ -127,6 +126,7 @@ def _make_files(cfg, recipe: Recipe) -> dict[str, bytes]:
 
 def _metadata(cfg) -> dict:
     """What a file says of itself; its pixels are RGB in [0, 1], whatever the network's own normalisation."""
+    classes = known_classes(cfg)
     return {
         "model": cfg.model.name,
         "input_size": list(cfg.data.size),
@@ -134,10 +134,13 @@ def _metadata(cfg) -> dict:
         "mean": [0.0, 0.0, 0.0],
         "std": [1.0, 1.0, 1.0],
         "distance": cfg.model.distance,
+        **({"classes": classes} if classes else {}),
     }
 
 
-def _parity(cfg, score: Score, reference: Embeddings, datamodule: ReidDataModule, places: list[Path]) -> pd.DataFrame:
+def _parity(
+    cfg, score: Score | ClassScore, reference: Embeddings, datamodule: ReidDataModule, places: list[Path]
+) -> pd.DataFrame:
     """Figures of the checkpoint and of every file in one of the places; `drop` is in points of the main one."""
     rows = {MAIN_ROW: score(reference, reference)}
     for row, (name, runtime) in ROWS.items():
@@ -153,9 +156,14 @@ def _parity(cfg, score: Score, reference: Embeddings, datamodule: ReidDataModule
     return pd.DataFrame(rows).T
 
 
-def _print_parity(table: pd.DataFrame, title: str) -> None:
-    costs = [name for name in table if name.startswith(("ms_", "memory"))]
-    print_table(table[[name for name in (*SHOWN, *costs) if name in table]].rename_axis("stage"), title)
+def _print_parity(table: pd.DataFrame, score: Score, title: str) -> None:
+    """What the forms give, then what they cost."""
+    table = table.rename_axis("stage")
+    given = [name for name in (score.main, "drop", *SHOWN) if name in table]
+    costs = [name for name in table if name.startswith(("size", "memory", "ms_"))]
+    print_table(table[given], title)
+    if costs:
+        print_table(table[costs].drop(MAIN_ROW))
 
 
 def _beyond(table: pd.DataFrame, max_drop: float) -> pd.Series:

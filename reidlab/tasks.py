@@ -11,8 +11,9 @@ from reidlab.config import instantiate, run_folder
 from reidlab.errors import InputError
 from reidlab.losses import WeightedLosses
 from reidlab.metrics import ClassMetric, ReidMetric
-from reidlab.models import Output, load_weights
+from reidlab.models import Confidences, LoadReport, Output, load_weights, read_weights
 from reidlab.regimes import Regime
+from reidlab.runs import read_json
 
 BEST_CHECKPOINT = "checkpoints/best.ckpt"
 LAST_CHECKPOINT = "checkpoints/last.ckpt"
@@ -175,15 +176,36 @@ def build_network(model, num_classes: int = 0) -> nn.Module:
 def trained_network(cfg) -> tuple[nn.Module, Path | None]:
     """The network that a run's later stages use, in evaluation mode, and the file that its weights come from.
 
-    That is the run's best checkpoint, else `model.weights`, else (None) the initial weights.
+    That is the run's best checkpoint, else `model.weights`, else (None) the initial weights of `seed`. It returns
+    embeddings, or class confidences in their place where the task is to tell classes.
     """
     best = run_folder(cfg) / BEST_CHECKPOINT
     file = best if best.exists() else cfg.model.weights and Path(cfg.model.weights)
-    network = instantiate(cfg.model.network, num_classes=0)
+    network, report = network_with(cfg, file)
+    if report and file != best:
+        print(report)
+    return network, file
+
+
+def known_classes(cfg) -> list[str]:
+    """The names of the classes that a run's network tells, in the order of its scores; none for re-identification."""
+    return read_json(run_folder(cfg) / "train.json").get("classes", [])
+
+
+def network_with(cfg, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
+    """The same network with the weights of a file; InputError where the file leaves what it returns partly random."""
+    torch.manual_seed(cfg.seed)
+    tells_classes = instantiate(cfg.task).func is ClassificationTask
+    num_classes = 0
+    if tells_classes:
+        if file is None:
+            raise InputError(f"{run_folder(cfg)}: no trained classifier; train first, or set model.weights=FILE")
+        num_classes = len(read_weights(file).get("classifier.weight", ()))
+        if not num_classes:
+            raise InputError(f"{file}: holds no classifier; give the checkpoint of a classification run")
+    network, report = instantiate(cfg.model.network, num_classes=num_classes), None
     if file:
         report = load_weights(network, file)
         if not report.complete:
             raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
-        if file != best:
-            print(report)
-    return network.eval(), file
+    return (Confidences(network) if tells_classes else network).eval(), report

@@ -63,7 +63,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
     shown = progress()
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
-    validated = len(datamodule.samples.split("val_query", "val")) > 0
+    validated = len(datamodule.samples.split(*datamodule.validation_splits)) > 0
     if not validated:
         callbacks = [c for c in callbacks if getattr(c, "monitor", None) is None]
     trainer = instantiate(
@@ -105,6 +105,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
             if validated
             else None,
             "num_identities": datamodule.num_classes,
+            **({"classes": datamodule.class_names} if isinstance(datamodule, ClassDataModule) else {}),
             "parameters": sum(p.numel() for p in network.parameters()),
             **made_by,
         },

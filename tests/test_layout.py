@@ -14,7 +14,7 @@ FLOORS = [
     ("errors", "runs", "config"),
     ("data", "models", "losses", "metrics", "schedules", "callbacks", "regimes", "plots"),
     ("tasks", "embedding", "show"),
-    ("retrieval", "distill"),
+    ("retrieval", "classification", "distill"),
     ("export",),
     ("prepare", "train", "evaluate", "compare", "import_tao"),
     ("quantize", "search", "insight"),

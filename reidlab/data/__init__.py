@@ -10,6 +10,7 @@ from reidlab.data.mixing import Mix
 from reidlab.data.policy import TrivialAugment
 from reidlab.data.sampler import IdentityBatchSampler
 from reidlab.data.samples import Samples, set_aside_validation
+from reidlab.data.shapes import DrawnShapes
 from reidlab.data.sources import CsvSamples, FolderLayout, IdentityFolders, SyntheticPeople
 from reidlab.data.transforms import (
     Augment,
@@ -30,6 +31,7 @@ __all__ = [
     "CombinedSources",
     "CsvSamples",
     "DecodedCache",
+    "DrawnShapes",
     "Finding",
     "FolderLayout",
     "IdentityBatchSampler",

@@ -100,6 +100,9 @@ class ClassDataModule(ReidDataModule):
     device, before they are augmented; the others are resized to `size` whole.
     """
 
+    validation_splits = ("val",)
+    test_splits = ("test",)
+
     def __init__(
         self,
         *args,
@@ -153,15 +156,6 @@ class ClassDataModule(ReidDataModule):
         dataset = ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.enlarged)
         sampler = self._even_shares(dataset, shuffle=True)
         return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
-
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The validation images; no loader if none were set aside."""
-        table = self.samples.split("val")
-        return self.loader(table) if len(table) else []
-
-    def test_dataloader(self) -> DataLoader:
-        """The test images."""
-        return self.loader(self.samples.split("test"))
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""

@@ -17,6 +17,7 @@ from reidlab.data.images import read_batch, read_image
 from reidlab.data.sampler import IdentityBatchSampler, distributed_process
 from reidlab.data.samples import Samples, set_aside_validation
 from reidlab.data.transforms import Normalize
+from reidlab.data.validate import Finding, summary, validate
 from reidlab.errors import InputError
 
 Batch = dict[str, Tensor]
@@ -87,6 +88,9 @@ class ReidDataModule(pl.LightningDataModule):
     divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats rows to
     give each process as many: tell them by `index`.
     """
+
+    validation_splits: tuple[str, ...] = ("val_query", "val_gallery")
+    test_splits: tuple[str, ...] = ("query", "gallery")
 
     def __init__(
         self,
@@ -177,12 +181,20 @@ class ReidDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """The validation queries, then their gallery; no loader if no validation identities were set aside."""
-        table = self.samples.split("val_query", "val_gallery")
+        table = self.samples.split(*self.validation_splits)
         return self.loader(table) if len(table) else []
 
     def test_dataloader(self) -> DataLoader:
         """The queries, then the gallery."""
-        return self.loader(self.samples.split("query", "gallery"))
+        return self.loader(self.samples.split(*self.test_splits))
+
+    def validate(self) -> list[Finding]:
+        """What is wrong with the data set."""
+        return validate(self.samples, self.exclude_same_camera)
+
+    def summary(self) -> pd.DataFrame:
+        """What is in each split."""
+        return summary(self.samples)
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from reidlab.data import ReidDataModule
+from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.data.samples import split_query_gallery
 from reidlab.errors import InputError
 
@@ -48,8 +48,10 @@ def pixels_of(datamodule: ReidDataModule, table: pd.DataFrame, largest: int | No
 
 
 def unseen_images(datamodule: ReidDataModule, count: int) -> pd.DataFrame:
-    """Whole identities of the validation split, about `count` images; of the training split where there is none."""
-    table = datamodule.samples.split("val_query", "val_gallery")
+    """About `count` images, of whole identities or of all classes evenly, for validation; else for training."""
+    table = datamodule.samples.split(*datamodule.validation_splits)
+    if isinstance(datamodule, ClassDataModule):
+        return choose_images(datamodule.samples.split("train") if table.empty else table, count, 0)
     if table.empty:
         table = split_query_gallery(datamodule.samples.split("train"), "val_")
     sizes = table.groupby("pid").size()

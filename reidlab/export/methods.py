@@ -13,7 +13,7 @@ from reidlab.export.calibration import CalibrationImages, pixels_of, unseen_imag
 from reidlab.export.equalize import correct_biases, equalize
 from reidlab.export.finetune import finetune, relative_error
 from reidlab.export.folding import deployable
-from reidlab.export.parity import Score
+from reidlab.export.parity import ClassScore, Score
 from reidlab.export.ranges import Range, observe
 from reidlab.export.sensitivity import sensitivity
 from reidlab.export.simulate import Simulation
@@ -42,7 +42,7 @@ class Methods:
     """
 
     def __init__(
-        self, cfg, network: nn.Module, datamodule: ReidDataModule, images: CalibrationImages, score: Score
+        self, cfg, network: nn.Module, datamodule: ReidDataModule, images: CalibrationImages, score: Score | ClassScore
     ) -> None:
         self.cfg, self.options, self.network, self.score = cfg, cfg.quantize, network, score
         self.datamodule, self.images = datamodule, images

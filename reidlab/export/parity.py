@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from reidlab.data import ReidDataModule
+from reidlab.classification import Classification
+from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
 from reidlab.export.runtime import Embedder
@@ -53,6 +54,31 @@ class Score:
 
     def _retrieval(self, embeddings: Embeddings, splits: tuple[str, str]) -> Retrieval:
         return Retrieval.of(embeddings, splits, self.distance, self.exclude_same_camera)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How a network that tells classes is judged, in the same words."""
+
+    datamodule: ClassDataModule
+    main: str = "top-1"
+
+    def main_figure(self, confidences: Embeddings, splits: tuple[str, ...] = ()) -> float:
+        """The accuracy, whatever the splits."""
+        return Classification.of(confidences, self.datamodule).scores.accuracy()
+
+    def __call__(self, confidences: Embeddings, reference: Embeddings) -> dict[str, float]:
+        """All figures of a form's test confidences, and the share of images with the checkpoint's class."""
+        found, before = (Classification.of(c, self.datamodule).scores for c in (confidences, reference))
+        same = (found.predicted == before.predicted).double().mean()
+        return {**found.summary(), "agreement": float(same)}
+
+
+def score_of(cfg, datamodule: ReidDataModule) -> Score | ClassScore:
+    """How the networks of a run are judged."""
+    if isinstance(datamodule, ClassDataModule):
+        return ClassScore(datamodule)
+    return Score(cfg.evaluate.distance, cfg.evaluate.exclude_same_camera, cfg.evaluate.wanted_fpr)
 
 
 def embed_file(embedder: Embedder, datamodule: ReidDataModule, table: pd.DataFrame, label: str) -> Embeddings:

@@ -10,7 +10,7 @@ from reidlab.models.fdmobilenet import (
     fdmobilenet_x1_0,
     st_fdmobilenet_v1,
 )
-from reidlab.models.heads import GeM, Output, ReIdNetwork
+from reidlab.models.heads import Confidences, GeM, Output, ReIdNetwork
 from reidlab.models.mixstyle import MixStyle
 from reidlab.models.osnet import (
     OSNet,
@@ -40,6 +40,7 @@ from reidlab.models.weights import LoadReport, load_weights, read_weights
 __all__ = [
     "ColorHistogram",
     "Complexity",
+    "Confidences",
     "FDMobileNet",
     "GeM",
     "LoadReport",

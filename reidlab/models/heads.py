@@ -87,6 +87,18 @@ class ReIdNetwork(nn.Module):
         return Output(compared, logits)
 
 
+class Confidences(nn.Module):
+    """A trained classifier as later stages use it: in the place of the embedding stand class confidences (B, C)."""
+
+    def __init__(self, network: ReIdNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Output:
+        """(B, 3, H, W) normalised -> a distribution over the classes for each image."""
+        return Output(self.network(image).logits.softmax(1), None)
+
+
 class GeM(nn.Module):
     """Generalised mean over positions: `p` = 1 is the average, infinity the maximum (arXiv 1711.02512, section 3.2)."""
 

@@ -1,6 +1,7 @@
 """Pictures: pure functions from arrays and tables to matplotlib figures, which nobody has to close."""
 
-from reidlab.plots.canvas import Tile, TileRow, tile_sheet
+from reidlab.plots.canvas import MATCH, MISMATCH, Tile, TileRow, tile_grid, tile_sheet
+from reidlab.plots.classification import calibration, confusion_matrix
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
 from reidlab.plots.embedding import Roc, activation_overlay, distance_histogram, embedding_map, overlay, roc_curve
 from reidlab.plots.quantization import activation_ranges, layer_costs
@@ -17,6 +18,8 @@ from reidlab.plots.ranking import (
 from reidlab.plots.training import learning_curves
 
 __all__ = [
+    "MATCH",
+    "MISMATCH",
     "Confusion",
     "Found",
     "Ranking",
@@ -26,8 +29,10 @@ __all__ = [
     "activation_overlay",
     "activation_ranges",
     "augmentation_sheet",
+    "calibration",
     "camera_pair_matrix",
     "cmc_curve",
+    "confusion_matrix",
     "confusions",
     "distance_histogram",
     "embedding_map",
@@ -40,5 +45,6 @@ __all__ = [
     "overlay",
     "ranking_gallery",
     "roc_curve",
+    "tile_grid",
     "tile_sheet",
 ]

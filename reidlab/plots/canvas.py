@@ -92,6 +92,12 @@ def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.8
     return figure
 
 
+def tile_grid(tiles: Sequence[Tile], columns: int = 5, title: str = "", tile_width: float = 1.3) -> Figure:
+    """Tiles one after the other, `columns` in a row."""
+    rows = [TileRow(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    return tile_sheet(rows, title, tile_width)
+
+
 def _tops(rows: Sequence[TileRow], start: float, height: float) -> Iterator[float]:
     """Where each row begins, and at last where the sheet ends."""
     for row in rows:

@@ -1,6 +1,6 @@
 """Pictures of a data set, before anything is trained on it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,17 @@ from reidlab.plots.canvas import SERIES, Tile, TileRow, blank, empty, tidy, tile
 Read = Callable[[str], np.ndarray]  # `path` of a sample -> RGB image (H, W, 3) uint8
 
 
-def identity_sheet(table: pd.DataFrame, read: Read, num_identities: int = 6, num_images: int = 10) -> Figure:
-    """Some identities, one a row, their images ordered by camera and taken from all cameras evenly.
+def identity_sheet(
+    table: pd.DataFrame,
+    read: Read,
+    num_identities: int = 6,
+    num_images: int = 10,
+    names: Mapping[int, str] | None = None,
+) -> Figure:
+    """Some identities or classes, one a row, their images ordered by camera and taken from all cameras evenly.
 
     `table` has columns `path`, `pid` and `camid`; the identities are those at even distances in the order of `pid`.
+    `names` has labels for pids; an unknown camera (0) is no caption.
     """
     pids = np.unique(table.pid[table.pid > 0] if (table.pid > 0).any() else table.pid)
     rows = []
@@ -22,12 +29,15 @@ def identity_sheet(table: pd.DataFrame, read: Read, num_identities: int = 6, num
         own = table[table.pid == pid].sort_values(["camid", "path"], kind="stable")
         turn = own.groupby("camid").cumcount()
         shown = own.loc[turn.sort_values(kind="stable").index[:num_images]].sort_values(["camid", "path"])
-        tiles = [Tile(read(path), f"cam {camid}") for path, camid in zip(shown.path, shown.camid, strict=True)]
-        rows.append(TileRow(tiles, label=f"pid {pid}"))
+        tiles = [
+            Tile(read(path), f"cam {camid}" if camid else "")
+            for path, camid in zip(shown.path, shown.camid, strict=True)
+        ]
+        rows.append(TileRow(tiles, label=(names or {}).get(pid, f"pid {pid}")))
     return tile_sheet(rows)
 
 
-def images_per_identity(table: pd.DataFrame) -> Figure:
+def images_per_identity(table: pd.DataFrame, noun: str = "identity", plural: str = "identities") -> Figure:
     """How many identities have how many images, one panel a split; `table` has columns `pid` and `split`."""
     splits = list(dict.fromkeys(table.split))
     if not splits:
@@ -37,7 +47,7 @@ def images_per_identity(table: pd.DataFrame) -> Figure:
     for axes, split in zip(panels, splits, strict=True):
         own = table[(table.split == split) & (table.pid > 0)]
         counts = own.groupby("pid").size().to_numpy()
-        tidy(axes, f"{split} ({len(counts)} identities)", "images of one identity")
+        tidy(axes, f"{split} ({len(counts)} {plural})", f"images of one {noun}")
         if len(counts):
             step = max(1, int(np.ceil((counts.max() - counts.min() + 1) / 24)))
             axes.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=SERIES[0], rwidth=0.9)
@@ -45,7 +55,7 @@ def images_per_identity(table: pd.DataFrame) -> Figure:
             axes.set(xlim=(counts.min() - 2.5, counts.max() + 2.5), ylim=(0, axes.get_ylim()[1] * 1.18))
             axes.legend(fontsize=8.5, frameon=False, loc="upper right")
         axes.locator_params(integer=True)
-    panels[0].set_ylabel("identities", fontsize=9.5)
+    panels[0].set_ylabel(plural, fontsize=9.5)
     return figure
 
 

@@ -5,6 +5,8 @@ from matplotlib.figure import Figure
 
 from reidlab.plots.canvas import INK, SERIES, blank, empty, tidy
 
+WATCHED = ("val/mAP", "val/top-1")  # what the best epoch is chosen by
+
 
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Losses, validation figures and the learning rate over epochs; the best validated epoch is marked.
@@ -20,15 +22,16 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     tidy(scores, "Validation", "epoch", grid="both")
     tidy(rate, "Learning rate", "epoch", grid="both")
     _lines(losses, history, "train/", first="loss")
-    _lines(scores, history, "val/", first="mAP")
+    main = next((name for name in WATCHED if name in history and history[name].notna().any()), WATCHED[0])
+    _lines(scores, history, "val/", first=main.removeprefix("val/"))
     scores.set_ylim(0, 1.02)
-    if history.get("val/mAP") is not None and history["val/mAP"].notna().any():
-        best = history.loc[history["val/mAP"].idxmax()]
+    if main in history and history[main].notna().any():
+        best = history.loc[history[main].idxmax()]
         scores.axvline(best.epoch, color=INK, linewidth=0.9, linestyle=":")
-        scores.plot(best.epoch, best["val/mAP"], "o", markersize=7, markerfacecolor="none", color=INK)
+        scores.plot(best.epoch, best[main], "o", markersize=7, markerfacecolor="none", color=INK)
         scores.annotate(
-            f"best {best['val/mAP']:.3f}",
-            (best.epoch, best["val/mAP"]),
+            f"best {best[main]:.3f}",
+            (best.epoch, best[main]),
             xytext=(-6, 7),
             ha="right",
             textcoords="offset points",
