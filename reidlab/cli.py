@@ -113,6 +113,12 @@ def _import_tao(args: argparse.Namespace) -> int:
     return 0
 
 
+def _doctor(args: argparse.Namespace) -> int:
+    from reidlab.doctor import run
+
+    return 0 if run() else 2
+
+
 def _notebooks(args: argparse.Namespace) -> int:
     from reidlab.notebook import execute_all
 
@@ -125,9 +131,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="reidlab", description="From image crops to a verified model on an edge device."
     )
     parser.add_argument("--version", action="version", version=f"reidlab {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    overview = [f"{parser.description}\n"]
+    parser.set_defaults(call=lambda _: print("\n".join(overview)) or 0)
 
     def add(name: str, call: Callable, text: str, example: str) -> argparse.ArgumentParser:
+        overview.append(f"  {name:10}  {text}\n{'':12}  {example}")
         command = commands.add_parser(name, help=text, description=f"{text}. Example: {example}")
         command.set_defaults(call=call)
         return command
@@ -154,6 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     tao = add("import-tao", _import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml")
     tao.add_argument("file", type=Path, help="the specification")
     tao.add_argument("--name", help="of the experiment; default: the file's")
+    add("doctor", _doctor, "what this machine has, and what is missing for what", "reidlab doctor")
     notebooks = add("notebooks", _notebooks, "execute all notebooks into the run folder", "reidlab notebooks")
     notebooks.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                            help="a notebook parameter, e.g. experiment=demo")  # fmt: skip

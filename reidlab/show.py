@@ -19,7 +19,7 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
         shown.add_column(str(column), justify="right")
     for name, row in table.astype(object).iterrows():
         shown.add_row(str(name), *map(_cell, row))
-    Console(width=None if Console().is_terminal else 120).print(shown)
+    Console(width=None if Console().is_terminal else 120, markup=False).print(shown)
 
 
 def save_figure(figure: Figure, file: Path) -> Path:

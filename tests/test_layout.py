@@ -19,7 +19,7 @@ FLOORS = [
     ("prepare", "train", "evaluate", "compare", "import_tao"),
     ("quantize", "search", "insight"),
     ("deploy",),
-    ("report", "notebook"),
+    ("report", "notebook", "doctor"),
     ("cli",),
 ]
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}

@@ -1,0 +1,105 @@
+"""What this machine has, what each piece enables, and how to get what is missing."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from typing import NamedTuple
+
+import torch
+from packaging.requirements import Requirement
+
+from reidlab.config import ROOT
+
+EXTRAS = {
+    "export": "ONNX export and its checks",
+    "tflite": "TFLite files, float and int8",
+    "search": "reidlab search",
+    "tracking": "Weights & Biases and TensorBoard",
+    "notebooks": "JupyterLab, reidlab notebooks",
+    "dev": "make test, make lint",
+}
+TOOLS = {
+    "arm-none-eabi-gcc": ("firmware for Cortex-M", "apt install gcc-arm-none-eabi"),
+    "qemu-system-arm": ("running that firmware without a board", "apt install qemu-system-arm"),
+    "stedgeai": ("ST's own figures for STM32", "install ST Edge AI Core from st.com"),
+    "vela": ("figures for Ethos-U NPUs", "pip install ethos-u-vela"),
+    "trtexec": ("TensorRT engines", "install TensorRT from developer.nvidia.com"),
+    "git": ("the commit in every run's record", "apt install git"),
+}
+DISK_WANTED = 2 * 2**30
+
+
+class Check(NamedTuple):
+    """One thing looked for: what was found (None: nothing), what it enables, and what to do without."""
+
+    name: str
+    found: str | None
+    enables: str
+    advice: str
+    required: bool = False
+
+
+def run() -> bool:
+    """Print a line a check; whether what every stage needs is there."""
+    found = list(checks())
+    for check in found:
+        state = check.found or f"missing: {check.advice}"
+        print(f"{'✓' if check.found else '✗' if check.required else '–'} {check.name:20} {state:52} {check.enables}")
+    lacking = [check.name for check in found if check.required and not check.found]
+    print(f"every stage needs: {', '.join(lacking)}" if lacking else "every stage can start")
+    return not lacking
+
+
+def checks() -> Iterator[Check]:
+    """Python, memory and disk, the packages of each extra, the accelerator, and tools that are no packages."""
+    python = platform.python_version() if sys.version_info >= (3, 11) else None
+    yield Check("Python", python, "everything", "install Python 3.11 or newer", required=True)
+    yield Check("packages", _packages(None), "data, train, evaluate", "make install", required=True)
+    for extra, enables in EXTRAS.items():
+        yield Check(f"packages [{extra}]", _packages(extra), enables, f"pip install -e '.[{extra}]'")
+    yield Check("processor", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", "everything", "")
+    yield Check("GPU", _gpu(), "training in minutes, not hours", "works without; NVIDIA: a driver and a CUDA torch")
+    yield Check("disk", _disk(), "runs and data sets", f"free {DISK_WANTED / 2**30:.0f} GiB at {ROOT}", required=True)
+    for tool, (enables, advice) in TOOLS.items():
+        yield Check(tool, _tool(tool), enables, advice)
+
+
+def _packages(extra: str | None) -> str | None:
+    """How many of an extra's packages are installed in the wanted versions; None unless all are."""
+    wanted = [Requirement(line) for line in requires("reidlab") or ()]
+    wanted = [r for r in wanted if (r.marker.evaluate({"extra": extra or ""}) if r.marker else extra is None)]
+    for requirement in wanted:
+        try:
+            if not requirement.specifier.contains(version(requirement.name), prereleases=True):
+                return None
+        except PackageNotFoundError:
+            return None
+    return f"all {len(wanted)}"
+
+
+def _gpu() -> str | None:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+    return "Apple" if torch.backends.mps.is_available() else None
+
+
+def _disk() -> str | None:
+    free = shutil.disk_usage(ROOT).free
+    return f"{free / 2**30:.0f} GiB free" if free >= DISK_WANTED else None
+
+
+def _tool(name: str) -> str | None:
+    """The first line that a program says of its version, or its place where it says nothing."""
+    place = shutil.which(name)
+    if place is None:
+        return None
+    try:
+        answer = subprocess.run([place, "--version"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return place
+    lines = (answer.stdout.strip() or answer.stderr.strip()).splitlines()
+    return lines[0][:50] if lines and answer.returncode == 0 else place
