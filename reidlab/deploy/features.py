@@ -1,0 +1,118 @@
+"""What an estimate of RAM, flash and time starts from: sums over the operators of a .tflite graph."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from reidlab.deploy.footprint import op_costs
+from reidlab.deploy.tflite_graph import Graph, Op
+
+CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+FREE = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")  # their output lies where their input did
+ELEMENTWISE = ("ADD", "MUL", "SUB", "LOGISTIC", "RELU", "RELU6", "TANH", "HARD_SWISH", "SOFTMAX")
+WINDOWED = (*CONVOLUTIONS, "MAX_POOL_2D", "AVERAGE_POOL_2D")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Sums over a graph; sizes are those of int8 files, in bytes.
+
+    - `pointwise_macs`, `conv_macs`, `depthwise_macs`: of convolutions 1x1 and fully connected, larger, and depthwise
+    - `pointwise_outputs`, ..., `other_outputs`: elements that each group writes, one rescaling each
+    - `channels`: output channels of all convolutions
+    - `whole_peak_bytes`: live tensors at the worst operator, elementwise results in their input's place
+    - `streamed_peak_bytes`: the same where convolutions too write over an input that nobody reads again
+    """
+
+    pointwise_macs: int
+    conv_macs: int
+    depthwise_macs: int
+    pointwise_outputs: int
+    conv_outputs: int
+    depthwise_outputs: int
+    other_outputs: int
+    operators: int
+    channels: int
+    weight_bytes: int
+    input_bytes: int
+    whole_peak_bytes: int
+    streamed_peak_bytes: int
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return self.pointwise_macs + self.conv_macs + self.depthwise_macs
+
+
+def features(graph: Graph) -> Features:
+    """The features of a graph; padding and changes of type or shape cost nothing."""
+    macs, outputs, channels, weight_bytes, operators = Counter(), Counter(), 0, 0, 0
+    alias = absorbed(graph)
+    for op, cost in zip(graph.ops, op_costs(graph), strict=True):
+        if op.outputs[0] in alias:
+            continue
+        operators += 1
+        group = _group(graph, op)
+        macs[group] += cost.macs
+        outputs[group] += graph.tensors[op.outputs[0]].size
+        if op.kind in CONVOLUTIONS:
+            channels += graph.tensors[op.outputs[0]].shape[-1]
+            weight_bytes += cost.weight_bytes
+    return Features(
+        macs["pointwise"], macs["conv"], macs["depthwise"],
+        outputs["pointwise"], outputs["conv"], outputs["depthwise"], outputs["other"],
+        operators, channels, weight_bytes, graph.tensors[graph.inputs[0]].size,
+        peak_bytes(graph, alias, WINDOWED[:0]), peak_bytes(graph, alias, WINDOWED),
+    )  # fmt: skip
+
+
+def kinds_of(graph: Graph) -> set[str]:
+    """The kinds of operators in a graph."""
+    return {op.kind for op in graph.ops}
+
+
+def absorbed(graph: Graph) -> dict[int, int]:
+    """Tensor -> the one whose bytes it is: results of type and shape changes, and of padding that convolutions do."""
+    alias: dict[int, int] = {}
+    for op in graph.ops:
+        readers = graph.consumers.get(op.outputs[0], [])
+        padding = op.kind in ("PAD", "PADV2") and readers and all(reader.kind in WINDOWED for reader in readers)
+        if op.kind in FREE or padding:
+            alias[op.outputs[0]] = alias.get(op.inputs[0], op.inputs[0])
+    return alias
+
+
+def peak_bytes(graph: Graph, alias: dict[int, int], streamed: tuple[str, ...]) -> int:
+    """Bytes of the live tensors at the worst operator, in the file's order.
+
+    An operator that is elementwise or of a kind in `streamed` shares the bytes of its output with those of an input
+    that is not read again.
+    """
+    last: dict[int, int] = {}
+    for op in graph.ops:
+        for tensor in op.inputs:
+            if tensor >= 0 and graph.tensors[tensor].data is None:
+                last[alias.get(tensor, tensor)] = op.index
+    last |= {alias.get(tensor, tensor): len(graph.ops) for tensor in graph.outputs}
+    live = {tensor: graph.tensors[tensor].size for tensor in graph.inputs}
+    peak = sum(live.values())
+    for op in graph.ops:
+        given = {alias.get(tensor, tensor) for tensor in op.inputs} & live.keys()
+        dying = [live[tensor] for tensor in given if last[tensor] <= op.index]
+        made = {tensor: graph.tensors[tensor].size for tensor in op.outputs if tensor not in alias}
+        shared = 0
+        if op.kind in (*ELEMENTWISE, *streamed) and dying and made:
+            shared = min(max(dying), sum(made.values()))
+        peak = max(peak, sum(live.values()) + sum(made.values()) - shared)
+        live |= made
+        for tensor in [tensor for tensor in live if last.get(tensor, op.index) <= op.index]:
+            del live[tensor]
+    return peak
+
+
+def _group(graph: Graph, op: Op) -> str:
+    if op.kind == "DEPTHWISE_CONV_2D":
+        return "depthwise"
+    if op.kind not in CONVOLUTIONS:
+        return "other"
+    weights = graph.tensors[op.inputs[1]].shape
+    return "pointwise" if len(weights) == 2 or tuple(weights[1:3]) == (1, 1) else "conv"
