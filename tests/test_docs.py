@@ -1,0 +1,60 @@
+"""README and docs: links lead somewhere, commands are understood, keys exist."""
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from reidlab import cli
+from reidlab.config import ROOT, compose, instantiate
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND = re.compile(r"reidlab [a-z-]+(?![\w|])[^`\n]*")
+COMPOSED = {*cli.STAGES, "run"}  # the other commands' words are no overrides of a config
+
+
+def commands():
+    for page in PAGES:
+        for number, line in enumerate(page.read_text().splitlines(), start=1):
+            for found in COMMAND.findall(line) if "`" in line or line.startswith("reidlab ") else ():
+                yield pytest.param(found, id=f"{page.name}:{number}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files_that_are_there(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_are_understood(command):
+    """The command line parses, and the config composes with its overrides."""
+    words = [word for word in shlex.split(command, comments=True)[1:] if word != "..."]
+    if words[0] not in cli._parser()._subparsers._group_actions[0].choices:
+        pytest.fail(f"there is no command {words[0]}")
+    args = cli._parser().parse_args(words)
+    if args.command in COMPOSED:
+        compose(o for o in args.overrides if not (o.startswith("model=") and o.endswith(cli.MODEL_FILES)))
+
+
+def test_every_key_of_the_protocols_page_exists():
+    text = (ROOT / "docs" / "protocols.md").read_text()
+    named = set(re.findall(r"`((?:data|evaluate|model|loss|schedule)\.[\w.]+)", text))
+    cfg = compose(["model=resnet50"])
+    assert len(named) > 10
+    for key in named:
+        node = cfg
+        for part in key.split("."):
+            assert part in node, key
+            node = node[part]
+
+
+def test_the_layout_shown_reads_its_files(tmp_path):
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(), re.DOTALL)[1]
+    for name in ("train/1_c1.jpg", "query/2_c1.jpg", "gallery/2_c2.jpg", "distractors/0_c2.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    source = yaml.safe_load(block)["source"] | {"root": str(tmp_path)}
+    assert sorted(instantiate(source)().table["pid"]) == [0, 1, 2, 2]
