@@ -5,6 +5,7 @@ Each picture has a twin table. All take a run's `Search`, which embeds its test 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from reidlab import plots
 from reidlab.config import instantiate
 from reidlab.data import ReidDataModule
 from reidlab.embedding import Embeddings, device_of, embed
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import load
 from reidlab.retrieval import TEST, Retrieval
 from reidlab.tasks import trained_network
 
@@ -95,6 +98,24 @@ def camera_pairs(search: Search) -> Drawn:
             values[row, column] = ranking.mean_average_precision if ranking.valid.any() else np.nan
     table = pd.DataFrame(values, pd.Index(camids, name="query camera"), pd.Index(camids, name="gallery camera"))
     return Drawn(plots.camera_pair_matrix(values, camids.tolist(), counts=counts), table)
+
+
+def spoiled(search: Search, file: Path, count: int = 5, k: int = 10) -> Drawn:
+    """The queries that an exported file serves worst beside the network itself: before, and below it after."""
+    found, module = search.found, search.datamodule
+    table = module.samples.split(*TEST)
+    embeddings = embed_file(load(file), module, table, file.name)
+    after = Retrieval.of(embeddings, TEST, found.distance, found.exclude_same_camera)
+    precisions = [side.ranking.average_precision.nan_to_num() for side in (found, after)]
+    lost = precisions[0] - precisions[1]
+    worst = lost.argsort(descending=True, stable=True)[:count].tolist()
+    sides = [side.pictured(worst, k, module.read) for side in (found, after)]
+    named = [[row._replace(title=f"{name}: {row.title}") for row in rows] for name, rows in
+             zip(("float", file.name), sides, strict=True)]  # fmt: skip
+    rows = [row for pair in zip(*named, strict=True) for row in pair]
+    twin = found.query.table.iloc[worst][["path", "pid", "camid"]].reset_index(drop=True)
+    twin = twin.assign(AP_float=precisions[0][worst], AP_file=precisions[1][worst], lost=lost[worst])
+    return Drawn(plots.ranking_gallery(rows), twin)
 
 
 def plane(search: Search, num_identities: int = 18, max_images: int = 40, seed: int = 0) -> Drawn:

@@ -94,3 +94,17 @@ def test_attention_is_the_norm_of_the_feature_maps():
     drawn = insight.attention(searched([(1, 1, 0, 0), (3, 1, 0, 9)], GALLERY, network), [1, 0])
     assert drawn.table["path"].tolist() == ["query/1.png", "query/0.png"]
     assert len(drawn.figure.axes[0].images) == 4
+
+
+def test_the_queries_that_a_file_spoils_come_with_what_they_found_before(monkeypatch, tmp_path):
+    query = [(1, 1, 0, 0), (2, 1, 1, 0)]
+    search = searched(query, GALLERY)
+    monkeypatch.setattr(Data, "samples", type("S", (), {"split": lambda self, *names: None})(), raising=False)
+    monkeypatch.setattr(insight, "load", lambda file: None)
+    turned = [side("query", [(1, 1, 0, 0), (2, 1, 9, 9)]), side("gallery", GALLERY)]
+    features, table = torch.cat([s.features for s in turned]), pd.concat([s.table for s in turned])
+    monkeypatch.setattr(insight, "embed_file", lambda *how: Embeddings(features, table))
+    drawn = insight.spoiled(search, tmp_path / "int8.tflite", count=1)
+    assert drawn.table["pid"].tolist() == [2] and (drawn.table["lost"] > 0).all()
+    titles = [text.get_text() for text in drawn.figure.axes[0].texts]
+    assert any(t.startswith("float: pid 2") for t in titles) and any(t.startswith("int8.tflite: pid 2") for t in titles)

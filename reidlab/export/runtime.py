@@ -147,12 +147,20 @@ def _litert(file: Path, threads: int):
         raise InputError(f"{file}: LiteRT refuses it ({_one_line(error)})") from error
     (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
 
+    served = given["shape"].tolist()
+
     def run(images: np.ndarray) -> np.ndarray:
+        if served != list(images.shape):
+            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.allocate_tensors()
+            served[:] = images.shape
         interpreter.set_tensor(given["index"], images)
         interpreter.invoke()
         return interpreter.get_tensor(output["index"])
 
-    ports = (Port(tuple(map(int, d["shape"])), np.dtype(d["dtype"]), *d["quantization"]) for d in (given, output))
+    ports = [Port(tuple(map(int, d["shape"])), np.dtype(d["dtype"]), *d["quantization"]) for d in (given, output)]
+    if known:  # written here, where no operator depends on the batch
+        ports = [port._replace(shape=(-1, *port.shape[1:])) for port in ports]
     return run, *ports, known
 
 

@@ -9,7 +9,7 @@ from small_net import SmallNet, unsettle
 from reidlab import quantize
 from reidlab.config import CONF, compose
 from reidlab.errors import InputError
-from reidlab.export import runtime
+from reidlab.export import flatbuffer, runtime
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +72,21 @@ def test_unknown_choices_are_input_errors(cfg):
     for wrong in ({"formats": ["tensorrt"]}, {"method": "magic"}, {"observer": "ema"}):
         with pytest.raises(InputError, match=rf"quantize\.{next(iter(wrong))}: there is no"):
             quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
+
+
+@pytest.mark.parametrize("method", ["mixed", "qat"])
+def test_the_dearer_methods_deliver_too(cfg, method, monkeypatch, capsys):
+    monkeypatch.setattr(quantize, "cost", lambda *file: {})
+    options = {"method": method, "sensitivity_images": 8, "mixed_steps": 3, "qat": {"epochs": 1}}
+    dear = OmegaConf.merge(cfg, {"run": {"name": method}, "quantize": options})
+    table = pd.read_csv(quantize.run(dear), index_col="stage")
+    assert table.loc["tflite int8", "centred"] > 0.9 and set(table["method"]) == {method}
+    folder = quantize.run_folder(dear)
+    integers = flatbuffer.operator_names(flatbuffer.read_tflite(folder / "export" / "model_int8.tflite"))
+    costs = folder / "quantize" / "sensitivity.csv"
+    if method == "mixed":
+        worst = pd.read_csv(costs, index_col="step").nlargest(3, "lost").index
+        assert f"float in the int8 files: {', '.join(worst)}" in capsys.readouterr().out
+        assert integers.count("DEQUANTIZE") > 1 and costs.with_suffix(".png").exists()
+    else:
+        assert integers.count("DEQUANTIZE") == 1 and not costs.exists()

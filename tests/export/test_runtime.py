@@ -71,6 +71,16 @@ def test_a_tflite_file_describes_itself(steps, ranges, images, tmp_path):
     assert embedder(images) == pytest.approx(runtime.load(tmp_path / "f.tflite")(images))
 
 
+def test_a_file_written_here_serves_any_batch_at_once(steps, ranges, images, tmp_path):
+    (tmp_path / "own.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}))
+    own, calls = runtime.load(tmp_path / "own.tflite"), []
+    run = own.run
+    own.run = lambda batch: calls.append(len(batch)) or run(batch)
+    together = own(images)
+    assert calls == [len(images)]
+    assert together == pytest.approx(np.concatenate([own(image[None]) for image in images]), abs=1e-6)
+
+
 def test_a_foreign_int8_input_is_encoded_by_its_scale(steps, ranges, images, tmp_path):
     model = flatbuffer.read_tflite(tflite.integer_file(steps, ranges, {}))
     (tmp_path / "uint8.tflite").write_bytes(flatbuffer.write_tflite(model))
