@@ -2,7 +2,7 @@
 
     python benchmarks/inference.py runs/demo [other.tflite other.onnx ...] [--threads 1 2] [--batches 1 8]
 
-Every figure is the median of 20 calls in a process of its own; all are of one sitting on one machine.
+Every figure is the median of 20 calls, each file in a process of its own; all are of one sitting on one machine.
 """
 
 import argparse
@@ -37,7 +37,8 @@ def main(argv: list[str] | None = None) -> int:
         rows = [("checkpoint", "pytorch", *setting, eager_ms(args.run, *setting)) for setting in settings]
         for file in files:
             for runtime in SUFFIXES.get(file.suffix, ()):
-                rows += [(file.name, runtime, *s, measure(file, runtime, *s)["ms"]) for s in settings]
+                found = measure(file, runtime, settings)["ms"]
+                rows += [(file.name, runtime, *setting, ms) for setting, ms in zip(settings, found, strict=True)]
     except InputError as error:
         print(f"inference: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,21 @@ LIBRARIES = dict(zip(RUNTIMES, ("ai_edge_litert.interpreter", "onnxruntime", "op
 
 def cost(file: Path, runtime: str, threads: int) -> dict[str, float]:
     """Size, latency of one image with 1 thread and with `threads`, and the memory that the file takes with 1 thread."""
-    single = measure(file, runtime)
-    several = measure(file, runtime, threads) if threads > 1 else single
+    settings = [(1, 1)] if threads == 1 else [(1, 1), (threads, 1)]
+    found = measure(file, runtime, settings)
     return {
         "size_kib": file.stat().st_size / KIB,
-        "memory_mib": single["memory_mib"],
-        "ms_1_thread": single["ms"],
-        f"ms_{threads}_threads": several["ms"],
+        "memory_mib": found["memory_mib"],
+        **{f"ms_{n}_thread{'s' if n > 1 else ''}": ms for (n, _), ms in zip(settings, found["ms"], strict=True)},
     }
 
 
-def measure(file: Path, runtime: str, threads: int = 1, batch: int = 1) -> dict[str, float]:
-    """Median milliseconds of a batch, and MiB at the peak beyond those of the process with the runtime's library."""
-    command = [sys.executable, "-m", "reidlab.export.cost", str(file), runtime, str(threads), str(batch)]
+def measure(file: Path, runtime: str, settings: Sequence[tuple[int, int]] = ((1, 1),)) -> dict:
+    """Median milliseconds of a batch for each (threads, batch), and MiB at the peak of the first.
+
+    The memory is that beyond the process with the runtime's library.
+    """
+    command = [sys.executable, "-m", "reidlab.export.cost", str(file), runtime, json.dumps([*settings])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InputError(
@@ -49,14 +52,18 @@ def latency_ms(embedder: Embedder, images: np.ndarray) -> float:
     return float(np.median(times[WARM_UP:]) * 1e3)
 
 
-def _measure_here(file: str, runtime: str, threads: int, batch: int) -> dict[str, float]:
+def _measure_here(file: str, runtime: str, settings: Sequence[tuple[int, int]]) -> dict:
     __import__(LIBRARIES[runtime])
-    before = _reset_peak()
-    embedder = load(file, runtime=runtime, threads=threads)
-    height, width = (n if n > 0 else default for n, default in zip(embedder.size, (256, 128), strict=True))
+    before, times, memory = _reset_peak(), [], float("nan")
     random = np.random.default_rng(0)
-    ms = latency_ms(embedder, random.integers(0, 256, (batch, height, width, 3), np.uint8))
-    return {"ms": ms, "memory_mib": (_memory("VmHWM") - before) / MIB if before else float("nan")}
+    for threads, batch in settings:
+        embedder = load(file, runtime=runtime, threads=threads)
+        height, width = (n if n > 0 else default for n, default in zip(embedder.size, (256, 128), strict=True))
+        times.append(latency_ms(embedder, random.integers(0, 256, (batch, height, width, 3), np.uint8)))
+        if before and len(times) == 1:
+            memory = (_memory("VmHWM") - before) / MIB
+        del embedder  # with its threads
+    return {"ms": times, "memory_mib": memory}
 
 
 def _reset_peak() -> int | None:
@@ -74,4 +81,4 @@ def _memory(entry: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    print(json.dumps(_measure_here(*sys.argv[1:3], json.loads(sys.argv[3]))))
