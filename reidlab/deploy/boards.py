@@ -1,0 +1,36 @@
+"""What a model finds on the boards: memory that is on the chip, by their makers' data sheets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board by the name that its maker gives it; memory in KiB, None where it is external and ample.
+
+    `target` is what STEdgeAI Core calls its chip.
+    """
+
+    name: str
+    chip: str
+    ram_kib: int | None
+    flash_kib: int | None
+    target: str | None = None
+
+    def fits(self, ram_kib: float | None, flash_kib: float | None) -> bool:
+        """Whether both amounts fit on the chip; an amount that isn't known doesn't count."""
+        needs = ((ram_kib, self.ram_kib), (flash_kib, self.flash_kib))
+        return all(need is None or room is None or need <= room for need, room in needs)
+
+
+BOARDS = {
+    board.name: board
+    for board in (
+        Board("STM32H747I-DISCO", "Cortex-M7, 400 MHz", 1024, 2048, "stm32h7"),
+        Board("STM32F769I-DISCO", "Cortex-M7, 216 MHz", 512, 2048, "stm32f7"),
+        Board("STM32N6570-DK", "Cortex-M55 and Neural-ART NPU", 4300, None, "stm32n6"),
+        Board("B-U585I-IOT02A", "Cortex-M33, 160 MHz", 786, 2048, "stm32u5"),
+        Board("STM32MP135F-DK2", "Cortex-A7, 1 GHz, 1 core", None, None),
+        Board("STM32MP157F-DK2", "Cortex-A7, 800 MHz, 2 cores", None, None),
+        Board("STM32MP257F-DK2", "Cortex-A35 and NPU, 800 MHz", None, None),
+    )
+}
