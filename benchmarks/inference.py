@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from reidlab.config import read_config
+from reidlab.config import compose_for
 from reidlab.errors import InputError
 from reidlab.export.cost import latency_ms, measure
 from reidlab.runs import provenance, write_atomic
@@ -53,8 +53,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def eager_ms(run: Path, threads: int, batch: int) -> float:
-    cfg = read_config(run / "config.yaml")
-    cfg.run.root, cfg.run.name = str(run.absolute().parent), run.name
+    cfg = compose_for([f"run.root={run.absolute().parent}", f"run.name={run.name}"])
     network, _ = trained_network(cfg)
     torch.set_num_threads(threads)
     with torch.inference_mode():
