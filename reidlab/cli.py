@@ -18,9 +18,9 @@ STAGES = {
     "export": ("export", "write the trained network as ONNX", "reidlab export experiment=demo"),
     "quantize": ("quantize", "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
     "deploy": (
-        "deploy.microcontroller",
-        "C99 for microcontrollers, proved on emulated ones",
-        "reidlab deploy run.name=demo",
+        "deploy.stage",
+        "C99 proved on emulated cores, STM32 estimates, NVIDIA and Linux bundles; which network where",
+        "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": ("report", "the evaluation as one HTML page", "reidlab report experiment=demo"),
 }
@@ -91,6 +91,16 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _serve(args: argparse.Namespace) -> int:
+    from reidlab.deploy import server
+
+    if args.install:
+        server.install()
+    else:
+        server.run(compose_for(args.overrides), args.http_port, args.grpc_port)
+    return 0
+
+
 def _matrix(args: argparse.Namespace) -> int:
     from reidlab.evaluate import transfer_matrix
     from reidlab.show import print_table
@@ -153,6 +163,11 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("first", type=Path, help="an image")
     comparison.add_argument("second", type=Path, help="another")
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
+    serve = add("serve", _serve, "a run's Triton repository on this machine", "reidlab serve run.name=demo")
+    serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
+    serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
+    serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: 8001")
+    serve.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
     matrix = add(
         "matrix", _matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25"
     )

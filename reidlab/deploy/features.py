@@ -42,6 +42,11 @@ class Features:
         """Multiply-accumulates."""
         return self.pointwise_macs + self.conv_macs + self.depthwise_macs
 
+    @property
+    def outputs(self) -> int:
+        """Elements written."""
+        return self.pointwise_outputs + self.conv_outputs + self.depthwise_outputs + self.other_outputs
+
 
 def features(graph: Graph) -> Features:
     """The features of a graph; padding and changes of type or shape cost nothing."""

@@ -1,0 +1,59 @@
+"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints how far each is from the first.
+
+Needs numpy, Pillow to read images, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
+"""
+
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+HERE = Path(__file__).parent
+CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), distance, threads
+RUNTIMES = {"model.tflite": "ai_edge_litert", "model.onnx": "onnxruntime"}
+
+
+def available() -> list[str]:
+    """The models whose runtime is installed."""
+    return [name for name, runtime in RUNTIMES.items() if (HERE / name).exists() and find_spec(runtime)]
+
+
+def load(name: str):
+    """A function from an image (H, W, 3) uint8 RGB to its embedding (D,)."""
+    if name == "model.onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(HERE / name), providers=["CPUExecutionProvider"])
+        key = session.get_inputs()[0].name
+        return lambda image: session.run(None, {key: fit(image).transpose(2, 0, 1)[None] / np.float32(255)})[0][0]
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(HERE / name), num_threads=CARD["threads"])
+    run = interpreter.get_signature_runner()
+    return lambda image: next(iter(run(image=fit(image)[None]).values()))[0].copy()
+
+
+def fit(image: np.ndarray) -> np.ndarray:
+    """The image at the model's size: bilinear, centres of pixels at halves, as in training."""
+    for axis, size in enumerate(CARD["size"]):
+        places = np.clip((np.arange(size) + 0.5) * image.shape[axis] / size - 0.5, 0, image.shape[axis] - 1)
+        low = places.astype(int)
+        part = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        image = image.take(low, axis) * (1 - part) + image.take(np.minimum(low + 1, image.shape[axis] - 1), axis) * part
+    return np.rint(image).astype(np.uint8)
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """How unlike two embeddings are, as the network was trained to tell."""
+    return float(np.linalg.norm(a - b) if CARD["distance"] == "euclidean" else 1 - a @ b / np.sqrt(a @ a * (b @ b)))
+
+
+if __name__ == "__main__":
+    from PIL import Image
+
+    embed = load(available()[0])
+    first, *others = [embed(np.asarray(Image.open(file).convert("RGB"))) for file in sys.argv[1:]]
+    for file, other in zip(sys.argv[2:], others, strict=True):
+        print(f"{distance(first, other):.4f}  {file}")

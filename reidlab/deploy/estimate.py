@@ -1,0 +1,200 @@
+"""RAM, flash and time on STM32 boards, calibrated on published figures, with an interval and without silent guesses.
+
+Each board and tool version is calibrated by itself: non-negative prices of a graph's features that come closest to the
+published figures in relative terms, those of networks that resemble the graph above all. How far off that is, is
+measured on networks that are left out.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+
+from reidlab.config import ROOT
+from reidlab.deploy.features import Features, kinds_of
+from reidlab.deploy.tflite_graph import Graph
+from reidlab.errors import InputError
+
+PUBLISHED = ROOT / "data" / "stm32_published.csv"
+NETWORKS = ROOT / "data" / "stm32_networks.csv"
+KEY = ["family", "alpha", "dataset", "resolution"]
+KIB = 1024
+COVERAGE = 0.9  # of the intervals, where there are rows enough
+MARGIN = 1.5  # how far outside of the calibration's range a feature may lie
+FEWEST_MODELS = 2
+QUANTITIES = {  # what is estimated -> column of the published table
+    "ram_kib": "total_ram_kib",
+    "weights_kib": "weights_flash_kib",
+    "flash_kib": "total_flash_kib",
+    "latency_ms": "inference_ms",
+}
+RANGED = ("macs", "weight_bytes", "streamed_peak_bytes", "operators")
+
+
+def _ram(f: Features) -> list[float]:
+    return [1, f.streamed_peak_bytes / KIB, f.input_bytes / KIB]
+
+
+def _weights(f: Features) -> list[float]:
+    return [f.weight_bytes / KIB, f.operators]
+
+
+def _flash(f: Features) -> list[float]:
+    return [1, f.weight_bytes / KIB, f.channels / KIB]
+
+
+def _latency(f: Features) -> list[float]:
+    return [f.macs / 1e6, f.outputs / 1e6, f.operators, f.weight_bytes / KIB]
+
+
+TERMS: dict[str, Callable[[Features], list[float]]] = {
+    "ram_kib": _ram, "weights_kib": _weights, "flash_kib": _flash, "latency_ms": _latency,
+}  # fmt: skip
+WIDTH = {"ram_kib": 0.15, "weights_kib": 1.2, "flash_kib": 0.7, "latency_ms": 0.4}  # how far a resemblance reaches
+FLOOR = 0.01  # the least that a network counts
+
+
+@dataclass(frozen=True)
+class Figure:
+    """An estimate and the interval that holds the true figure with probability `coverage`; NaN where none is known."""
+
+    value: float
+    low: float
+    high: float
+    coverage: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a network is expected to need on a board with a tool's version.
+
+    `outside` says in words in which respects nothing like it was published; then figures have no interval.
+    """
+
+    board: str
+    tool: str
+    figures: Mapping[str, Figure]
+    outside: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The published rows of one quantity on one board with one tool.
+
+    `errors` has a row for each: its model, the figure, and what is estimated from all other models.
+    """
+
+    quantity: str
+    rows: pd.DataFrame
+    errors: pd.DataFrame
+
+    def figure(self, features: Features, trusted: bool) -> Figure:
+        """The estimate with its interval: as wide as held-out errors were, by the conformal quantile of their size."""
+        value = _fitted(self.quantity, features, self.rows)
+        sizes = np.sort(np.abs(np.log(self.errors["estimated"] / self.errors["published"])))
+        if not trusted:
+            return Figure(value, np.nan, np.nan, np.nan)
+        rank = min(int(np.ceil(COVERAGE * (len(sizes) + 1))), len(sizes))
+        factor = np.exp(sizes[rank - 1])
+        return Figure(value, value / factor, value * factor, min(COVERAGE, rank / (len(sizes) + 1)))
+
+
+def estimate(graph: Graph, features: Features, board: str, tool: str | None = None) -> Estimate:
+    """Estimate a graph's needs on a board, by the newest tool there or a named one such as "STEdgeAI Core 3.0.0".
+
+    Raises InputError for a board or tool without published figures.
+    """
+    table = published()
+    boards = sorted(table["board"].unique())
+    if board not in boards:
+        raise InputError(f"board {board}: nothing is published to calibrate on; choose from {', '.join(boards)}")
+    tools = list(table.loc[table["board"] == board, "tool"].drop_duplicates())
+    tool = tool or max(tools, key=_age)
+    if tool not in tools:
+        raise InputError(f"tool {tool}: nothing is published for it on {board}; choose from {', '.join(tools)}")
+    found = {name: found for name in QUANTITIES if (found := calibration(board, tool, name))}
+    outside = sorted({reason for one in found.values() for reason in reasons(one, graph, features)})
+    return Estimate(board, tool, {name: one.figure(features, not outside) for name, one in found.items()}, outside)
+
+
+def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
+    """In which respects a network is unlike all that a calibration has seen, in words."""
+    said = []
+    known = set(" ".join(found.rows["kinds"]).split())
+    if unknown := sorted(kinds_of(graph) - known):
+        said.append(f"no published network has {', '.join(unknown)}")
+    for name in RANGED:
+        value = getattr(features, name)
+        low, high = found.rows[name].min(), found.rows[name].max()
+        if not low / MARGIN <= value <= high * MARGIN:
+            said.append(f"{name.replace('_', ' ')} {value:,}: published networks have {low:,} to {high:,}")
+    if floats := [op for op in graph.ops if op.kind == "CONV_2D" and graph.tensors[op.outputs[0]].dtype == "float32"]:
+        said.append(f"{len(floats)} convolutions compute in float, published networks in int8")
+    return said
+
+
+@cache
+def published() -> pd.DataFrame:
+    """The published rows of int8 networks beside the features of these networks."""
+    rows = pd.read_csv(PUBLISHED, dtype={column: str for column in (*KEY, "tool_version")}, keep_default_na=False)
+    for column in (*QUANTITIES.values(), "freq_mhz"):
+        rows[column] = pd.to_numeric(rows[column])
+    version = rows["tool_version"].str.removesuffix(" (not printed)")
+    rows["tool"] = rows["tool"].where(~rows["tool"].str.startswith("X-LINUX-AI"), "X-LINUX-AI") + " " + version
+    networks = pd.read_csv(NETWORKS, dtype={column: str for column in KEY}, keep_default_na=False)
+    joined = rows[rows["format"] == "Int8"].merge(networks, on=KEY, validate="many_to_one")
+    joined["network"] = (joined["family"] + " " + joined["alpha"]).str.strip()
+    return joined
+
+
+@cache
+def calibration(board: str, tool: str, quantity: str) -> Calibration | None:
+    """The calibration of one quantity; None where fewer than two models are published."""
+    table, column = published(), QUANTITIES[quantity]
+    rows = table[(table["board"] == board) & (table["tool"] == tool) & table[column].notna()].reset_index(drop=True)
+    if rows["network"].nunique() < FEWEST_MODELS:
+        return None
+    held_out = [
+        _fitted(quantity, _features(row), rows[rows["network"] != row["network"]]) for row in rows.to_dict("records")
+    ]
+    errors = rows[["network", *KEY[2:]]].assign(published=rows[column], estimated=held_out)
+    errors["error"] = errors["estimated"] / errors["published"] - 1
+    return Calibration(quantity, rows, errors)
+
+
+def cross_validation() -> pd.DataFrame:
+    """Every published figure beside the estimate by prices learnt from other models."""
+    found = []
+    for (board, tool), _ in published().groupby(["board", "tool"]):
+        for quantity in QUANTITIES:
+            if one := calibration(board, tool, quantity):
+                found.append(one.errors.assign(board=board, tool=tool, quantity=quantity))
+    return pd.concat(found, ignore_index=True)
+
+
+def _age(tool: str) -> tuple[bool, list[int]]:
+    """Sorts names of tools from the oldest to the newest: ST renamed them."""
+    return tool.startswith(("STEdgeAI", "X-LINUX-AI")), [int(n) for n in tool.split()[-1].lstrip("v").split(".")]
+
+
+def _fitted(quantity: str, features: Features, rows: pd.DataFrame) -> float:
+    """The estimate by non-negative prices with the least sum of squared relative errors over weighted rows."""
+    known = [_features(row) for row in rows.to_dict("records")]
+    terms = np.array([TERMS[quantity](each) for each in known]) / rows[QUANTITIES[quantity]].to_numpy()[:, None]
+    away = ((np.array([_place(each) for each in known]) - _place(features)) ** 2).sum(1)
+    weights = np.sqrt(FLOOR + np.exp(-away / (2 * WIDTH[quantity] ** 2)))
+    prices, _ = nnls(terms * weights[:, None], weights)
+    return float(np.dot(TERMS[quantity](features), prices))
+
+
+def _place(f: Features) -> np.ndarray:
+    """Where a network lies among others: what its work consists of, and how much there is for each byte of memory."""
+    shares = np.array([f.pointwise_macs, f.conv_macs, f.depthwise_macs]) / max(f.macs, 1)
+    return np.array([*2 * shares, 0.5 * np.log(max(f.macs, 1) / f.whole_peak_bytes)])
+
+
+def _features(row: Mapping[str, object]) -> Features:
+    return Features(**{field.name: int(row[field.name]) for field in fields(Features)})

@@ -1,0 +1,217 @@
+"""Stage `deploy` with `deploy=nvidia`: one folder for TensorRT, DeepStream and Triton, pre-processing in the graph."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+
+from reidlab.config import run_folder
+from reidlab.errors import InputError
+from reidlab.export import qdq
+from reidlab.export.folding import deployable
+from reidlab.export.steps import as_steps
+from reidlab.runs import write_atomic
+from reidlab.tasks import trained_network
+
+BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
+PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"
+TAO_NAMES = ("input", "fc_pred")
+PRECISIONS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a deployed network takes and gives: RGB pixels (B, 3, height, width) in [0, 1] -> (B, features)."""
+
+    input: str
+    output: str
+    height: int
+    width: int
+    features: int
+    largest_batch: int
+
+
+def run(cfg) -> Path:
+    """Write `deploy/nvidia/` of the run: ONNX in three precisions, commands, DeepStream configs, a Triton repository.
+
+    Each file is run in ONNX Runtime and compared; InputError says where fp16 differs from fp32 by more than
+    `deploy.tolerance`. int8 is there only after `reidlab quantize`.
+    """
+    options, folder = cfg.deploy, run_folder(cfg)
+    out = folder / "deploy" / "nvidia"
+    names = TAO_NAMES if options.tao_names else (cfg.export.input_name, cfg.export.output_name)
+    network, weights = trained_network(cfg)
+    if weights is None:
+        print(f"{folder.name}: no trained checkpoint and no model.weights; deploying initial weights")
+    steps = as_steps(deployable(network, cfg.model.mean, cfg.model.std), cfg.data.size)
+    height, width = cfg.data.size
+    metadata = {"model": cfg.model.name, "color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}
+    made = {"fp32": qdq.float_onnx(steps, metadata, names)}
+    made["fp16"] = half(made["fp32"])
+    quantized = folder / options.int8
+    if quantized.is_file():
+        made["int8"] = renamed(quantized.read_bytes(), names)
+    else:
+        print(f"{quantized}: absent, so no int8 in this folder; run `reidlab quantize` first")
+    face = Interface(*names, height, width, steps.shapes[steps.output][0], options.largest_batch)
+    check(made, face, options.tolerance)
+    for precision, content in made.items():
+        write_atomic(out / PRECISIONS[precision], content)
+    for name, text in (commands(face) | deepstream(face, cfg)).items():
+        write_atomic(out / name, text)
+    served = made.get(options.served, made["fp32"])
+    for name, backend in BACKENDS.items():
+        write_atomic(out / "triton" / name / "config.pbtxt", triton_config(name, backend, face, options))
+        if backend != "tensorrt":
+            write_atomic(out / "triton" / name / "1" / "model.onnx", served)
+        if backend == "python":
+            write_atomic(out / "triton" / name / "1" / "model.py", PYTHON_MODEL.read_text())
+    write_atomic(out / "README.md", readme(face, made))
+    print(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
+    return out
+
+
+def half(content: bytes) -> bytes:
+    """The network with float16 weights and arithmetic between float32 images and float32 embeddings."""
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    for constant in graph.initializer:
+        if constant.data_type == TensorProto.FLOAT:
+            constant.CopyFrom(
+                numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), constant.name)
+            )
+    given, made = graph.input[0].name, graph.output[0].name
+    for node in graph.node:
+        node.input[:] = [f"{name}_fp16" if name == given else name for name in node.input]
+        node.output[:] = [f"{name}_fp16" if name == made else name for name in node.output]
+    first = helper.make_node("Cast", [given], [f"{given}_fp16"], name="to_fp16", to=TensorProto.FLOAT16)
+    last = helper.make_node("Cast", [f"{made}_fp16"], [made], name="to_fp32", to=TensorProto.FLOAT)
+    nodes = [first, *graph.node, last]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def renamed(content: bytes, names: tuple[str, str]) -> bytes:
+    """The network with other names of its input and output."""
+    model = onnx.load_from_string(content)
+    graph = model.graph
+    new = {graph.input[0].name: names[0], graph.output[0].name: names[1]}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    graph.input[0].name, graph.output[0].name = names
+    onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
+    """Run every precision at batch 1 and the largest; fp16 must equal fp32 within `tolerance` of its length."""
+    images = np.random.default_rng(0).random((face.largest_batch, 3, face.height, face.width), np.float32)
+    found = {}
+    for precision, content in made.items():
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        single, found[precision] = (session.run([face.output], {face.input: x})[0] for x in (images[:1], images))
+        if found[precision].shape != (len(images), face.features) or single.shape != (1, face.features):
+            raise InputError(f"{PRECISIONS[precision]}: gives {found[precision].shape} for {len(images)} images")
+    error = np.linalg.norm(found["fp16"] - found["fp32"], axis=1) / np.linalg.norm(found["fp32"], axis=1)
+    if not error.max() <= tolerance:
+        raise InputError(f"model_fp16.onnx: {error.max():.1%} off fp32, over deploy.tolerance={tolerance}; use fp32")
+
+
+def commands(face: Interface) -> dict[str, str]:
+    """Shell scripts that build and time engines: TensorRT 8 to 10 by flags, 11 by the types in the file."""
+    shapes = [
+        f"--{word}Shapes={face.input}:{batch}x3x{face.height}x{face.width}"
+        for word, batch in (("min", 1), ("opt", max(face.largest_batch // 4, 1)), ("max", face.largest_batch))
+    ]
+    flags = {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}
+    older, newer = [], []
+    for precision, file in PRECISIONS.items():
+        saved = f"--saveEngine=model_{precision}.plan"
+        source = "model.onnx" if precision == "fp16" else file
+        older.append(shlex.join(["trtexec", f"--onnx={source}", *shapes, *flags[precision], saved]))
+        newer.append(shlex.join(["trtexec", f"--onnx={file}", *shapes, saved]))
+    head = (
+        "#!/bin/sh\n# {}\n# On the GPU that will serve: sh build_... [fp32 | fp16 | int8]; without one, all.\nset -e\n"
+    )
+    body = "\n".join(f'case "${{1:-{precision}}}" in {precision}) {{{precision}}} ;; esac' for precision in PRECISIONS)
+    return {
+        f"build_tensorrt_{versions}.sh": head.format(title)
+        + body.format(**dict(zip(PRECISIONS, lines, strict=True)))
+        + "\n"
+        for versions, title, lines in (
+            ("8_to_10", "TensorRT 8 to 10: precision by flags; int8 scales from the Q/DQ pairs in the file.", older),
+            ("11", "TensorRT 11: no precision flags, networks are strongly typed by their files.", newer),
+        )
+    }
+
+
+def deepstream(face: Interface, cfg) -> dict[str, str]:
+    """Configs of nvinfer, which numbers precisions 0 fp32, 1 int8, 2 fp16, and of nvtracker: 0 fp32, 1 fp16, 2 int8."""
+    batch, scale = face.largest_batch, 1 / 255
+    infer = {
+        "gpu-id": 0, "net-scale-factor": f"{scale:.17g}", "offsets": "0;0;0", "model-color-format": 0,
+        "onnx-file": "model.onnx", "model-engine-file": f"model.onnx_b{batch}_gpu0_fp16.engine",
+        "infer-dims": f"3;{face.height};{face.width}", "batch-size": batch, "network-mode": 2, "network-type": 100,
+        "process-mode": 2, "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
+        "operate-on-class-ids": 0, "gie-unique-id": 2,
+    }  # fmt: skip
+    tracker = {
+        "reidType": 2, "batchSize": batch, "workspaceSize": 1000, "reidFeatureSize": face.features,
+        "reidHistorySize": 100, "inferDims": f"[3, {face.height}, {face.width}]", "networkMode": 1, "inputOrder": 0,
+        "colorFormat": 0, "offsets": "[0.0, 0.0, 0.0]", "netScaleFactor": f"{scale:.17g}", "keepAspc": 0,
+        "addFeatureNormalization": int(cfg.model.distance == "cosine"), "outputReidTensor": 1,
+        "onnxFile": "model.onnx", "modelEngineFile": f"model.onnx_b{batch}_gpu0_fp16.engine",
+    }  # fmt: skip
+    return {
+        "deepstream_nvinfer.txt": "# nvinfer, secondary: a detector's people (class 0) -> embeddings\n[property]\n"
+        + "".join(f"{key}={value}\n" for key, value in infer.items()),
+        "deepstream_nvtracker.yml": "# the ReID section of an nvtracker config\nReID:\n"
+        + "".join(f"  {key}: {value}\n" for key, value in tracker.items()),
+    }
+
+
+def triton_config(name: str, backend: str, face: Interface, options) -> str:
+    """A model's `config.pbtxt`."""
+    kind = {"onnxruntime": 'platform: "onnxruntime_onnx"', "tensorrt": 'platform: "tensorrt_plan"'}
+    where = "KIND_GPU" if backend == "tensorrt" else options.instance_kind
+    preferred = ", ".join(str(n) for n in (4, 8, 16, 32, 64) if n <= face.largest_batch) or "1"
+    return f"""name: "{name}"
+{kind.get(backend, 'backend: "python"')}
+max_batch_size: {face.largest_batch}
+input [{{ name: "{face.input}", data_type: TYPE_FP32, dims: [3, {face.height}, {face.width}] }}]
+output [{{ name: "{face.output}", data_type: TYPE_FP32, dims: [{face.features}] }}]
+dynamic_batching {{
+  preferred_batch_size: [{preferred}]
+  max_queue_delay_microseconds: {options.max_queue_delay_us}
+  default_queue_policy {{ max_queue_size: {options.max_queue_size} }}
+}}
+instance_group [{{ count: {options.instances}, kind: {where} }}]
+"""
+
+
+def readme(face: Interface, made: dict[str, bytes]) -> str:
+    """What is in the folder, and how each part is used."""
+    rows = "\n".join(f"| `{PRECISIONS[name]}` | {len(content) / 1024:.0f} KiB |" for name, content in made.items())
+    return f"""# {face.features} features from {face.height} x {face.width} RGB pixels, on NVIDIA
+
+Input `{face.input}` (batch, 3, {face.height}, {face.width}): float32 RGB pixels divided by 255, nothing more; mean and
+standard deviation are in the graph. Output `{face.output}` (batch, {face.features}). Batch 1 to {face.largest_batch}.
+
+| file | size |
+|---|---|
+{rows}
+
+- TensorRT: `sh build_tensorrt_8_to_10.sh fp16`, or `build_tensorrt_11.sh`. An engine is for one GPU and one version.
+- DeepStream: `deepstream_nvinfer.txt` beside a detector, or `deepstream_nvtracker.yml` in the tracker's config.
+- Triton: `tritonserver --model-repository triton`. `reid_tensorrt` wants an engine first:
+  `cp model_fp16.plan triton/reid_tensorrt/1/model.plan`. `reid_python` needs numpy and onnxruntime.
+
+The files were run by ONNX Runtime; engines have to be built and checked on the GPU that will serve.
+"""

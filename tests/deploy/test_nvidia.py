@@ -1,0 +1,129 @@
+import re
+import shlex
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+import yaml
+from omegaconf import OmegaConf
+from test_edge_linux import SIZE, tiny_files, tiny_network
+
+from reidlab import config
+from reidlab.deploy.nvidia import renamed, run
+from reidlab.errors import InputError
+from reidlab.tasks import trained_network
+
+
+@pytest.fixture(scope="module")
+def composed(market, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    overrides = ["data=market1501", f"data.root={market}", f"run.root={root}", "run.name=tiny", "data.num_workers=0"]
+    weights = root / "weights.pth"
+    torch.save(tiny_network(np.random.default_rng(0).random((16, *SIZE, 3), np.float32)).state_dict(), weights)
+    model = [
+        f"model.weights={weights}",
+        "model=fdmobilenet_x0_25",
+        "model.mean=[0.485,0.456,0.406]",
+        "model.std=[0.229,0.224,0.225]",
+    ]
+    cfg = config.compose([*overrides, *model, f"data.size=[{SIZE[0]},{SIZE[1]}]", "deploy=nvidia"])
+    place = config.run_folder(cfg) / "export"
+    place.mkdir(parents=True)
+    (place / "model_int8.onnx").write_bytes(tiny_files()[1])
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def folder(composed):
+    return run(composed)
+
+
+def session_of(content):
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def test_pre_processing_is_in_the_graph(composed, folder):
+    pixels = torch.rand(33, 3, *SIZE, generator=torch.Generator().manual_seed(0))
+    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (composed.model.mean, composed.model.std))
+    network, _ = trained_network(composed)
+    with torch.no_grad():
+        expected = network.eval()((pixels - mean) / std).embedding.numpy()
+    for name, tolerance in (("model.onnx", 1e-5), ("model_fp16.onnx", 1e-2)):
+        found = session_of(folder / name).run(None, {"input": pixels.numpy()})[0]
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_half_precision_is_half_the_size_and_float_outside(folder):
+    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "model_fp16.onnx")]
+    assert 0.45 < sizes[1] / sizes[0] < 0.6
+    model = onnx.load(folder / "model_fp16.onnx")
+    types = {constant.data_type for constant in model.graph.initializer}
+    assert onnx.TensorProto.FLOAT not in types and onnx.TensorProto.FLOAT16 in types
+    sides = (model.graph.input[0], model.graph.output[0])
+    assert all(side.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for side in sides)
+
+
+def test_int8_has_explicit_pairs_of_zero_point_0(folder):
+    model = onnx.load(folder / "model_int8.onnx")
+    kinds = [node.op_type for node in model.graph.node]
+    assert kinds.count("QuantizeLinear") > 5 and kinds.count("DequantizeLinear") > kinds.count("QuantizeLinear")
+    constants = {constant.name: onnx.numpy_helper.to_array(constant) for constant in model.graph.initializer}
+    zeros = [constants[n.input[2]] for n in model.graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+
+
+def test_commands_say_what_each_tensorrt_understands(folder):
+    older, newer = ((folder / f"build_tensorrt_{v}.sh").read_text() for v in ("8_to_10", "11"))
+    calls = [shlex.split(call) for call in re.findall(r"trtexec [^}]*", older)]
+    assert [call[1] for call in calls] == ["--onnx=model.onnx", "--onnx=model.onnx", "--onnx=model_int8.onnx"]
+    assert [("--fp16" in call, "--int8" in call) for call in calls] == [(False, False), (True, False), (True, True)]
+    assert "--minShapes=input:1x3x32x16" in calls[0] and "--maxShapes=input:64x3x32x16" in calls[0]
+    assert "--fp16" not in newer and "--int8" not in newer and "--onnx=model_fp16.onnx" in newer
+
+
+def test_deepstream_numbers_precisions_in_its_two_ways(folder):
+    infer = dict(line.split("=") for line in (folder / "deepstream_nvinfer.txt").read_text().splitlines()[2:])
+    tracker = yaml.safe_load((folder / "deepstream_nvtracker.yml").read_text())["ReID"]
+    assert infer["network-mode"] == "2" and tracker["networkMode"] == 1  # fp16, both
+    assert infer["network-type"] == "100" and infer["infer-dims"] == "3;32;16" and infer["output-tensor-meta"] == "1"
+    assert tracker["inferDims"] == [3, 32, 16] and tracker["reidFeatureSize"] == 256
+    scales = float(infer["net-scale-factor"]), tracker["netScaleFactor"]
+    assert scales == pytest.approx((1 / 255, 1 / 255))
+    assert (folder / infer["onnx-file"]).exists() and (folder / tracker["onnxFile"]).exists()
+
+
+def test_triton_repository_has_three_back_ends(folder):
+    text = {place.name: (place / "config.pbtxt").read_text() for place in (folder / "triton").iterdir()}
+    assert set(text) == {"reid_onnxruntime", "reid_tensorrt", "reid_python"}
+    assert 'platform: "onnxruntime_onnx"' in text["reid_onnxruntime"]
+    assert 'platform: "tensorrt_plan"' in text["reid_tensorrt"] and 'backend: "python"' in text["reid_python"]
+    for name, config_text in text.items():
+        assert f'name: "{name}"' in config_text and "max_batch_size: 64" in config_text
+        assert "dynamic_batching" in config_text and "dims: [3, 32, 16]" in config_text
+    assert (folder / "triton" / "reid_onnxruntime" / "1" / "model.onnx").exists()
+
+
+def test_tao_names_are_a_switch(composed, tmp_path):
+    cfg = OmegaConf.merge(composed, {"deploy": {"tao_names": True}, "run": {"name": "tao"}})
+    place = run(cfg)
+    for name in ("model.onnx", "model_fp16.onnx"):
+        session = session_of(place / name)
+        assert [session.get_inputs()[0].name, session.get_outputs()[0].name] == ["input", "fc_pred"]
+    assert 'name: "fc_pred"' in (place / "triton" / "reid_python" / "config.pbtxt").read_text()
+    assert "model_int8.onnx" not in (place / "README.md").read_text()
+
+
+def test_names_change_and_nothing_else():
+    content = tiny_files()[1]
+    images = np.random.default_rng(0).random((2, 3, *SIZE), np.float32)
+    plain = session_of(content).run(None, {"input": images})[0]
+    np.testing.assert_array_equal(session_of(renamed(content, ("x", "y"))).run(["y"], {"x": images})[0], plain)
+
+
+def test_overflow_in_half_precision_is_refused(composed):
+    cfg = OmegaConf.merge(composed, {"deploy": {"tolerance": 1e-9}, "run": {"name": "overflow"}})
+    with pytest.raises(InputError, match=r"model_fp16\.onnx: .* off fp32, over deploy\.tolerance=1e-09; use fp32"):
+        run(cfg)
+    assert not (config.run_folder(cfg) / "deploy" / "nvidia" / "model_fp16.onnx").exists()
