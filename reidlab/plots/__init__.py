@@ -3,6 +3,7 @@
 from reidlab.plots.canvas import MATCH, MISMATCH, Tile, TileRow, tile_grid, tile_sheet
 from reidlab.plots.classification import calibration, confusion_matrix
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
+from reidlab.plots.deploy import estimate_errors, memory_over_time, pareto
 from reidlab.plots.embedding import Roc, activation_overlay, distance_histogram, embedding_map, overlay, roc_curve
 from reidlab.plots.quantization import activation_ranges, layer_costs
 from reidlab.plots.ranking import (
@@ -36,13 +37,16 @@ __all__ = [
     "confusions",
     "distance_histogram",
     "embedding_map",
+    "estimate_errors",
     "identity_sheet",
     "image_sizes",
     "images_per_identity",
     "layer_costs",
     "learning_curves",
+    "memory_over_time",
     "metric_bars",
     "overlay",
+    "pareto",
     "ranking_gallery",
     "roc_curve",
     "tile_grid",
