@@ -1,6 +1,6 @@
 """Images a second of training: the input pipeline alone, the model step alone, and both; beside torchreid's.
 
-    python benchmarks/training.py                                  # drawn people as 128x64 JPEGs, 64 of 256x128 a batch
+    python benchmarks/training.py                                  # drawn crops of about 128x64, 64 a batch at 256x128
     python benchmarks/training.py --data DIR --json training.json  # images in Market-1501's folders
     python benchmarks/training.py --torchreid DIR --vision DIR2    # a checkout of torchreid, timed in turn
 

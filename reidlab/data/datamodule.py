@@ -21,7 +21,6 @@ from reidlab.data.validate import Finding, summary, validate
 from reidlab.errors import InputError
 
 Batch = dict[str, Tensor]
-CACHED_PIXELS = 2**16  # that are prepared at a time on a CPU: as floats they fit its second-level cache
 
 
 class ImageDataset(Dataset[Batch]):
@@ -213,16 +212,10 @@ class ReidDataModule(pl.LightningDataModule):
 
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
         """The batch with its uint8 images as the float images that the network takes, channels last in memory."""
-        images = batch["image"]
-        steps = [self.augment, self.normalize] if training else [self.normalize]
-        prepare = nn.Sequential(*steps).to(images.device)
-        if images.device.type != "cpu":
-            return batch | {"image": prepare(images)}
-        few = max(1, CACHED_PIXELS // images[0, 0].numel())
-        prepared = torch.empty(images.shape, memory_format=torch.channels_last)
-        for part, result in zip(images.split(few), prepared.split(few), strict=True):
-            result.copy_(prepare(part))
-        return batch | {"image": prepared}
+        image = batch["image"]
+        if training:
+            image = self.augment.to(image.device)(image)
+        return batch | {"image": self.normalize.to(image.device)(image)}
 
     def _even_shares(self, dataset: ImageDataset, shuffle: bool = False) -> DistributedSampler:
         rank, processes = distributed_process()

@@ -45,6 +45,8 @@ def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = Fal
         raw = read_bytes(file)
         decoded.append(decode(raw, str(file), _reduction(raw, size) if reduced else 1))
         alike[decoded[-1].shape].append(position)
+    if len(alike) == 1:
+        return resize(np.stack(decoded), size)
     batch = np.empty((len(files), *size, 3), np.uint8)
     for positions in alike.values():
         batch[positions] = resize(np.stack([decoded[position] for position in positions]), size)

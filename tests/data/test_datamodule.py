@@ -123,14 +123,6 @@ def test_a_cache_changes_no_pixel(make, tmp_path, num_workers):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
-def test_images_are_prepared_alike_however_many_at_a_time(make, monkeypatch):
-    batch = {"image": torch.randint(256, (5, 3, 24, 12), dtype=torch.uint8)}
-    whole = make().preprocess(batch)["image"]
-    monkeypatch.setattr(module, "CACHED_PIXELS", 600)  # two images
-    assert torch.equal(make().preprocess(batch)["image"], whole)
-    assert whole.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_reduced_decoding_is_for_training_alone(make, people, write_image):
     for file in people.files():
         write_image(file.with_suffix(".jpg"), size=(100, 60))
