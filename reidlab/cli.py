@@ -101,6 +101,13 @@ def _serve(args: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(args: argparse.Namespace) -> int:
+    from reidlab.predict import run
+
+    print(run(compose_for(args.overrides), args.images))
+    return 0
+
+
 def _matrix(args: argparse.Namespace) -> int:
     from reidlab.evaluate import transfer_matrix
     from reidlab.show import print_table
@@ -168,6 +175,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
     serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: 8001")
     serve.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
+    prediction = add(
+        "predict", _predict, "classes of images, or their ranked gallery", "reidlab predict DIR run.name=demo"
+    )
+    prediction.add_argument("images", type=Path, help="an image, or a folder of them")
+    prediction.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo predict.k=3")
     matrix = add(
         "matrix", _matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25"
     )

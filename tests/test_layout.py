@@ -16,7 +16,7 @@ FLOORS = [
     ("tasks", "embedding", "show"),
     ("retrieval", "classification", "distill"),
     ("export",),
-    ("prepare", "train", "evaluate", "compare", "import_tao"),
+    ("prepare", "train", "evaluate", "predict", "compare", "import_tao"),
     ("quantize", "search", "insight"),
     ("deploy",),
     ("report", "notebook", "doctor"),
