@@ -13,6 +13,9 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from reidlab import train
@@ -45,14 +48,54 @@ class Judge(pl.Callback):
             raise optuna.TrialPruned
 
 
-def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> Path:
+class Here:
+    """Trials in this process, one after the other."""
+
+    at_once = 1
+
+    def start(self, *trial) -> None:
+        """Train it."""
+        _attempt(*trial)
+
+    def wait(self) -> None:
+        """It is over already."""
+
+
+class RayCluster:
+    """Trials as Ray tasks, a GPU each where the cluster has some; its machines share the run folder."""
+
+    def __init__(self, address: str, at_once: int):
+        try:
+            import ray
+        except ImportError as error:
+            raise InputError("--ray needs Ray: pip install ray, on all machines of the cluster") from error
+        ray.init(address=address)
+        gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        self.ray, self.at_once, self.attempt, self.running = ray, at_once, ray.remote(num_gpus=gpus)(_attempt), []
+
+    def start(self, *trial) -> None:
+        """Queue it."""
+        self.running.append(self.attempt.remote(*trial))
+
+    def wait(self) -> None:
+        """Until one of them is over."""
+        over, self.running = self.ray.wait(self.running)
+        try:
+            self.ray.get(over)
+        except self.ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+
+
+def run(
+    overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5, cluster: Here | RayCluster | None = None
+) -> Path:
     """Search until the run folder holds `trials` trials, and return it; the same command goes on where it stopped.
 
     Overrides with several values are the axes: `loss=softmax,softmax_triplet`, `optimizer.lr=log(1e-4,1e-2)`,
     `model.network.dropout=interval(0,0.5)`, `data.num_instances=range(2,8)` (both ends included). No trial is stopped
-    in its first `patient_epochs`. Writes `search.db` (Optuna's storage), `trials.csv` and `parallel.png`; each trial is
-    a run in `trials/`. One process at a time. Raises InputError where nothing varies, where the folder holds another
-    search or a training, or where the first trial can't be trained.
+    in its first `patient_epochs`. Writes `search.log` (Optuna's storage), `trials.csv` and `parallel.png`; each trial
+    is a run in `trials/`. One such command at a time; `cluster` is where the trials run. Raises InputError where
+    nothing varies, where the folder holds another search or a training, or where the first trial can't be trained.
     """
     axes, fixed = split_axes(overrides)
     folder = run_folder(compose(fixed))
@@ -61,7 +104,7 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
     _try_values(axes, fixed)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        storage=f"sqlite:///{folder / 'search.db'}",
+        storage=JournalStorage(JournalFileBackend(str(folder / "search.log"))),
         study_name="search",
         direction="maximize",
         load_if_exists=True,
@@ -71,10 +114,13 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
         study.tell(interrupted.number, state=TrialState.FAIL)
         study.set_user_attr(f"repeated {interrupted.number}", True)
         study.enqueue_trial(interrupted.params)
-    while len(counted(study)) < trials:
-        study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
-        trial = study.ask(axes)
-        _attempt(study, trial, fixed, folder)
+    cluster, running = cluster or Here(), 0
+    while (ended := len(counted(study))) < trials:
+        for _ in range(min(cluster.at_once, trials - ended) - running):
+            study.sampler = TPESampler(seed=len(study.trials), constant_liar=cluster.at_once > 1)
+            cluster.start(study, study.ask(axes), fixed, folder)
+        cluster.wait()
+        running = len(study.get_trials(states=(TrialState.RUNNING,)))
         write_atomic(folder / "trials.csv", trial_table(counted(study)).to_csv(index=False))
         save_figure(parallel_coordinates(counted(study), axes), folder / "parallel.png")
     return folder

@@ -1,6 +1,9 @@
 """Searches: what varies, what is kept, what an interruption costs."""
 
 import math
+import pickle
+import sys
+import types
 
 import optuna
 import pandas as pd
@@ -118,6 +121,39 @@ def test_a_trial_that_cannot_be_trained_fails_alone_unless_it_is_the_first(small
     monkeypatch.setattr(search.train, "run", lambda cfg, watchers: (_ for _ in ()).throw(InputError("broken image")))
     with pytest.raises(InputError, match="broken image"):
         searched(small, tmp_path / "other", trials=3)
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """As much of Ray as a search asks for: tasks get copies of what they are given, and run when waited for."""
+    library = types.ModuleType("ray")
+    library.exceptions = types.SimpleNamespace(RayTaskError=type("RayTaskError", (Exception,), {"cause": None}))
+    library.addresses, library.most = [], 0
+
+    def remote(**options):
+        library.options = options
+        return lambda function: types.SimpleNamespace(remote=lambda *given: (function, pickle.dumps(given)))
+
+    def wait(tasks):
+        library.most = max(library.most, len(tasks))
+        return tasks[:1], tasks[1:]
+
+    def get(tasks):
+        for function, given in tasks:
+            function(*pickle.loads(given))
+
+    library.init = lambda address: library.addresses.append(address)
+    library.cluster_resources = lambda: {"CPU": 8.0, "GPU": 2.0}
+    library.remote, library.wait, library.get = remote, wait, get
+    monkeypatch.setitem(sys.modules, "ray", library)
+    return library
+
+
+def test_a_cluster_trains_several_trials_at_once(small, tmp_path, fake_training, ray):
+    overrides = [*small, *AXES, f"run.root={tmp_path}", "run.name=s"]
+    folder = search.run(overrides, trials=7, patient_epochs=1, cluster=search.RayCluster("auto", at_once=3))
+    assert ray.addresses == ["auto"] and ray.options == {"num_gpus": 1} and ray.most == 3
+    assert len(pd.read_csv(folder / "trials.csv")) == 7 and len(fake_training) == 7
 
 
 def test_positions_on_axes():
