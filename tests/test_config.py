@@ -107,7 +107,7 @@ def test_every_choice_builds_what_training_takes(choice, tmp_path):
     callbacks = [config.instantiate(callback) for callback in cfg.callbacks.values() if callback]
     loggers = [config.instantiate(logger) for logger in cfg.logger.values() if logger]
     config.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=tmp_path, accelerator="cpu")
-    if cfg.distill:
+    if cfg.get("distill"):
         teach = {"embedding_size": 8, "mean": [0.0] * 3, "std": [1.0] * 3, "data_hash": ""}
         with pytest.raises(InputError, match=r"distill\.teacher"):
             config.instantiate(cfg.distill, **teach)
