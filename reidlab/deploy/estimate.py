@@ -2,7 +2,7 @@
 
 Each board and tool version is calibrated by itself: non-negative prices of a graph's features that come closest to the
 published figures in relative terms, those of networks that resemble the graph above all. How far off that is, is
-measured on networks that are left out.
+measured on networks that are left out; the terms and the width of resemblance were chosen by the same measure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -47,13 +47,13 @@ def _flash(f: Features) -> list[float]:
 
 
 def _latency(f: Features) -> list[float]:
-    return [f.macs / 1e6, f.outputs / 1e6, f.operators, f.weight_bytes / KIB]
+    return [1, f.macs / 1e6, f.outputs / 1e6, f.operators, f.weight_bytes / KIB]
 
 
 TERMS: dict[str, Callable[[Features], list[float]]] = {
     "ram_kib": _ram, "weights_kib": _weights, "flash_kib": _flash, "latency_ms": _latency,
 }  # fmt: skip
-WIDTH = {"ram_kib": 0.15, "weights_kib": 1.2, "flash_kib": 0.7, "latency_ms": 0.4}  # how far a resemblance reaches
+WIDTH = 0.15  # how far resemblance reaches
 FLOOR = 0.01  # the least that a network counts
 
 
@@ -146,6 +146,7 @@ def published() -> pd.DataFrame:
     rows["tool"] = rows["tool"].where(~rows["tool"].str.startswith("X-LINUX-AI"), "X-LINUX-AI") + " " + version
     networks = pd.read_csv(NETWORKS, dtype={column: str for column in KEY}, keep_default_na=False)
     joined = rows[rows["format"] == "Int8"].merge(networks, on=KEY, validate="many_to_one")
+    joined["features"] = [Features(*row) for row in joined[[field.name for field in fields(Features)]].to_numpy()]
     joined["network"] = (joined["family"] + " " + joined["alpha"]).str.strip()
     return joined
 
@@ -158,7 +159,8 @@ def calibration(board: str, tool: str, quantity: str) -> Calibration | None:
     if rows["network"].nunique() < FEWEST_MODELS:
         return None
     held_out = [
-        _fitted(quantity, _features(row), rows[rows["network"] != row["network"]]) for row in rows.to_dict("records")
+        _fitted(quantity, own, rows[rows["network"] != network])
+        for network, own in zip(rows["network"], rows["features"], strict=True)
     ]
     errors = rows[["network", *KEY[2:]]].assign(published=rows[column], estimated=held_out)
     errors["error"] = errors["estimated"] / errors["published"] - 1
@@ -182,10 +184,11 @@ def _age(tool: str) -> tuple[bool, list[int]]:
 
 def _fitted(quantity: str, features: Features, rows: pd.DataFrame) -> float:
     """The estimate by non-negative prices with the least sum of squared relative errors over weighted rows."""
-    known = [_features(row) for row in rows.to_dict("records")]
-    terms = np.array([TERMS[quantity](each) for each in known]) / rows[QUANTITIES[quantity]].to_numpy()[:, None]
-    away = ((np.array([_place(each) for each in known]) - _place(features)) ** 2).sum(1)
-    weights = np.sqrt(FLOOR + np.exp(-away / (2 * WIDTH[quantity] ** 2)))
+    terms = (
+        np.array([TERMS[quantity](each) for each in rows["features"]]) / rows[QUANTITIES[quantity]].to_numpy()[:, None]
+    )
+    away = ((np.array([_place(each) for each in rows["features"]]) - _place(features)) ** 2).sum(1)
+    weights = np.sqrt(FLOOR + np.exp(-away / (2 * WIDTH**2)))
     prices, _ = nnls(terms * weights[:, None], weights)
     return float(np.dot(TERMS[quantity](features), prices))
 
@@ -194,7 +197,3 @@ def _place(f: Features) -> np.ndarray:
     """Where a network lies among others: what its work consists of, and how much there is for each byte of memory."""
     shares = np.array([f.pointwise_macs, f.conv_macs, f.depthwise_macs]) / max(f.macs, 1)
     return np.array([*2 * shares, 0.5 * np.log(max(f.macs, 1) / f.whole_peak_bytes)])
-
-
-def _features(row: Mapping[str, object]) -> Features:
-    return Features(**{field.name: int(row[field.name]) for field in fields(Features)})
