@@ -117,7 +117,7 @@ class _Writer:
         if integer:
             scales = weight_scales(weight, self.per_channel)
             codes = (weight / scales.view(-1, 1, 1, 1)).round().clamp(-127, 127).to(torch.int8).numpy()
-            stored = self._decode_constant(f"{step.layer}.weight", codes, scales.numpy())
+            stored = self._decode_constant(f"{step.layer}.weight_codes", codes, scales.numpy())
         if bias is None:
             return [stored]
         values = bias.detach().numpy()
@@ -125,7 +125,7 @@ class _Writer:
             return [stored, self._constant(f"{step.layer}.bias", values)]
         steps = scales.numpy() * np.float32(self.grids[step.inputs[0]].scale)
         codes = np.clip(np.round(values / steps.astype(np.float64)), -(2**31), 2**31 - 1).astype(np.int32)
-        return [stored, self._decode_constant(f"{step.name}.bias", codes, steps)]
+        return [stored, self._decode_constant(f"{step.name}.bias_codes", codes, steps)]
 
     def _decode_constant(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
         """A DequantizeLinear of constant codes, with a scale along the first axis."""

@@ -85,3 +85,13 @@ def test_the_float_file_equals_the_network(exported, images, expected, tmp_path)
     (tmp_path / "float.onnx").write_bytes(exported)
     onnx.checker.check_model(onnx.load(tmp_path / "float.onnx"), full_check=True)
     assert runtime.load(tmp_path / "float.onnx")(images) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_layer_may_be_integer_here_and_float_there(steps, ranges, images, expected, tmp_path):
+    floats = ["network.conv2.gate.fc1_2", "network.conv2.gate.fc2_3"]
+    for symmetric in (True, False):
+        content = integer_onnx(steps, ranges, METADATA, symmetric=symmetric, float_steps=floats)
+        onnx.checker.check_model(onnx.load_from_string(content), full_check=True)
+        (tmp_path / "mixed.onnx").write_bytes(content)
+        found = runtime.load(tmp_path / "mixed.onnx")(images)
+        assert np.abs(found - expected).mean() < 0.1 * np.abs(expected).mean()
