@@ -15,11 +15,16 @@ def warmup_cosine(
     warmup_epochs: int = 5,
     warmup_factor: float = 0.01,
     final_factor: float = 0.01,
+    hold_epochs: int = 0,
 ) -> LambdaLR:
-    """Linear warm-up, then half a cosine down to `final_factor` of the base rate (Loshchilov & Hutter 2017, eq. 5)."""
+    """Linear warm-up, the base rate for `hold_epochs`, then half a cosine down to `final_factor` of it.
+
+    Source of the cosine: Loshchilov & Hutter 2017, equation 5.
+    """
+    start = warmup_epochs + hold_epochs
 
     def factor(epoch: int) -> float:
-        progress = min(max(epoch - warmup_epochs, 0) / max(1, epochs - warmup_epochs), 1.0)
+        progress = min(max(epoch - start, 0) / max(1, epochs - start), 1.0)
         return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, _warmed_up(factor, warmup_epochs, warmup_factor))

@@ -26,6 +26,12 @@ def test_cosine_starts_low_peaks_after_warm_up_and_ends_at_the_final_factor():
         assert seen[epoch] == pytest.approx(expected)
 
 
+def test_the_cosine_begins_after_the_rate_was_held():
+    seen = rates(lambda o: warmup_cosine(o, epochs=10, warmup_epochs=2, hold_epochs=3, final_factor=0.0), 11)
+    assert seen[2:6] == pytest.approx([1.0] * 4)
+    assert seen[6:] == pytest.approx([(1 + math.cos(math.pi * step / 5)) / 2 for step in range(1, 6)])
+
+
 def test_multistep_drops_at_each_milestone():
     seen = rates(lambda o: warmup_multistep(o, milestones=[6, 4], gamma=0.1, warmup_epochs=2, warmup_factor=0.01), 8)
     assert seen == pytest.approx([0.01, 0.505, 1, 1, 0.1, 0.1, 0.01, 0.01])
