@@ -1,6 +1,7 @@
 """Stage `deploy` with `deploy=nvidia`: one folder for TensorRT, DeepStream and Triton, pre-processing in the graph."""
 
 import shlex
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def run(cfg) -> Path:
     check(made, face, options.tolerance)
     for precision, content in made.items():
         write_atomic(out / PRECISIONS[precision], content)
-    for name, text in (commands(face) | deepstream(face, cfg)).items():
+    for name, text in (commands(face, made) | deepstream(face, cfg)).items():
         write_atomic(out / name, text)
     served = made.get(options.served, made["fp32"])
     for name, backend in BACKENDS.items():
@@ -124,31 +125,35 @@ def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
         raise InputError(f"model_fp16.onnx: {error.max():.1%} off fp32, over deploy.tolerance={tolerance}; use fp32")
 
 
-def commands(face: Interface) -> dict[str, str]:
+def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
     """Shell scripts that build and time engines: TensorRT 8 to 10 by flags, 11 by the types in the file."""
     shapes = [
         f"--{word}Shapes={face.input}:{batch}x3x{face.height}x{face.width}"
         for word, batch in (("min", 1), ("opt", max(face.largest_batch // 4, 1)), ("max", face.largest_batch))
     ]
-    flags = {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}
-    older, newer = [], []
-    for precision, file in PRECISIONS.items():
-        saved = f"--saveEngine=model_{precision}.plan"
-        source = "model.onnx" if precision == "fp16" else file
-        older.append(shlex.join(["trtexec", f"--onnx={source}", *shapes, *flags[precision], saved]))
-        newer.append(shlex.join(["trtexec", f"--onnx={file}", *shapes, saved]))
-    head = (
-        "#!/bin/sh\n# {}\n# On the GPU that will serve: sh build_... [fp32 | fp16 | int8]; without one, all.\nset -e\n"
-    )
-    body = "\n".join(f'case "${{1:-{precision}}}" in {precision}) {{{precision}}} ;; esac' for precision in PRECISIONS)
-    return {
-        f"build_tensorrt_{versions}.sh": head.format(title)
-        + body.format(**dict(zip(PRECISIONS, lines, strict=True)))
-        + "\n"
-        for versions, title, lines in (
-            ("8_to_10", "TensorRT 8 to 10: precision by flags; int8 scales from the Q/DQ pairs in the file.", older),
-            ("11", "TensorRT 11: no precision flags, networks are strongly typed by their files.", newer),
+
+    def script(title: str, sources: dict[str, tuple[str, ...]]) -> str:
+        cases = "\n".join(
+            f"    {precision}) {shlex.join(['trtexec', f'--onnx={file}', *shapes, *flags])} "
+            f"--saveEngine=model_{precision}.plan ;;"
+            for precision, (file, *flags) in sources.items()
+            if precision in made
         )
+        head = f"#!/bin/sh\n# {title}\n# On the GPU that will serve; the precision as argument; without one, all.\n"
+        body = f'for precision in ${{1:-{" ".join(made)}}}; do\n  case "$precision" in\n{cases}\n  esac\ndone\n'
+        return f"{head}set -e\n{body}"
+
+    by_flags = {
+        "fp32": ("model.onnx",),
+        "fp16": ("model.onnx", "--fp16"),
+        "int8": ("model_int8.onnx", "--int8", "--fp16"),
+    }
+    by_types = {precision: (file,) for precision, file in PRECISIONS.items()}
+    return {
+        "build_tensorrt_8_to_10.sh": script(
+            "TensorRT 8 to 10: precisions by flags; int8 scales are in the file.", by_flags
+        ),
+        "build_tensorrt_11.sh": script("TensorRT 11: no precision flags, a network has its file's types.", by_types),
     }
 
 

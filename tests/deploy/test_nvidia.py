@@ -1,5 +1,6 @@
 import re
 import shlex
+import subprocess
 
 import numpy as np
 import onnx
@@ -76,10 +77,12 @@ def test_int8_has_explicit_pairs_of_zero_point_0(folder):
 
 def test_commands_say_what_each_tensorrt_understands(folder):
     older, newer = ((folder / f"build_tensorrt_{v}.sh").read_text() for v in ("8_to_10", "11"))
-    calls = [shlex.split(call) for call in re.findall(r"trtexec [^}]*", older)]
+    calls = [shlex.split(call) for call in re.findall(r"trtexec .*", older)]
     assert [call[1] for call in calls] == ["--onnx=model.onnx", "--onnx=model.onnx", "--onnx=model_int8.onnx"]
     assert [("--fp16" in call, "--int8" in call) for call in calls] == [(False, False), (True, False), (True, True)]
     assert "--minShapes=input:1x3x32x16" in calls[0] and "--maxShapes=input:64x3x32x16" in calls[0]
+    for script in (older, newer):
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
     assert "--fp16" not in newer and "--int8" not in newer and "--onnx=model_fp16.onnx" in newer
 
 
