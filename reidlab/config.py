@@ -96,6 +96,13 @@ def write_config(cfg: DictConfig, file: Path) -> Path:
     return write_atomic(file, OmegaConf.to_yaml(cfg))
 
 
+def keep_config(cfg: DictConfig) -> None:
+    """Write `config.yaml` into the run folder, unless the run was trained: then it has its own."""
+    folder = run_folder(cfg)
+    if not (folder / "checkpoints").exists():
+        write_config(cfg, folder / "config.yaml")
+
+
 def run_folder(cfg: DictConfig) -> Path:
     """`runs/<name>` of this config."""
     name = str(cfg.run.name)

@@ -12,7 +12,7 @@ from torch import nn
 
 from reidlab import plots
 from reidlab.classification import Classification
-from reidlab.config import compose, instantiate, read_config, resolve_path, run_folder, write_config
+from reidlab.config import compose, instantiate, keep_config, read_config, resolve_path, run_folder
 from reidlab.data import ClassDataModule, Normalize, ReidDataModule
 from reidlab.embedding import Embeddings, device_of, embed
 from reidlab.errors import InputError
@@ -41,8 +41,7 @@ def run(cfg) -> Path:
     one row, with `per_image.csv`, `per_class.csv`, `confusion.csv` and pictures.
     """
     folder, options = run_folder(cfg), cfg.evaluate
-    if not (folder / "checkpoints").exists():
-        write_config(cfg, folder / "config.yaml")
+    keep_config(cfg)
     if options.file:
         return _score_file(cfg, resolve_path(options.file))
     datamodule = instantiate(cfg.data)

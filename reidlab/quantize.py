@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 
 from reidlab import plots
-from reidlab.config import instantiate, run_folder
+from reidlab.config import instantiate, keep_config, run_folder
 from reidlab.data import ReidDataModule
 from reidlab.embedding import Embeddings, device_of, embed
 from reidlab.errors import InputError
@@ -14,12 +14,13 @@ from reidlab.export import qdq, tflite
 from reidlab.export.calibration import CalibrationImages, choose_images
 from reidlab.export.cost import cost
 from reidlab.export.methods import METHODS, Methods, Recipe
+from reidlab.export.onnx import about
 from reidlab.export.parity import ClassScore, Score, embed_file, score_of
 from reidlab.export.ranges import OBSERVERS
 from reidlab.export.runtime import load
 from reidlab.runs import record_metrics, write_atomic
 from reidlab.show import print_table, save_figure
-from reidlab.tasks import known_classes, trained_network
+from reidlab.tasks import trained_network
 
 MAIN_ROW = "checkpoint"
 FORMATS = ("tflite", "onnx")
@@ -43,6 +44,7 @@ def run(cfg) -> Path:
     """
     options, folder = cfg.quantize, run_folder(cfg)
     _check(options)
+    keep_config(cfg)
     network, weights = trained_network(cfg)
     if weights is None:
         print(f"{folder.name}: no trained checkpoint and no model.weights; quantising initial weights")
@@ -54,10 +56,11 @@ def run(cfg) -> Path:
     reference = embed(network, datamodule, datamodule.samples.split(*datamodule.test_splits), device_of(cfg), MAIN_ROW)
     methods = Methods(cfg, network.cpu(), datamodule, images, score)
 
+    metadata = about(cfg, weights) | {"mean": [0.0] * 3, "std": [1.0] * 3}  # of pixels in [0, 1]: the rest is folded in
     tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
     for method in METHODS if options.method == "auto" else (options.method,):
         recipe = getattr(methods, method)()
-        files = _make_files(cfg, recipe)
+        files = _make_files(cfg, recipe, metadata)
         with TemporaryDirectory(dir=folder, prefix=".quantize-") as place:
             for name, content in files.items():
                 (Path(place) / name).write_bytes(content)
@@ -111,9 +114,9 @@ def _check(options) -> None:
             raise InputError(f"quantize.{key}: there is no {value}; choose from {', '.join(allowed)}")
 
 
-def _make_files(cfg, recipe: Recipe) -> dict[str, bytes]:
+def _make_files(cfg, recipe: Recipe, metadata: dict) -> dict[str, bytes]:
     """File name -> content, of all formats."""
-    options, metadata, files = cfg.quantize, _metadata(cfg), {}
+    options, files = cfg.quantize, {}
     network, ranges, floats = recipe
     if "tflite" in options.formats:
         files["model.tflite"] = tflite.float_file(network, metadata)
@@ -126,20 +129,6 @@ def _make_files(cfg, recipe: Recipe) -> dict[str, bytes]:
             network, ranges, metadata, options.symmetric_onnx, options.per_channel, floats, names
         )
     return files
-
-
-def _metadata(cfg) -> dict:
-    """What a file says of itself; its pixels are RGB in [0, 1], whatever the network's own normalisation."""
-    classes = known_classes(cfg)
-    return {
-        "model": cfg.model.name,
-        "input_size": list(cfg.data.size),
-        "color_order": "RGB",
-        "mean": [0.0, 0.0, 0.0],
-        "std": [1.0, 1.0, 1.0],
-        "distance": cfg.model.distance,
-        **({"classes": classes} if classes else {}),
-    }
 
 
 def _parity(

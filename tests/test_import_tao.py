@@ -76,7 +76,7 @@ def test_what_is_given_is_honoured_and_the_rest_has_taos_default(conf, tmp_path)
     assert cfg.loss.center.weight == 5e-4 and cfg.loss.center.loss.lr == 0.25
     assert cfg.loss.triplet.loss.loss.margin == 0.4 and cfg.loss.softmax.loss.label_smoothing == 0
     assert cfg.optimizer == {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.01, "momentum": 0.8,
-                             "nesterov": False, "weight_decay": 5e-4}  # fmt: skip
+                             "nesterov": False, "weight_decay": 5e-4, "fused": True}  # fmt: skip
     assert cfg.schedule.milestones == [20, 40] and cfg.schedule.warmup_epochs == 10
     assert cfg.trainer.max_epochs == 60 and cfg.trainer.gradient_clip_val == 5 and cfg.seed == 1234
     assert cfg.evaluate.flip and cfg.evaluate.rerank == {"enabled": True, "k1": 15, "k2": 6, "weight": 0.3}

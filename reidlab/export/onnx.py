@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reidlab.config import run_folder
+from reidlab.config import keep_config, run_folder
 from reidlab.errors import InputError
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
@@ -42,30 +42,15 @@ def run(cfg) -> Path:
     onnxruntime's embeddings differ by more than `export.tolerance` at batch 1 or 7.
     """
     folder = run_folder(cfg)
+    keep_config(cfg)
     network, weights = trained_network(cfg)
     if weights is None:
         print(f"{folder.name}: no trained checkpoint and no model.weights; exporting initial weights")
     model = EmbeddingOnly(network).eval()
-    height, width = cfg.data.size
-    images = torch.rand(max(CHECKED_BATCHES), 3, height, width, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(max(CHECKED_BATCHES), 3, *cfg.data.size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = model(images)  # (7, D)
-    metadata = {
-        "model": cfg.model.name,
-        "input_size": [height, width],
-        "color_order": "RGB",
-        "scale": 1 / 255,
-        "mean": list(cfg.model.mean),
-        "std": list(cfg.model.std),
-        "embedding_size": expected.shape[1],
-        "distance": cfg.model.distance,
-        "config_hash": file_hash(folder / "config.yaml"),
-        "weights_hash": file_hash(weights) if weights else "initial",
-    }
-    if classes := known_classes(cfg):
-        metadata["classes"] = classes
-    verdict = read_json(folder / "verification.json")
-    metadata |= {key: verdict[key] for key in VERDICT if key in verdict}
+    metadata = {**about(cfg, weights), "embedding_size": expected.shape[1]}
     content = convert(network, model, images[:2], cfg.export, metadata)
     difference = max(_difference(content, images[:n], expected[:n]) for n in CHECKED_BATCHES)
     if not difference <= cfg.export.tolerance:
@@ -82,6 +67,25 @@ def run(cfg) -> Path:
         f"{file}  {len(content) / 1024:.0f} KiB, within {difference:.1e} of the checkpoint at batch {CHECKED_BATCHES}"
     )
     return file
+
+
+def about(cfg, weights: Path | None) -> dict:
+    """What an exported file says of itself: what goes in, where it comes from, what its output means."""
+    folder = run_folder(cfg)
+    verdict, classes = read_json(folder / "verification.json"), known_classes(cfg)
+    return {
+        "model": cfg.model.name,
+        "input_size": list(cfg.data.size),
+        "color_order": "RGB",
+        "scale": 1 / 255,
+        "mean": list(cfg.model.mean),
+        "std": list(cfg.model.std),
+        "distance": cfg.model.distance,
+        "config_hash": file_hash(folder / "config.yaml"),
+        "weights_hash": file_hash(weights) if weights else "initial",
+        **({"classes": classes} if classes else {}),
+        **{key: verdict[key] for key in VERDICT if key in verdict},
+    }
 
 
 def convert(network: nn.Module, model: nn.Module, images: Tensor, names, metadata: dict) -> bytes:

@@ -115,7 +115,7 @@ def test_a_batch_is_its_images(tmp_path, write_image):
 def test_reduced_decoding_averages_blocks(tmp_path, shape, reduction):
     smooth = cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8), shape[::-1])
     file = tmp_path / "a.jpg"
-    Image.fromarray(smooth).save(file, quality=95)
+    Image.fromarray(smooth).save(file, quality=95, subsampling=0)
     reduced = read_batch([file], (64, 32), reduced=True)[0]
     means = Image.fromarray(decode(file.read_bytes(), "x")).reduce(reduction)
     expected = np.asarray(means.resize((32, 64), Image.Resampling.BILINEAR))

@@ -10,6 +10,7 @@ from reidlab import quantize
 from reidlab.config import CONF, compose
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
+from reidlab.runs import write_json
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +28,7 @@ def cfg(small, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def parity(cfg):
+    write_json(quantize.run_folder(cfg) / "verification.json", {"threshold": 0.25, "calibrated_on": "validation"})
     return quantize.run(cfg)
 
 
@@ -49,6 +51,8 @@ def test_the_files_are_delivered_with_what_they_were_calibrated_on(parity, cfg):
         "model_int8.onnx",
     }
     assert all(runtime.load(file).assumed == [] for file in (folder / "export").iterdir())
+    said = flatbuffer.metadata(flatbuffer.read_tflite((folder / "export" / "model_int8.tflite").read_bytes()))
+    assert said["threshold"] == 0.25 and said["distance"] == cfg.model.distance and said["mean"] == [0, 0, 0]
     chosen = pd.read_csv(folder / "quantize" / "calibration.csv")
     assert len(chosen) == 9 and set(chosen["split"]) == {"train"}
     ranges = pd.read_csv(folder / "quantize" / "ranges.csv")
