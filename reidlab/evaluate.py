@@ -168,6 +168,7 @@ def _record_classes(cfg, row: str, confidences: Embeddings, datamodule: ClassDat
     write_atomic(place / "per_image.csv", found.per_image().to_csv(index=False))
     write_atomic(place / "per_class.csv", found.per_class().to_csv())
     write_atomic(place / "confusion.csv", found.confusion().to_csv())
+    write_atomic(place / "mistakes.csv", found.mistakes().to_csv(index=False))
     for name, figure in found.pictures(datamodule.read, cfg.evaluate.pictured_mistakes).items():
         save_figure(figure, place / f"{name}.png")
     return record_metrics(folder, {row: found.scores.summary()})

@@ -39,6 +39,18 @@ def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Di
     return compose([f"experiment={experiment}", *given, *more])
 
 
+def configure_classes(experiment: str, overrides: Sequence[str] | str, *more: str) -> DictConfig:
+    """The same for photographs of classes; where these aren't there, drawn shapes take their place, as is printed."""
+    cfg = configure(experiment, overrides, *more)
+    if not cfg.task._target_.endswith("ClassificationTask"):
+        raise InputError(f"experiment={experiment}: tells no classes; use flowers_smoke, or any other of the flowers")
+    if Path(cfg.data.root).is_dir():
+        return cfg
+    print(f"no photographs in {cfg.data.root}: drawn shapes in their place")
+    instead = ["data=shapes", f"data.root={cfg.data.root}_shapes", f"run.name={cfg.run.name}_shapes"]
+    return configure(experiment, overrides, *instead, *more)
+
+
 def show(picture: Figure | str | Path) -> None:
     """Display a figure, or an image file, sharp and on white paper whatever the notebook's theme."""
     from IPython.display import Image, display

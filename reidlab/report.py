@@ -14,6 +14,7 @@ from reidlab.errors import InputError
 from reidlab.evaluate import MAIN_ROW, results_table
 from reidlab.runs import provenance, read_json, write_atomic
 from reidlab.show import save_figure
+from reidlab.tasks import known_classes
 
 TABLE_ROWS = 30
 PUBLISHED = ROOT / "data" / "published_results.csv"
@@ -64,10 +65,20 @@ SECTIONS = (
         ("attention",),
     ),
 )
+CLASS_SECTIONS = (
+    Section(
+        "What is taken for what",
+        "Images of each class by the class that they were taken for; whether a confidence is the chance to be right; "
+        "and the mistakes that the network was surest of.",
+        ("confusion", "calibration", "mistakes"),
+    ),
+)
 
 
 def run(cfg) -> Path:
     """Draw what an evaluated run's network confuses and sees, and write `evaluation.html`, which is returned.
+
+    What stage `evaluate` drew of a network that tells classes is shown as it is.
 
     Raises InputError where the run isn't evaluated yet.
     """
@@ -75,24 +86,27 @@ def run(cfg) -> Path:
     place = folder / "evaluate" / MAIN_ROW
     if MAIN_ROW not in read_json(folder / "metrics.json"):
         raise InputError(f"{folder}: not evaluated; run `reidlab evaluate run.name={folder.name}` first")
-    for name, drawn in _drawn(cfg):
+    tells_classes = bool(known_classes(cfg))
+    for name, drawn in () if tells_classes else _drawn(cfg):
         save_figure(drawn.figure, place / f"{name}.png")
         write_atomic(place / f"{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE)
     others = published(cfg.data.name, cfg.model.name)
-    facts = {
-        "model": cfg.model.name,
-        "data": cfg.data.name,
-        "distance": cfg.evaluate.distance,
-        "same-camera matches": "left out" if cfg.evaluate.exclude_same_camera else "counted",
-    }
+    facts = {"model": cfg.model.name, "data": cfg.data.name}
+    if tells_classes:
+        facts["classes"] = ", ".join(known_classes(cfg))
+    else:
+        same_camera = "left out" if cfg.evaluate.exclude_same_camera else "counted"
+        facts |= {"distance": cfg.evaluate.distance, "same-camera matches": same_camera}
     html = page.render(
         name=folder.name,
         facts=facts,
         results=_html(results_table(folder).reset_index()),
         published="" if others.empty else _html(others),
         verdict=read_json(folder / "verification.json"),
-        sections=[(section, list(_pictures(section, place))) for section in SECTIONS],
+        sections=[
+            (section, list(_pictures(section, place))) for section in (CLASS_SECTIONS if tells_classes else SECTIONS)
+        ],
         made_by=provenance(),
     )
     print(f"report: {write_atomic(folder / 'evaluation.html', html)}")
@@ -154,8 +168,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); color: var(--faint
 <p>{% for key, value in facts.items() %}{{ key }}: {{ value }}{{ " · " if not loop.last }}{% endfor %}</p>
 <nav>{% for section, _ in sections %}<a href="#s{{ loop.index }}">{{ section.title }}</a> {% endfor %}</nav>
 <h2>Results on the test split</h2>
-<p>With 95 % intervals over the test identities. Rows after <code>checkpoint+</code> are the same network under another
-protocol; they stand beside the plain row and never replace it.</p>
+<p>With 95 % intervals over the test identities or images. Rows after <code>checkpoint+</code> are the same network
+under another protocol; they stand beside the plain row and never replace it.</p>
 <div class="scroll">{{ results | safe }}</div>
 {% if published %}
 <details open>

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab import evaluate, prepare, quantize, train
+from reidlab import evaluate, prepare, quantize, report, train
 from reidlab.classification import Classification
 from reidlab.config import compose, compose_for
 from reidlab.data import DrawnShapes
+from reidlab.deploy import microcontroller
+from reidlab.deploy.emulator import missing_tools
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
 from reidlab.export import onnx
@@ -20,8 +22,8 @@ from reidlab.tasks import ClassificationTask, trained_network
 SMALL = [
     "data=shapes",
     "data.source.images_per_class=20",
-    "data.source.size=[48,48]",
-    "data.size=[32,32]",
+    "data.source.size=[64,64]",
+    "data.size=[64,64]",
     "data.batch_size=16",
     "data.num_workers=0",
     "model=fdmobilenet_x0_25",
@@ -116,6 +118,8 @@ def test_evaluation_by_hand(trained, root):
     recall = pd.read_csv(place / "per_class.csv", index_col="class")["recall"]
     pd.testing.assert_series_equal(recall, right.groupby(rows["class"]).mean(), check_names=False)
     assert {"confusion.png", "calibration.png", "mistakes.png"} <= {file.name for file in place.iterdir()}
+    page = report.run(config(root, "trained")).read_text()
+    assert page.count("data:image/png;base64,") == 3 and "triangle" in page
     table = evaluate.results_table(trained)
     assert f"[{low:.3f}, {high:.3f}]" in table.loc["checkpoint", "top-1"]
 
@@ -149,8 +153,22 @@ def test_exported_and_int8_files_give_the_checkpoints_confidences(trained, root)
     assert read_json(trained / "export" / "model.json")["classes"][0] == "circle"
     file = load(trained / "export" / "model_int8.tflite")
     assert (file.input.dtype, file.output.dtype) == (np.uint8, np.float32)
-    confidences = file(np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8))
+    confidences = file(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8))
     assert confidences.shape == (4, 5) and confidences.sum(1) == pytest.approx(1, abs=0.03)
+    microcontroller.run(config(root, "trained", "deploy.cores=[]"))
+    assert "softmax" in "".join(file.read_text() for file in (trained / "deploy" / "c").glob("*.c"))
     row = read_json(evaluate.run(compose_for([f"run.root={root}/runs", "run.name=trained",
                                               f"evaluate.file={trained}/export/model_int8.tflite"])))  # fmt: skip
     assert row["model_int8.tflite"]["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(bool(missing_tools()), reason=f"needs {missing_tools()}")
+def test_a_microcontroller_gives_the_same_confidences(root):
+    """Half a minute: compiles firmware and emulates ten images."""
+    cfg = config(root, "deployed", "quantize.method=ptq", "quantize.max_drop=100", "deploy.images=10")
+    train.run(cfg)
+    quantize.run(cfg)
+    microcontroller.run(cfg)
+    row = read_json(root / "runs" / "deployed" / "metrics.json")["emulated m7"]
+    assert row["bit_exact_images"] == row["num_images"] == 10 and 0 <= row["top-1"] <= 1

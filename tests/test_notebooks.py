@@ -8,6 +8,7 @@ import sys
 from itertools import pairwise
 
 import nbformat
+import pandas as pd
 import pytest
 
 from reidlab.config import ROOT
@@ -19,6 +20,8 @@ TINY = (
     "data.source.size=[64,32] data.val_fraction=0.3 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
     "evaluate.resamples=50"
 )
+TINY_CLASSES = "data.size=[32,32] data.cache=null trainer.max_epochs=1 trainer.accelerator=cpu"
+OF_CLASSES = ("09_image_classification",)
 
 
 def code_of(notebook):
@@ -92,8 +95,13 @@ def executed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
-        overrides = f"overrides={TINY} run.root={folder / 'runs'} data.root={folder / 'people'}"
-        yield folder, execute_all([overrides], folder=folder)
+        people = f"overrides={TINY} run.root={folder / 'runs'} data.root={folder / 'people'}"
+        classes = f"overrides={TINY_CLASSES} run.root={folder / 'runs'} data.root={folder / 'photographs'}"
+        tables = [
+            execute_all([overrides], [file.stem for file in FILES if (file.stem in OF_CLASSES) == of_classes], folder)
+            for overrides, of_classes in ((people, False), (classes, True))
+        ]
+        yield folder, pd.concat(tables).sort_index()
 
 
 @pytest.mark.xdist_group("notebooks")
@@ -104,6 +112,8 @@ def test_all_run_with_smoke_parameters(executed):
     run = folder / "runs" / "smoke"
     assert "checkpoint" in json.loads((run / "metrics.json").read_text())
     assert (run / "export" / "model.onnx").exists() and (run / "evaluation.html").exists()
+    run = folder / "runs" / "flowers_smoke_shapes"
+    assert (run / "export" / "model_int8.tflite").exists() and len(list((run / "predict").glob("*.csv"))) == 1
 
 
 @pytest.mark.xdist_group("notebooks")

@@ -1,7 +1,7 @@
 """Images of identities or classes: where they come from, whether they are sound, and how they reach the network."""
 
 from reidlab.data.cache import DecodedCache
-from reidlab.data.classes import ClassDataModule, ClassFolders, ClassLists, set_aside_images
+from reidlab.data.classes import ClassCsv, ClassDataModule, ClassFolders, ClassLists, set_aside_images
 from reidlab.data.combined import CombinedSources
 from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import ImageDataset, ReidDataModule
@@ -24,6 +24,7 @@ from reidlab.data.validate import Finding, inspect_files, summary, validate
 
 __all__ = [
     "Augment",
+    "ClassCsv",
     "ClassDataModule",
     "ClassFolders",
     "ClassLists",

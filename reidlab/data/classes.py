@@ -17,7 +17,7 @@ from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import Batch, ImageDataset, ReidDataModule
 from reidlab.data.images import read_bytes
 from reidlab.data.samples import IMAGE_EXTENSIONS, Samples, digest
-from reidlab.data.sources import found_in, require_folder, walk
+from reidlab.data.sources import CsvSamples, found_in, require_folder, walk
 from reidlab.data.validate import Finding, class_summary, validate_classes
 from reidlab.errors import InputError
 
@@ -62,6 +62,26 @@ class ClassFolders:
         return number_classes(rows, self.root, notes)
 
 
+class ClassCsv(CsvSamples):
+    """A user's table: columns `path` (relative to `root`) and `label`, perhaps `split` (train, val or test).
+
+    Without `split` all images are for training, and the data module divides them. Rows that can't be used are an
+    InputError that gives their numbers as a spreadsheet counts them.
+    """
+
+    label = "label"
+    splits = CLASS_SPLITS
+
+    def __init__(self, file: str | Path, root: str | Path) -> None:
+        super().__init__(file, root)
+
+    def __call__(self) -> Samples:
+        """Read the table."""
+        table = self.read()
+        table["split"] = table["split"].replace("", "train")
+        return number_classes(table[["path", "label", "split"]].itertuples(index=False), self.root, [])
+
+
 class ClassLists:
     """One text file a split, a line an image: its path below `images`, without `suffix`, beginning with its class.
 
@@ -95,8 +115,8 @@ class ClassLists:
 class ClassDataModule(ReidDataModule):
     """Batches of images of classes; splits are train, val and test, and `pid` is the class, 0..num_classes-1, in all.
 
-    Where the source doesn't divide its images, `test_fraction` of each class is set aside, then `val_fraction` of the
-    rest, by `set_aside_images`. Training images are read at `enlarged` times `size` and cropped by `crop` on the
+    Where the source doesn't divide its images, `test_fraction` and `val_fraction` of each class are set aside by
+    `set_aside_images`, the same ones for every seed. Training images are read at `enlarged` times `size` and cropped by `crop` on the
     device, before they are augmented; the others are resized to `size` whole.
     """
 

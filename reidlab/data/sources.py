@@ -83,6 +83,7 @@ class CsvSamples:
     text. Rows that can't be used are an InputError that gives their numbers as a spreadsheet counts them.
     """
 
+    label = "pid"  # the column that says who or what it is
     splits = (*SPLITS, "test", "val")
 
     def __init__(
@@ -99,10 +100,8 @@ class CsvSamples:
 
     def __call__(self) -> Samples:
         """Read the table and divide what it leaves undivided."""
-        require_folder(self.root, "data.root")
-        table = self._read()
-        self._check_rows(table)
-        table = table.assign(label=table["pid"], camid=pd.to_numeric(table["camid"].replace("", str(UNKNOWN))))
+        table = self.read()
+        table = table.assign(camid=pd.to_numeric(table["camid"].replace("", str(UNKNOWN))))
         samples = apply_pid_rules(number_labels(table, self.root, []), self.distractors)
         if (samples.table["split"] == "").all():
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
@@ -110,7 +109,14 @@ class CsvSamples:
             divided = self._divide(samples.table)
         return Samples(divided, self.root, samples.notes, samples.names)
 
-    def _read(self) -> pd.DataFrame:
+    def read(self) -> pd.DataFrame:
+        """Columns path, label, camid and split as clean text; InputError for rows that can't be used."""
+        require_folder(self.root, "data.root")
+        table = self._cells()
+        self._check_rows(table)
+        return table
+
+    def _cells(self) -> pd.DataFrame:
         """All cells as clean text, indexed by their row in a spreadsheet; absent optional columns get a default."""
         try:
             options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
@@ -120,10 +126,11 @@ class CsvSamples:
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
         table = table.rename(columns=lambda name: name.strip().lower())
-        for column in ("path", "pid"):
+        for column in ("path", self.label):
             if column not in table:
                 raise InputError(f"{self.file}: column '{column}' is missing; found {', '.join(table.columns)}")
-        table = table.reindex(columns=["path", "pid", "camid", "split"], fill_value="").fillna("")
+        table = table.reindex(columns=["path", self.label, "camid", "split"], fill_value="").fillna("")
+        table = table.rename(columns={self.label: "label"})
         table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 2)
         table = table[(table != "").any(axis=1)]
         if table.empty:
@@ -138,7 +145,7 @@ class CsvSamples:
         found = path.map(lambda name: is_file(self.root / name))
         problems = {
             "has no path": path == "",
-            "has no pid": table["pid"] == "",
+            f"has no {self.label}": table["label"] == "",
             "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d*"),
             f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
             "repeats the path of a row above": path.duplicated() & (path != ""),

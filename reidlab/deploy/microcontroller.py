@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from reidlab.config import instantiate, run_folder
-from reidlab.data import ReidDataModule
+from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.deploy.c_export import CReport, export_c
 from reidlab.deploy.emulator import FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
@@ -16,11 +16,13 @@ from reidlab.deploy.program import compile_program
 from reidlab.deploy.tflite_graph import read_tflite
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
-from reidlab.retrieval import TEST, Retrieval
+from reidlab.export.calibration import choose_images
+from reidlab.export.parity import ClassScore, Score, score_of
 from reidlab.runs import record_metrics, write_atomic, write_json
 from reidlab.show import print_table
 
 KIB = 1024
+FIGURES = ("mAP", "rank-1", "num_query", "num_gallery", "top-1", "num_images")
 
 
 def run(cfg) -> Path:
@@ -61,7 +63,7 @@ def _write_tables(model: Path, out: Path, extra_macs: float) -> None:
 def _prove(cfg, model: Path, out: Path, report: CReport) -> None:
     """Run test images on each core, compare, and record the figures."""
     datamodule = instantiate(cfg.data)
-    table = whole_identities(datamodule.samples.split(*TEST), cfg.deploy.images)
+    table = tested_images(datamodule, cfg.deploy.images)
     pixels = _pixels(datamodule, table)
     expected = reference_embeddings(model.read_bytes(), pixels)
     rows = {}
@@ -70,19 +72,17 @@ def _prove(cfg, model: Path, out: Path, report: CReport) -> None:
         different = int((found.embeddings != expected).any(1).sum())
         if different:
             raise InputError(f"{model.name} on {core}: {different} of {len(pixels)} embeddings differ from TFLite's")
-        rows[f"emulated {core}"] = _figures(cfg, found, table, report)
+        rows[f"emulated {core}"] = _figures(score_of(cfg, datamodule), found, table, report)
     folder = run_folder(cfg)
     record_metrics(folder, rows)
     write_json(out / "firmware.json", rows)
     print_table(pd.DataFrame(rows).T.rename_axis("core"), folder.name)
 
 
-def _figures(cfg, found: FirmwareRun, table: pd.DataFrame, report: CReport) -> dict[str, float]:
-    embeddings = Embeddings(torch.from_numpy(found.embeddings), table)
-    protocol = cfg.evaluate.distance, cfg.evaluate.exclude_same_camera
-    summary = Retrieval.of(embeddings, TEST, *protocol).ranking.summary()
+def _figures(score: Score | ClassScore, found: FirmwareRun, table: pd.DataFrame, report: CReport) -> dict[str, float]:
+    summary = score.summary(Embeddings(torch.from_numpy(found.embeddings), table))
     return {
-        **{name: summary[name] for name in ("mAP", "rank-1", "num_query", "num_gallery")},
+        **{name: summary[name] for name in FIGURES if name in summary},
         "bit_exact_images": len(table),
         "instructions": max(found.instructions),
         "instructions_per_mac": max(found.instructions) / report.macs,
@@ -90,6 +90,14 @@ def _figures(cfg, found: FirmwareRun, table: pd.DataFrame, report: CReport) -> d
         "ram_bytes": sum(found.ram_bytes.values()),
         "stack_bytes": found.stack_bytes,
     }
+
+
+def tested_images(datamodule: ReidDataModule, images: int) -> pd.DataFrame:
+    """Test images that a core is given: whole identities, or all classes evenly."""
+    table = datamodule.samples.split(*datamodule.test_splits)
+    if isinstance(datamodule, ClassDataModule):
+        return choose_images(table, images, seed=0).reset_index(drop=True)
+    return whole_identities(table, images)
 
 
 def whole_identities(table: pd.DataFrame, images: int) -> pd.DataFrame:

@@ -25,9 +25,13 @@ class Score:
     wanted_fpr: float = 1e-3
     main: str = "mAP"
 
+    def summary(self, embeddings: Embeddings, splits: tuple[str, str] = TEST) -> dict[str, float]:
+        """The figures of the ranking."""
+        return self._retrieval(embeddings, splits).ranking.summary()
+
     def main_figure(self, embeddings: Embeddings, splits: tuple[str, str] = TEST) -> float:
         """The main figure alone."""
-        return self._retrieval(embeddings, splits).ranking.summary()[self.main]
+        return self.summary(embeddings, splits)[self.main]
 
     def __call__(self, embeddings: Embeddings, reference: Embeddings) -> dict[str, float]:
         """All figures of a form's test embeddings, and how close they are to those of the checkpoint.
@@ -63,9 +67,13 @@ class ClassScore:
     datamodule: ClassDataModule
     main: str = "top-1"
 
+    def summary(self, confidences: Embeddings) -> dict[str, float]:
+        """The figures of the class scores."""
+        return Classification.of(confidences, self.datamodule).scores.summary()
+
     def main_figure(self, confidences: Embeddings, splits: tuple[str, ...] = ()) -> float:
         """The accuracy, whatever the splits."""
-        return Classification.of(confidences, self.datamodule).scores.accuracy()
+        return self.summary(confidences)[self.main]
 
     def __call__(self, confidences: Embeddings, reference: Embeddings) -> dict[str, float]:
         """All figures of a form's test confidences, and the share of images with the checkpoint's class."""

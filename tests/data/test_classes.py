@@ -6,7 +6,15 @@ import pytest
 import torch
 from PIL import Image
 
-from reidlab.data import ClassDataModule, ClassFolders, ClassLists, RandomResizedCrop, Samples, set_aside_images
+from reidlab.data import (
+    ClassCsv,
+    ClassDataModule,
+    ClassFolders,
+    ClassLists,
+    RandomResizedCrop,
+    Samples,
+    set_aside_images,
+)
 from reidlab.data.validate import class_summary, validate_classes
 from reidlab.errors import InputError
 
@@ -61,6 +69,22 @@ def test_lists_of_food101(flowers):
     (flowers / "meta/test.txt").write_text("sushi/3\nsushi\n")
     with pytest.raises(InputError, match=r"test.txt: line 2 is 'sushi'; write class/image"):
         ClassLists(flowers, lists)()
+
+
+def test_a_table(flowers):
+    rows = "Path, LABEL ,note\nrose/1.png, rose,x\nrose/2.png,rose,\nclass2\\3.png,weed,\n"
+    (flowers / "table.csv").write_text(rows)
+    samples = ClassCsv("table.csv", flowers)()
+    assert samples.names == {1: "rose", 2: "weed"}
+    assert splits_of(samples) == {"rose/1.png": "train", "rose/2.png": "train", "class2/3.png": "train"}
+    (flowers / "table.csv").write_text("path,label,split\nrose/1.png,a,Train\nrose/2.png,b,test\nrose/3.png,b,val\n")
+    assert list(splits_of(ClassCsv("table.csv", flowers)()).values()) == ["train", "test", "val"]
+    (flowers / "table.csv").write_text("path,label,split\nrose/1.png,,train\nrose/9x.png,b,query\n")
+    with pytest.raises(InputError, match=r"row 2 has no label; row 3 has a split other than train, val, test; row 3 n"):
+        ClassCsv("table.csv", flowers)()
+    (flowers / "table.csv").write_text("path,pid\nrose/1.png,a\n")
+    with pytest.raises(InputError, match=r"column 'label' is missing; found path, pid"):
+        ClassCsv("table.csv", flowers)()
 
 
 @pytest.mark.parametrize(
