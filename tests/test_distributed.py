@@ -40,12 +40,19 @@ train.run(compose(sys.argv[2:]), watchers=[Witness()])
 """
 
 
+LAUNCHERS = {
+    "lightning": [sys.executable],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"],
+}
+
+
 @pytest.mark.slow
-def test_two_processes_train_as_one(small, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_processes_train_as_one(small, tmp_path, launcher):
     overrides = [*small, f"run.root={tmp_path}", "run.name=two", "data.batch_size=4", "loss=softmax_triplet_center"]
     (tmp_path / "two_processes.py").write_text(SCRIPT)
     parallel = ["trainer.devices=2", "+trainer.strategy=ddp", "trainer.max_epochs=2"]
-    command = [sys.executable, str(tmp_path / "two_processes.py"), str(tmp_path), *overrides, *parallel]
+    command = [*LAUNCHERS[launcher], str(tmp_path / "two_processes.py"), str(tmp_path), *overrides, *parallel]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
