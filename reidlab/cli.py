@@ -91,6 +91,13 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(args: argparse.Namespace) -> int:
+    from reidlab.predict import run
+
+    print(run(compose_for(args.overrides), args.images))
+    return 0
+
+
 def _serve(args: argparse.Namespace) -> int:
     from reidlab.deploy import server
 
@@ -98,13 +105,6 @@ def _serve(args: argparse.Namespace) -> int:
         server.install()
     else:
         server.run(compose_for(args.overrides), args.http_port, args.grpc_port)
-    return 0
-
-
-def _predict(args: argparse.Namespace) -> int:
-    from reidlab.predict import run
-
-    print(run(compose_for(args.overrides), args.images))
     return 0
 
 
@@ -117,9 +117,9 @@ def _matrix(args: argparse.Namespace) -> int:
 
 
 def _search(args: argparse.Namespace) -> int:
-    from reidlab.search import run
+    from reidlab.search import RayCluster, run
 
-    print(run(args.overrides, args.trials))
+    print(run(args.overrides, args.trials, cluster=RayCluster(args.ray, args.at_once) if args.ray else None))
     return 0
 
 
@@ -170,22 +170,24 @@ def _parser() -> argparse.ArgumentParser:
     comparison.add_argument("first", type=Path, help="an image")
     comparison.add_argument("second", type=Path, help="another")
     comparison.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
-    serve = add("serve", _serve, "a run's Triton repository on this machine", "reidlab serve run.name=demo")
-    serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
-    serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
-    serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: 8001")
-    serve.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
     prediction = add(
         "predict", _predict, "classes of images, or their ranked gallery", "reidlab predict DIR run.name=demo"
     )
     prediction.add_argument("images", type=Path, help="an image, or a folder of them")
     prediction.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo predict.k=3")
+    serve = add("serve", _serve, "a run's Triton repository on this machine", "reidlab serve run.name=demo")
+    serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
+    serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
+    serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: 8001")
+    serve.add_argument("overrides", nargs="*", help="Hydra overrides, e.g. run.name=demo")
     matrix = add(
         "matrix", _matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25"
     )
     matrix.add_argument("runs", nargs="+", help="names of evaluated runs")
     search = add("search", _search, "try values of config keys", "reidlab search 'optimizer.lr=log(1e-4,1e-2)'")
     search.add_argument("--trials", type=int, default=20, help="how many in all")
+    search.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster that trains them, 'auto' for the one here")
+    search.add_argument("--at-once", type=int, default=4, metavar="N", help="how many the cluster trains at a time")
     search.add_argument("overrides", nargs="+", help="Hydra overrides, some with several values")
     tao = add("import-tao", _import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml")
     tao.add_argument("file", type=Path, help="the specification")
