@@ -100,6 +100,6 @@ def _wait_ready(server: subprocess.Popen, url: str, timeout_s: float, log: Path)
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
             return
         time.sleep(0.2)
-    words = [line for line in log.read_text(errors="replace").splitlines() if line.strip(" |+-")]
+    words = [line for line in log.read_text(errors="replace").splitlines() if "error:" in line.lower()]
     state = "isn't ready in time" if server.poll() is None else f"ended with {server.returncode}"
     raise InputError(f"tritonserver {state}: {' '.join(words[-1:])[:300]}")

@@ -34,7 +34,7 @@ class TritonPythonModel:
         (made,) = self.session.run([self.made], {self.given: np.concatenate(batch)})
         return np.split(made, np.cumsum([len(image) for image in batch])[:-1])
 
-    def _answer(self, embeddings: np.ndarray | None) -> pb_utils.InferenceResponse:
+    def _answer(self, embeddings: np.ndarray | None):  # of a type that Triton adds when it runs this
         if embeddings is None:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{self.given}: values that are not finite"))
         return pb_utils.InferenceResponse([pb_utils.Tensor(self.made, embeddings)])
