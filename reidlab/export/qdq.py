@@ -8,7 +8,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from reidlab.export.grid import activation_grids, weight_scales, with_float_only
+from reidlab.export.grid import LOW, activation_grids, weight_scales, with_float_only
 from reidlab.export.ranges import Range
 from reidlab.export.steps import IMAGE, Step, StepNetwork
 
@@ -41,7 +41,8 @@ def integer_onnx(
     - `per_channel`: a scale for each output channel of the weights, which are symmetric int8 in any case
     - `float_steps`: names of steps that stay float (mixed precision)
 
-    Only inputs of the operators are quantised, so that a ReLU behind one fuses into it.
+    Only inputs of the operators are quantised, so that a ReLU behind one fuses into it; where zero is the lowest code
+    it is left out, since ONNX Runtime makes an integer operator of the convolution only then.
     """
     floats = with_float_only(network, float_steps)
     return _Writer(network, ranges, names, floats, symmetric, per_channel).finish(metadata)
@@ -74,17 +75,27 @@ class _Writer:
         helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
         return model.SerializeToString()
 
+    def _integer(self, step: Step) -> bool:
+        return step.kind in INTEGER and step.name not in self.floats
+
+    def _clipped(self, step: Step) -> bool:
+        """Whether the codes end where the activation does, so that it needs no operator; CPUs fuse only then."""
+        readers = [other for other in self.network.steps if step.name in other.inputs]
+        zero_is_lowest = step.name in self.grids and self.grids[step.name].zero_point == LOW
+        return step.kind == "conv" and zero_is_lowest and bool(readers) and all(map(self._integer, readers))
+
     def _write(self, step: Step) -> None:
-        integer = step.kind in INTEGER and step.name not in self.floats
+        integer = self._integer(step)
         inputs = [self._decoded(name) if integer else self.called.get(name, name) for name in step.inputs]
-        made = f"{step.name}_linear" if step.activation and WORDS[step.kind] else step.name
+        activation = "" if self._clipped(step) else step.activation
+        made = f"{step.name}_linear" if activation and WORDS[step.kind] else step.name
         if WORDS[step.kind]:
             extra, attributes = self._details(step, integer)
             self._node(WORDS[step.kind], [*inputs, *extra], made, step.name, **attributes)
             inputs = [made]
-        if step.activation == "relu":
+        if activation == "relu":
             self._node("Relu", inputs, step.name)
-        elif step.activation == "relu6":
+        elif activation == "relu6":
             self._node("Clip", [*inputs, *(self._constant(f"limit_{n}", np.float32(n)) for n in (0, 6))], step.name)
 
     def _details(self, step: Step, integer: bool) -> tuple[list[str], dict]:
