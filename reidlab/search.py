@@ -38,12 +38,12 @@ DISTRIBUTIONS = {
 class Judge(pl.Callback):
     """Reports each validation to the trial and ends one that is worse than the median of its predecessors."""
 
-    def __init__(self, trial: Trial):
-        self.trial = trial
+    def __init__(self, trial: Trial, figure: str):
+        self.trial, self.figure = trial, figure
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise TrialPruned where it isn't worth going on."""
-        self.trial.report(float(trainer.callback_metrics["val/mAP"]), trainer.current_epoch)
+        self.trial.report(float(trainer.callback_metrics[self.figure]), trainer.current_epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned
 
@@ -98,7 +98,8 @@ def run(
     nothing varies, where the folder holds another search or a training, or where the first trial can't be trained.
     """
     axes, fixed = split_axes(overrides)
-    folder = run_folder(compose(fixed))
+    cfg = compose(fixed)
+    folder, figure = run_folder(cfg), cfg.task.monitor
     _claim(folder, {"axes": {key: repr(axis) for key, axis in axes.items()},
                     "fixed": [o for o in fixed if not o.startswith("run.")]})  # fmt: skip
     _try_values(axes, fixed)
@@ -121,8 +122,8 @@ def run(
             cluster.start(study, study.ask(axes), fixed, folder)
         cluster.wait()
         running = len(study.get_trials(states=(TrialState.RUNNING,)))
-        write_atomic(folder / "trials.csv", trial_table(counted(study)).to_csv(index=False))
-        save_figure(parallel_coordinates(counted(study), axes), folder / "parallel.png")
+        write_atomic(folder / "trials.csv", trial_table(counted(study), figure).to_csv(index=False))
+        save_figure(parallel_coordinates(counted(study), axes, figure), folder / "parallel.png")
     return folder
 
 
@@ -153,30 +154,32 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in ended if f"repeated {trial.number}" not in study.user_attrs]
 
 
-def trial_table(trials: Sequence[FrozenTrial]) -> pd.DataFrame:
-    """One row a trial, best first: how it ended, validation mAP (the last one if pruned), epochs, values."""
+def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:
+    """One row a trial, best first: how it ended, its validation figure (the last one if pruned), epochs, values."""
     rows = [
         {
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "val/mAP": score(trial),
+            figure: score(trial),
             "epochs": len(trial.intermediate_values),
             **trial.params,
         }
         for trial in trials
     ]
-    return pd.DataFrame(rows).sort_values("val/mAP", ascending=False, na_position="last", ignore_index=True)
+    return pd.DataFrame(rows).sort_values(figure, ascending=False, na_position="last", ignore_index=True)
 
 
 def score(trial: FrozenTrial) -> float:
-    """Validation mAP of a trial: its best, the last reported one if it was pruned, NaN if it failed."""
+    """The validation figure of a trial: its best, the last reported one if it was pruned, NaN if it failed."""
     if trial.state is TrialState.COMPLETE:
         return trial.value
     return trial.intermediate_values.get(trial.last_step, math.nan)
 
 
-def parallel_coordinates(trials: Sequence[FrozenTrial], axes: Mapping[str, BaseDistribution]) -> Figure:
-    """A line a trial through its value on every axis to its validation mAP; finished ones darker the better."""
+def parallel_coordinates(
+    trials: Sequence[FrozenTrial], axes: Mapping[str, BaseDistribution], validated: str = "val/mAP"
+) -> Figure:
+    """A line a trial through its value on every axis to its figure `validated`; finished ones darker the better."""
     shown = sorted((t for t in trials if not math.isnan(score(t))), key=score)
     if not shown:
         return empty("no trial has been validated yet")
@@ -202,7 +205,7 @@ def parallel_coordinates(trials: Sequence[FrozenTrial], axes: Mapping[str, BaseD
     plot.axvline(len(axes), color=INK, linewidth=0.8)
     for height, value in ((0, low), (1, high)):
         plot.annotate(f"{value:.3f}", (len(axes), height), xytext=(4, 3), textcoords="offset points", fontsize=8)
-    plot.set_xticks(range(len(axes) + 1), [*axes, "val/mAP"], fontsize=9)
+    plot.set_xticks(range(len(axes) + 1), [*axes, validated], fontsize=9)
     plot.set_yticks([])
     plot.spines[:].set_visible(False)
     plot.set_title(f"{len(shown)} trials; grey: stopped early", fontsize=11, loc="left", color=INK)
@@ -241,7 +244,7 @@ def _attempt(study: optuna.Study, trial: Trial, fixed: Sequence[str], folder: Pa
     place = [o for o in fixed if not o.startswith(("run.name=", "run.root="))]
     cfg = compose([*place, *values, f"run.root={folder / 'trials'}", f"run.name={name}"])
     try:
-        train.run(cfg, watchers=[Judge(trial)])
+        train.run(cfg, watchers=[Judge(trial, cfg.task.monitor)])
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return
@@ -251,8 +254,8 @@ def _attempt(study: optuna.Study, trial: Trial, fixed: Sequence[str], folder: Pa
             raise
         print(f"trial {trial.number} failed: {error}", flush=True)
         return
-    reached = read_json(folder / "trials" / name / "train.json")["best_val_mAP"]
+    reached = read_json(folder / "trials" / name / "train.json")[train.best_key(cfg.task.monitor)]
     if reached is None:
         study.tell(trial, state=TrialState.FAIL)
-        raise InputError("a search needs validation identities: raise data.val_fraction")
+        raise InputError("a search needs a validation split: raise data.val_fraction")
     study.tell(trial, reached)

@@ -101,9 +101,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         {
             "finished": True,
             "epochs": trainer.current_epoch,
-            f"best_{task.monitor.replace('/', '_')}": float(trainer.checkpoint_callback.best_model_score)
-            if validated
-            else None,
+            best_key(task.monitor): float(trainer.checkpoint_callback.best_model_score) if validated else None,
             "num_identities": datamodule.num_classes,
             **({"classes": datamodule.class_names} if isinstance(datamodule, ClassDataModule) else {}),
             "parameters": sum(p.numel() for p in network.parameters()),
@@ -111,6 +109,11 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         },
     )
     return best
+
+
+def best_key(figure: str) -> str:
+    """The key of `train.json` that has the best value of a validation figure: `val/mAP` -> `best_val_mAP`."""
+    return f"best_{figure.replace('/', '_')}"
 
 
 def _claim(folder: Path, cfg) -> None:

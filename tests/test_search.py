@@ -20,7 +20,7 @@ AXES = ["loss=softmax,softmax_triplet", "optimizer.lr=log(1e-4,1e-2)"]
 
 @pytest.fixture
 def fake_training(monkeypatch):
-    """Training that takes no time: validation mAP rises over three epochs to what the rate gives."""
+    """Training that takes no time: the validation figure rises over three epochs to what the rate gives."""
     trained = []
 
     class Trainer:
@@ -31,10 +31,10 @@ def fake_training(monkeypatch):
         trained.append(folder.name)
         reached = 1 + math.log10(cfg.optimizer.lr) / 4 + (0.05 if "triplet" in cfg.loss else 0)
         for epoch in range(3):
-            Trainer.current_epoch, Trainer.callback_metrics = epoch, {"val/mAP": reached * (epoch + 1) / 3}
+            Trainer.current_epoch, Trainer.callback_metrics = epoch, {cfg.task.monitor: reached * (epoch + 1) / 3}
             for watcher in watchers:
                 watcher.on_validation_end(Trainer, None)
-        write_json(folder / "train.json", {"best_val_mAP": reached})
+        write_json(folder / "train.json", {"best_" + cfg.task.monitor.replace("/", "_"): reached})
 
     monkeypatch.setattr(search.train, "run", run)
     return trained
@@ -73,6 +73,12 @@ def test_trials_are_tabled_best_first_and_bad_ones_are_stopped(small, tmp_path, 
     assert set(table["state"]) == {"complete", "pruned"}
     assert (table[table["state"] == "pruned"]["epochs"] < 3).all()
     assert {"loss", "optimizer.lr"} <= set(table) and (folder / "parallel.png").stat().st_size > 5000
+
+
+def test_classifiers_are_searched_by_their_accuracy(small, tmp_path, fake_training):
+    overrides = ["data=shapes", "optimizer.lr=1e-3,1e-2", f"run.root={tmp_path}", "run.name=classes"]
+    table = pd.read_csv(search.run(overrides, trials=3) / "trials.csv")
+    assert table["val/top-1"].is_monotonic_decreasing and table["val/top-1"][0] == pytest.approx(0.5)
 
 
 def test_an_interrupted_search_goes_on_in_the_same_trial(small, tmp_path, fake_training, monkeypatch):
