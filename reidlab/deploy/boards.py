@@ -16,10 +16,12 @@ class Board:
     flash_kib: int | None
     target: str | None = None
 
-    def fits(self, ram_kib: float | None, flash_kib: float | None) -> bool:
-        """Whether both amounts fit on the chip; an amount that isn't known doesn't count."""
-        needs = ((ram_kib, self.ram_kib), (flash_kib, self.flash_kib))
-        return all(need is None or room is None or need <= room for need, room in needs)
+    def fits(self, ram_kib: float | None, flash_kib: float | None) -> bool | None:
+        """Whether both amounts fit on the chip; None where that can't be known."""
+        limits = [(need, room) for need, room in ((ram_kib, self.ram_kib), (flash_kib, self.flash_kib)) if room]
+        if any(need is not None and need > room for need, room in limits):
+            return False
+        return None if any(need is None for need, _ in limits) else True
 
 
 BOARDS = {

@@ -33,7 +33,8 @@ def run(cfg) -> Path | None:
     if table.empty:
         return None
     score = next((name for name in SCORES if name in table), SCORES[0])
-    print_table(table.set_index("model").round(2), "Which network where")
+    shown = table.assign(fits=table["fits"].map({True: "yes", False: "no"}), front=table["front"].map({True: "*"}))
+    print_table(shown.set_index("model"), "Which network where (*: no other beats it there)")
     save_figure(plots.pareto(table, score), folder / "deploy" / "choice.png")
     return write_atomic(folder / "deploy" / "choice.csv", table.to_csv(index=False))
 
@@ -91,12 +92,12 @@ def _rows(folder: Path) -> Iterator[dict]:
         try:
             expected = estimate(graph, found, name)
         except InputError:
-            yield scores | {"target": name, "note": "nothing is published to calibrate on"}
+            yield scores | {"target": name, "note": "nothing published"}
             continue
         figures = {key: figure.value for key, figure in expected.figures.items()}
         ram, flash = figures.get("ram_kib"), figures.get("flash_kib", figures.get("weights_kib"))
         needs = {"ram_kib": ram, "flash_kib": flash, "latency_ms": figures.get("latency_ms")}
-        note = "; ".join(expected.outside) or "estimate"
+        note = "a guess: unlike published ones" if expected.outside else "estimate"
         yield scores | {"target": name, "fits": board.fits(ram, flash), **needs, "note": note}
     for stage, figures in metrics.items():
         if latency := figures.get("ms_1_thread"):

@@ -14,7 +14,7 @@ import pandas as pd
 from scipy.optimize import nnls
 
 from reidlab.config import ROOT
-from reidlab.deploy.features import Features, kinds_of
+from reidlab.deploy.features import FREE, PADDING, Features, kinds_of
 from reidlab.deploy.tflite_graph import Graph
 from reidlab.errors import InputError
 
@@ -71,7 +71,8 @@ class Figure:
 class Estimate:
     """What a network is expected to need on a board with a tool's version.
 
-    `outside` says in words in which respects nothing like it was published; then figures have no interval.
+    `outside` says in words in which respects nothing like it was published, and for which figures; those have no
+    interval.
     """
 
     board: str
@@ -111,20 +112,22 @@ def estimate(graph: Graph, features: Features, board: str, tool: str | None = No
     boards = sorted(table["board"].unique())
     if board not in boards:
         raise InputError(f"board {board}: nothing is published to calibrate on; choose from {', '.join(boards)}")
-    tools = list(table.loc[table["board"] == board, "tool"].drop_duplicates())
-    tool = tool or max(tools, key=_age)
+    every = table.loc[table["board"] == board, "tool"].unique()
+    tools = sorted((name for name in every if any(calibration(board, name, q) for q in QUANTITIES)), key=_age)
+    tool = tool or tools[-1]
     if tool not in tools:
         raise InputError(f"tool {tool}: nothing is published for it on {board}; choose from {', '.join(tools)}")
     found = {name: found for name in QUANTITIES if (found := calibration(board, tool, name))}
-    outside = sorted({reason for one in found.values() for reason in reasons(one, graph, features)})
-    return Estimate(board, tool, {name: one.figure(features, not outside) for name, one in found.items()}, outside)
+    said = {name: reasons(one, graph, features) for name, one in found.items()}
+    figures = {name: one.figure(features, not said[name]) for name, one in found.items()}
+    return Estimate(board, tool, figures, _summary(said))
 
 
 def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
     """In which respects a network is unlike all that a calibration has seen, in words."""
     said = []
     known = set(" ".join(found.rows["kinds"]).split())
-    if unknown := sorted(kinds_of(graph) - known):
+    if unknown := sorted(kinds_of(graph) - known - {*FREE, *PADDING}):
         said.append(f"no published network has {', '.join(unknown)}")
     for name in RANGED:
         value = getattr(features, name)
@@ -134,6 +137,15 @@ def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
     if floats := [op for op in graph.ops if op.kind == "CONV_2D" and graph.tensors[op.outputs[0]].dtype == "float32"]:
         said.append(f"{len(floats)} convolutions compute in float, published networks in int8")
     return said
+
+
+def _summary(said: Mapping[str, Sequence[str]]) -> list[str]:
+    """Each reason once, with the quantities that it concerns where these aren't all."""
+    concerned: dict[str, list[str]] = {}
+    for quantity, words in said.items():
+        for reason in words:
+            concerned.setdefault(reason, []).append(quantity.rsplit("_", 1)[0])
+    return [f"{', '.join(q) if len(q) < len(said) else 'all'}: {reason}" for reason, q in concerned.items()]
 
 
 @cache

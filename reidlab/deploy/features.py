@@ -8,6 +8,7 @@ from reidlab.deploy.tflite_graph import Graph, Op
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 FREE = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")  # their output lies where their input did
+PADDING = ("PAD", "PADV2")
 ELEMENTWISE = ("ADD", "MUL", "SUB", "LOGISTIC", "RELU", "RELU6", "TANH", "HARD_SWISH", "SOFTMAX")
 WINDOWED = (*CONVOLUTIONS, "MAX_POOL_2D", "AVERAGE_POOL_2D")
 
@@ -80,7 +81,7 @@ def absorbed(graph: Graph) -> dict[int, int]:
     alias: dict[int, int] = {}
     for op in graph.ops:
         readers = graph.consumers.get(op.outputs[0], [])
-        padding = op.kind in ("PAD", "PADV2") and readers and all(reader.kind in WINDOWED for reader in readers)
+        padding = op.kind in PADDING and readers and all(reader.kind in WINDOWED for reader in readers)
         if op.kind in FREE or padding:
             alias[op.outputs[0]] = alias.get(op.inputs[0], op.inputs[0])
     return alias

@@ -32,7 +32,11 @@ def run(cfg) -> Path:
         print("STEdgeAI Core is not on the PATH or in STEDGEAI_CORE_DIR: estimates only")
     else:
         table = pd.concat([table, reported(tool, model, out, options)]).sort_index(kind="stable")
-    print_table(table.round(2), f"{folder.name}: {model.name}")
+    shown = table.drop(columns="note").assign(fits=table["fits"].map({True: "yes", False: "no"}))
+    print_table(shown, f"{folder.name}: {model.name}")
+    for board, note in table["note"].dropna().items():
+        if note:
+            print(f"{board}: {note}")
     errors = cross_validation()
     save_figure(plots.estimate_errors(errors), out / "errors.png")
     write_atomic(out / "errors.csv", errors.to_csv(index=False))

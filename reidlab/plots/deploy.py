@@ -39,7 +39,7 @@ def estimate_errors(errors: pd.DataFrame) -> Figure:
     for axes, quantity in zip(figure.subplots(1, len(quantities), squeeze=False)[0], quantities, strict=True):
         rows = errors[errors["quantity"] == quantity]
         median = rows["error"].abs().median()
-        name, unit = quantity.rsplit("_", 1)
+        name, unit = quantity.replace("kib", "KiB").rsplit("_", 1)
         tidy(axes, f"{name}: {median:.1%} median error", f"published, {unit}", f"estimated, {unit}", grid="both")
         axes.scatter(rows["published"], rows["estimated"], s=16, color=SERIES[0], alpha=0.7, linewidths=0)
         ends = np.array([rows["published"].min(), rows["published"].max()])
@@ -54,7 +54,7 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
 
     `table` has columns model, target, fits, latency_ms, front and the score; a hollow point doesn't fit its target.
     """
-    known = table.dropna(subset=["latency_ms", score])
+    known = table.dropna(subset=["latency_ms", score]) if score in table else table[:0]
     if known.empty:
         return empty(f"no network has both a latency and a {score} yet")
     figure = blank(8.6, 3.8)
@@ -65,7 +65,7 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
             face = color if fits else "none"
             axes.scatter(some["latency_ms"], some[score], marker=marker, facecolors=face, edgecolors=color)
         front = rows[rows["front"]].sort_values("latency_ms")
-        axes.plot(front["latency_ms"], front[score], color=color, linewidth=1.2, label=target)
+        axes.plot(front["latency_ms"], front[score], color=color, marker=marker, linewidth=1.2, label=target)
         for row in front.itertuples():
             place = row.latency_ms, getattr(row, score)
             axes.annotate(row.model, place, fontsize=7.5, color=INK, xytext=(4, 4), textcoords="offset points")

@@ -10,6 +10,7 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 from test_edge_linux import SIZE, tiny_files, tiny_network
+from trained_like import soft_images
 
 from reidlab import config
 from reidlab.deploy.nvidia import renamed, run
@@ -22,7 +23,7 @@ def composed(market, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     overrides = ["data=market1501", f"data.root={market}", f"run.root={root}", "run.name=tiny", "data.num_workers=0"]
     weights = root / "weights.pth"
-    torch.save(tiny_network(np.random.default_rng(0).random((16, *SIZE, 3), np.float32)).state_dict(), weights)
+    torch.save(tiny_network(soft_images(16, SIZE).astype(np.float32) / 255).state_dict(), weights)
     model = [
         f"model.weights={weights}",
         "model=fdmobilenet_x0_25",
