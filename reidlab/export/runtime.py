@@ -138,8 +138,8 @@ def _litert(file: Path, threads: int):
 
     from reidlab.export import flatbuffer
 
-    content = file.read_bytes()
-    known = flatbuffer.metadata(flatbuffer.read_tflite(file))
+    content, model = file.read_bytes(), flatbuffer.read_tflite(file)
+    known = flatbuffer.metadata(model)
     try:
         interpreter = Interpreter(model_content=content, num_threads=threads)
         interpreter.allocate_tensors()
@@ -159,7 +159,7 @@ def _litert(file: Path, threads: int):
         return interpreter.get_tensor(output["index"])
 
     ports = [Port(tuple(map(int, d["shape"])), np.dtype(d["dtype"]), *d["quantization"]) for d in (given, output)]
-    if known:  # written here, where no operator depends on the batch
+    if known and "SLICE" not in flatbuffer.operator_names(model):  # written here, where no other fixes the batch
         ports = [port._replace(shape=(-1, *port.shape[1:])) for port in ports]
     return run, *ports, known
 
