@@ -8,6 +8,7 @@ import pandas as pd
 
 from reidlab import plots
 from reidlab.config import read_config, run_folder
+from reidlab.deploy import vela
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
@@ -99,8 +100,17 @@ def _rows(folder: Path) -> Iterator[dict]:
         needs = {"ram_kib": ram, "flash_kib": flash, "latency_ms": figures.get("latency_ms")}
         note = "a guess: unlike published ones" if expected.outside else "estimate"
         yield scores | {"target": name, "fits": board.fits(ram, flash), **needs, "note": note}
+    yield scores | {"target": vela.ACCELERATOR} | _by_vela(folder / INT8)
     for stage, figures in metrics.items():
         if latency := figures.get("ms_1_thread"):
             yield {"target": f"this CPU, {stage}", "latency_ms": latency, "note": "measured"} | {
                 name: figures[name] for name in SCORES if name in figures
             }
+
+
+def _by_vela(model: Path) -> dict:
+    try:
+        found = vela.report(model)
+    except InputError as error:
+        return {"note": str(error)}
+    return {"note": f"needs Vela: {vela.INSTALL}"} if found is None else found | {"note": "Vela's estimate"}

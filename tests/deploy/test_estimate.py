@@ -8,7 +8,7 @@ from test_c_export import omni_scale_net
 from tiny_models import TinyModel
 
 from reidlab.deploy import estimate as module
-from reidlab.deploy import parse_tflite
+from reidlab.deploy import parse_tflite, vela
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.choose import choice, pareto_front
 from reidlab.deploy.estimate import cross_validation, estimate, published
@@ -135,7 +135,7 @@ def test_choice_has_a_row_for_each_model_and_target(tmp_path):
             '"emulated m7": {"mAP": 0.6, "instructions": 5000000, "ram_bytes": 2048, "flash_bytes": 4096}}'
         )
     table = choice([tmp_path / "one", tmp_path / "two"])
-    assert set(table["target"]) == {"C99, emulated m7", "this CPU, tflite int8", *BOARDS}
+    assert set(table["target"]) == {"C99, emulated m7", "this CPU, tflite int8", vela.ACCELERATOR, *BOARDS}
     rows = table[table["target"] == "this CPU, tflite int8"].set_index("model")
     assert rows["front"].to_dict() == {"one": True, "two": False} and rows["mAP"].to_dict() == {"one": 0.5, "two": 0.4}
     u5 = table[table["target"] == "B-U585I-IOT02A"]

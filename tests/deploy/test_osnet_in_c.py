@@ -8,7 +8,7 @@ from tiny_models import reference
 from trained_like import int8_tflite, soft_images
 
 from reidlab.deploy.emulator import run_firmware
-from reidlab.models import osnet_x0_25, osnet_x1_0
+from reidlab.models import fdmobilenet_x0_25, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
 pytestmark = [pytest.mark.slow, needs_gcc]
 KIB = 1024
@@ -45,6 +45,27 @@ def test_x1_0_equals_the_reference(tmp_path):
     images = soft_images(10, (256, 128), seed=9)
     np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
     assert report.arena_bytes <= 4 * 224 * KIB and report.weight_bytes <= 1892.75 * KIB
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("build", "side", "published_ram_kib"),
+    [
+        (fdmobilenet_x0_25, 128, 56.46),
+        (fdmobilenet_x0_25, 224, 157.33),
+        (st_fdmobilenet_v1, 128, 74.53),
+        (st_fdmobilenet_v1, 224, 211.94),
+    ],
+    ids=["x0_25-128", "x0_25-224", "st_v1-128", "st_v1-224"],
+)
+def test_fdmobilenets_on_the_cortex_m7(build, side, published_ram_kib, tmp_path):
+    content = int8_tflite(build(num_classes=0), (side, side))
+    report = compile_c(content, tmp_path, ("-O2",))
+    images = soft_images(3, (side, side), seed=10)
+    run = run_firmware(tmp_path, images, "m7")
+    np.testing.assert_array_equal(run.embeddings, reference(content, images))
+    assert run.ram_bytes[".bss"] == report.arena_bytes <= published_ram_kib * KIB
+    assert max(run.instructions) <= 3 * report.macs and run.stack_bytes <= 4 * KIB
 
 
 def test_ten_thousand_random_images_pass_the_sanitizers(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from test_nvidia import SIZE, composed, folder  # noqa: F401
 from trained_like import soft_images
 
+from reidlab.cli import main
 from reidlab.deploy.server import ENVIRONMENT, INSTALL, SERVED, serving
 from reidlab.errors import InputError
 
@@ -150,3 +151,8 @@ def test_without_repository_or_server_it_says_what_to_run(folder, tmp_path):  # 
         serving(folder / "triton", environment=tmp_path),
     ):
         pass
+
+
+def test_command_says_what_is_missing(tmp_path, capsys):
+    assert main(["serve", f"run.root={tmp_path}", "run.name=none"]) == 2
+    assert "no Triton repository; run `reidlab deploy deploy=nvidia` first" in capsys.readouterr().err
