@@ -19,10 +19,10 @@ demo: install  ## make people, train an OSNet, score and export it, print one ta
 	$(BIN)/reidlab run experiment=demo
 
 test: install  ## the tests
-	$(BIN)/pytest -n 2 --dist loadgroup tests
+	$(BIN)/pytest -n 2 --dist loadfile tests
 
 test-all: install  ## the tests, slow ones too
-	$(BIN)/pytest -n 2 --dist loadgroup -m '' tests
+	$(BIN)/pytest -n 2 --dist loadfile -m '' tests
 
 lint: install  ## ruff: check and format
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -8,7 +8,6 @@ import sys
 from itertools import pairwise
 
 import nbformat
-import pandas as pd
 import pytest
 
 from reidlab.config import ROOT
@@ -90,33 +89,41 @@ def test_it_is_stripped(notebook):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """All notebooks, executed in order into one folder, from a working folder that isn't the project's."""
-    folder = tmp_path_factory.mktemp("notebooks")
+    """The notebooks of the main job, executed in order into one folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("OMP_NUM_THREADS", "1")
-        people = f"overrides={TINY} run.root={folder / 'runs'} data.root={folder / 'people'}"
-        classes = f"overrides={TINY_CLASSES} run.root={folder / 'runs'} data.root={folder / 'photographs'}"
-        tables = [
-            execute_all([overrides], [file.stem for file in FILES if (file.stem in OF_CLASSES) == of_classes], folder)
-            for overrides, of_classes in ((people, False), (classes, True))
-        ]
-        yield folder, pd.concat(tables).sort_index()
+        folder = tmp_path_factory.mktemp("notebooks")
+        yield folder, run_tiny(FILES[:4], folder, TINY, patch)
 
 
-@pytest.mark.xdist_group("notebooks")
-def test_all_run_with_smoke_parameters(executed):
-    folder, table = executed
-    assert table.index.tolist() == [file.stem for file in FILES]
+def run_tiny(files, folder, overrides, patch):
+    """Execute notebooks into a folder, from a working folder that isn't the project's; the table of all."""
+    patch.chdir(folder)
+    patch.setenv("OMP_NUM_THREADS", "1")
+    given = f"overrides={overrides} run.root={folder / 'runs'} data.root={folder / 'data'}"
+    table = execute_all([given], [file.stem for file in files], folder)
+    assert table.index.tolist() == [file.stem for file in files]
     assert (table["failure"] == "").all() and (table["seconds"] > 0).all()
-    run = folder / "runs" / "smoke"
+    return table
+
+
+def test_the_main_job_runs_with_smoke_parameters(executed):
+    run = executed[0] / "runs" / "smoke"
     assert "checkpoint" in json.loads((run / "metrics.json").read_text())
     assert (run / "export" / "model.onnx").exists() and (run / "evaluation.html").exists()
-    run = folder / "runs" / "flowers_smoke_shapes"
+
+
+@pytest.mark.slow
+def test_the_others_run_with_smoke_parameters(tmp_path, monkeypatch):
+    run_tiny([file for file in FILES[4:] if file.stem not in OF_CLASSES], tmp_path, TINY, monkeypatch)
+
+
+@pytest.mark.slow
+def test_those_of_classes_run_on_drawn_shapes(tmp_path, monkeypatch):
+    run_tiny([file for file in FILES if file.stem in OF_CLASSES], tmp_path, TINY_CLASSES, monkeypatch)
+    run = tmp_path / "runs" / "flowers_smoke_shapes"
     assert (run / "export" / "model_int8.tflite").exists() and len(list((run / "predict").glob("*.csv"))) == 1
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_each_leaves_a_copy_with_pictures_that_links_to_the_next(executed):
     folder, _ = executed
     for before, after in pairwise(FILES[:4]):
@@ -126,7 +133,6 @@ def test_each_leaves_a_copy_with_pictures_that_links_to_the_next(executed):
         assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?:', page)
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_nbval_finds_the_same_data_again(executed):
     folder, _ = executed
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder),
@@ -136,7 +142,6 @@ def test_nbval_finds_the_same_data_again(executed):
     assert " passed" in done.stdout
 
 
-@pytest.mark.xdist_group("notebooks")
 def test_nothing_is_left_in_the_tree(executed):
     made = [ROOT / "runs" / "smoke", ROOT / "data" / "synthetic_smoke"]
     folder, _ = executed

@@ -116,8 +116,8 @@ class ClassDataModule(ReidDataModule):
     """Batches of images of classes; splits are train, val and test, and `pid` is the class, 0..num_classes-1, in all.
 
     Where the source doesn't divide its images, `test_fraction` and `val_fraction` of each class are set aside by
-    `set_aside_images`, the same ones for every seed. Training images are read at `enlarged` times `size` and cropped by `crop` on the
-    device, before they are augmented; the others are resized to `size` whole.
+    `set_aside_images`, the same ones for every seed. Training images are read at `enlarged` times `size` and cropped by
+    `crop` on the device, before they are augmented; the others are resized to `size` whole.
     """
 
     validation_splits = ("val",)
