@@ -66,9 +66,10 @@ def forms(request, tmp_path_factory):
 
 
 def test_float_forms_equal_the_network(forms):
-    _, found, expected, _ = forms
+    network, found, expected, _ = forms
+    bound = 2e-4 if "ain" in network or "ibn" in network else 1e-4  # instance norms of a flat image divide by little
     for name in ("float.tflite", "float.onnx"):
-        assert found[name] == pytest.approx(expected, abs=1e-3 * float(np.abs(expected).max()))
+        assert found[name] == pytest.approx(expected, abs=bound * float(np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("form", ["int8.tflite", "int8.onnx", "openvino"])
