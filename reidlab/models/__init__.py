@@ -1,7 +1,7 @@
 """Networks for re-identification, and loading other people's weights into them."""
 
 from reidlab.models.color_histogram import ColorHistogram
-from reidlab.models.complexity import Complexity, complexity
+from reidlab.models.complexity import Block, Complexity, blocks, complexity
 from reidlab.models.fdmobilenet import (
     FDMobileNet,
     fdmobilenet_x0_5,
@@ -38,6 +38,7 @@ from reidlab.models.resnet import (
 from reidlab.models.weights import LoadReport, load_weights, read_weights
 
 __all__ = [
+    "Block",
     "ColorHistogram",
     "Complexity",
     "Confidences",
@@ -49,6 +50,7 @@ __all__ = [
     "Output",
     "ReIdNetwork",
     "ResNet",
+    "blocks",
     "complexity",
     "fdmobilenet_x0_5",
     "fdmobilenet_x0_25",

@@ -57,3 +57,35 @@ def test_measuring_leaves_the_network_as_it_was():
     assert network.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
+
+
+NETWORKS = ["osnet_x0_25", "osnet_ain_x0_25", "fdmobilenet_x0_25", "st_fdmobilenet_v1", "resnet18", "resnet50_ibn_a"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_blocks_add_up_to_the_whole(name):
+    network = getattr(models, name)(num_classes=7, neck="bnneck", pooling="gem")
+    found, whole = models.blocks(network, (64, 32)), complexity(network, (64, 32))
+    assert sum(block.parameters for block in found) == whole.parameters
+    assert sum(block.macs for block in found) == whole.macs
+    with_classifier = models.blocks(network, (64, 32), classifier=True)
+    assert with_classifier[:-1] == found and with_classifier[-1].macs == 7 * network.feat_dim
+
+
+def test_blocks_are_named_by_place_and_kind():
+    found = {block.name: block for block in models.blocks(models.osnet_x0_25(), (256, 128))}
+    assert list(found) == [
+        "conv1", "maxpool", "conv2.0", "conv2.1", "conv2.2", "conv3.0", "conv3.1", "conv3.2", "conv4.0", "conv4.1",
+        "conv5", "global_pool", "fc",
+    ]  # fmt: skip
+    assert found["conv1"].kind == "conv 7 x 7 / 2" and found["conv1"].shape == (16, 128, 64)
+    assert found["conv2.0"].kind == "OmniScaleBlock" and found["conv2.2"].kind == "conv 1 x 1 + average pool / 2"
+    assert found["conv1"].macs == 128 * 64 * 16 * 3 * 49 and found["fc"].shape == (512,)
+    separable = models.blocks(models.fdmobilenet_x0_25(), (64, 64))[1]
+    assert separable.kind == "depthwise 3 x 3 / 2 + conv 1 x 1"
+
+
+def test_resnet_layers_come_apart_and_norms_join_what_they_follow():
+    found = models.blocks(models.resnet18(), (64, 32))
+    assert [block.name for block in found[:4]] == ["conv1", "maxpool", "layer1.0", "layer1.1"]
+    assert found[0].parameters == 64 * 3 * 49 + 2 * 64
