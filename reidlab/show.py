@@ -3,12 +3,19 @@
 import io
 from pathlib import Path
 
+import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
+from reidlab.plots.canvas import FAINT, INK
 from reidlab.runs import write_atomic
+
+THEMES = (
+    f":root {{ --ink: {INK}; --faint: {FAINT}; }} "
+    "@media (prefers-color-scheme: dark) { :root { --ink: #ececec; --faint: #a6a6a6; } }"
+)
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:
@@ -27,6 +34,17 @@ def save_figure(figure: Figure, file: Path) -> Path:
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
     return write_atomic(file, content.getvalue())
+
+
+def save_drawing(figure: Figure, file: Path) -> Path:
+    """Write a figure as SVG without paper, its ink dark or light as the reader's theme wants it; atomically."""
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": file.name}):
+        figure.savefig(content, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
+    svg = content.getvalue()
+    for name, color in (("ink", INK), ("faint", FAINT)):
+        svg = svg.replace(color, f"var(--{name})")
+    return write_atomic(file, svg.replace("<defs>", f"<style>{THEMES}</style>\n <defs>", 1))
 
 
 def _cell(value: object) -> str:

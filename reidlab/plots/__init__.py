@@ -1,5 +1,6 @@
 """Pictures: pure functions from arrays and tables to matplotlib figures, which nobody has to close."""
 
+from reidlab.plots.architecture import architecture, short
 from reidlab.plots.canvas import MATCH, MISMATCH, Tile, TileRow, tile_grid, tile_sheet
 from reidlab.plots.classification import calibration, confusion_matrix
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
@@ -31,6 +32,7 @@ __all__ = [
     "TileRow",
     "activation_overlay",
     "activation_ranges",
+    "architecture",
     "augmentation_sheet",
     "calibration",
     "camera_pair_matrix",
@@ -51,6 +53,7 @@ __all__ = [
     "pareto",
     "ranking_gallery",
     "roc_curve",
+    "short",
     "tile_grid",
     "tile_sheet",
 ]

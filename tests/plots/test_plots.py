@@ -32,7 +32,7 @@ HISTORY = pd.DataFrame(
         "learning_rate": [1e-3, 1e-3, 1e-4],
     }
 )
-TESTED_APART = ("quantization", "deploy")
+TESTED_APART = ("quantization", "deploy", "architecture")
 COUNTS = pd.DataFrame([[8, 2], [0, 0]], index=["daisy", "rose"], columns=["daisy", "rose"])
 EVERY = {
     "identity_sheet": lambda: plots.identity_sheet(TABLE, lambda path: IMAGE),
