@@ -324,7 +324,8 @@ def _mean(build: Builder, op: Op) -> None:
         raise build.refuse(op, "only the mean over height and width is supported")
     (in_scale, in_zero), (out_scale, out_zero) = build.quantization(source, op), build.quantization(target, op)
     multiplier, shift = arithmetic.mean_rescaling(in_scale, out_scale, height * width)
-    if not 0 <= shift <= arithmetic.MAX_RIGHT_SHIFT or height * width > 0xFFFF:
+    largest = height * width * 255 << (max(-shift, 0) + 1)
+    if shift > arithmetic.MAX_RIGHT_SHIFT or largest >= 1 << 31 or height * width > 0xFFFF:
         raise build.refuse(op, "scales differ too much; quantise with wider ranges")
     params = {"multiplier": multiplier, "shift": shift, "in_zero": in_zero, "out_zero": out_zero,
               "pixels": height * width, "channels": channels}  # fmt: skip

@@ -101,6 +101,10 @@ def mean_and_logistic(net, x):
     return net.curve(net.mean(x, 0.001), "LOGISTIC")
 
 
+def mean_of_one_pixel(net, x):
+    return net.mean(net.mean(x, 0.001), 0.001)
+
+
 def softmax(net, x):
     return net.curve(net.mean(net.conv(x, 40, scale=0.004), 0.02, flat=True), "SOFTMAX", beta=1.0)
 
@@ -145,7 +149,7 @@ LAYERS = [
     conv_shifts_by_zero, conv_all_zero, depthwise_stride_1, depthwise_stride_2, depthwise_valid, depthwise_5x5,
     depthwise_after_wide_pad, depthwise_of_one_column,
     depthwise_multiplier, depthwise_pads_one_column_of_two, add_two_scales, add_one_scale, mul_channels, mul_elements,
-    mean_and_logistic, softmax, dense, max_pool, max_pool_after_pad, average_pool,
+    mean_and_logistic, mean_of_one_pixel, softmax, dense, max_pool, max_pool_after_pad, average_pool,
     pad_into_conv, pad_unlike_zero, requantize, reshape,
 ]  # fmt: skip
 
