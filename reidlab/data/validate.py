@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import cv2
+import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
@@ -14,6 +16,7 @@ from reidlab.data.samples import SPLITS, Samples, digest
 from reidlab.errors import InputError
 
 MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
+HASH_SIDE, NEAR_BITS = 16, 26  # of 256 bits; different photographs differ in about half of them
 STAGES = {"train": ["train"], "validation": ["val_query", "val_gallery"], "test": ["query", "gallery"]}
 
 
@@ -45,7 +48,10 @@ def summary(samples: Samples) -> pd.DataFrame:
 
 
 def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
-    """Every image decoded in full: columns `height`, `width`, `digest`, `problem` ("" = sound), rows as the table's."""
+    """Every image decoded in full: `height`, `width`, `digest`, `problem` ("" = sound), `looks`; rows as the table's.
+
+    `looks` is a perceptual hash, see `difference_hash`.
+    """
     files = samples.files()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         rows = list(
@@ -57,7 +63,7 @@ def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
                 disable=None if progress else True,
             )
         )
-    return pd.DataFrame(rows, columns=["height", "width", "digest", "problem"], index=samples.table.index)
+    return pd.DataFrame(rows, columns=["height", "width", "digest", "problem", "looks"], index=samples.table.index)
 
 
 def validate(
@@ -89,6 +95,7 @@ def validate_classes(samples: Samples, files: pd.DataFrame | None = None, progre
         _unlearned_classes(table, samples.names),
         _files(table),
         _duplicates(table, "class"),
+        _near_duplicates(table),
         _single_images(table, {"train": ["train"]}, "class"),
     )
     return sorted((finding for check in checks for finding in check), key=lambda finding: finding.level)
@@ -107,15 +114,21 @@ def class_summary(samples: Samples) -> pd.DataFrame:
     ).rename_axis("split")
 
 
-def _inspect(file: Path) -> tuple[int, int, str, str]:
+def difference_hash(image: np.ndarray) -> bytes:
+    """256 bits that stay when an image (H, W, 3) is resized or compressed: where it gets brighter to the right."""
+    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
+
+
+def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:
     content = ""
     try:
         raw = read_bytes(file)
         content = digest(raw)
-        height, width, _ = decode(raw, str(file)).shape
+        image = decode(raw, str(file))
     except InputError as error:
-        return 0, 0, content, str(error).removeprefix(f"{file}: ")
-    return height, width, content, ""
+        return 0, 0, content, str(error).removeprefix(f"{file}: "), b""
+    return *image.shape[:2], content, "", difference_hash(image)
 
 
 def _empty_splits(table: pd.DataFrame, needed: Sequence[str]) -> Iterator[Finding]:
@@ -167,6 +180,26 @@ def _duplicates(table: pd.DataFrame, group: str) -> Iterator[Finding]:
         first, *others = rows.itertuples()
         copies = ", ".join(f"{row.path} (pid {row.pid}, {row.split})" for row in others)
         yield Finding("warning", kind, first.path, f"pid {first.pid}, {first.split}; same bytes as {copies}")
+
+
+def _near_duplicates(table: pd.DataFrame) -> Iterator[Finding]:
+    """Images of the other splits that look like one to train on, by the nearest of these."""
+    sound = table[table["looks"] != b""]
+    train, others = (sound[(sound["split"] == "train") == trained] for trained in (True, False))
+    if train.empty:
+        return
+    known = _words(train)
+    for position, row in enumerate(others.itertuples()):
+        distances = np.bitwise_count(known ^ _words(others.iloc[[position]])).sum(1, dtype=np.int64)
+        twin = train.iloc[int(distances.argmin())]
+        if distances.min() <= NEAR_BITS and twin["digest"] != row.digest:
+            message = f"pid {row.pid}, {row.split}; looks like {twin['path']} (pid {twin['pid']}, train)"
+            yield Finding("warning", "near-duplicate across splits", row.path, message)
+
+
+def _words(table: pd.DataFrame) -> np.ndarray:
+    """The hashes as (N, 4) uint64."""
+    return np.frombuffer(b"".join(table["looks"]), np.uint64).reshape(len(table), -1)
 
 
 def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> Iterator[Finding]:

@@ -218,6 +218,19 @@ def test_the_validator_names_what_is_wrong_with_classes(flowers, write_image):
     assert ("error", "empty split", "test") in found(Samples(samples.split("train"), flowers, names=samples.names))
 
 
+def test_near_duplicates_of_training_images_are_named(flowers):
+    samples = set_aside_images(ClassFolders(flowers)(), {"test": 0.2, "val": 0.1}, seed=0)
+    trained, tested, validated = (samples.split(name)["path"].iloc[-1] for name in ("train", "test", "val"))
+    with Image.open(flowers / trained) as image:
+        smooth = image.resize((6, 5), Image.Resampling.BOX).resize((400, 360), Image.Resampling.BICUBIC)
+    smooth.save(flowers / trained)
+    smooth.resize((300, 290)).save(flowers / tested, format="JPEG", quality=50)
+    smooth.transpose(Image.Transpose.ROTATE_180).save(flowers / validated)
+    (finding,) = validate_classes(samples, progress=False)
+    assert finding[:3] == ("warning", "near-duplicate across splits", tested)
+    assert f"test; looks like {trained}" in finding.message
+
+
 def test_summary_counts_classes(flowers):
     samples = set_aside_images(ClassFolders(flowers)(), {"test": 0.2, "val": 0.1}, seed=0)
     samples.table = samples.table.drop(index=samples.table.index[:2])

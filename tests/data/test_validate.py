@@ -131,7 +131,7 @@ def test_errors_come_first_and_files_can_be_inspected_once(people, write_image):
     write_image(people.root / "query/3_1_0.png", size=(8, 8))
     (people.root / "train/1_1_0.png").write_bytes(b"")
     files = inspect_files(people, progress=False)
-    assert files.columns.tolist() == ["height", "width", "digest", "problem"]
+    assert files.columns.tolist() == ["height", "width", "digest", "problem", "looks"]
     assert files.loc[1].tolist()[:2] == [64, 32] and (files["problem"] != "").sum() == 1
     for path in people.root.rglob("*.png"):
         path.unlink()
