@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 MAX_RIGHT_SHIFT = 22
+HALF = (1 << 30, 0)  # the multiplier and shift of 1/2
 ACTIVATION_LIMITS = {
     "NONE": (-math.inf, math.inf),
     "RELU": (0, math.inf),
@@ -22,6 +23,14 @@ def fixed_point(real: float) -> tuple[int, int]:
     if multiplier == 1 << 31:
         multiplier, exponent = 1 << 30, exponent + 1
     return (0, 1) if exponent < -31 else (multiplier, -exponent)
+
+
+def rescaled(value: int, multiplier: int, shift: int) -> int:
+    """The reference's value * multiplier * 2^(-31 - shift): the rounded high half, then shifted, ties away from 0."""
+    high = ((value << max(-shift, 0)) * multiplier + (1 << 30)) >> 31
+    if shift <= 0:
+        return high
+    return (abs(high) + (1 << (shift - 1)) >> shift) * (1 if high >= 0 else -1)
 
 
 def rescaling(real: float, largest: int) -> tuple[int, int] | None:

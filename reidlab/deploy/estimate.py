@@ -25,6 +25,7 @@ KIB = 1024
 COVERAGE = 0.9  # of the intervals, where there are rows enough
 MARGIN = 1.5  # how far outside of the calibration's range a feature may lie
 FEWEST_MODELS = 2
+NOTABLE = 0.01  # share of the elements from which a kind of operator counts
 QUANTITIES = {  # what is estimated -> column of the published table
     "ram_kib": "total_ram_kib",
     "weights_kib": "weights_flash_kib",
@@ -127,7 +128,7 @@ def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
     """In which respects a network is unlike all that a calibration has seen, in words."""
     said = []
     known = set(" ".join(found.rows["kinds"]).split())
-    if unknown := sorted(kinds_of(graph) - known - {*FREE, *PADDING}):
+    if unknown := sorted(kinds_of(graph, NOTABLE) - known - {*FREE, *PADDING, "FULLY_CONNECTED"}):
         said.append(f"no published network has {', '.join(unknown)}")
     for name in RANGED:
         value = getattr(features, name)

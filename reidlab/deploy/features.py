@@ -54,7 +54,7 @@ def features(graph: Graph) -> Features:
     macs, outputs, channels, weight_bytes, operators = Counter(), Counter(), 0, 0, 0
     alias = absorbed(graph)
     for op, cost in zip(graph.ops, op_costs(graph), strict=True):
-        if op.outputs[0] in alias:
+        if op.outputs[0] in alias or op.index in graph.shape_arithmetic:
             continue
         operators += 1
         group = _group(graph, op)
@@ -71,9 +71,13 @@ def features(graph: Graph) -> Features:
     )  # fmt: skip
 
 
-def kinds_of(graph: Graph) -> set[str]:
-    """The kinds of operators in a graph."""
-    return {op.kind for op in graph.ops}
+def kinds_of(graph: Graph, least: float = 0.0) -> set[str]:
+    """The kinds of operators that write at least this share of a graph's elements."""
+    written: Counter[str] = Counter()
+    for op in graph.ops:
+        if op.index not in graph.shape_arithmetic:
+            written[op.kind] += graph.tensors[op.outputs[0]].size
+    return {kind for kind, elements in written.items() if elements >= least * written.total()}
 
 
 def absorbed(graph: Graph) -> dict[int, int]:

@@ -31,6 +31,8 @@ def lower(graph: Graph) -> Network:
     _, height, width, channels = image.shape
     build.rows[image.index] = Rows(height, width * channels)
     for op in graph.ops:
+        if op.index in graph.shape_arithmetic:
+            continue
         if op.kind not in HANDLERS:
             raise build.refuse(op, "not supported by the C export")
         HANDLERS[op.kind](build, op)
@@ -85,7 +87,8 @@ def _window(build: Builder, op: Op, kernel: tuple[int, int], absorb: bool = True
 def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     """Bias (None: all zero), multiplier and shift of each output channel, and both zero points.
 
-    `flat`: (out channels, taps). Raises InputError where a channel's accumulator could leave 31 bits.
+    `flat`: (out channels, taps). A channel that 31 bits can't hold, but that says the same whatever it sees (pruned
+    ones have tiny scales and huge biases), becomes that constant, its taps 0 here; InputError for other ones.
     """
     quantization = build.graph.tensors[op.inputs[1]].quantization
     if quantization is None or quantization.scale.size not in (1, len(flat)) or quantization.zero_point.any():
@@ -95,14 +98,19 @@ def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     if len(bias) != len(flat):
         raise build.refuse(op, f"{len(bias)} biases for {len(flat)} channels")
     (in_scale, in_zero), (out_scale, out_zero) = (build.quantization(i, op) for i in (op.inputs[0], op.outputs[0]))
-    largest = np.abs(flat).sum(1) * max(127 - in_zero, in_zero + 128) + np.abs(bias)
-    scales = np.broadcast_to(quantization.scale, len(flat))
-    pairs = [
-        arithmetic.rescaling(float(in_scale) * float(scale) / float(out_scale), int(bound))
-        for scale, bound in zip(scales, largest, strict=True)
-    ]
-    if None in pairs:
-        raise build.refuse(op, f"channel {pairs.index(None)} needs more than 32 bits; quantise with wider ranges")
+    ends = np.sort([flat * (-128 - in_zero), flat * (127 - in_zero)], axis=0).sum(2) + bias  # least and most, (2, out)
+    pairs = []
+    for channel, scale in enumerate(np.broadcast_to(quantization.scale, len(flat))):
+        real = float(in_scale) * float(scale) / float(out_scale)
+        largest = int(np.abs(flat[channel]).sum() * max(127 - in_zero, in_zero + 128) + abs(bias[channel]))
+        pair = arithmetic.rescaling(real, largest)
+        if pair is None:
+            results = {arithmetic.rescaled(int(end), *arithmetic.fixed_point(real)) for end in ends[:, channel]}
+            results = {min(max(result, -128 - out_zero), 127 - out_zero) for result in results}
+            if len(results) > 1 or largest >= 1 << 31:
+                raise build.refuse(op, f"channel {channel} needs more than 32 bits; quantise with wider ranges")
+            flat[channel], bias[channel], pair = 0, 2 * results.pop(), arithmetic.HALF
+        pairs.append(pair)
     multiplier, shift = zip(*pairs, strict=True)
     return {"bias": bias.astype(np.int32) if bias.any() else None, "multiplier": np.array(multiplier, np.int32),
             "shift": np.array(shift, np.int8), "in_zero": in_zero, "out_zero": out_zero}  # fmt: skip
@@ -127,9 +135,10 @@ def _convolution(build: Builder, op: Op, weights: np.ndarray) -> None:
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {channels} -> {out_channels} channels")
     source, fields, geometry = _window(build, op, weights.shape[1:3])
     flat = weights.reshape(out_channels, -1).astype(np.int64)
+    rescalings = _rescalings(build, op, flat)
     padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8))).astype(np.int8)
     pixels = build.alias.get(source, source) in build.pixels
-    params = {"weights": padded, **_rescalings(build, op, flat), "flip": 0x80808080 if pixels else 0,
+    params = {"weights": padded, **rescalings, "flip": 0x80808080 if pixels else 0,
               "channels": channels, "out_channels": out_channels, **fields}  # fmt: skip
     pointwise = fields["kernel_h"] == fields["kernel_w"] == fields["stride"] == 1 and not geometry["pad"]
     direct = pointwise and channels % 8 == 0
@@ -166,11 +175,12 @@ def _fully_connected(build: Builder, op: Op) -> None:
     source, target = build.graph.tensors[op.inputs[0]], build.graph.tensors[op.outputs[0]]
     if op.options["weights_format"] or weights.shape != (target.size, source.size) or max(weights.shape) > 0xFFFF:
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {source.size} -> {target.size}")
-    params = _rescalings(build, op, weights.astype(np.int64))
+    flat = weights.astype(np.int64)
+    params = _rescalings(build, op, flat)
     if np.ptp(params["multiplier"]) or np.ptp(params["shift"]):
         raise build.refuse(op, "needs one scale for all weights; use a 1x1 convolution for one each channel")
-    params |= {"weights": weights, "multiplier": int(params["multiplier"][0]), "shift": int(params["shift"][0]),
-               "inputs": source.size, "outputs": target.size}  # fmt: skip
+    params |= {"weights": flat.astype(np.int8), "multiplier": int(params["multiplier"][0]),
+               "shift": int(params["shift"][0]), "inputs": source.size, "outputs": target.size}  # fmt: skip
     build.emit(op, "reid_dense_row", "reid_dense", params, op.inputs[:1], window=0, macs=weights.size)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import numpy as np
 import pytest
 from host import HOST, compile_c, needs_gcc, run_c
-from tiny_models import RandomNetwork, reference
+from tiny_models import TYPES, RandomNetwork, reference
 
 from reidlab.deploy.c_export import export_c
 from reidlab.errors import InputError
@@ -275,6 +275,39 @@ def test_damaged_constants_are_noticed(tmp_path):
     sources = [tmp_path / "reid_kernels.c", model, HOST]
     subprocess.run(["gcc", f"-I{tmp_path}", *sources, "-o", host], check=True)
     assert subprocess.run([host], input=b"").returncode == 3
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_pruned_channels_are_constants(relu, tmp_path):
+    """Converters give a channel of zeros a tiny scale and a bias of -2^30: published files are full of them."""
+    net, x = stem()
+    y = net.conv(x, 8, 3, relu=relu)
+    weights, biases = (net.graph.tensors[index] for index in net.graph.operators[-1].inputs[1:3])
+    weights.quantization.scale[[1, 5]] = [2e-9, 3e-8]
+    values = net.model.buffers[biases.buffer].data.view(np.int32).copy()
+    values[[1, 5]] = [-(1 << 30), 1 << 30]
+    net.model.buffers[biases.buffer].data = values.view(np.uint8)
+    content = net.content(net.mean(y, net.scales[y][0], flat=True))
+    compile_c(content, tmp_path)
+    images = net.images(6)
+    expected = reference(content, images)
+    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    assert len(np.unique(expected[:, 5])) == 1 < len(np.unique(expected[:, 0]))
+
+
+def test_arithmetic_on_shapes_is_left_out(tmp_path):
+    """Keras files compute the shape of a RESHAPE from a tensor's: SHAPE, STRIDED_SLICE, PACK."""
+    net, x = stem()
+    mean = net.mean(x, 0.01)
+    shape = net.op("SHAPE", [mean], net.tensor([4], dtype="int32"), outType=TYPES["int32"])
+    begin, end, strides, size = (net.tensor([1], dtype="int32", data=[value]) for value in (0, 1, 1, 8))
+    batch = net.op("STRIDED_SLICE", [shape, begin, end, strides], net.tensor([1], dtype="int32"))
+    sizes = net.op("CONCATENATION", [batch, size], net.tensor([2], dtype="int32"))
+    flat = net.activation((1, 1, 8), *net.scales[mean], flat=True)
+    content = net.content(net.op("RESHAPE", [mean, sizes], flat))
+    compile_c(content, tmp_path)
+    images = net.images(3)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
 
 
 def broken(change):

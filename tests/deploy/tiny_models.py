@@ -18,8 +18,11 @@ OPTIONS = {
     "AVERAGE_POOL_2D": schema.Pool2DOptionsT,
     "SOFTMAX": schema.SoftmaxOptionsT,
     "RESHAPE": schema.ReshapeOptionsT,
+    "SHAPE": schema.ShapeOptionsT,
+    "STRIDED_SLICE": schema.StridedSliceOptionsT,
+    "CONCATENATION": schema.ConcatenationOptionsT,
 }
-VERSIONS = {"RESHAPE": 1}
+VERSIONS = {"RESHAPE": 1, "SHAPE": 1}
 TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
          "float32": schema.TensorType.FLOAT32}  # fmt: skip
 
