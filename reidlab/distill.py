@@ -1,18 +1,23 @@
-"""Distillation: any trained run teaches a smaller network its embeddings, their relations and its class scores."""
+"""Distillation: a trained run, or a network with ImageNet weights, teaches a smaller one what it sees."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from reidlab.config import instantiate, read_config, resolve_path
-from reidlab.data import Normalize
+from reidlab.data import ClassDataModule, Normalize, ReidDataModule
+from reidlab.data.images import read_batch
 from reidlab.errors import InputError
-from reidlab.models import load_weights
-from reidlab.runs import read_json
+from reidlab.models import ReIdNetwork, load_weights
+from reidlab.runs import file_hash, read_json, write_atomic
 from reidlab.tasks import BEST_CHECKPOINT
+
+CHUNK = 32  # images that a teacher sees at a time
 
 
 class Distillation(nn.Module):
@@ -22,15 +27,14 @@ class Distillation(nn.Module):
     trained; it learns nothing and is in no checkpoint. A linear map brings the student's embedding to the teacher's
     width where these differ. Scores need a teacher that learned the same identities (the same `data_hash`).
 
-    Shape: image (B, 3, H, W) normalised by `mean` and `std`, embedding (B, D), logits (B, C) -> {name: scalar}.
+    Shape: a batch with image (B, 3, H, W), embedding (B, D), logits (B, C) -> {name: scalar}.
     """
 
     def __init__(
         self,
         teacher: str | Path | None,
         embedding_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        datamodule: ReidDataModule,
         data_hash: str,
         feature: float = 1.0,
         distance: float = 25.0,
@@ -56,8 +60,8 @@ class Distillation(nn.Module):
         self.weights = {"feature": feature, "distance": distance, "angle": angle, "logits": logits}
         self.temperature, self.size = temperature, tuple(data.size)
         self.normalize = Normalize(model.mean, model.std)
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", datamodule.normalize.mean.clone(), persistent=False)
+        self.register_buffer("std", datamodule.normalize.std.clone(), persistent=False)
         same_width = network.feat_dim == embedding_size or not feature
         self.project = nn.Identity() if same_width else nn.Linear(embedding_size, network.feat_dim, bias=False)
         self.teacher = (network.eval().requires_grad_(False),)  # in a tuple: neither trained nor saved with the student
@@ -71,9 +75,9 @@ class Distillation(nn.Module):
         embedding, logits = self.teacher[0].to(image.device)(image)
         return embedding.float(), None if logits is None else logits.float()
 
-    def forward(self, image: Tensor, embedding: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Tensor], embedding: Tensor, logits: Tensor | None) -> dict[str, Tensor]:
         """Every term whose weight isn't 0, weighted."""
-        taught, scores = self.teach(image)
+        taught, scores = self.teach(batch["image"])
         terms = {
             "feature": lambda: feature_loss(self.project(embedding), taught),
             "distance": lambda: distance_loss(embedding, taught),
@@ -81,6 +85,137 @@ class Distillation(nn.Module):
             "logits": lambda: logit_loss(logits, scores, self.temperature),
         }
         return {f"distill_{name}": self.weights[name] * term() for name, term in terms.items() if self.weights[name]}
+
+
+class CropDistillation(nn.Module):
+    """The terms by which a classifier follows what a network with ImageNet weights sees in the crop that it is shown.
+
+    The teacher sees each training image once, whole, at `size`, and learns nothing. What it embeds of a crop is the
+    mean of its last maps over the crop's window (after Yun et al., arXiv 2101.05022, section 3), so that a step of
+    training costs no more. Its class scores are those of a linear classifier, fitted to its embeddings of the training
+    images with weight decay `decay`. Its embeddings are reduced to `components` principal ones, and a linear map brings
+    the student's to their width. The maps are kept in `data.cache`, where that names a folder.
+
+    Shape: a batch with index (B,) and window (B, 4), embedding (B, D), logits (B, C) -> {name: scalar}.
+    """
+
+    def __init__(
+        self,
+        teacher: Mapping,
+        weights: str | Path | None,
+        embedding_size: int,
+        datamodule: ClassDataModule,
+        data_hash: str,
+        size: Sequence[int] = (288, 288),
+        components: int = 256,
+        feature: float = 1.0,
+        logits: float = 1.0,
+        temperature: float = 1.0,
+        decay: float = 0.03,
+    ):
+        super().__init__()
+        if weights is None:
+            raise InputError("distill.weights: name the file of the teacher's weights; conf/model says where they are")
+        if getattr(datamodule, "crop", None) is None:
+            raise InputError("distill: this teacher follows random crops of a data set of classes; set data.crop")
+        self.weights, self.temperature = {"feature": feature, "logits": logits}, temperature
+        table, weights = datamodule.samples.split("train"), resolve_path(weights)
+        self.rows = torch.full((len(datamodule.samples.table),), -1)
+        self.rows[torch.tensor(table.index.tolist())] = torch.arange(len(table))
+        self.maps = self._maps(teacher, weights, datamodule, data_hash, tuple(size), components)  # (N, h, w, E)
+        seen = self.maps.float().mean((1, 2))  # (N, E)
+        self.register_buffer("centre", seen.mean(0), persistent=False)
+        self.register_buffer("spread", (seen - self.centre).std(), persistent=False)
+        labels = torch.tensor([datamodule.classes.index(pid) for pid in table["pid"]])
+        fitted = fit_classifier((seen - self.centre) / self.spread, labels, datamodule.num_classes, decay)
+        for name, tensor in zip(("weight", "bias"), fitted, strict=True):
+            self.register_buffer(name, tensor, persistent=False)
+        self.project = nn.Linear(embedding_size, seen.shape[1]) if feature else nn.Identity()
+
+    @torch.no_grad()
+    def teach(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The teacher's embedding and logits for the student's crops."""
+        maps = self.maps[self.rows[batch["index"].cpu()]].to(batch["window"].device).float()
+        embedding = (window_mean(maps, batch["window"]) - self.centre) / self.spread
+        return embedding, F.linear(embedding, self.weight, self.bias)
+
+    def forward(self, batch: Mapping[str, Tensor], embedding: Tensor, logits: Tensor) -> dict[str, Tensor]:
+        """Every term whose weight isn't 0, weighted."""
+        taught, scores = self.teach(batch)
+        terms = {
+            "feature": lambda: feature_loss(self.project(embedding), taught),
+            "logits": lambda: logit_loss(logits, scores, self.temperature),
+        }
+        return {f"distill_{name}": weight * terms[name]() for name, weight in self.weights.items() if weight}
+
+    @staticmethod
+    def _maps(
+        teacher: Mapping, weights: Path, datamodule: ClassDataModule, data_hash: str, size: tuple, components: int
+    ) -> Tensor:
+        """The teacher's last maps of all training images, float16, from the cache or made now."""
+        samples, place = datamodule.samples, None
+        if datamodule.cache:
+            made_of = file_hash(weights), data_hash[:16], *size, components
+            place = Path(datamodule.cache) / f"{samples.root.name}-{'-'.join(map(str, made_of))}.safetensors"
+            if place.exists():
+                return safetensors.torch.load_file(place)["maps"]
+        print(load_weights(teacher["network"], weights))
+        normalize = Normalize(teacher["mean"], teacher["std"])
+        files = [samples.root / path for path in samples.split("train")["path"]]
+        maps = principal(torch.cat(list(featuremaps(teacher["network"], normalize, files, size))), components)
+        if place:
+            write_atomic(place, safetensors.torch.save({"maps": maps}))
+        return maps
+
+
+@torch.inference_mode()
+def featuremaps(network: ReIdNetwork, normalize: Normalize, files: Sequence[Path], size: tuple) -> Iterator[Tensor]:
+    """The network's last maps of whole images, float16 (n, h, w, C), some images at a time."""
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    network, normalize = network.eval().to(device, memory_format=torch.channels_last), normalize.to(device)
+    for start in tqdm(range(0, len(files), CHUNK), "the teacher's maps", unit="batch", leave=False, disable=None):
+        images = torch.from_numpy(read_batch(files[start : start + CHUNK], size)).permute(0, 3, 1, 2)
+        yield network.featuremaps(normalize(images.to(device))).permute(0, 2, 3, 1).half().cpu()
+
+
+def principal(maps: Tensor, components: int) -> Tensor:
+    """Maps (N, h, w, C) in the coordinates in which the images' mean features differ most: (N, h, w, components)."""
+    means = maps.float().mean((1, 2))
+    _, directions = torch.linalg.eigh(torch.cov(means.T))  # ascending
+    return torch.cat([part.float() @ directions[:, -components:] for part in maps.split(CHUNK)]).half()
+
+
+def window_mean(maps: Tensor, window: Tensor) -> Tensor:
+    """The mean of maps (B, h, w, C) over windows (B, 4), of a cell at the edge the part inside: (B, C).
+
+    A window is top, left, height and width as shares of the image.
+    """
+
+    def covered(first: Tensor, extent: Tensor, cells: int) -> Tensor:
+        start = torch.arange(cells, device=maps.device)
+        lengths = torch.minimum(((first + extent) * cells)[:, None], start + 1)
+        lengths = (lengths - torch.maximum((first * cells)[:, None], start)).clamp(min=0)
+        return lengths / lengths.sum(1, keepdim=True)  # (B, cells)
+
+    top, left, height, width = window.unbind(1)
+    rows, columns = covered(top, height, maps.shape[1]), covered(left, width, maps.shape[2])
+    return torch.einsum("bhwc,bh,bw->bc", maps, rows, columns)
+
+
+def fit_classifier(embedding: Tensor, labels: Tensor, classes: int, decay: float) -> tuple[Tensor, Tensor]:
+    """Multinomial logistic regression with weight decay: (N, E), (N,) -> weight (classes, E), bias (classes,)."""
+    weight = torch.zeros(classes, embedding.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(F.linear(embedding, weight, bias), labels) + decay / 2 * weight.pow(2).sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return weight.detach(), bias.detach()
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Task(pl.LightningModule):
             embedding, logits = embedding.float(), None if logits is None else logits.float()
             terms = self.loss(embedding, logits, labels)
             if self.distillation:
-                terms |= self.distillation(image, embedding, logits)
+                terms |= self.distillation(batch | {"image": image}, embedding, logits)
             total = torch.stack(list(terms.values())).sum()
         self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}

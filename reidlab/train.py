@@ -54,8 +54,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         and instantiate(
             cfg.distill,
             embedding_size=network.feat_dim,
-            mean=cfg.model.mean,
-            std=cfg.model.std,
+            datamodule=datamodule,
             data_hash=made_by["data_hash"],
         ),
         seed=cfg.seed,

@@ -6,9 +6,18 @@ import pytest
 import torch
 
 from reidlab import train
-from reidlab.config import compose
-from reidlab.distill import angle_loss, distance_loss, feature_loss, logit_loss
+from reidlab.config import compose, instantiate
+from reidlab.distill import (
+    angle_loss,
+    distance_loss,
+    feature_loss,
+    fit_classifier,
+    logit_loss,
+    principal,
+    window_mean,
+)
 from reidlab.errors import InputError
+from reidlab.models import efficientnet_lite0
 from reidlab.runs import write_json
 from reidlab.tasks import ReidTask
 
@@ -112,3 +121,75 @@ def test_a_teacher_must_be_trained(small, tmp_path):
     for teacher, message in {"null": "name the folder", tmp_path / "half": "no finished training"}.items():
         with pytest.raises(InputError, match=message):
             train.run(config(small, tmp_path, "x", teacher))
+
+
+def test_the_mean_over_a_window_counts_the_parts_of_cells():
+    """Against the mean of the maps enlarged 20 times, of which a window is whole pixels."""
+    maps = torch.rand(3, 4, 5, 2)
+    fine = maps.repeat_interleave(20, 1).repeat_interleave(20, 2)
+    pixels = torch.tensor([[0, 0, 80, 100], [3, 17, 50, 61], [70, 95, 1, 2]])
+    expected = [fine[i, y : y + h, x : x + w].mean((0, 1)) for i, (y, x, h, w) in enumerate(pixels.tolist())]
+    torch.testing.assert_close(window_mean(maps, pixels / torch.tensor([80, 100, 80, 100])), torch.stack(expected))
+
+
+def test_principal_components_keep_what_differs_between_images():
+    torch.manual_seed(0)
+    maps = torch.randn(40, 2, 3, 2) @ torch.randn(2, 16) + 5  # two directions in 16 channels
+    reduced = principal(maps.half(), 2).float().mean((1, 2))
+    means = maps.mean((1, 2))
+    torch.testing.assert_close(torch.cdist(reduced, reduced), torch.cdist(means, means), atol=0.05, rtol=0.01)
+
+
+def test_the_fitted_classifier_is_where_the_gradient_ends():
+    torch.manual_seed(0)
+    x, labels = torch.randn(60, 4), torch.arange(60) % 3
+    weight, bias = fit_classifier(x, labels, 3, decay=0.1)
+    residual = (x @ weight.T + bias).softmax(1) - torch.nn.functional.one_hot(labels, 3)
+    torch.testing.assert_close(residual.T @ x / 60, -0.1 * weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(residual.mean(0), torch.zeros(3), atol=1e-3, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory):
+    """A config of drawn shapes that an EfficientNet of random weights teaches."""
+    root = tmp_path_factory.mktemp("crops")
+    torch.manual_seed(0)
+    network = efficientnet_lite0()
+    for module in network.modules():
+        module.momentum = None  # batch norms with the statistics of one batch, so that images differ in the last maps
+    network(torch.rand(8, 3, 64, 64))
+    torch.save(network.state_dict(), root / "teacher.pth")
+    return [
+        "data=shapes", "data.source.images_per_class=12", "model=fdmobilenet_x0_25", "distill=crops", f"distill.weights={root}/teacher.pth",
+        "distill.size=[64,64]", "distill.components=8", f"data.root={root}/shapes", f"data.cache={root}/cache",
+        f"run.root={root}", "data.size=[32,32]", "data.batch_size=16", "data.num_workers=0", "task.mix=null",
+        "logger=csv", "trainer.max_epochs=1",
+    ]  # fmt: skip
+
+
+def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_path):
+    config = compose([*crops, "run.name=student"])
+    train.run(config)
+    folder = tmp_path.joinpath(config.run.root, "student")
+    header = (folder / "history.csv").read_text().splitlines()[0]
+    assert "train/distill_feature" in header and "train/distill_logits" in header
+    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert [name for name in state if "distill" in name] == ["distillation.project.weight", "distillation.project.bias"]
+    data = instantiate(config.data)
+    data.setup()
+    network = instantiate(config.model.network, num_classes=data.num_classes)
+
+    def teacher(*more):
+        cfg = compose([*crops, *more])
+        return instantiate(cfg.distill, embedding_size=256, datamodule=instantiate(cfg.data), data_hash="x")
+
+    cached, fresh = teacher(), teacher("data.cache=null")
+    assert torch.equal(cached.maps, fresh.maps)
+    whole = {
+        "index": torch.tensor(data.samples.split("train").index[:3].to_numpy()),
+        "window": torch.tensor([[0, 0, 1, 1]] * 3),
+    }
+    taught, _ = cached.teach(whole)
+    expected = (cached.maps[:3].float().mean((1, 2)) - cached.centre) / cached.spread
+    torch.testing.assert_close(taught, expected)
+    assert network.feat_dim == 256

@@ -22,8 +22,8 @@ class RandomResizedCrop(nn.Module):
         super().__init__()
         self.size, self.area, self.aspect = tuple(size), tuple(area), tuple(aspect)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Each image's window, antialiased."""
+    def draw(self, image: Tensor) -> Tensor:
+        """A window of each image: top, left, height and width in pixels (B, 4), integer."""
         batch, _, height, width = image.shape
         low, high = self.area
         area = torch.rand(batch) * (high - low) + low
@@ -33,9 +33,13 @@ class RandomResizedCrop(nn.Module):
         wide = ((area * aspect).sqrt().clamp(max=1) * width).round().clamp(min=1)
         top = (torch.rand(batch) * (height - tall + 1)).floor()
         left = (torch.rand(batch) * (width - wide + 1)).floor()
-        windows = torch.stack([top, left, tall, wide], 1).int().tolist()
+        return torch.stack([top, left, tall, wide], 1).int()
+
+    def forward(self, image: Tensor, windows: Tensor | None = None, size: Sequence[int] | None = None) -> Tensor:
+        """Each image's window, by default one drawn now, antialiased; at another `size` where that is given."""
+        windows = self.draw(image) if windows is None else windows
         resized = [
-            F.interpolate(image[i : i + 1, :, y : y + h, x : x + w], self.size, mode="bilinear", antialias=True)
-            for i, (y, x, h, w) in enumerate(windows)
+            F.interpolate(image[i : i + 1, :, y : y + h, x : x + w], size or self.size, mode="bilinear", antialias=True)
+            for i, (y, x, h, w) in enumerate(windows.tolist())
         ]
         return torch.cat(resized)

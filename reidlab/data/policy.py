@@ -14,16 +14,19 @@ class TrivialAugment(nn.Module):
 
     `strength` scales all ranges, 1 being the paper's: colours within a factor of 1 +- 0.9, rotation 30 degrees, shear
     0.3, shift a tenth of a side, posterising to 4 bits, solarising from any brightness. Without equalisation, which is
-    no batched operation. Müller & Hutter 2021, arXiv 2103.10158, algorithm 1 with the RandAugment ranges.
+    no batched operation. With probability 1 - `p` an image stays as it is, which is faster. Müller & Hutter 2021, arXiv
+    2103.10158, algorithm 1 with the RandAugment ranges.
     """
 
-    def __init__(self, strength: float = 1.0) -> None:
+    def __init__(self, strength: float = 1.0, p: float = 1.0) -> None:
         super().__init__()
-        self.strength = strength
+        self.strength, self.p = strength, p
 
     def forward(self, image: Tensor) -> Tensor:
         """Each image after its operation; the choice is drawn on the host, so that no device is waited for."""
         choice = torch.randint(len(OPERATIONS), (len(image),))
+        if self.p < 1:
+            choice[torch.rand(len(image)) >= self.p] = -1
         amount = (torch.rand(len(image)) * 2 - 1) * self.strength
         result = image.clone()
         for number, operation in enumerate(OPERATIONS):

