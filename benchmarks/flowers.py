@@ -1,0 +1,120 @@
+"""The four flower classifiers, trained, evaluated and quantised for several seeds; a row each, and their means.
+
+    python benchmarks/flowers.py data.root=FLOWERS                     # seeds 0 and 1; hours on a CPU
+    python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
+    python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
+
+Accuracies are top-1 on the test split, that no training and no choice saw; intervals (95 %) are over its images. A seed
+changes initial weights and augmentation; the splits stay. Runs are kept in `runs/`, and the same command goes on where
+it was stopped. The networks at 224 start from those at 128 of the same seed. `--keep` copies the int8 .tflite and the
+weights of the first seed to a folder.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pandas as pd
+import safetensors.torch
+
+from reidlab import evaluate, quantize, train
+from reidlab.config import compose, run_folder
+from reidlab.errors import InputError
+from reidlab.metrics import share_interval
+from reidlab.models import read_weights
+from reidlab.runs import provenance, read_json, write_atomic, write_json
+from reidlab.show import print_table
+from reidlab.tasks import BEST_CHECKPOINT
+
+NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
+SIDES = (128, 224)
+INT8 = "tflite int8"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do what isn't done yet, print the table, write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
+    parser.add_argument("--sides", type=int, nargs="+", default=SIDES, choices=SIDES)
+    parser.add_argument("--finished", action="store_true", help="train nothing: only runs whose training has ended")
+    parser.add_argument("--csv", type=Path, help="write the table here too")
+    parser.add_argument("--keep", type=Path, help="copy the first seed's models to this folder")
+    parser.add_argument("overrides", nargs="*", help="Hydra overrides of all runs")
+    args = parser.parse_args(argv)
+    rows = []
+    try:
+        for seed in args.seeds:
+            for side in args.sides:
+                for network in args.networks:
+                    cfg = config(network, side, seed, args.overrides)
+                    if args.finished and not read_json(run_folder(cfg) / "train.json").get("finished"):
+                        continue
+                    rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
+                    if args.keep and seed == args.seeds[0]:
+                        keep(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
+    except InputError as error:
+        print(f"flowers: {error}", file=sys.stderr)
+        return 2
+    if not rows:
+        print("flowers: no training has ended", file=sys.stderr)
+        return 2
+    table = with_means(pd.DataFrame(rows))
+    print_table(table.set_index(["network", "side", "seed"]), "top-1 accuracy on the test split")
+    if args.csv:
+        write_atomic(args.csv, table.round(4).assign(commit=provenance()["git_commit"]).to_csv(index=False))
+    return 0
+
+
+def config(network: str, side: int, seed: int, overrides: list[str]):
+    """The config of one run, named after its seed."""
+    name = f"flowers_{network}_{{}}_s{seed}"
+    start = [f"model.weights=runs/{name.format(SIDES[0])}/{BEST_CHECKPOINT}"] if side != SIDES[0] else []
+    run = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
+    return compose([*run, *start, "logger=csv", "quantize.formats=tflite", *overrides])
+
+
+def figures(cfg) -> dict[str, float]:
+    """Train, evaluate and quantise a run, as far as that isn't done; accuracies in per cent and the file's size."""
+    folder = run_folder(cfg)
+    print(f"== {folder.name}", flush=True)
+    train.run(cfg)
+    for stage, row in ((evaluate, evaluate.MAIN_ROW), (quantize, INT8)):
+        if row not in read_json(folder / "metrics.json"):
+            stage.run(cfg)
+    metrics, trained = read_json(folder / "metrics.json"), read_json(folder / "train.json")
+    fp32, int8 = metrics[evaluate.MAIN_ROW], metrics[INT8]
+    interval = share_interval(int8["top-1"], int(int8["num_images"]))
+    found = {"epochs": trained["epochs"], "images": int8["num_images"], "float": fp32["top-1"], "int8": int8["top-1"]}
+    return found | {"low": interval.low, "high": interval.high, "size_kib": int8["size_kib"]}
+
+
+def with_means(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with a row for the mean over the seeds of each network and side, where there are two or more."""
+    means = []
+    for (network, side), rows in table.groupby(["network", "side"], sort=False):
+        if len(rows) > 1:
+            mean = rows.mean(numeric_only=True)
+            interval = share_interval(mean["int8"], int(mean["images"]))
+            means.append({**mean, "network": network, "side": side, "seed": "mean", "low": interval.low,
+                          "high": interval.high})  # fmt: skip
+    return pd.concat([table, pd.DataFrame(means)], ignore_index=True) if means else table
+
+
+def keep(cfg, folder: Path, row: dict) -> None:
+    """Copy a run's int8 .tflite, its weights and what is known of them."""
+    run = run_folder(cfg)
+    write_atomic(folder / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
+    weights = {
+        name: tensor for name, tensor in read_weights(run / BEST_CHECKPOINT).items() if "distillation" not in name
+    }
+    write_atomic(folder / "model.safetensors", safetensors.torch.save(weights))
+    known = read_json(run / "train.json")
+    about = {key: known[key] for key in ("classes", "epochs", "parameters", "data_hash", "git_commit")}
+    figures = {key: row[key] for key in ("images", "float", "int8", "low", "high")}
+    command = f"python benchmarks/flowers.py --seeds {row['seed']} --networks {row['network']} data.root=FLOWERS"
+    write_json(folder / "card.json", {"test_top-1": figures, "seed": row["seed"], **about, "repeat": command})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
