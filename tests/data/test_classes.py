@@ -1,4 +1,5 @@
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -168,6 +169,23 @@ def test_batches(flowers):
             assert [data.classes[label] for label in batch["pid"]] == rows["pid"].tolist()
     whole = next(iter(data.test_dataloader()))["image"]
     assert whole.shape[2:] == (16, 16)
+
+
+def test_crops_grow_with_the_epochs_and_say_what_they_show(flowers):
+    data = ClassDataModule(
+        ClassFolders(flowers), (32, 32), (0, 0, 0), (1, 1, 1), batch_size=8, num_instances=None, num_workers=0,
+        progressive=[(0, 0.5), (0.6, 0.75), (0.8, 1)],
+    )  # fmt: skip
+    stored = next(iter(data.train_dataloader()))
+    sides = []
+    for epoch in range(10):
+        data.trainer = SimpleNamespace(current_epoch=epoch, max_epochs=10)
+        sides.append(data.preprocess(stored, training=True)["image"].shape[2])
+    assert sides == [16] * 6 + [24] * 2 + [32] * 2
+    torch.manual_seed(0)
+    window = data.preprocess(stored, training=True)["window"]
+    torch.manual_seed(0)
+    assert torch.equal(window * 40, data.crop.draw(stored["image"]).float())
 
 
 def test_decoded_images_are_the_same_batches(flowers, tmp_path_factory):

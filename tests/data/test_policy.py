@@ -67,3 +67,10 @@ def test_each_image_gets_its_own_operation_and_the_seed_fixes_all(images):
     calm = TrivialAugment(strength=0.0)(batch)
     changed = (calm - batch).abs().amax((1, 2, 3)) > 1e-4
     assert changed.float().mean() < 0.2  # autocontrast has no strength
+
+
+def test_with_a_probability_the_others_stay_as_they_are():
+    torch.manual_seed(0)
+    images = torch.rand(600, 3, 8, 8)
+    changed = (TrivialAugment(p=0.3)(images) != images).flatten(1).any(1)
+    assert 0.2 < changed.float().mean() < 0.32  # one operation of thirteen is the identity
