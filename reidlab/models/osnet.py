@@ -4,6 +4,7 @@ Parameters are named as in the authors' published checkpoints, so that these loa
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from functools import partial, reduce
 
 import torch
@@ -24,16 +25,21 @@ def conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int 
     return nn.Sequential(layers)
 
 
-def lite_conv(channels: int) -> nn.Sequential:
-    """Lite 3x3: a linear 1x1, then a depthwise 3x3 (section 3.1)."""
+def lite_conv(channels: int, depthwise_first: bool = False) -> nn.Sequential:
+    """Lite 3x3: a linear 1x1, then a depthwise 3x3 (section 3.1); or the other way round, as in MobileNet."""
+    pointwise = nn.Conv2d(channels, channels, 1, bias=False)
+    depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
+    first, second = (depthwise, pointwise) if depthwise_first else (pointwise, depthwise)
     return nn.Sequential(
-        OrderedDict(
-            conv1=nn.Conv2d(channels, channels, 1, bias=False),
-            conv2=nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            bn=nn.BatchNorm2d(channels),
-            relu=nn.ReLU(inplace=True),
-        )
+        OrderedDict(conv1=first, conv2=second, bn=nn.BatchNorm2d(channels), relu=nn.ReLU(inplace=True))
     )
+
+
+CONVOLUTIONS = {
+    "lite": lite_conv,
+    "depthwise-first": partial(lite_conv, depthwise_first=True),
+    "full": lambda channels: conv_norm(channels, channels, kernel=3),
+}  # what a stream is made of: the paper's, and two to compare it with
 
 
 class ChannelGate(nn.Module):
@@ -55,14 +61,22 @@ class OmniScaleBlock(nn.Module):
 
     - `instance_norm`: None, "after" the sum with the identity (IBN), or "inside" the residual in place of BN (AIN)
     - `numbered`: name the streams `conv2.0` to `conv2.3`, as AIN checkpoints do, instead of `conv2a` to `conv2d`
+    - `convolution`: what the streams are made of, a key of `CONVOLUTIONS`
     """
 
-    def __init__(self, in_channels: int, out_channels: int, instance_norm: str | None = None, numbered: bool = False):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        instance_norm: str | None = None,
+        numbered: bool = False,
+        convolution: str = "lite",
+    ):
         super().__init__()
         self.numbered, self.norm_inside = numbered, instance_norm == "inside"
         mid = out_channels // 4
         self.conv1 = conv_norm(in_channels, mid)
-        streams = [nn.Sequential(*(lite_conv(mid) for _ in range(depth))) for depth in (1, 2, 3, 4)]
+        streams = [nn.Sequential(*(CONVOLUTIONS[convolution](mid) for _ in range(depth))) for depth in (1, 2, 3, 4)]
         if numbered:
             self.conv2 = nn.ModuleList(nn.Sequential(OrderedDict(layers=stream)) for stream in streams)
         else:
@@ -73,11 +87,15 @@ class OmniScaleBlock(nn.Module):
         self.downsample = nn.Identity() if same else conv_norm(in_channels, out_channels, relu=False)
         self.IN = InstanceNorm(out_channels) if instance_norm else nn.Identity()
 
+    @property
+    def streams(self) -> Iterable[nn.Module]:
+        """The four, from the one that sees least."""
+        return self.conv2 if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
+
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""
         reduced = self.conv1(maps)
-        streams = self.conv2 if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
-        residual = self.conv3(reduce(torch.add, (self.gate(stream(reduced)) for stream in streams)))
+        residual = self.conv3(reduce(torch.add, (self.gate(stream(reduced)) for stream in self.streams)))
         identity = self.downsample(maps)
         return (self.IN(residual) + identity if self.norm_inside else self.IN(residual + identity)).relu_()
 
@@ -88,12 +106,21 @@ class OSNet(ReIdNetwork):
     - `channels`: of conv1 to conv4 (table 1)
     - `variant`: "plain"; "ibn", instance norm in conv1 and conv2; "ain", instance norm where the architecture search
       of arXiv 1910.06827 put it (its published networks)
+    - `convolution`: "lite"; for comparison "depthwise-first", its two halves swapped, or "full", a plain 3x3
     - `head`: the options of `ReIdNetwork.add_head`
     """
 
-    def __init__(self, channels: tuple[int, int, int, int], variant: str = "plain", num_classes: int = 0, **head):
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int],
+        variant: str = "plain",
+        num_classes: int = 0,
+        convolution: str = "lite",
+        **head,
+    ):
         super().__init__()
         one_of("variant", variant, ("plain", "ibn", "ain"))
+        one_of("convolution", convolution, CONVOLUTIONS)
         norm2, norm3, norm4 = {
             "plain": ((None, None), (None, None), (None, None)),
             "ibn": (("after", "after"), (None, None), (None, None)),
@@ -104,8 +131,8 @@ class OSNet(ReIdNetwork):
         def blocks(in_channels: int, out_channels: int, norms: tuple[str | None, str | None]) -> nn.Sequential:
             first, second = norms
             return nn.Sequential(
-                OmniScaleBlock(in_channels, out_channels, first, numbered=ain),
-                OmniScaleBlock(out_channels, out_channels, second, numbered=ain),
+                OmniScaleBlock(in_channels, out_channels, first, ain, convolution),
+                OmniScaleBlock(out_channels, out_channels, second, ain, convolution),
             )
 
         def halve(width: int) -> nn.Sequential:

@@ -162,6 +162,21 @@ def test_initial_weights_have_the_standard_spread():
     assert (network.fc[1].weight == 1).all()
 
 
+def test_other_convolutions_of_the_streams():
+    size, mid, uses = (64, 32), (16, 24, 32), 2 * 10
+    lite, swapped, full = (build("osnet_x0_25", convolution=kind) for kind in ("lite", "depthwise-first", "full"))
+    costs = [models.complexity(network, size) for network in (lite, swapped, full)]
+    assert costs[0] == costs[1]
+    assert costs[2].parameters - costs[0].parameters == sum(uses * (8 * c * c - 9 * c) for c in mid)
+    layer = swapped.conv2[0].conv2a
+    layer.bn.eval()
+    image = torch.randn(1, 16, 6, 6)
+    by_hand = F.conv2d(F.conv2d(image, layer.conv1.weight, padding=1, groups=16), layer.conv2.weight)
+    torch.testing.assert_close(layer(image), F.relu(by_hand / (1 + layer.bn.eps) ** 0.5))
+    with pytest.raises(InputError, match=r"model\.network\.convolution is 'x': use one of lite, depthwise-first, full"):
+        build("osnet_x0_25", convolution="x")
+
+
 def test_unknown_variant_is_refused():
     with pytest.raises(InputError, match=r"model\.network\.variant is 'ibnb': use one of plain, ibn, ain"):
         build("osnet_x0_25", variant="ibnb")
