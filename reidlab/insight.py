@@ -3,16 +3,15 @@
 Each picture has a twin table. All take a run's `Search`, which embeds its test split once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from reidlab import plots
 from reidlab.config import instantiate
@@ -20,6 +19,7 @@ from reidlab.data import ReidDataModule
 from reidlab.embedding import Embeddings, device_of, embed
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import load
+from reidlab.plots import Drawn
 from reidlab.retrieval import TEST, Retrieval
 from reidlab.tasks import trained_network
 
@@ -33,13 +33,6 @@ class Search:
     network: nn.Module
     datamodule: ReidDataModule
     found: Retrieval
-
-
-class Drawn(NamedTuple):
-    """A picture and the table that says the same."""
-
-    figure: Figure
-    table: pd.DataFrame
 
 
 def search(cfg) -> Search:
@@ -100,22 +93,36 @@ def camera_pairs(search: Search) -> Drawn:
     return Drawn(plots.camera_pair_matrix(values, camids.tolist(), counts=counts), table)
 
 
-def spoiled(search: Search, file: Path, count: int = 5, k: int = 10) -> Drawn:
-    """The queries that an exported file serves worst beside the network itself: before, and below it after."""
+def served(search: Search, file: Path) -> Retrieval:
+    """The same search with the embeddings of an exported file."""
     found, module = search.found, search.datamodule
-    table = module.samples.split(*TEST)
-    embeddings = embed_file(load(file), module, table, file.name)
-    after = Retrieval.of(embeddings, TEST, found.distance, found.exclude_same_camera)
-    precisions = [side.ranking.average_precision.nan_to_num() for side in (found, after)]
-    lost = precisions[0] - precisions[1]
+    embeddings = embed_file(load(file), module, module.samples.split(*TEST), file.name)
+    return Retrieval.of(embeddings, TEST, found.distance, found.exclude_same_camera)
+
+
+def losses(before: Retrieval, after: Retrieval) -> Tensor:
+    """How much average precision each query lost. (Q,)"""
+    return before.ranking.average_precision.nan_to_num() - after.ranking.average_precision.nan_to_num()
+
+
+def spoiled(search: Search, after: Retrieval, name: str, count: int = 5, k: int = 10) -> Drawn:
+    """The queries that lost most average precision: what they found before and, below it, after; `name` is of that."""
+    lost = losses(search.found, after)
     worst = lost.argsort(descending=True, stable=True)[:count].tolist()
-    sides = [side.pictured(worst, k, module.read) for side in (found, after)]
-    named = [[row._replace(title=f"{name}: {row.title}") for row in rows] for name, rows in
-             zip(("float", file.name), sides, strict=True)]  # fmt: skip
-    rows = [row for pair in zip(*named, strict=True) for row in pair]
-    twin = found.query.table.iloc[worst][["path", "pid", "camid"]].reset_index(drop=True)
-    twin = twin.assign(AP_float=precisions[0][worst], AP_file=precisions[1][worst], lost=lost[worst])
-    return Drawn(plots.ranking_gallery(rows), twin)
+    figure = before_and_after(search.found, after, search.datamodule.read, name, worst, k)
+    table = search.found.query.table.iloc[worst][["path", "pid", "camid"]].reset_index(drop=True)
+    precisions = [side.ranking.average_precision[worst] for side in (search.found, after)]
+    return Drawn(figure, table.assign(AP_float=precisions[0], AP_file=precisions[1], lost=lost[worst]))
+
+
+def before_and_after(
+    before: Retrieval, after: Retrieval, read: Callable[[str], np.ndarray], name: str, queries: Sequence[int], k: int
+) -> Figure:
+    """What queries found with the float network and, below it, with the file `name`."""
+    sides = (("float", before), (name, after))
+    named = [[row._replace(title=f"{side}: {row.title}") for row in found.pictured(queries, k, read)]
+             for side, found in sides]  # fmt: skip
+    return plots.ranking_gallery([row for pair in zip(*named, strict=True) for row in pair])
 
 
 def plane(search: Search, num_identities: int = 18, max_images: int = 40, seed: int = 0) -> Drawn:

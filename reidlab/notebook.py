@@ -1,16 +1,14 @@
 """What notebooks call besides the stages, and what executes them all."""
 
 import ast
+import base64
 import difflib
-import io
 import re
 import shlex
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
@@ -19,9 +17,8 @@ from reidlab import plots
 from reidlab.config import ROOT, compose, run_folder
 from reidlab.data import ReidDataModule
 from reidlab.errors import InputError
-from reidlab.retrieval import Retrieval
 from reidlab.runs import read_json, write_atomic
-from reidlab.show import print_table
+from reidlab.show import png, print_table
 
 NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ("experiment", "overrides")
@@ -51,14 +48,23 @@ def configure_classes(experiment: str, overrides: Sequence[str] | str, *more: st
     return configure(experiment, overrides, *instead, *more)
 
 
-def show(picture: Figure | str | Path) -> None:
-    """Display a figure, or an image file, sharp and on white paper whatever the notebook's theme."""
-    from IPython.display import Image, display
+def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = None) -> None:
+    """Display a figure, or an image file, sharp and on white paper whatever the notebook's theme.
 
-    if isinstance(picture, Figure):
-        display(Image(_png(picture, 100 * _SHARPNESS), width=int(picture.get_figwidth() * 100)))
-    else:
-        display(Image(filename=str(picture)))
+    A table stands beside it where the page is wide enough, else below.
+    """
+    from IPython.display import HTML, Image, display
+
+    drawn = isinstance(picture, Figure)
+    content = png(picture, 100 * _SHARPNESS) if drawn else Path(picture).read_bytes()
+    width = int(picture.get_figwidth() * 100) if drawn else None
+    if table is None:
+        display(Image(content, width=width))
+        return
+    image = f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" width="{width or "auto"}"/>'
+    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
+    layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
+    display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))
 
 
 def results(cfg) -> pd.DataFrame:
@@ -106,26 +112,6 @@ def augmentations(datamodule: ReidDataModule, num_images: int = 4, num_draws: in
     draws = [datamodule.augment(originals / 255) for _ in range(num_draws)]
     columns = [(draw.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy() for draw in draws]
     return plots.augmentation_sheet(list(originals.permute(0, 2, 3, 1).numpy()), list(zip(*columns, strict=True)))
-
-
-def browse(found: Retrieval, read: Callable[[str], np.ndarray], k: int = 10):
-    """A widget that pages through the queries, worst average precision first; `read` gives a sample's image."""
-    import ipywidgets
-
-    order = found.sorted_queries()
-    place = ipywidgets.IntSlider(0, 0, len(order) - 1, description="query", layout={"width": "60%"})
-    picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-
-    @lru_cache(maxsize=64)
-    def page(number: int) -> bytes:
-        return _png(found.picture([order[number]], k, read), 100)
-
-    def turn(change: dict) -> None:
-        picture.value = page(change["new"])
-
-    place.observe(turn, "value")
-    turn({"new": 0})
-    return ipywidgets.VBox([place, picture])
 
 
 def execute_all(
@@ -185,10 +171,13 @@ def _seconds(executed: Path) -> float:
 
 def _write_html(executed: Path) -> None:
     """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings."""
+    import nbformat
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jupyter_widgets_base_url="")
-    body, _ = exporter.from_filename(str(executed))
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("widgets", None)  # without a widget's state, the picture that it carries is taken
+    body, _ = exporter.from_notebook_node(notebook)
     write_atomic(executed.with_suffix(".html"), re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body))
 
 
@@ -232,9 +221,3 @@ def _injected() -> list[str]:
     cells = [cell for cell in shell.user_ns.get("In", []) if cell.startswith("# Parameters\n")] if shell else []
     statements = [statement for cell in cells[-1:] for statement in ast.parse(cell).body]
     return [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets]
-
-
-def _png(figure: Figure, dpi: int) -> bytes:
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi)
-    return content.getvalue()

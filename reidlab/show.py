@@ -31,9 +31,14 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
 
 def save_figure(figure: Figure, file: Path) -> Path:
     """Write a figure as PNG, atomically."""
+    return write_atomic(file, png(figure, 110))
+
+
+def png(figure: Figure, dpi: int) -> bytes:
+    """A figure as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return write_atomic(file, content.getvalue())
+    figure.savefig(content, format="png", dpi=dpi)
+    return content.getvalue()
 
 
 def save_drawing(figure: Figure, file: Path) -> Path:

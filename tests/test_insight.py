@@ -104,7 +104,9 @@ def test_the_queries_that_a_file_spoils_come_with_what_they_found_before(monkeyp
     turned = [side("query", [(1, 1, 0, 0), (2, 1, 9, 9)]), side("gallery", GALLERY)]
     features, table = torch.cat([s.features for s in turned]), pd.concat([s.table for s in turned])
     monkeypatch.setattr(insight, "embed_file", lambda *how: Embeddings(features, table))
-    drawn = insight.spoiled(search, tmp_path / "int8.tflite", count=1)
+    served = insight.served(search, tmp_path / "int8.tflite")
+    assert insight.losses(search.found, search.found).tolist() == [0, 0]
+    drawn = insight.spoiled(search, served, "int8.tflite", count=1)
     assert drawn.table["pid"].tolist() == [2] and (drawn.table["lost"] > 0).all()
     titles = [text.get_text() for text in drawn.figure.axes[0].texts]
     assert any(t.startswith("float: pid 2") for t in titles) and any(t.startswith("int8.tflite: pid 2") for t in titles)

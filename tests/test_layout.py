@@ -17,9 +17,9 @@ FLOORS = [
     ("retrieval", "classification", "distill"),
     ("export",),
     ("prepare", "train", "evaluate", "predict", "compare", "import_tao"),
-    ("quantize", "search", "insight"),
+    ("quantize", "search", "insight", "anatomy"),
     ("deploy",),
-    ("report", "notebook", "doctor"),
+    ("report", "notebook", "widgets", "doctor"),
     ("cli",),
 ]
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}

@@ -1,9 +1,10 @@
 """What notebooks call, and their execution, held against tiny notebooks made here."""
 
+import base64
 import io
+import re
 
 import nbformat
-import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -107,6 +108,19 @@ def test_show_displays_png_of_figures_and_files(tmp_path, monkeypatch):
     assert shown[0].width == 200
 
 
+def test_show_puts_a_table_beside_a_picture(tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    notebook.show(Figure(figsize=(2, 1)), pd.DataFrame({"mAP": [0.5]}, index=["trained"]))
+    Figure(figsize=(2, 1)).savefig(tmp_path / "file.png")
+    notebook.show(tmp_path / "file.png", pd.Series({"threshold": 0.25}, name="value"))
+    for page, number in zip((html.data for html in shown), ("0.5", "0.25"), strict=True):
+        content = base64.b64decode(page.split("base64,")[1].split('"')[0])
+        assert Image.open(io.BytesIO(content)).format == "PNG"
+        assert f"<td>{number}</td>" in page
+    assert 'width="200"' in shown[0].data
+
+
 def test_settings_are_a_table_of_leaves():
     table = notebook.settings(notebook.configure("smoke", []), "optimizer", "schedule")
     assert table.loc["optimizer.lr", "value"] == "0.001" and table.loc["schedule.warmup_epochs", "value"] == "1"
@@ -131,24 +145,13 @@ def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsy
     assert notebook.demo_results().to_dict("index") == {"checkpoint": {"mAP": 0.7, "rank-1": 0.8}}
 
 
-def test_browse_pages_through_queries_worst_first():
-    class Found:
-        def sorted_queries(self):
-            return [7, 3]
-
-        def picture(self, queries, k, read):
-            pages.append((queries, k))
-            figure = Figure(figsize=(1, 1))
-            figure.text(0, 0, str(queries))
-            return figure
-
-    pages = []
-    slider, picture = notebook.browse(Found(), read=lambda path: np.zeros((2, 2, 3)), k=5).children
-    first = picture.value
-    slider.value = 1
-    assert pages == [([7], 5), ([3], 5)] and picture.value != first
-    slider.value = 0
-    assert len(pages) == 2 and picture.value == first
+def test_a_copy_has_the_picture_of_a_widget_in_its_place(write, tmp_path):
+    shown = "from matplotlib.figure import Figure\nimport ipywidgets\nfrom reidlab.widgets import Explorer\n"
+    shown += "Explorer([ipywidgets.IntSlider()], lambda value: Figure(figsize=(1, 1)))"
+    write("00_widget", PARAMETERS, shown)
+    notebook.execute_all(folder=tmp_path / "out")
+    page = (tmp_path / "out" / "00_widget.html").read_text()
+    assert re.findall(r'<img[^>]+src="data:image/png;base64,', page) and "Explorer(" not in page.split("</pre>")[-1]
 
 
 @pytest.mark.skipif(not notebook.DEMO_RESULTS.exists(), reason="data/demo_results.csv: nothing published yet")

@@ -1,7 +1,8 @@
 """Pictures: pure functions from arrays and tables to matplotlib figures, which nobody has to close."""
 
+from reidlab.plots.anatomy import gate_weights, kernel_patterns, shares, windows
 from reidlab.plots.architecture import architecture, short
-from reidlab.plots.canvas import MATCH, MISMATCH, Tile, TileRow, tile_grid, tile_sheet
+from reidlab.plots.canvas import MATCH, MISMATCH, Drawn, Tile, TileRow, tile_grid, tile_sheet
 from reidlab.plots.classification import calibration, confusion_matrix
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
 from reidlab.plots.deploy import estimate_errors, memory_over_time, pareto
@@ -24,6 +25,7 @@ __all__ = [
     "MATCH",
     "MISMATCH",
     "Confusion",
+    "Drawn",
     "Found",
     "Ranking",
     "Relation",
@@ -42,9 +44,11 @@ __all__ = [
     "distance_histogram",
     "embedding_map",
     "estimate_errors",
+    "gate_weights",
     "identity_sheet",
     "image_sizes",
     "images_per_identity",
+    "kernel_patterns",
     "layer_costs",
     "learning_curves",
     "memory_over_time",
@@ -53,7 +57,9 @@ __all__ = [
     "pareto",
     "ranking_gallery",
     "roc_curve",
+    "shares",
     "short",
     "tile_grid",
     "tile_sheet",
+    "windows",
 ]

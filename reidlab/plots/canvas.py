@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -14,6 +16,13 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 _MARGIN, _GAP, _CAPTION, _TITLE, _LABEL = 0.12, 0.10, 0.19, 0.26, 0.62  # inches
+
+
+class Drawn(NamedTuple):
+    """A picture and the table that says the same."""
+
+    figure: Figure
+    table: pd.DataFrame
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ EVERY = {
     "calibration": lambda: plots.calibration(np.array([0, 5, 90]), np.array([0, 0.4, 0.9]), np.array([0, 0.2, 1.0])),
     "tile_grid": lambda: plots.tile_grid([plots.Tile(IMAGE, "daisy 93%")] * 7),
     "tile_grid, empty": lambda: plots.tile_grid([]),
+    "windows": lambda: plots.windows([np.eye(9)] * 4, ["1 layer: 3 x 3"] * 4),
+    "gate_weights": lambda: plots.gate_weights([IMAGE] * 2, RNG.random((4, 2, 16)), ["1 layer", "2", "3", "4"]),
+    "shares": lambda: plots.shares(pd.DataFrame({"a": [0.5, 0.97], "b": [0.5, 0.03]}, index=["x", "y"]), "share"),
+    "kernel_patterns": lambda: plots.kernel_patterns({"lite": RNG.normal(size=(16, 16, 3, 3))}),
     "learning_curves": lambda: plots.learning_curves(HISTORY),
     "learning_curves, empty": lambda: plots.learning_curves(HISTORY.iloc[:0]),
 }
