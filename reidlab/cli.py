@@ -22,7 +22,7 @@ STAGES = {
         "C99 proved on emulated cores, STM32 estimates, NVIDIA and Linux bundles; which network where",
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
-    "report": ("report", "the evaluation as one HTML page", "reidlab report experiment=demo"),
+    "report": ("report", "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
 }
 WHOLE = ("data", "train", "evaluate", "export")
 MODEL_FILES = (".tflite", ".onnx", ".ckpt", ".pth", ".pt", ".safetensors")
@@ -59,8 +59,6 @@ def _stage(args: argparse.Namespace) -> int:
     made = run_stage(args.command, overrides)
     if args.command == "evaluate":
         _print_results(made.parent)
-    if args.command == "report":
-        print(made)
     return 0
 
 

@@ -29,8 +29,8 @@ TRAINING_KEYS = (
     *("seed", "task", "data", "model", "augment", "loss", "regime", "distill"),
     *("optimizer", "schedule", "trainer", "callbacks"),
 )
-MACHINE_KEYS = re.compile(
-    r"data\.(num_workers|cache)|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?"
+NEUTRAL_KEYS = re.compile(  # the machine's, and what is only said of the data
+    r"data\.(num_workers|cache|about)(\..*)?|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?"
 )
 
 
@@ -113,12 +113,18 @@ def run_folder(cfg: DictConfig) -> Path:
 
 def training_differences(stored: Mapping, new: Mapping) -> list[str]:
     """Lines `key: old -> new` for all that a trained network depends on and that differs between two configs."""
-    then, now = (_leaves({k: c[k] for k in TRAINING_KEYS if k in c}) for c in (stored, new))
+    then, now = training_settings(stored), training_settings(new)
     return [
         f"{key}: {then.get(key)} -> {now.get(key)}"
         for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key) and not MACHINE_KEYS.fullmatch(key)
+        if then.get(key) != now.get(key)
     ]
+
+
+def training_settings(cfg: Mapping) -> dict[str, Any]:
+    """Dotted key -> value of all that a trained network depends on."""
+    leaves = _leaves({key: cfg[key] for key in TRAINING_KEYS if key in cfg})
+    return {key: value for key, value in leaves.items() if not NEUTRAL_KEYS.fullmatch(key)}
 
 
 def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:

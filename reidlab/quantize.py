@@ -18,7 +18,7 @@ from reidlab.export.onnx import about
 from reidlab.export.parity import ClassScore, Score, embed_file, score_of
 from reidlab.export.ranges import OBSERVERS
 from reidlab.export.runtime import load
-from reidlab.runs import record_metrics, write_atomic
+from reidlab.runs import provenance, record_metrics, write_atomic, write_json
 from reidlab.show import print_table, save_figure
 from reidlab.tasks import trained_network
 
@@ -75,6 +75,7 @@ def run(cfg) -> Path:
     method, recipe, files, table = min(tried, key=lambda attempt: attempt[3]["drop"].max())
     _report(folder, methods, recipe, options)
     table["method"] = method
+    write_json(folder / "quantize" / "made_by.json", provenance())
     parity = write_atomic(folder / "quantize" / "parity.csv", table.rename_axis("stage").to_csv())
     record_metrics(folder, {row: figures.dropna().to_dict() for row, figures in table.drop(MAIN_ROW).iterrows()})
     if len(failed := _beyond(table, options.max_drop)):

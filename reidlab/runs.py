@@ -77,9 +77,24 @@ def provenance() -> dict:
         "versions": versions,
         "python": platform.python_version(),
         "git_commit": _git_commit(),
-        "machine": {"system": platform.platform(), "processor": platform.machine(), "cores": os.cpu_count()},
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+        },
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _cpu_model() -> str:
+    """The processor by its maker's name where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
 
 
 def _git_commit() -> str | None:

@@ -187,6 +187,11 @@ def trained_network(cfg) -> tuple[nn.Module, Path | None]:
     return network, file
 
 
+def tells_classes(cfg) -> bool:
+    """Whether a config's task is to tell classes, and not to find identities again."""
+    return instantiate(cfg.task).func is ClassificationTask
+
+
 def known_classes(cfg) -> list[str]:
     """The names of the classes that a run's network tells, in the order of its scores; none for re-identification."""
     return read_json(run_folder(cfg) / "train.json").get("classes", [])
@@ -195,9 +200,8 @@ def known_classes(cfg) -> list[str]:
 def network_with(cfg, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
     """The same network with the weights of a file; InputError where the file leaves what it returns partly random."""
     torch.manual_seed(cfg.seed)
-    tells_classes = instantiate(cfg.task).func is ClassificationTask
     num_classes = 0
-    if tells_classes:
+    if tells_classes(cfg):
         if file is None:
             raise InputError(f"{run_folder(cfg)}: no trained classifier; train first, or set model.weights=FILE")
         num_classes = len(read_weights(file).get("classifier.weight", ()))
@@ -208,4 +212,4 @@ def network_with(cfg, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
         report = load_weights(network, file)
         if not report.complete:
             raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
-    return (Confidences(network) if tells_classes else network).eval(), report
+    return (Confidences(network) if tells_classes(cfg) else network).eval(), report

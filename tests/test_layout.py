@@ -19,6 +19,7 @@ FLOORS = [
     ("prepare", "train", "evaluate", "predict", "compare", "import_tao"),
     ("quantize", "search", "insight", "anatomy"),
     ("deploy",),
+    ("card",),
     ("report", "notebook", "widgets", "doctor"),
     ("cli",),
 ]

@@ -1,6 +1,6 @@
 """From a sample table to batches on the device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -85,7 +85,8 @@ class ReidDataModule(pl.LightningDataModule):
     `camera_balanced` and `class_balanced` are the identity sampler's. `cache` is a folder for decoded images;
     `reduced_decode` is for training images much larger than `size`, see `read_batch`. In distributed runs the loaders
     divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats rows to
-    give each process as many: tell them by `index`.
+    give each process as many: tell them by `index`. `about` is what a card says of the data: description, source and
+    licence.
     """
 
     validation_splits: tuple[str, ...] = ("val_query", "val_gallery")
@@ -111,9 +112,10 @@ class ReidDataModule(pl.LightningDataModule):
         cache: str | Path | None = None,
         reduced_decode: bool = False,
         seed: int = 0,
+        about: Mapping[str, str | None] | None = None,
     ) -> None:
         super().__init__()
-        self.source, self.name, self.root = source, name, root
+        self.source, self.name, self.root, self.about = source, name, root, dict(about or {})
         self.size = tuple(size)
         self.batch_size, self.num_instances, self.eval_batch_size = batch_size, num_instances, eval_batch_size
         self.camera_balanced, self.class_balanced = camera_balanced, class_balanced

@@ -114,7 +114,7 @@ def estimate(graph: Graph, features: Features, board: str, tool: str | None = No
     if board not in boards:
         raise InputError(f"board {board}: nothing is published to calibrate on; choose from {', '.join(boards)}")
     every = table.loc[table["board"] == board, "tool"].unique()
-    tools = sorted((name for name in every if any(calibration(board, name, q) for q in QUANTITIES)), key=_age)
+    tools = sorted((name for name in every if any(calibration(board, name, q) for q in QUANTITIES)), key=age_of_tool)
     tool = tool or tools[-1]
     if tool not in tools:
         raise InputError(f"tool {tool}: nothing is published for it on {board}; choose from {', '.join(tools)}")
@@ -190,8 +190,8 @@ def cross_validation() -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def _age(tool: str) -> tuple[bool, list[int]]:
-    """Sorts names of tools from the oldest to the newest: ST renamed them."""
+def age_of_tool(tool: str) -> tuple[bool, list[int]]:
+    """Sorts names of tools with their versions from the oldest to the newest: ST renamed them."""
     return tool.startswith(("STEdgeAI", "X-LINUX-AI")), [int(n) for n in tool.split()[-1].lstrip("v").split(".")]
 
 

@@ -1,0 +1,117 @@
+"""What a card consists of, whatever it is written in: sections of words, tables and pictures, with their sources."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+
+class Link(NamedTuple):
+    """A file of the run, by its path below the run folder, and the words for it if not that path."""
+
+    path: str
+    text: str = ""
+
+
+class Code(NamedTuple):
+    """A command, a key or a name, as it is typed."""
+
+    text: str
+
+
+Cell = str | float | bool | Link | Code | None
+
+
+class Column(NamedTuple):
+    """A column of a table: numbers are written by `format`; columns side by side may share a `group`."""
+
+    title: str
+    format: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, and the files of the run that the figures come from."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    sources: Sequence[str] = ()
+    title: str = ""
+    folded: bool = False
+    kind: ClassVar[str] = "table"
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The groups of the columns from left to right with how many each has; empty where no column has one."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = (column.group, found[-1][1] + 1)
+            else:
+                found.append((column.group, 1))
+        return found if any(name for name, _ in found) else []
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the run folder, and what it shows."""
+
+    path: str
+    text: str
+    kind: ClassVar[str] = "picture"
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph, or a list where there are several texts; `sources` are the files that its figures come from."""
+
+    texts: Sequence[str]
+    sources: Sequence[str] = ()
+    title: str = ""
+    kind: ClassVar[str] = "words"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What isn't known yet, and the command that finds it out."""
+
+    what: str
+    command: str
+    kind: ClassVar[str] = "missing"
+
+
+Part = Table | Picture | Words | Missing
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    parts: Sequence[Part]
+
+
+class Figure(NamedTuple):
+    """One of the few figures at the top, with its file; `value` is None where it isn't known."""
+
+    label: str
+    value: str | None
+    detail: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that a card says."""
+
+    name: str
+    summary: str
+    figures: Sequence[Figure]
+    sections: Sequence[Section]
+    metadata: dict = field(default_factory=dict)
+
+
+def two_columns(rows: Sequence[tuple[str, Cell]], sources: Sequence[str], title: str = "", folded: bool = False):
+    """A table of names and values, without those that aren't known."""
+    known = [row for row in rows if row[1] not in (None, "")]
+    return Table((Column(""), Column("")), known, sources, title, folded)
