@@ -11,7 +11,7 @@ from reidlab.plots.canvas import FAINT, INK, SERIES, blank, empty
 
 _FAMILIES = {  # legend -> (words in a block's kind, colour); the first that fits
     "pooling": (("pool", "average", "GeM"), SERIES[4]),
-    "block": (("Block", "Bottleneck", " + "), SERIES[0]),
+    "block": (("Block", "Bottleneck", "Residual", " + "), SERIES[0]),
     "convolution": (("conv",), SERIES[2]),
     "linear": (("linear",), SERIES[3]),
 }
