@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 
-from reidlab import plots
-from reidlab.callbacks import EpochLines, History, progress
+from reidlab import plots, tracking
+from reidlab.callbacks import EpochLines, History, interruptible, progress
 from reidlab.config import instantiate, read_config, run_folder, training_differences, write_config
 from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.embedding import device_of, embed
@@ -59,42 +59,36 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         ),
         seed=cfg.seed,
     )
-    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger]
-    shown = progress()
+    loggers = tracking.loggers(cfg, folder, resumes=last.exists())
+    shown, history = progress(), History(folder)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     validated = len(datamodule.samples.split(*datamodule.validation_splits)) > 0
     if not validated:
         callbacks = [c for c in callbacks if getattr(c, "monitor", None) is None]
     trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, *watchers, History(folder), shown],
+        callbacks=[*callbacks, *watchers, history, tracking.Retell(folder, history), shown],
         logger=loggers,
         default_root_dir=str(folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
     )
-    _log_config(loggers, cfg, made_by)
+    tracking.log_config(loggers, cfg, made_by)
     if last.exists():
         print(f"{folder.name}: going on from {last}")
-    try:
+    with tracking.finishing(loggers), interruptible():
         trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except SystemExit as stopped:  # Lightning's answer to Ctrl-C
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from stopped
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-        torch.distributed.destroy_process_group()  # from here on the first process works alone
-        if not trainer.is_global_zero:
-            return best
-    if not validated:
-        write_atomic(best, last.read_bytes())
-    if not best.exists():
-        raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
-    save_figure(plots.learning_curves(pd.read_csv(folder / "history.csv")), folder / "curves.png")
-    if validated and isinstance(task, ReidTask):
-        _log_rankings(cfg, loggers, datamodule)
-    for logger in loggers:
-        if isinstance(logger, pl.loggers.WandbLogger):
-            logger.experiment.finish()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()  # from here on the first process works alone
+            if not trainer.is_global_zero:
+                return best
+        if not validated:
+            write_atomic(best, last.read_bytes())
+        if not best.exists():
+            raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
+        save_figure(plots.learning_curves(pd.read_csv(folder / "history.csv")), folder / "curves.png")
+        if validated and isinstance(task, ReidTask):
+            tracking.log_rankings(loggers, _rankings(cfg, datamodule))
     write_json(
         folder / "train.json",
         {
@@ -145,23 +139,12 @@ def _network(cfg, datamodule: ReidDataModule):
     return build_network(cfg.model, datamodule.num_classes if classifies else 0)
 
 
-def _log_config(loggers: Iterable, cfg, made_by: dict) -> None:
-    for logger in loggers:
-        logger.log_hyperparams({**cfg, "made_by": made_by})
-
-
-def _log_rankings(cfg, loggers: Iterable, datamodule: ReidDataModule) -> None:
-    """Show trackers what the best checkpoint's worst validation queries find."""
+def _rankings(cfg, datamodule: ReidDataModule) -> Figure:
+    """What the best checkpoint's worst validation queries find."""
     network, _ = trained_network(cfg)
     embeddings = embed(network, datamodule, datamodule.samples.split(*VALIDATION), device_of(cfg), "validation")
     found = Retrieval.of(embeddings, VALIDATION, cfg.model.distance, cfg.data.exclude_same_camera)
-    figure = found.picture(found.sorted_queries()[: cfg.evaluate.pictured_queries], 10, datamodule.read)
-    for logger in loggers:
-        if isinstance(logger, pl.loggers.WandbLogger):
-            logger.log_image("validation/worst_rankings", [figure])
-        elif isinstance(logger, pl.loggers.TensorBoardLogger):
-            logger.experiment.add_figure("validation/worst_rankings", figure)
-            logger.experiment.flush()
+    return found.picture(found.sorted_queries()[: cfg.evaluate.pictured_queries], 10, datamodule.read)
 
 
 def _quiet() -> None:
