@@ -1,12 +1,16 @@
 """What happens beside training: the history that survives resumes, and progress that suits where it is shown."""
 
+import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
 
+from reidlab.progress import in_notebook
 from reidlab.runs import write_atomic
 
 SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
@@ -21,7 +25,7 @@ class History(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch that ends."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, **figures})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **figures})
         if trainer.is_global_zero:
             write_atomic(self.file, pd.DataFrame(self.rows).to_csv(index=False))
 
@@ -54,8 +58,43 @@ class EpochLines(pl.Callback):
         )
 
 
+class TimeLeft:
+    """Adds to a progress bar how long the epochs to come will take, judged by those of this process so far."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.started, self.first = time.perf_counter(), trainer.current_epoch
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict:
+        """What the bar shows: the figures, and the minutes left from the second epoch on."""
+        shown = super().get_metrics(trainer, pl_module)
+        if (done := trainer.current_epoch - self.first) and trainer.max_epochs > 0:
+            minutes = (time.perf_counter() - self.started) / done * (trainer.max_epochs - trainer.current_epoch) / 60
+            shown["min left"] = f"{minutes:.1f}"
+        return shown
+
+
+class TerminalBar(TimeLeft, pl.callbacks.RichProgressBar):
+    """Batches with their rate and the time left of the epoch, the figures, and the time left of all."""
+
+
+class NotebookBar(TimeLeft, pl.callbacks.TQDMProgressBar):
+    """The same as a widget."""
+
+
 def progress() -> pl.Callback:
     """A rich bar in a terminal, tqdm's widget in a notebook, a line an epoch in a log."""
-    if "ipykernel" in sys.modules:
-        return pl.callbacks.TQDMProgressBar(refresh_rate=10, leave=False)
-    return pl.callbacks.RichProgressBar(leave=True) if sys.stdout.isatty() else EpochLines()
+    if in_notebook():
+        return NotebookBar(refresh_rate=10, leave=False)
+    return TerminalBar(leave=True) if sys.stdout.isatty() else EpochLines()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as the KeyboardInterrupt that it is: Lightning answers with SystemExit, and ignores the next one."""
+    try:
+        yield
+    except SystemExit as stopped:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from stopped

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from reidlab.data import ReidDataModule
 from reidlab.metrics import flip_averaged
+from reidlab.progress import bar
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def embed_with(
 ) -> Embeddings:
     """The same for any function of normalised images (B, 3, H, W) -> (B, D)."""
     blocks = []
-    for batch in tqdm(datamodule.loader(table), desc=f"embed {label}", unit="batch", leave=False, disable=None):
+    for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
         blocks.append(call(datamodule.preprocess(batch)["image"]).float().cpu())
     return Embeddings(torch.cat(blocks), table)
 

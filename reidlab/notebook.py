@@ -136,7 +136,11 @@ def execute_all(
     rows = []
     for number, notebook in enumerate(chosen, 1):
         print(f"== {notebook.stem} ({number} of {len(chosen)})", flush=True)
-        rows.append(_execute(notebook, {name: given[name] for name in given if name in known[notebook]}, folder))
+        try:
+            rows.append(_execute(notebook, {name: given[name] for name in given if name in known[notebook]}, folder))
+        except KeyboardInterrupt:
+            print(f"left to execute: {' '.join(left.stem for left in chosen[number - 1 :])}", flush=True)
+            raise
     table = pd.DataFrame(rows, columns=["notebook", "seconds", "failure"]).set_index("notebook")
     print_table(table.assign(result=table["failure"].map(lambda f: "failed" if f else "done"))[["seconds", "result"]])
     print(f"executed notebooks: {folder}")

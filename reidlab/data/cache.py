@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from reidlab.data.images import read_batch
 from reidlab.data.samples import digest
 from reidlab.errors import InputError
+from reidlab.progress import bar
 
 CHUNK = 64  # images that a thread decodes at a time
 
@@ -65,7 +65,7 @@ class DecodedCache:
         files, size = [Path(file) for file in self.files], self.shape[1:3]
         with ThreadPoolExecutor() as pool:
             ahead = []
-            for start in tqdm(range(0, len(files), CHUNK), unit="batch", leave=False, disable=None):
+            for start in bar(range(0, len(files), CHUNK), desc="decoding images", unit="batch"):
                 ahead.append(pool.submit(read_batch, files[start : start + CHUNK], size))
                 if len(ahead) > 2 * pool._max_workers:
                     yield ahead.pop(0).result()

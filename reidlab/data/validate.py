@@ -9,11 +9,11 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from reidlab.data.images import decode, read_bytes
 from reidlab.data.samples import SPLITS, Samples, digest
 from reidlab.errors import InputError
+from reidlab.progress import bar
 
 MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
 HASH_SIDE, NEAR_BITS = 16, 26  # of 256 bits; different photographs differ in about half of them
@@ -54,15 +54,8 @@ def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
     """
     files = samples.files()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        rows = list(
-            tqdm(
-                pool.map(_inspect, files),
-                "checking images",
-                len(files),
-                unit="image",
-                disable=None if progress else True,
-            )
-        )
+        inspected = pool.map(_inspect, files)
+        rows = list(bar(inspected, progress, desc="checking images", total=len(files), unit="image"))
     return pd.DataFrame(rows, columns=["height", "width", "digest", "problem", "looks"], index=samples.table.index)
 
 

@@ -38,6 +38,9 @@ class CalibrationImages:
         yield np.stack([np.full((height, width, 3), shade, np.float32) for shade in (0, 1)])
         yield from pixels_of(self.datamodule, self.table)
 
+    def __len__(self) -> int:
+        return 1 + len(self.datamodule.loader(self.table))
+
 
 def pixels_of(datamodule: ReidDataModule, table: pd.DataFrame, largest: int | None = None) -> Iterator[np.ndarray]:
     """Batches of the images of a table as pixels (B, H, W, 3) float32 in [0, 1], of `largest` images at most."""

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from reidlab.callbacks import EpochLines, progress
+from reidlab.callbacks import EpochLines, interruptible, progress
 from reidlab.export.simulate import Simulation
 
 SMALLEST_RMS = 1e-3
@@ -73,5 +73,6 @@ def finetune(
         limit_val_batches=0,
     )
     simulation.train()
-    trainer.fit(CodesLikeFloat(simulation, teach, lr, range_lr), datamodule=datamodule)
+    with interruptible():
+        trainer.fit(CodesLikeFloat(simulation, teach, lr, range_lr), datamodule=datamodule)
     simulation.cpu().eval()

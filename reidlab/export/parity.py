@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlab.classification import Classification
 from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
 from reidlab.export.runtime import Embedder
+from reidlab.progress import bar
 from reidlab.retrieval import TEST, Retrieval
 
 
@@ -96,7 +96,7 @@ def embed_file(embedder: Embedder, datamodule: ReidDataModule, table: pd.DataFra
             f"{embedder.file}: takes images of {embedder.size}, data.size is {tuple(datamodule.size)}; "
             f"set data.size=[{embedder.size[0]},{embedder.size[1]}]"
         )
-    batches = tqdm(datamodule.loader(table), desc=f"embed {label}", unit="batch", leave=False, disable=None)
+    batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
     blocks = [embedder(batch["image"].permute(0, 2, 3, 1).numpy()) for batch in batches]
     return Embeddings(torch.from_numpy(np.concatenate(blocks)), table)
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from reidlab.export.grid import activation_grids
 from reidlab.export.ranges import Range
 from reidlab.export.simulate import with_codes
 from reidlab.export.steps import StepNetwork
+from reidlab.progress import bar
 
 
 def sensitivity(
@@ -31,7 +31,7 @@ def sensitivity(
     kept: dict[str, list[Tensor]] = {step.name: [] for step in network.steps}
     plain = []
     with torch.inference_mode():
-        for batch in tqdm(batches, desc="each layer alone", unit="batch", leave=False, disable=None):
+        for batch in bar(batches, desc="each layer alone", unit="batch"):
             pixels = torch.from_numpy(batch).permute(0, 3, 1, 2)
             values = dict(network.tensors(pixels))
             plain.append(values[network.output].flatten(1))

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import Person, draw_people
 from reidlab.errors import InputError
+from reidlab.progress import bar
 
 VERSION = 2
 MANIFEST = "synthetic.json"
@@ -151,11 +151,11 @@ def _write(root: Path, parameters: dict, progress: bool) -> None:
     draw = partial(_take_all, root, people, parameters)
     batches = [shots[start : start + BATCH] for start in range(0, len(shots), BATCH)]
     with (
-        tqdm(total=len(shots), desc="drawing synthetic people", unit="img", disable=None if progress else True) as bar,
+        bar(shown=progress, total=len(shots), desc="drawing synthetic people", unit="image") as drawing,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         for drawn in pool.map(draw, batches):
-            bar.update(drawn)
+            drawing.update(drawn)
 
 
 def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
