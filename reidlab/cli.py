@@ -3,11 +3,14 @@
 import argparse
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from reidlab import __version__
+import argcomplete
+
+from reidlab import __version__, completion
 from reidlab.config import compose, compose_for, run_folder
 from reidlab.errors import InputError
 
@@ -27,11 +30,20 @@ STAGES = {
 WHOLE = ("data", "train", "evaluate", "export")
 MODEL_FILES = (".tflite", ".onnx", ".ckpt", ".pth", ".pt", ".safetensors")
 FRESH = ("data", "train")  # stages whose config comes from the command alone, not from the run folder
+KEPT = {  # what Ctrl-C leaves in the run folder
+    "train": "finished epochs are kept",
+    "run": "finished stages and epochs are kept",
+    "evaluate": "rows that were scored are kept",
+    "search": "ended trials are kept, and the finished epochs of the others",
+    "notebooks": "executed notebooks are kept",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 2 wrong input, 130 interrupted."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    argcomplete.autocomplete(parser)
+    args = parser.parse_args(argv)
     try:
         return args.call(args)
     except InputError as error:
@@ -40,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"reidlab: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\nreidlab: interrupted; finished epochs are kept, the same command goes on from there", file=sys.stderr)
+        kept = KEPT.get(args.command, "no file is half-written")
+        again = shlex.join(["reidlab", *(sys.argv[1:] if argv is None else argv)])
+        print(f"\nreidlab: interrupted; {kept}; to go on: {again}", file=sys.stderr)
         return 130
 
 
@@ -128,6 +142,19 @@ def _import_tao(args: argparse.Namespace) -> int:
     return 0
 
 
+def _dashboard(args: argparse.Namespace) -> int:
+    from reidlab import dashboard
+
+    root = args.root or Path(compose().run.root)
+    if args.wandb:
+        from reidlab.tracking import save_workspace
+
+        print(save_workspace(args.wandb, root))
+    else:
+        dashboard.run(root, args.port)
+    return 0
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from reidlab.doctor import run
 
@@ -190,11 +217,18 @@ def _parser() -> argparse.ArgumentParser:
     tao = add("import-tao", _import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml")
     tao.add_argument("file", type=Path, help="the specification")
     tao.add_argument("--name", help="of the experiment; default: the file's")
+    board = add("dashboard", _dashboard, "a live page over all runs, for this machine's browser", "reidlab dashboard")
+    board.add_argument("--runs", dest="root", type=Path, metavar="FOLDER", help="where the runs are; default: run.root")
+    board.add_argument("--port", type=int, default=8501, help="of 127.0.0.1; default: 8501")
+    board.add_argument("--wandb", metavar="ENTITY/PROJECT", help="lay the project out at Weights & Biases instead")
     add("doctor", _doctor, "what this machine has, and what is missing for what", "reidlab doctor")
     notebooks = add("notebooks", _notebooks, "execute all notebooks into the run folder", "reidlab notebooks")
     notebooks.add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
                            help="a notebook parameter, e.g. experiment=demo")  # fmt: skip
     notebooks.add_argument("only", nargs="*", help="names of notebooks, e.g. 01_data; default: all")
+    for command in commands.choices.values():
+        for action in command._actions:
+            action.completer = completion.COMPLETERS.get(action.dest)
     return parser
 
 

@@ -48,11 +48,11 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     for override in parsed:
         _check_choice(override)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        choices = [o.input_line for o in parsed if _options(o.key_or_group)]
+        chosen = [o.input_line for o in parsed if choices(o.key_or_group)]
         try:
-            defaults = hydra_compose("config", choices)
+            defaults = hydra_compose("config", chosen)
             for override in parsed:
-                if not _options(override.key_or_group):
+                if not choices(override.key_or_group):
                     _check_key(override, defaults)
             cfg = hydra_compose("config", overrides)
             OmegaConf.set_struct(cfg, False)
@@ -88,7 +88,9 @@ def read_config(file: Path) -> DictConfig:
     try:
         return OmegaConf.create(yaml.safe_load(Path(file).read_text()))
     except (OSError, yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{file}: not readable as a config ({_one_line(error)})") from error
+        raise InputError(
+            f"{file}: not readable as a config ({_one_line(error)}); mend it, or choose another run.name"
+        ) from error
 
 
 def write_config(cfg: DictConfig, file: Path) -> Path:
@@ -137,6 +139,17 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
         raise InputError(f"config: {_one_line(error)}") from error
 
 
+def choices(group: str) -> list[str]:
+    """The choices of a config group; empty for anything that is no group."""
+    folder = CONF / group
+    return sorted(f.stem for f in folder.glob("*.yaml") if not f.stem.startswith("_")) if folder.is_dir() else []
+
+
+def keys(cfg: DictConfig) -> list[str]:
+    """The dotted keys of all values of a config."""
+    return sorted(_leaves(OmegaConf.to_container(cfg)))
+
+
 def resolve_path(value: str | Path) -> Path:
     """An absolute path: from the working folder where it exists there, else from the project's root."""
     path = Path(value).expanduser()
@@ -150,17 +163,11 @@ def _parse(overrides: list[str]) -> list[Override]:
         raise InputError(f"override not understood: {_one_line(error)}; write key=value, lists as [a,b]") from error
 
 
-def _options(group: str) -> list[str]:
-    """The choices of a config group; empty for anything that is no group."""
-    folder = CONF / group
-    return sorted(f.stem for f in folder.glob("*.yaml") if not f.stem.startswith("_")) if folder.is_dir() else []
-
-
 def _check_choice(override: Override) -> None:
     group, choice = override.key_or_group, override.value()
-    if (options := _options(group)) and choice is not None and choice not in options:
+    if (known := choices(group)) and choice is not None and choice not in known:
         raise InputError(
-            f"{group}={choice}: no such choice{_nearest(str(choice), options)}; there are {', '.join(options)}"
+            f"{group}={choice}: no such choice{_nearest(str(choice), known)}; there are {', '.join(known)}"
         )
 
 

@@ -19,6 +19,7 @@ EXTRAS = {
     "tflite": "TFLite files, float and int8",
     "search": "reidlab search",
     "tracking": "Weights & Biases and TensorBoard",
+    "dashboard": "reidlab dashboard",
     "notebooks": "JupyterLab, reidlab notebooks",
     "dev": "make test, make lint",
 }

@@ -142,7 +142,9 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], l
             else:
                 fixed.append(override)
         except ValueError as error:
-            raise InputError(f"{override}: {error}") from error
+            raise InputError(
+                f"{override}: {error}; write a,b or log(1e-4,1e-2) or interval(0,1) or range(2,8)"
+            ) from error
     if not axes:
         raise InputError("nothing to search: give a key several values, as optimizer.lr=log(1e-4,1e-2) or loss=a,b")
     return axes, fixed

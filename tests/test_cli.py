@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,3 +126,22 @@ def test_help_lists_the_stages_without_loading_torch():
     assert done.returncode == 0, done.stderr
     for stage in ("data", "train", "evaluate", "export", "run", "notebooks"):
         assert f"\n    {stage}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        (["evaluate", "experiment=demo"], "rows that were scored are kept"),
+        (["quantize", "run.name=a b"], "no file is half-written"),
+        (["search", "optimizer.lr=1,2"], "ended trials are kept"),
+    ],
+)
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(command, kept, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    for module in ("evaluate", "quantize", "search"):
+        monkeypatch.setattr(f"reidlab.{module}.run", interrupted)
+    assert main(command) == 130
+    error = capsys.readouterr().err
+    assert kept in error and f"to go on: {shlex.join(['reidlab', *command])}" in error

@@ -11,16 +11,16 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reidlab"
 FLOORS = [
-    ("errors", "runs", "config"),
+    ("errors", "runs", "config", "progress"),
     ("data", "models", "losses", "metrics", "schedules", "callbacks", "regimes", "plots"),
-    ("tasks", "embedding", "show"),
+    ("tasks", "embedding", "show", "tracking", "completion"),
     ("retrieval", "classification", "distill"),
     ("export",),
     ("prepare", "train", "evaluate", "predict", "compare", "import_tao"),
     ("quantize", "search", "insight", "anatomy"),
     ("deploy",),
     ("card",),
-    ("report", "notebook", "widgets", "doctor"),
+    ("report", "notebook", "widgets", "doctor", "dashboard"),
     ("cli",),
 ]
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}

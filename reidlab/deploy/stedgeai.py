@@ -89,7 +89,7 @@ def _call(program: Path, *arguments: str) -> str:
     try:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=1800)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"{program}: can't be run ({error})") from error
+        raise InputError(f"{program}: can't be run ({error}); without it on the PATH, figures are estimated") from error
     if done.returncode:
         words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
         why = next((line for line in words if "error" in line.lower()), words[-1] if words else "it says nothing")

@@ -1,0 +1,215 @@
+"""The page of `reidlab dashboard`, a script that Streamlit runs for every click and every few seconds by itself."""
+
+import io
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+from PIL import Image, UnidentifiedImageError
+
+from reidlab.dashboard import folders
+from reidlab.dashboard.folders import Run
+
+REFRESH_SECONDS = 5
+MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+
+
+def plain(text: object) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKUP.sub(r"\\\1", " ".join(str(text).split()))
+
+
+@st.fragment(run_every=REFRESH_SECONDS)
+def page(root: Path) -> None:
+    """All of it: read the folders, then the chosen view."""
+    runs = [folders.read_run(folder) for folder in folders.run_folders(root)]
+    st.caption(f"{plain(root)} · {len(runs)} runs · read at {datetime.now():%H\\:%M\\:%S}")
+    view = st.segmented_control(
+        "View", list(VIEWS), default="Leaderboard", required=True, label_visibility="collapsed", key="view"
+    )
+    if runs:
+        VIEWS[view](runs)
+    else:
+        st.info("No runs here. `reidlab run experiment=demo` makes one.")
+
+
+def leaderboard(runs: Sequence[Run]) -> None:
+    """The figures of all runs, then what is broken."""
+    every_row = st.toggle("all rows: baselines, other protocols, exported files", key="every_row")
+    table = folders.leaderboard(runs, every_row)
+    data = sorted(table["data"].dropna().unique())
+    if len(data) > 1:
+        chosen = st.selectbox("Data set", ["all", *data], key="data")
+        table = table[(table["data"] == chosen) | (chosen == "all")]
+    bars = {
+        name: st.column_config.ProgressColumn(name, format="%.3f", min_value=0, max_value=1)
+        for name in folders.MAIN_FIGURES
+        if name in table
+    }
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config=bars | {name: st.column_config.NumberColumn(format="%.3f") for name in _floats(table) - {*bars}},
+    )
+    st.caption("Test split, with 95 % intervals over its identities or images. Compare rows of one data set only.")
+    for run in runs:
+        for problem in run.problems:
+            st.warning(f"{plain(run.name)}: {plain(problem)}")
+
+
+def curves(runs: Sequence[Run]) -> None:
+    """Every logged figure over the epochs, a line a run."""
+    trained = [run for run in runs if not run.history.empty]
+    if not trained:
+        st.info("No epoch has ended yet.")
+        return
+    names = [run.name for run in trained]
+    newest = max(trained, key=lambda run: run.changed).name
+    chosen = st.multiselect("Runs", names, default=[newest], key="curves")
+    shown = [run for run in trained if run.name in chosen]
+    st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max() + 1:.0f} epochs" for run in shown)))
+    _charts(shown)
+
+
+def evaluation(runs: Sequence[Run]) -> None:
+    """The pictures and tables that an evaluation left: rankings, thresholds, confusions."""
+    searches = [run for run in runs if run.is_search]
+    evaluated = [run for run in runs if any(run.rows())]
+    run = _choose("Run", [*evaluated, *searches], "evaluation")
+    if run is None:
+        st.info("No run is evaluated yet: `reidlab evaluate run.name=NAME`")
+        return
+    if run in searches:
+        _folder(run.folder)
+        return
+    row = st.selectbox("Network or protocol", list(run.rows()), key="row")
+    _folder(run.folder / "evaluate" / row)
+
+
+def devices(runs: Sequence[Run]) -> None:
+    """What quantisation cost, and what the network needs and takes on devices."""
+    run = _choose("Run", [r for r in runs if any((r.folder / s).is_dir() for s in ("quantize", "deploy"))], "devices")
+    if run is None:
+        st.info("No run is quantised or deployed yet: `reidlab quantize run.name=NAME`, `reidlab deploy run.name=NAME`")
+        return
+    places = [run.folder / "quantize", *sorted({f.parent for f in (run.folder / "deploy").rglob("*.csv")})]
+    for place in places:
+        if any(place.glob("*.csv")):
+            st.subheader(plain(place.relative_to(run.folder).as_posix()), anchor=False)
+            _folder(place, first="parity")
+
+
+def compare(runs: Sequence[Run]) -> None:
+    """Two runs beside each other: figures, curves, config, rankings."""
+    left, right = st.columns(2)
+    with left:
+        first = _choose("First", runs, "first")
+    with right:
+        second = _choose("Second", [run for run in runs if run is not first], "second")
+    if second is None:
+        st.info("There is one run only.")
+        return
+    figures, changed = folders.compare(first, second)
+    names = {"first": first.name, "second": second.name}
+    st.subheader("Figures", anchor=False)
+    numbers = {name: st.column_config.NumberColumn(names.get(name, name), format="%.3f") for name in _floats(figures)}
+    st.dataframe(figures, hide_index=True, column_config=numbers)
+    for one, other in ((first, second), (second, first)):
+        paired = folders.table(one.folder / "evaluate" / folders.MAIN_ROW / f"against_{other.name}.csv")
+        if paired is not None:
+            st.caption(plain(f"{one.name} minus {other.name}, paired over test identities"))
+            st.dataframe(paired, hide_index=True)
+    st.caption("Is a difference more than chance? `reidlab evaluate run.name=FIRST --against SECOND`")
+    st.subheader("Config", anchor=False)
+    st.dataframe(changed, hide_index=True, column_config=names)
+    if not (first.history.empty and second.history.empty):
+        st.subheader("Curves", anchor=False)
+        _charts([first, second])
+    for name in folders.FIRST_PICTURES:
+        for column, run in zip(st.columns(2), (first, second), strict=True):
+            with column:
+                _picture(run.folder / "evaluate" / folders.MAIN_ROW / f"{name}.png")
+
+
+VIEWS = {
+    "Leaderboard": leaderboard,
+    "Curves": curves,
+    "Evaluation": evaluation,
+    "Devices": devices,
+    "Compare": compare,
+}
+
+
+def _choose(label: str, runs: Sequence[Run], key: str) -> Run | None:
+    """One of some runs, at first the newest; None where there are none."""
+    found = {run.name: run for run in runs}
+    if not found:
+        return None
+    if st.session_state.get(key) not in found:
+        st.session_state[key] = max(runs, key=lambda run: run.changed).name
+    return found[st.selectbox(label, list(found), key=key)]
+
+
+def _charts(runs: Sequence[Run]) -> None:
+    """A chart a figure, three beside each other."""
+    columns = st.columns(3)
+    for number, (name, table) in enumerate(folders.curves(runs).items()):
+        with columns[number % 3]:
+            st.caption(plain(name))
+            st.line_chart(table, x="epoch", y="value", color="run", y_label="", height=240)
+
+
+def _folder(place: Path, first: str = "") -> None:
+    """All pictures of a folder, each with the table of its name, then the other tables; `first` leads."""
+    pictures = folders.pictures(place)
+    tables = sorted(place.glob("*.csv"), key=lambda file: (file.stem != first, file.stem))
+    shown = [file for file in tables if file.stem == first]
+    for file in shown:
+        _table(file)
+    for picture in pictures:
+        _picture(picture)
+        twin = picture.with_suffix(".csv")
+        if twin in tables and twin not in shown:
+            shown.append(twin)
+            with st.expander(f"{plain(picture.stem)} as a table"):
+                _table(twin)
+    for file in tables:
+        if file not in shown:
+            with st.expander(plain(file.stem)):
+                _table(file)
+    if not pictures and not tables:
+        st.info("Nothing is drawn here yet.")
+
+
+def _table(file: Path) -> None:
+    table = folders.table(file)
+    if table is None:
+        st.warning(f"{plain(file.name)}: not readable as a table")
+    else:
+        st.dataframe(table, hide_index=True)
+
+
+def _picture(file: Path) -> None:
+    """A PNG file, or a line that says why not."""
+    if not file.exists():
+        return
+    try:
+        content = file.read_bytes()
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+        st.image(content, caption=plain(file.stem))
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        st.warning(f"{plain(file.name)}: not readable as a picture ({plain(error)})")
+
+
+def _floats(table: pd.DataFrame) -> set[str]:
+    return {str(name) for name in table.select_dtypes("float")}
+
+
+st.set_page_config(page_title="reidlab", layout="wide")
+st.header("reidlab", anchor=False)
+page(Path(sys.argv[1]))

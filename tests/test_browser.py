@@ -1,0 +1,218 @@
+"""What people see, seen by a real browser: a notebook in JupyterLab, a run's page, the dashboard.
+
+Each test leaves a screenshot in its temporary folder; `--basetemp FOLDER` says where.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+
+import nbformat
+import pandas as pd
+import pytest
+
+from reidlab import dashboard, evaluate, report, train
+from reidlab.config import ROOT, compose
+from reidlab.notebook import NOTEBOOKS
+
+pytestmark = pytest.mark.browser
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TINY = (
+    "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
+    "data.source.size=[64,32] data.val_fraction=0.3 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
+    "evaluate.resamples=50 logger=none"
+)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the dev extra")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A page that fails its test where the console tells an error or something is asked of another machine."""
+    context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    opened = context.new_page()
+    wrong = []
+    opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("request", lambda asked: wrong.append(asked.url) if is_elsewhere(asked.url) else None)
+    opened.on("response", lambda got: wrong.append(f"{got.status} {got.url}") if got.status >= 400 else None)
+    yield opened
+    context.close()
+    assert wrong == []
+
+
+def is_elsewhere(url):
+    return not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|(data|blob|file|about|chrome-error):", url)
+
+
+@contextmanager
+def serving(command, port, path="/", **environment):
+    """A server of this machine, for as long as the block."""
+    process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        for _ in range(600):
+            time.sleep(0.1)
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).read()
+                break
+            except OSError:
+                assert process.poll() is None, process.stdout.read().decode()[-2000:]
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def sizes(page, selector):
+    """Width and height of the pictures in their files; 0 for one that isn't shown."""
+    return page.locator(selector).evaluate_all("all => all.map(image => [image.naturalWidth, image.naturalHeight])")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, small):
+    """Two small runs, evaluated, one with its page."""
+    root = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        for name in ("one", "two"):
+            cfg = compose([*small, f"run.root={root}", f"run.name={name}", "evaluate.resamples=50"])
+            train.run(cfg)
+            evaluate.run(cfg)
+        report.run(cfg)
+    return root
+
+
+def test_the_page_of_a_run(page, runs, tmp_path):
+    page.goto((runs / "two" / "evaluation.html").as_uri())
+    assert page.title() == "two: evaluation"
+    assert min(min(size) for size in sizes(page, "img")) > 50 and len(sizes(page, "img")) >= 7
+    for link in page.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))"):
+        assert page.locator(link).count() == 1, link
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+
+
+def test_the_dashboard(page, runs, tmp_path):
+    """Every view; a name made to harm is text; an epoch that ends appears by itself."""
+    evil = runs / "<img src=x onerror=alert(1)> ![p](http:⁄⁄elsewhere.invalid⁄x.png) **bold**"
+    shutil.copytree(runs / "one", evil)
+    (evil / "metrics.json").write_text('{"checkpoint": ')
+    port = free_port()
+    with serving(dashboard.command(runs, port), port, "/_stcore/health") as address:
+        page.goto(address)
+        page.get_by_test_id("stDataFrame").first.wait_for()
+        page.get_by_text("not readable as JSON").wait_for()
+        assert page.locator("img[src='x']").count() == 0 and page.locator("strong", has_text="bold").count() == 0
+        page.screenshot(path=tmp_path / "leaderboard.png", full_page=True)
+
+        page.get_by_role("radio", name="Curves").click()
+        page.locator(".vega-embed canvas, .vega-embed svg").nth(2).wait_for()
+        page.screenshot(path=tmp_path / "curves.png", full_page=True)
+        page.get_by_text("two: 3 epochs").wait_for()
+        history = pd.read_csv(runs / "two" / "history.csv")
+        pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "two" / "history.csv", index=False)
+        page.get_by_text("two: 4 epochs").wait_for(timeout=15_000)
+
+        page.get_by_role("radio", name="Evaluation").click()
+        page.get_by_test_id("stImage").nth(2).wait_for()
+        page.wait_for_function("[...document.querySelectorAll('[data-testid=stImage] img')].every(i => i.naturalWidth)")
+        assert min(min(size) for size in sizes(page, "[data-testid=stImage] img")) > 50
+        page.screenshot(path=tmp_path / "evaluation.png", full_page=True)
+
+        page.get_by_role("radio", name="Devices").click()
+        page.get_by_text("No run is quantised").wait_for()
+        page.get_by_role("radio", name="Compare").click()
+        page.get_by_role("heading", name="Config").wait_for()
+        page.screenshot(path=tmp_path / "compare.png", full_page=True)
+        page.goto("about:blank")  # before the server ends
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab over copies of the notebooks whose parameters are small; its address, token included, and folder."""
+    pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
+    folder = tmp_path_factory.mktemp("lab")
+    for file in NOTEBOOKS.glob("*.ipynb"):
+        copy = nbformat.read(file, as_version=4)
+        cell = next(cell for cell in copy.cells if "parameters" in cell.metadata.get("tags", []))
+        overrides = [*TINY.split(), f"run.root={folder / 'runs'}", f"data.root={folder / 'data'}"]
+        cell.source = f'experiment = "smoke"\noverrides = {overrides}'
+        nbformat.write(copy, folder / file.name)
+    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # all cells are in the page
+    announcements = folder / ".settings" / "@jupyterlab" / "apputils-extension"
+    announcements.mkdir(parents=True)
+    silent = {"fetchNews": "false", "checkForUpdates": False}
+    (announcements / "notification.jupyterlab-settings").write_text(json.dumps(silent))
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"),
+        *("--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}"),
+        *(f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.workspaces'}"),
+    ]
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(folder / ".config")}
+    with serving(command, port, "/api?token=t", **own) as address:
+        yield address, folder
+
+
+def test_a_notebook_in_jupyterlab(page, lab, tmp_path):
+    """Run All ends without an error, pictures have a size, links lead to notebooks, the slider turns the page."""
+    address, folder = lab
+    (file,) = folder.glob("*_evaluate.ipynb")
+    page.goto(f"{address}/lab/tree/{file.name}?token=t")
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    code = page.locator(".jp-Notebook .jp-CodeCell")
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].every(
+            cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent))""",
+        timeout=120_000,
+    )
+    page.screenshot(path=tmp_path / "notebook.png")
+    assert page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
+    assert code.count() >= 10
+    drawn = sizes(page, ".jp-RenderedImage img")
+    assert len(drawn) >= 8 and min(min(size) for size in drawn) > 50
+
+    slider = page.locator(".jupyter-widgets .ui-slider, .jupyter-widgets .noUi-target").first
+    slider.scroll_into_view_if_needed()
+    picture = page.locator("img.widget-image").first
+    before = picture.get_attribute("src")
+    slider.locator(".noUi-handle").focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("before => document.querySelector('img.widget-image').src != before", arg=before)
+    page.wait_for_function("document.querySelector('img.widget-image').naturalWidth > 50")
+    page.screenshot(path=tmp_path / "widget.png")
+
+    links = page.locator(".jp-RenderedMarkdown a[href*='.ipynb']")
+    targets = links.evaluate_all("all => all.map(link => decodeURIComponent(link.href))")
+    assert targets and all((folder / re.search(r"[\w]+\.ipynb", target)[0]).exists() for target in targets)
+    links.last.click()
+    page.locator(".lm-TabBar-tab.lm-mod-current", has_text=re.search(r"[\w]+\.ipynb", targets[-1])[0]).wait_for()

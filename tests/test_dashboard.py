@@ -1,0 +1,192 @@
+"""The dashboard: what it reads of run folders, whole, broken and hostile, and the page that Streamlit makes of it."""
+
+import json
+import socket
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from reidlab import cli, dashboard
+from reidlab.dashboard import folders
+from reidlab.errors import InputError
+
+EVIL = "<img src=x onerror=alert(1)> ![p](http:\\evil) **b** [l](javascript:x) :red[r] $x$"
+
+
+def make_run(folder, mAP=0.5, epochs=3, model="osnet_x0_25", finished=True):
+    """A run folder as the stages leave it, without the network."""
+    (folder / "evaluate" / "checkpoint").mkdir(parents=True)
+    config = {"data": {"name": "drawn"}, "model": {"name": model}, "trainer": {"max_epochs": 9}, "run": {"name": "x"}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [{"epoch": e, "train/loss": 2 / (e + 1), "val/mAP": mAP * e / epochs} for e in range(epochs)]
+    pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
+    if finished:
+        (folder / "train.json").write_text(json.dumps({"finished": True, "parameters": 203_000}))
+        metrics = {"checkpoint": {"mAP": mAP, "rank-1": 0.75, "num_query": 4}, "untrained": {"mAP": 0.06}}
+        (folder / "metrics.json").write_text(json.dumps(metrics))
+        (folder / "evaluate" / "checkpoint" / "intervals.json").write_text(json.dumps({"mAP": [mAP - 0.1, mAP + 0.1]}))
+        for name in ("best", "roc", "worst"):
+            Image.fromarray(np.full((8, 12, 3), 90, np.uint8)).save(folder / "evaluate/checkpoint" / f"{name}.png")
+        pd.DataFrame({"path": ["a.jpg"], "AP": [0.5]}).to_csv(folder / "evaluate/checkpoint/worst.csv", index=False)
+        (folder / "quantize").mkdir()
+        parity = pd.DataFrame({"stage": ["checkpoint", "tflite int8"], "mAP": [mAP, mAP - 0.01]})
+        parity.to_csv(folder / "quantize" / "parity.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    make_run(tmp_path / "good", 0.7)
+    make_run(tmp_path / "better", 0.8, model="osnet_x1_0")
+    make_run(tmp_path / "young", finished=False)
+    return tmp_path
+
+
+@pytest.fixture
+def broken(runs):
+    """The same with folders that were cut short, damaged, or made to harm."""
+    (runs / "empty").mkdir()
+    for name, file, content in [
+        ("half-config", "config.yaml", b"data: {name: [\n"),
+        ("no-mapping", "config.yaml", b"- 1\n- 2\n"),
+        ("half-metrics", "metrics.json", b'{"checkpoint": {"mAP": 0.'),
+        ("list-metrics", "metrics.json", b"[1, 2]"),
+        ("deep-metrics", "metrics.json", b"[" * 100_000),
+        ("binary-history", "history.csv", b"\x00\xff\xfe" * 50),
+        ("no-epochs", "history.csv", b"a,b\n1,2\n"),
+        ("half-picture", "evaluate/checkpoint/worst.png", b"\x89PNG\r\n\x1a\n\x00\x00"),
+        ("half-table", "quantize/parity.csv", b'"a\n'),
+        ("odd-intervals", "evaluate/checkpoint/intervals.json", b'{"mAP": ["x", 1], "rank-1": 3}'),
+    ]:
+        (make_run(runs / name) / file).write_bytes(content)
+    evil = make_run(runs / EVIL.replace("/", "\N{FRACTION SLASH}"))
+    (evil / "metrics.json").write_text(json.dumps({EVIL: {"mAP": 0.1, EVIL: 1}}))
+    (runs / "loop").symlink_to(runs / "loop")
+    (runs / "file.txt").write_text("no run")
+    (runs / "notebooks").mkdir()
+    return runs
+
+
+def read(root):
+    return [folders.read_run(folder) for folder in folders.run_folders(root)]
+
+
+def test_the_leaderboard_is_sorted_and_says_how_far_runs_are(runs):
+    table = folders.leaderboard(read(runs)).set_index("run")
+    assert table.index.tolist() == ["better", "good", "young"]
+    assert table.loc["good", ["mAP", "mAP 95 %", "rank-1", "parameters"]].tolist() == [
+        0.7,
+        "0.600 – 0.800",
+        0.75,
+        203000,
+    ]
+    assert table["state"].tolist() == ["trained", "trained", "epoch 3 of 9"]
+    assert folders.leaderboard(read(runs), every_row=True)["row"].tolist().count("untrained") == 2
+
+
+def test_curves_grow_while_a_training_writes(runs):
+    assert list(folders.curves(read(runs))) == ["val/mAP", "train/loss"]
+    history = pd.read_csv(runs / "young" / "history.csv")
+    pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "young" / "history.csv", index=False)
+    course = folders.curves(read(runs))["val/mAP"]
+    assert course.groupby("run")["epoch"].max().to_dict() == {"better": 2, "good": 2, "young": 3}
+
+
+def test_two_runs_are_compared(runs):
+    better, good, _ = read(runs)
+    figures, changed = folders.compare(good, better)
+    assert figures.set_index(["row", "figure"])["difference"].round(6).to_dict() == {
+        ("checkpoint", "mAP"): 0.1, ("checkpoint", "rank-1"): 0.0, ("untrained", "mAP"): 0.0,
+    }  # fmt: skip
+    assert changed.values.tolist() == [["model.name", "osnet_x0_25", "osnet_x1_0"]]
+
+
+def test_what_is_broken_is_named(broken):
+    problems = {run.name: " ".join(run.problems) for run in read(broken)}
+    expected = {
+        "empty": "config.yaml is missing", "half-config": "config.yaml", "no-mapping": "config.yaml",
+        "half-metrics": "metrics.json", "list-metrics": "metrics.json", "deep-metrics": "metrics.json",
+        "binary-history": "history.csv", "no-epochs": "history.csv",
+    }  # fmt: skip
+    assert {name: file in problems[name] for name, file in expected.items()} == dict.fromkeys(expected, True)
+    assert problems["good"] == problems["half-picture"] == "" and "file.txt" not in problems
+    assert "notebooks" not in problems
+    board = folders.leaderboard(read(broken), every_row=True).set_index("run")
+    assert set(board.loc[list(expected), "state"]) == {"broken"}
+
+
+@pytest.fixture
+def page(monkeypatch):
+    testing = pytest.importorskip("streamlit.testing.v1", reason="needs the dashboard extra")
+
+    def open_page(root):
+        monkeypatch.setattr(sys, "argv", ["page.py", str(root)])
+        return testing.AppTest.from_file(str(dashboard.PAGE), default_timeout=60).run()
+
+    return open_page
+
+
+def turn(shown, view):
+    shown.session_state["view"] = view
+    return shown.run()
+
+
+def test_every_view_of_whole_runs(runs, page):
+    shown = page(runs)
+    assert not shown.exception and not shown.warning
+    assert shown.dataframe[0].value["run"].tolist() == ["better", "good", "young"]
+    assert len(turn(shown, "Curves").get("vega_lite_chart")) == 2
+    turn(shown, "Evaluation")
+    assert len(shown.image) == 3 and [box.label for box in shown.expander] == ["worst as a table"]
+    turn(shown, "Devices")
+    assert shown.dataframe[0].value["stage"].tolist() == ["checkpoint", "tflite int8"]
+    turn(shown, "Compare")
+    assert shown.dataframe[0].value["difference"].round(6).tolist() == [-0.1, 0.0, 0.0] and not shown.exception
+
+
+def test_every_view_of_broken_runs(broken, page):
+    shown = page(broken)
+    for view in ("Leaderboard", "Curves", "Evaluation", "Devices", "Compare"):
+        turn(shown, view)
+        assert not shown.exception, view
+        for box in shown.selectbox:
+            for option in box.options:
+                box.set_value(option)
+                assert not shown.run().exception, (view, option)
+
+
+def test_words_from_files_are_shown_as_they_are(broken, page):
+    shown = page(broken)
+    for element in [*shown.warning, *shown.caption, *shown.markdown]:
+        assert "<img" not in element.value and "](" not in element.value and "**b" not in element.value
+
+
+def test_nothing_is_written(broken, page):
+    before = {p: p.lstat().st_mtime_ns for p in broken.rglob("*")}
+    shown = page(broken)
+    for view in ("Curves", "Evaluation", "Devices", "Compare"):
+        turn(shown, view)
+    assert {p: p.lstat().st_mtime_ns for p in broken.rglob("*")} == before
+
+
+def test_what_starts_the_server_keeps_it_on_this_machine(runs):
+    words = dashboard.command(runs, 8600)
+    for flag in ("server.address=127.0.0.1", "server.port=8600", "browser.gatherUsageStats=false"):
+        assert f"--{flag}" in words
+    assert words[-1] == str(runs)
+
+
+def test_it_says_what_is_missing(tmp_path, runs, monkeypatch, capsys):
+    assert cli.main(["dashboard", "--runs", str(tmp_path / "none")]) == 2
+    assert "reidlab run experiment=demo" in capsys.readouterr().err
+    with socket.socket() as taken, pytest.raises(InputError, match="--port"):
+        taken.bind((dashboard.HOST, 0))
+        taken.listen()
+        dashboard.run(runs, taken.getsockname()[1])
+    monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
+    assert cli.main(["dashboard", "--runs", str(runs)]) == 2
+    assert "pip install 'reidlab[dashboard]'" in capsys.readouterr().err
