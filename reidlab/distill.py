@@ -7,13 +7,13 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from reidlab.config import instantiate, read_config, resolve_path
 from reidlab.data import ClassDataModule, Normalize, ReidDataModule
 from reidlab.data.images import read_batch
 from reidlab.errors import InputError
 from reidlab.models import ReIdNetwork, load_weights
+from reidlab.progress import bar
 from reidlab.runs import file_hash, read_json, write_atomic
 from reidlab.tasks import BEST_CHECKPOINT
 
@@ -173,7 +173,7 @@ def featuremaps(network: ReIdNetwork, normalize: Normalize, files: Sequence[Path
     """The network's last maps of whole images, float16 (n, h, w, C), some images at a time."""
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     network, normalize = network.eval().to(device, memory_format=torch.channels_last), normalize.to(device)
-    for start in tqdm(range(0, len(files), CHUNK), "the teacher's maps", unit="batch", leave=False, disable=None):
+    for start in bar(range(0, len(files), CHUNK), desc="the teacher's maps", unit="batch"):
         images = torch.from_numpy(read_batch(files[start : start + CHUNK], size)).permute(0, 3, 1, 2)
         yield network.featuremaps(normalize(images.to(device))).permute(0, 2, 3, 1).half().cpu()
 

@@ -125,7 +125,7 @@ def page(monkeypatch):
 
     def open_page(root):
         monkeypatch.setattr(sys, "argv", ["page.py", str(root)])
-        return testing.AppTest.from_file(str(dashboard.PAGE), default_timeout=60).run()
+        return testing.AppTest.from_file(str(dashboard.PAGE), default_timeout=300).run()
 
     return open_page
 
