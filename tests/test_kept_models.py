@@ -1,0 +1,52 @@
+"""The trained classifiers of data/models: as small as published, and as good on photographs as their figures say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reidlab import predict
+from reidlab.config import ROOT, compose
+from reidlab.data import ClassFolders, set_aside_images
+from reidlab.deploy.features import features
+from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.runs import read_json
+
+PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flowers"
+KIB = {"fdmobilenet_x0_25": 128.32, "st_fdmobilenet_v1": 144.93}
+KEPT = sorted((ROOT / "data" / "models").glob("flowers_*"))
+each = pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
+
+
+@each
+def test_int8_weights_are_as_published(folder):
+    network = folder.name.removeprefix("flowers_").rsplit("_", 1)[0]
+    found = features(read_tflite(folder / "export" / "model_int8.tflite"))
+    assert found.weight_bytes / 1024 == pytest.approx(KIB[network], abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Forty of the test photographs, eight of each class, in folders named by it."""
+    if not PHOTOGRAPHS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOGRAPHS}")
+    samples = set_aside_images(ClassFolders(PHOTOGRAPHS)(), {"test": 0.15}, 0)
+    root = tmp_path_factory.mktemp("flowers")
+    for path in samples.split("test").groupby("pid")["path"].head(8):
+        (root / path).parent.mkdir(exist_ok=True)
+        (root / path).symlink_to(PHOTOGRAPHS / path)
+    return root
+
+
+@each
+@pytest.mark.parametrize("int8", [False, True])
+def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, photographs, tmp_path):
+    model = [f"predict.model={folder}/export/model_int8.tflite"] if int8 else []
+    cfg = compose([f"experiment={folder.name}", f"run.root={tmp_path}", "predict.k=1", *model])
+    for file in ("train.json", "checkpoints/best.ckpt"):
+        place = tmp_path / folder.name / file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(folder / file)
+    table = pd.read_csv(predict.run(cfg, photographs))
+    right = np.mean(table["class"] == table["path"].str.split("/").str[0])
+    stated = read_json(folder / "metrics.json")["tflite int8" if int8 else "checkpoint"]["top-1"]
+    assert abs(right - stated) < 3 * (stated * (1 - stated) / len(table)) ** 0.5
