@@ -84,7 +84,7 @@ def config(network: str, side: int, seed: int, overrides: list[str]):
     name = f"flowers_{network}_{{}}_s{seed}"
     start = [f"model.weights=runs/{name.format(SIDES[0])}/{BEST_CHECKPOINT}"] if side != SIDES[0] else []
     run = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
-    return compose([*run, *start, "logger=csv", "quantize.formats=tflite", *overrides])
+    return compose([*run, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
 def figures(cfg) -> dict[str, float]:
