@@ -23,6 +23,7 @@ from reidlab.show import png, print_table
 NOTEBOOKS = ROOT / "notebooks"
 PARAMETERS = ("experiment", "overrides")
 DEMO_RESULTS = ROOT / "data" / "demo_results.csv"
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _SHARPNESS = 2  # pixels of a shown figure per CSS pixel
 
 
@@ -174,13 +175,19 @@ def _seconds(executed: Path) -> float:
 
 
 def _write_html(executed: Path) -> None:
-    """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings."""
+    """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings.
+
+    Widgets need a kernel: it has the picture of those that carry one, and nothing of others, such as progress bars.
+    """
     import nbformat
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jupyter_widgets_base_url="")
     notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)  # without a widget's state, the picture that it carries is taken
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if set(out.get("data", ())) != {_WIDGET, "text/plain"}]
     body, _ = exporter.from_notebook_node(notebook)
     write_atomic(executed.with_suffix(".html"), re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body))
 

@@ -15,7 +15,7 @@ class Lines:
 
     def __init__(self, items: Iterable = (), desc: str = "", total: int | None = None, unit: str = "it"):
         self.items, self.desc, self.unit = items, desc, unit
-        self.total = len(items) if total is None else total
+        self.total = total or (len(items) if hasattr(items, "__len__") else None)
         self.done, self.started = 0, time.monotonic()
         self.told = self.started
 
@@ -36,8 +36,10 @@ class Lines:
         now = time.monotonic()
         if now - self.told >= SECONDS_BETWEEN_LINES:
             self.told, rate = now, self.done / (now - self.started)
-            left = (self.total - self.done) / rate / 60
-            print(f"{self.desc}: {self.done}/{self.total}, {rate:.3g} {self.unit}/s, {left:.1f} min left", flush=True)
+            of = left = ""
+            if self.total is not None:
+                of, left = f"/{self.total}", f", {(self.total - self.done) / rate / 60:.1f} min left"
+            print(f"{self.desc}: {self.done}{of}, {rate:.3g} {self.unit}/s{left}", flush=True)
 
 
 def in_notebook() -> bool:

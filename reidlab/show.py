@@ -1,6 +1,7 @@
 """Results as people see them: tables in the terminal, pictures in the run folder."""
 
 import io
+from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -19,14 +20,23 @@ THEMES = (
 
 
 def print_table(table: pd.DataFrame, title: str = "") -> None:
-    """Print a table, its index first; floats with three digits, missing values as a dash."""
+    """Print a table, its index first; floats with three digits, missing values as a dash.
+
+    A notebook gets it as one of its own, as wide as it is.
+    """
+    cells, console = table.astype(object).map(_cell), Console()
+    if console.is_jupyter:
+        from IPython.display import HTML, display
+
+        display(HTML(f"<b>{escape(title)}</b>{cells.to_html(border=0)}"))
+        return
     shown = Table(title=title, title_justify="left", title_style="bold")
     shown.add_column(table.index.name or "", no_wrap=True)
     for column in table.columns:
         shown.add_column(str(column), justify="right")
-    for name, row in table.astype(object).iterrows():
-        shown.add_row(str(name), *map(_cell, row))
-    Console(width=None if Console().is_terminal else 120, markup=False).print(shown)
+    for name, row in cells.iterrows():
+        shown.add_row(str(name), *row)
+    Console(width=None if console.is_terminal else 120, markup=False).print(shown)
 
 
 def save_figure(figure: Figure, file: Path) -> Path:

@@ -24,6 +24,12 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
     assert len(lines) == 33
 
 
+def test_a_log_gets_lines_of_a_loop_without_an_end(clock, capsys):
+    for _ in progress.bar((number for number in range(4)), desc="search", unit="trial"):
+        clock[0] += 20
+    assert capsys.readouterr().out.splitlines() == ["search: 2, 0.05 trial/s", "search: 4, 0.05 trial/s"]
+
+
 def test_a_short_loop_leaves_a_log_alone(clock, capsys):
     assert list(progress.bar(range(5), desc="embed")) == [0, 1, 2, 3, 4]
     with progress.bar(desc="draw", total=4) as drawing:
