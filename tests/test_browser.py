@@ -104,10 +104,11 @@ def runs(tmp_path_factory, small):
     return root
 
 
-def test_the_page_of_a_run(page, runs, tmp_path):
-    page.goto((runs / "two" / "evaluation.html").as_uri())
-    assert page.title() == "two: evaluation"
-    assert min(min(size) for size in sizes(page, "img")) > 50 and len(sizes(page, "img")) >= 7
+@pytest.mark.parametrize(("file", "title", "pictures"), [("evaluation", "two: eval", 7), ("card", "two: osnet", 2)])
+def test_the_pages_of_a_run(page, runs, tmp_path, file, title, pictures):
+    page.goto((runs / "two" / f"{file}.html").as_uri())
+    assert page.title().startswith(title)
+    assert min(min(size) for size in sizes(page, "img")) > 50 and len(sizes(page, "img")) >= pictures
     for link in page.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))"):
         assert page.locator(link).count() == 1, link
     for scheme in ("light", "dark"):

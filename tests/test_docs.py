@@ -2,12 +2,19 @@
 
 import re
 import shlex
+import sys
 
+import pandas as pd
 import pytest
 import yaml
 
 from reidlab import cli
+from reidlab.card import published
 from reidlab.config import ROOT, compose, instantiate
+from reidlab.deploy.boards import BOARDS
+
+sys.path.append(str(ROOT / "benchmarks"))
+import choosing
 
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMAND = re.compile(r"reidlab [a-z-]+(?![\w|])[^`\n]*")
@@ -49,6 +56,20 @@ def test_every_key_of_the_protocols_page_exists():
         for part in key.split("."):
             assert part in node, key
             node = node[part]
+
+
+def test_the_tables_of_the_choosing_page_are_those_of_its_figures():
+    table, text = pd.read_csv(choosing.TABLE), choosing.PAGE.read_text()
+    assert choosing.with_tables(text, table) == text
+    theirs = pd.read_csv(published.STM32)
+    for column, known in (("published_latency_ms", "inference_ms"), ("published_weights_kib", "weights_flash_kib")):
+        assert table[column].notna().sum() >= 8 and table[column].dropna().isin(theirs[known]).all()
+    scores = pd.read_csv(published.ACCURACY)
+    assert table["published_accuracy"].dropna().isin(scores[["mAP", "top-1"]].stack()).all()
+    measured = table[table["target"] == choosing.CORE].set_index(["network", "input"])["measured_ram_kib"]
+    assert measured.notna().all() and measured["osnet_x0_25", "256x128"] < 331.45
+    board = BOARDS["STM32H747I-DISCO"]
+    assert f"{board.ram_kib:,} of RAM and\n{board.flash_kib:,} of flash" in text
 
 
 def test_the_layout_shown_reads_its_files(tmp_path):

@@ -50,7 +50,7 @@ LATENCY = [
     *_cited(
         "published", "", dataset=("data", ""), resolution=("input", ""), inference_ms=("ms", ",.2f"), tool=("tool", "")
     ),
-    *_cited("estimated", "", latency_ms=("ms", ",.1f"), interval_ms=("90 % interval", ""), by=("for", "")),
+    *_cited("estimated", "", latency_ms=("ms", ",.1f"), interval_ms=("90 % interval", "")),
     *_cited("measured", "", latency_ms=("ms", ",.1f"), instructions=("M instructions", ",.1f")),
 ]
 
@@ -81,9 +81,8 @@ def _rows(record: Record, theirs: pd.DataFrame) -> list[dict[str, dict]]:
     """A row for each target, by how its figures are known; a board has more where more of its inputs are published."""
     ours: dict[str, dict[str, dict]] = {}
     for row in record.table(ESTIMATES).to_dict("records"):
-        by = str(row["by"])
-        known = "measured" if by.startswith("reported") else "estimated"
-        ours.setdefault(row["board"], {})[known] = row | {"by": by.removeprefix("estimate, ")}
+        known = "measured" if str(row["by"]).startswith("reported") else "estimated"
+        ours.setdefault(row["board"], {})[known] = row
     for name, row in record.metrics.items():
         if name.startswith(EMULATED):
             figures = {"ram_kib": row["ram_bytes"] / 1024, "flash_kib": row["flash_bytes"] / 1024}
@@ -128,6 +127,8 @@ def _notes(record: Record, theirs: pd.DataFrame) -> Iterator[str]:
             "Estimates come from published figures of other networks; one without an interval is a guess, since "
             "nothing like this network was published for it."
         )
+        tools = estimates.groupby("by", sort=False)["board"].agg(", ".join)
+        yield "; ".join(f"{boards}: {by}" for by, boards in tools.items() if by != "–") + "."
         doubts = estimates.dropna(subset="note").groupby("note", sort=False)["board"].agg(", ".join)
         yield from (f"{names}: {note}." for note, names in doubts.items())
 

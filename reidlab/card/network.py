@@ -94,8 +94,10 @@ def interfaces(record: Record) -> Section:
             Column("shape", "", "output"), Column("scale", ".6g", "output"), Column("zero point", ".0f", "output"),
             Column("KiB", ".1f"), Column("SHA-256"),
         ]  # fmt: skip
-        rows = [[Link(row[0]), *row[1:-1], row[-1]] for row in table.to_numpy(dtype=object).tolist()]
-        parts += [Table(columns, rows, [FILES]), Words([f"B is the batch; H x W is {record.size}."])]
+        said = [place for place, name in enumerate(table) if table[name].notna().any()]
+        rows = [[Link(row[0]), *(row[place] for place in said[1:])] for row in table.to_numpy(dtype=object).tolist()]
+        parts.append(Table([columns[place] for place in said], rows, [FILES]))
+        parts.append(Words([f"B is the batch; H x W is {record.size}. Without a scale, numbers are what they are."]))
     for path, stage in (("export/model.onnx", "export"), ("export/model_int8.tflite", "quantize")):
         if not record.has(path):
             parts.append(Missing(path, record.command(stage)))
