@@ -330,6 +330,15 @@ def test_published_rows_are_of_the_same_network_and_the_newest_tool():
     assert {f"{value:g}" for value in rows["inference_ms"]} <= {f"{float(value):g}" for value in known if value}
 
 
+def test_files_of_other_weights_than_the_checkpoints_are_named(full):
+    folder, html, _ = full
+    assert "other weights" not in html
+    write_atomic(folder / "checkpoints" / "best.ckpt", b"trained since")
+    again = card.run(compose_for([f"run.root={folder.parent}", "run.name=full"])).read_text()
+    (folder / "checkpoints" / "best.ckpt").unlink()
+    assert "export/model.onnx of this checkpoint: it was made from other weights" in again
+
+
 def test_networks_without_blocks_have_a_card(tmp_path):
     cfg = compose(["model=color_histogram", f"run.root={tmp_path}", "run.name=plain"])
     keep_config(cfg)

@@ -14,6 +14,7 @@ from reidlab.export.runtime import Port, load
 from reidlab.models import ReIdNetwork, blocks
 from reidlab.runs import file_hash, read_json, write_atomic, write_json
 from reidlab.show import save_drawing
+from reidlab.tasks import BEST_CHECKPOINT
 
 BLOCKS, DRAWING, NETWORK, FILES = "card/blocks.csv", "card/network.svg", "card/network.json", "card/files.csv"
 C_HEADER = "deploy/c/reid.h"
@@ -94,16 +95,30 @@ def interfaces(record: Record) -> Section:
             Column("shape", "", "output"), Column("scale", ".6g", "output"), Column("zero point", ".0f", "output"),
             Column("KiB", ".1f"), Column("SHA-256"),
         ]  # fmt: skip
+        made_from = table.pop("made_from")
         said = [place for place, name in enumerate(table) if table[name].notna().any()]
         rows = [[Link(row[0]), *(row[place] for place in said[1:])] for row in table.to_numpy(dtype=object).tolist()]
         parts.append(Table([columns[place] for place in said], rows, [FILES]))
         parts.append(Words([f"B is the batch; H x W is {record.size}. Without a scale, numbers are what they are."]))
+        if record.has(BEST_CHECKPOINT):
+            stale = made_from.notna() & (made_from != file_hash(record.folder / BEST_CHECKPOINT))
+            parts += [
+                Missing(f"{path} of this checkpoint: it was made from other weights", record.command(_stage_of(path)))
+                for path in table.loc[stale, "file"]
+            ]
     for path, stage in (("export/model.onnx", "export"), ("export/model_int8.tflite", "quantize")):
         if not record.has(path):
             parts.append(Missing(path, record.command(stage)))
     if not record.has(C_HEADER):
         parts.append(Missing("C99 for microcontrollers", record.command("deploy", "deploy=c")))
     return Section("Inputs and outputs", parts)
+
+
+def _stage_of(path: str) -> str:
+    """The stage that makes an exported file."""
+    return (
+        "deploy deploy=nvidia" if path.startswith("deploy") else "export" if path == "export/model.onnx" else "quantize"
+    )
 
 
 def _row(record: Record, file: Path) -> dict:
@@ -116,6 +131,7 @@ def _row(record: Record, file: Path) -> dict:
         **_port("output", embedder.output, f"B, {embedder.output.shape[-1]}"),
         "kib": file.stat().st_size / 1024,
         "sha256": file_hash(file),
+        "made_from": embedder.weights_hash,
     }
 
 
@@ -155,4 +171,5 @@ def _row_of_c(record: Record) -> dict:
         "output_zero_point": None,
         "kib": (int(sizes["REID_WEIGHT_BYTES"]) + int(sizes["REID_TABLE_BYTES"])) / 1024,
         "sha256": file_hash(file.with_name("reid_model.c")),
+        "made_from": None,
     }

@@ -41,7 +41,8 @@ class Port(NamedTuple):
 class Embedder:
     """A loaded file: raw RGB pixels (B, H, W, 3) uint8 of `size` -> embeddings (B, D) float32.
 
-    `assumed` says what the file left open and what was taken instead.
+    `assumed` says what the file left open and what was taken instead; `weights_hash` is that of the checkpoint that it
+    was made from, where it says so.
     """
 
     file: Path
@@ -55,6 +56,7 @@ class Embedder:
     std: Sequence[float] | None
     color_order: str
     assumed: list[str] = field(default_factory=list)
+    weights_hash: str | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Embed a batch; files with a fixed batch are given one image at a time."""
@@ -119,7 +121,8 @@ def load(
     if not (color_order or known.get("color_order")):
         assumed.append("colour order RGB")
     color = color_order or known.get("color_order") or "RGB"
-    return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed)
+    made_from = known.get("weights_hash")
+    return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed, made_from)
 
 
 def _first(given, known):
@@ -206,7 +209,7 @@ def _onnx_port(node) -> Port:
 
 
 def _onnx_metadata(entries: dict[str, str]) -> dict:
-    known = {key: entries[key] for key in ("color_order",) if key in entries}
+    known = {key: entries[key] for key in ("color_order", "weights_hash") if key in entries}
     return known | {key: json.loads(entries[key]) for key in ("mean", "std") if key in entries}
 
 
