@@ -32,7 +32,8 @@ SIDES = (128, 224)
 INT8 = "tflite int8"
 CARD = """# {name}
 
-Tells {classes}: {network}, {side} x {side} pixels, int8 .tflite from raw pixels to confidences.
+Tells {classes}: {network}, {side} x {side} pixels.
+An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that no training and no choice saw: int8 {int8:.1%} (95 % interval
 {low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs, seed {seed}, taught by
@@ -122,8 +123,12 @@ def keep(cfg, folder: Path, row: dict) -> None:
     }
     torch.save({"state_dict": weights}, buffer := io.BytesIO())
     write_atomic(folder / BEST_CHECKPOINT, buffer.getvalue())
-    for name in ("export/model_int8.tflite", "metrics.json"):
-        write_atomic(folder / name, (run / name).read_bytes())
+    write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
+    figures = {
+        stage: {name: value for name, value in row.items() if not name.startswith(("ms_", "memory"))}  # of this machine
+        for stage, row in read_json(run / "metrics.json").items()
+    }
+    write_json(folder / "metrics.json", figures)
     trained = {key: value for key, value in read_json(run / "train.json").items() if key != "machine"}
     write_json(folder / "train.json", trained)
     write_atomic(folder / "card.md", CARD.format(**row, name=folder.name, classes=", ".join(trained["classes"])))
