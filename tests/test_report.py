@@ -66,7 +66,7 @@ def test_it_says_the_figures_the_threshold_and_what_made_it(page, cfg):
 
 
 def test_published_figures_stand_beside(page):
-    assert "Published for these test images" in page.text and "0.826" in page.text and "DeepSport" not in page.text
+    assert "Published for this data set" in page.text and "0.826" in page.text and "DeepSport" not in page.text
     table = published.accuracy("market1501", "osnet_x0_25")
     assert table["network"].iloc[0] == "osnet_x0_25" and len(table) > 5
     assert published.accuracy("synthetic", "osnet_x0_25").empty

@@ -42,9 +42,7 @@ def results(record: Record) -> Section:
     if len(others):
         write_atomic(record.folder / PUBLISHED, others.to_csv(index=False))
         columns = [Column(name, ".3f" if others[name].dtype == float else "", "published") for name in others]
-        parts.append(
-            Table(columns, others.to_numpy(dtype=object).tolist(), [PUBLISHED], "Others on the same test data")
-        )
+        parts.append(Table(columns, others.to_numpy(dtype=object).tolist(), [PUBLISHED], "Published for this data set"))
     return Section("Results", parts)
 
 
@@ -114,7 +112,7 @@ def parity(record: Record) -> Section:
         notes.append(f"Milliseconds are of the machine that ran `reidlab quantize`{where}.")
     sources = record.there("metrics.json", "quantize/parity.csv", MADE_BY, "deploy/c/firmware.json")
     parts: list[Part] = [Table(columns, rows, sources), *([Words(notes)] if notes else [])]
-    return Section("Parity", [*parts, *(Missing(", ".join(words), command) for command, words in missing.items())])
+    return Section("Parity", [*parts, *(Missing("; ".join(words), command) for command, words in missing.items())])
 
 
 def _stages(record: Record) -> Iterator[tuple[str, str, str, str]]:
