@@ -29,6 +29,7 @@ TOOLS = {
     "stedgeai": ("ST's own figures for STM32", "install ST Edge AI Core from st.com"),
     "vela": ("figures for Ethos-U NPUs", "pip install ethos-u-vela"),
     "trtexec": ("TensorRT engines", "install TensorRT from developer.nvidia.com"),
+    "chromium": ("make test-browser", "apt install chromium"),
     "git": ("the commit in every run's record", "apt install git"),
 }
 DISK_WANTED = 2 * 2**30

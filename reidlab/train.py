@@ -59,7 +59,7 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
         ),
         seed=cfg.seed,
     )
-    loggers = tracking.loggers(cfg, folder, resumes=last.exists())
+    loggers = tracking.loggers(cfg, folder)
     shown, history = progress(), History(folder)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     validated = len(datamodule.samples.split(*datamodule.validation_splits)) > 0

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
@@ -106,11 +107,17 @@ def runs(tmp_path_factory, small):
 
 @pytest.mark.parametrize(("file", "title", "pictures"), [("evaluation", "two: eval", 7), ("card", "two: osnet", 2)])
 def test_the_pages_of_a_run(page, runs, tmp_path, file, title, pictures):
+    """All pictures are drawn, and all links lead to a place in the page or a file of the run."""
     page.goto((runs / "two" / f"{file}.html").as_uri())
     assert page.title().startswith(title)
-    assert min(min(size) for size in sizes(page, "img")) > 50 and len(sizes(page, "img")) >= pictures
-    for link in page.locator("nav a").evaluate_all("all => all.map(link => link.getAttribute('href'))"):
-        assert page.locator(link).count() == 1, link
+    drawn = sizes(page, "img")
+    assert len(drawn) >= pictures and min(min(size) for size in drawn) > 50
+    for link in page.locator("a").evaluate_all("all => all.map(link => link.getAttribute('href'))"):
+        if link.startswith("#"):
+            assert page.locator(link).count() == 1, link
+        elif not link.startswith("https://"):
+            assert (runs / "two" / unquote(link)).exists(), link
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)

@@ -15,6 +15,7 @@ from reidlab.dashboard import folders
 from reidlab.dashboard.folders import Run
 
 REFRESH_SECONDS = 5
+LEADING = ("parity", "choice", "estimates")  # tables that are open
 MARKUP = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
@@ -100,7 +101,7 @@ def devices(runs: Sequence[Run]) -> None:
     for place in places:
         if any(place.glob("*.csv")):
             st.subheader(plain(place.relative_to(run.folder).as_posix()), anchor=False)
-            _folder(place, first="parity")
+            _folder(place)
 
 
 def compare(runs: Sequence[Run]) -> None:
@@ -163,24 +164,21 @@ def _charts(runs: Sequence[Run]) -> None:
             st.line_chart(table, x="epoch", y="value", color="run", y_label="", height=240)
 
 
-def _folder(place: Path, first: str = "") -> None:
-    """All pictures of a folder, each with the table of its name, then the other tables; `first` leads."""
-    pictures = folders.pictures(place)
-    tables = sorted(place.glob("*.csv"), key=lambda file: (file.stem != first, file.stem))
-    shown = [file for file in tables if file.stem == first]
-    for file in shown:
+def _folder(place: Path) -> None:
+    """The leading tables of a folder, all pictures, each with the table of its name, then the other tables."""
+    pictures, tables = folders.pictures(place), sorted(place.glob("*.csv"))
+    for file in (file for file in tables if file.stem in LEADING):
         _table(file)
+    left = [file for file in tables if file.stem not in LEADING]
     for picture in pictures:
         _picture(picture)
-        twin = picture.with_suffix(".csv")
-        if twin in tables and twin not in shown:
-            shown.append(twin)
+        if (twin := picture.with_suffix(".csv")) in left:
+            left.remove(twin)
             with st.expander(f"{plain(picture.stem)} as a table"):
                 _table(twin)
-    for file in tables:
-        if file not in shown:
-            with st.expander(plain(file.stem)):
-                _table(file)
+    for file in left:
+        with st.expander(plain(file.stem)):
+            _table(file)
     if not pictures and not tables:
         st.info("Nothing is drawn here yet.")
 
