@@ -25,6 +25,7 @@ from reidlab.notebook import NOTEBOOKS
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PATIENCE_MS = 120_000  # on a busy machine
 TINY = (
     "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
     "data.source.size=[64,32] data.val_fraction=0.3 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
@@ -47,6 +48,7 @@ def chromium():
 def page(chromium):
     """A page that fails its test where the console tells an error or something is asked of another machine."""
     context = chromium.new_context(viewport={"width": 1400, "height": 1000})
+    context.set_default_timeout(PATIENCE_MS)
     opened = context.new_page()
     wrong = []
     opened.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
@@ -67,7 +69,7 @@ def serving(command, port, path="/", **environment):
     """A server of this machine, for as long as the block."""
     process = subprocess.Popen(command, env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        for _ in range(600):
+        for _ in range(PATIENCE_MS // 100):
             time.sleep(0.1)
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5).read()
@@ -142,7 +144,7 @@ def test_the_dashboard(page, runs, tmp_path):
         page.get_by_text("two: 3 epochs").wait_for()
         history = pd.read_csv(runs / "two" / "history.csv")
         pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "two" / "history.csv", index=False)
-        page.get_by_text("two: 4 epochs").wait_for(timeout=15_000)
+        page.get_by_text("two: 4 epochs").wait_for()
 
         page.get_by_role("radio", name="Evaluation").click()
         page.get_by_test_id("stImage").nth(2).wait_for()
@@ -195,15 +197,15 @@ def test_a_notebook_in_jupyterlab(page, lab, tmp_path):
     address, folder = lab
     (file,) = folder.glob("*_evaluate.ipynb")
     page.goto(f"{address}/lab/tree/{file.name}?token=t")
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     code = page.locator(".jp-Notebook .jp-CodeCell")
     page.wait_for_function(
         """() => [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')].every(
             cell => /\\[\\d+\\]/.test(cell.querySelector('.jp-InputPrompt').textContent))""",
-        timeout=120_000,
+        timeout=5 * PATIENCE_MS,
     )
     page.screenshot(path=tmp_path / "notebook.png")
     assert page.locator("[data-mime-type='application/vnd.jupyter.error']").all_inner_texts() == []
@@ -218,7 +220,7 @@ def test_a_notebook_in_jupyterlab(page, lab, tmp_path):
         before = picture.get_attribute("src")
         explorers.nth(number).locator(".noUi-handle").focus()
         page.keyboard.press("ArrowRight")
-        expect(picture).not_to_have_attribute("src", before, timeout=60_000)
+        expect(picture).not_to_have_attribute("src", before, timeout=PATIENCE_MS)
         assert (
             min(picture.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])")) > 50
         )
