@@ -137,7 +137,7 @@ def test_help_lists_the_stages_without_loading_torch():
     ],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(command, kept, monkeypatch, capsys):
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     for module in ("evaluate", "quantize", "search"):

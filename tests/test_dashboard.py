@@ -144,7 +144,8 @@ def test_every_view_of_whole_runs(runs, page):
     assert len(shown.image) == 3 and [box.label for box in shown.expander] == ["worst as a table"]
     turn(shown, "Devices")
     assert shown.dataframe[0].value["stage"].tolist() == ["checkpoint", "tflite int8"]
-    turn(shown, "Compare")
+    turn(shown, "Compare").selectbox(key="first").set_value("better")
+    shown.selectbox(key="second").set_value("good").run()
     assert shown.dataframe[0].value["difference"].round(6).tolist() == [-0.1, 0.0, 0.0] and not shown.exception
 
 
