@@ -42,10 +42,9 @@ class Run:
         """Whether it holds the trials of a search."""
         return (self.folder / "search.json").exists()
 
-    @property
-    def changed(self) -> float:
-        """When an epoch or a row of figures was last added."""
-        return max(_changed(self.folder / name) for name in ("history.csv", "metrics.json", "trials.csv"))
+    def changed(self, *names: str) -> float:
+        """When one of these files was last written; without any, those of epochs, figures and trials."""
+        return max(_changed(self.folder / name) for name in names or ("history.csv", "metrics.json", "trials.csv"))
 
     @property
     def state(self) -> str:

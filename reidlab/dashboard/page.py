@@ -69,7 +69,7 @@ def curves(runs: Sequence[Run]) -> None:
         st.info("No epoch has ended yet.")
         return
     names = [run.name for run in trained]
-    newest = max(trained, key=lambda run: run.changed).name
+    newest = max(trained, key=lambda run: run.changed("history.csv")).name
     chosen = st.multiselect("Runs", names, default=[newest], key="curves")
     shown = [run for run in trained if run.name in chosen]
     st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max() + 1:.0f} epochs" for run in shown)))
@@ -151,7 +151,7 @@ def _choose(label: str, runs: Sequence[Run], key: str) -> Run | None:
     if not found:
         return None
     if st.session_state.get(key) not in found:
-        st.session_state[key] = max(runs, key=lambda run: run.changed).name
+        st.session_state[key] = max(runs, key=lambda run: run.changed()).name
     return found[st.selectbox(label, list(found), key=key)]
 
 
