@@ -28,7 +28,7 @@ def plain(text: object) -> str:
 def page(root: Path) -> None:
     """All of it: read the folders, then the chosen view."""
     runs = [folders.read_run(folder) for folder in folders.run_folders(root)]
-    st.caption(f"{plain(root)} · {len(runs)} runs · read at {datetime.now():%H\\:%M\\:%S}")
+    st.caption(f"{plain(root)} · runs: {len(runs)} · read at {datetime.now():%H\\:%M\\:%S}")
     view = st.segmented_control(
         "View", list(VIEWS), default="Leaderboard", required=True, label_visibility="collapsed", key="view"
     )
@@ -156,12 +156,12 @@ def _choose(label: str, runs: Sequence[Run], key: str) -> Run | None:
 
 
 def _charts(runs: Sequence[Run]) -> None:
-    """A chart a figure, three beside each other."""
-    columns = st.columns(3)
+    """A chart a figure, three beside each other, with a legend if there is more than one run."""
+    columns, color = st.columns(3), "run" if len(runs) > 1 else None
     for number, (name, table) in enumerate(folders.curves(runs).items()):
         with columns[number % 3]:
             st.caption(plain(name))
-            st.line_chart(table, x="epoch", y="value", color="run", y_label="", height=240)
+            st.line_chart(table, x="epoch", y="value", color=color, y_label="", height=240)
 
 
 def _folder(place: Path) -> None:
