@@ -160,7 +160,8 @@ def crops(tmp_path_factory):
     network(torch.rand(8, 3, 64, 64))
     torch.save(network.state_dict(), root / "teacher.pth")
     return [
-        "data=shapes", "data.source.images_per_class=12", "model=fdmobilenet_x0_25", "distill=crops", f"distill.weights={root}/teacher.pth",
+        "data=shapes", "data.source.images_per_class=12", "model=fdmobilenet_x0_25",
+        "distill=crops", f"distill.weights={root}/teacher.pth",
         "distill.size=[64,64]", "distill.components=8", f"data.root={root}/shapes", f"data.cache={root}/cache",
         f"run.root={root}", "data.size=[32,32]", "data.batch_size=16", "data.num_workers=0", "task.mix=null",
         "logger=csv", "trainer.max_epochs=1",
