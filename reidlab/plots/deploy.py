@@ -66,9 +66,8 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
             axes.scatter(some["latency_ms"], some[score], marker=marker, facecolors=face, edgecolors=color)
         front = rows[rows["front"]].sort_values("latency_ms")
         axes.plot(front["latency_ms"], front[score], color=color, marker=marker, linewidth=1.2, label=target)
-        for row in front.itertuples():
-            place = row.latency_ms, getattr(row, score)
-            axes.annotate(row.model, place, fontsize=7.5, color=INK, xytext=(4, 4), textcoords="offset points")
+        for model, *place in front[["model", "latency_ms", score]].itertuples(index=False, name=None):
+            axes.annotate(model, place, fontsize=7.5, color=INK, xytext=(4, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -43,3 +43,5 @@ def test_front_joins_what_no_other_beats_and_misfits_are_hollow():
     assert [text.get_text() for text in axes.texts] == ["a", "b"]
     assert sorted(len(points.get_facecolors()) for points in axes.collections) == [0, 1]
     assert plots.pareto(rows.drop(columns="mAP")).texts
+    classes = axes_of(plots.pareto(rows.rename(columns={"mAP": "top-1"}), "top-1"))
+    assert [text.get_text() for text in classes.texts] == ["a", "b"]
