@@ -234,6 +234,7 @@ def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):
 def test_published_figures_stand_apart_from_ours(full):
     html = full[1]
     groups = re.findall(r'<th colspan="\d+" class="group (\w+)">', html)
+    assert ">measured, KiB, 64x32</th>" in html
     assert {"published", "estimated", "measured"} <= set(groups)
     assert groups.index("published") < groups.index("estimated") < groups.index("measured")
     boards = cells(Page(html), "STM32F769I-DISCO")

@@ -67,8 +67,8 @@ def boards(record: Record) -> Section:
         sources = record.there(*([PUBLISHED] if len(theirs) else []), ESTIMATES, FIRMWARE, CHIPS)
         figures = [cited for cited in FOOTPRINT if cited.known != "chip" and cited.column.format]
         stored = [row for row in rows if any(_cell(row, cited) is not None for cited in figures)]
-        parts.append(_table("Memory footprint", FOOTPRINT, stored, sources))
-        parts.append(_table("Inference time", LATENCY, rows, sources))
+        for title, layout, shown in (("Memory footprint", FOOTPRINT, stored), ("Inference time", LATENCY, rows)):
+            parts.append(Table(*_table(layout, shown, record.size), sources, title))
         parts.append(Words(list(_notes(record, theirs))))
     if not record.has(ESTIMATES):
         parts.append(Missing("estimates for STM32 boards", record.command("deploy", "deploy=stm32")))
@@ -102,15 +102,16 @@ def _cell(row: dict, cited: Cited) -> Cell:
     return None if value is None or value != value else value
 
 
-def _table(title: str, layout: Sequence[Cited], rows: Sequence[dict], sources: Sequence[str]) -> Table:
-    """The rows, without columns of others' figures that are all unknown; ours stay, to show what isn't known."""
-    shown = [
-        cited
-        for cited in layout
-        if cited.known in ("estimated", "measured") or any(_cell(row, cited) is not None for row in rows)
-    ]
-    cells = [[row["target"], *(_cell(row, cited) for cited in shown)] for row in rows]
-    return Table([Column("target"), *(cited.column for cited in shown)], cells, sources, title)
+def _table(layout: Sequence[Cited], rows: Sequence[dict], size: str) -> tuple[list[Column], list[list[Cell]]]:
+    """Columns and rows without others' figures that are all unknown; ours stay, to show what isn't known."""
+    columns, shown = [Column("target")], []
+    for cited in layout:
+        ours = cited.known in ("estimated", "measured")
+        if ours or any(_cell(row, cited) is not None for row in rows):
+            shown.append(cited)
+            group = f"{cited.column.group}, {size}" if ours else cited.column.group
+            columns.append(cited.column._replace(group=group))
+    return columns, [[row["target"], *(_cell(row, cited) for cited in shown)] for row in rows]
 
 
 def _notes(record: Record, theirs: pd.DataFrame) -> Iterator[str]:
@@ -120,7 +121,6 @@ def _notes(record: Record, theirs: pd.DataFrame) -> Iterator[str]:
             f"Published figures are ST's own, of {theirs['model'].iloc[0]} as ST trained it, by the newest tool for "
             "each board; data and input may differ from this run's, as their columns say."
         )
-    yield f"Estimated and measured figures are of this network at {record.size}."
     estimates = record.table(ESTIMATES)
     if len(estimates):
         yield (
