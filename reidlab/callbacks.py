@@ -69,9 +69,10 @@ class TimeLeft:
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict:
         """What the bar shows: the figures, and the minutes left from the second epoch on."""
         shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)  # the tracker's number of the run
         if (done := trainer.current_epoch - self.first) and trainer.max_epochs > 0:
             minutes = (time.perf_counter() - self.started) / done * (trainer.max_epochs - trainer.current_epoch) / 60
-            shown["min left"] = f"{minutes:.1f}"
+            shown["min_left"] = f"{minutes:.1f}"
         return shown
 
 

@@ -14,7 +14,7 @@ class PlainBar:
         pass
 
     def get_metrics(self, trainer, pl_module):
-        return {"val/mAP": 0.5}
+        return {"val/mAP": 0.5, "v_num": "x1y2"}
 
 
 def test_the_time_left_is_that_of_the_epochs_to_come(monkeypatch):
@@ -29,7 +29,7 @@ def test_the_time_left_is_that_of_the_epochs_to_come(monkeypatch):
     bar.on_train_start(trainer, None)
     assert bar.get_metrics(trainer, None) == {"val/mAP": 0.5}
     trainer.current_epoch = 6
-    assert bar.get_metrics(trainer, None) == {"val/mAP": 0.5, "min left": "8.0"}
+    assert bar.get_metrics(trainer, None) == {"val/mAP": 0.5, "min_left": "8.0"}
 
 
 def test_lightnings_answer_to_ctrl_c_is_ctrl_c_again():
