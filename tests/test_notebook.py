@@ -123,7 +123,7 @@ def test_show_puts_a_table_beside_a_picture(tmp_path, monkeypatch):
 
 def test_settings_are_a_table_of_leaves():
     table = notebook.settings(notebook.configure("smoke", []), "optimizer", "schedule")
-    assert table.loc["optimizer.lr", "value"] == "0.001" and table.loc["schedule.warmup_epochs", "value"] == "1"
+    assert table.loc["optimizer.lr", "value"] == "0.003" and table.loc["schedule.warmup_epochs", "value"] == "1"
 
 
 def test_results_and_artifacts_of_a_run(tmp_path):
