@@ -13,12 +13,12 @@ from reidlab.card.record import Record
 from reidlab.card.results import EMULATED
 from reidlab.deploy.boards import BOARDS
 from reidlab.runs import write_atomic
-from reidlab.show import save_figure
+from reidlab.show import save_drawing
 
 ESTIMATES, FIRMWARE = "deploy/stm32/estimates.csv", "deploy/c/firmware.json"
 MEMORY, LIFETIMES = "deploy/c/memory.csv", "deploy/c/lifetimes.csv"
 CHIPS, PUBLISHED, NVIDIA = "card/boards.csv", "card/published_stm32.csv", "card/published_nvidia.csv"
-ARENA = "card/arena.png"
+ARENA = "card/arena.svg"
 
 
 class Cited(NamedTuple):
@@ -137,7 +137,7 @@ def _arena(record: Record) -> Iterator[Part]:
     """What the C's RAM consists of."""
     lifetimes = record.table(LIFETIMES)
     if len(lifetimes):
-        save_figure(plots.memory_over_time(lifetimes), record.folder / ARENA)
+        save_drawing(plots.memory_over_time(lifetimes), record.folder / ARENA)
         yield Picture(ARENA, "Which tensor holds which bytes of the C's arena, step by step.")
         titles = ("rules", "RAM of activations, KiB", "no order needs less, KiB", "MACs")
         columns = [Column(title, format) for title, format in zip(titles, ("", ".1f", ".1f", ","), strict=True)]
