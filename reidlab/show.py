@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from reidlab.plots.canvas import FAINT, INK
+from reidlab.plots.canvas import FAINT, GRID, INK
 from reidlab.runs import write_atomic
 
 THEMES = (
-    f":root {{ --ink: {INK}; --faint: {FAINT}; }} "
-    "@media (prefers-color-scheme: dark) { :root { --ink: #ececec; --faint: #a6a6a6; } }"
+    f":root {{ --ink: {INK}; --faint: {FAINT}; --grid: {GRID}; }} "
+    "@media (prefers-color-scheme: dark) { :root { --ink: #ececec; --faint: #a6a6a6; --grid: #3a3f47; } }"
 )
 
 
@@ -53,11 +53,13 @@ def png(figure: Figure, dpi: int) -> bytes:
 
 def save_drawing(figure: Figure, file: Path) -> Path:
     """Write a figure as SVG without paper, its ink dark or light as the reader's theme wants it; atomically."""
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
     content = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": file.name}):
         figure.savefig(content, format="svg", facecolor="none", metadata={"Date": None, "Creator": None})
     svg = content.getvalue()
-    for name, color in (("ink", INK), ("faint", FAINT)):
+    for name, color in (("ink", INK), ("faint", FAINT), ("grid", GRID)):
         svg = svg.replace(color, f"var(--{name})")
     return write_atomic(file, svg.replace("<defs>", f"<style>{THEMES}</style>\n <defs>", 1))
 

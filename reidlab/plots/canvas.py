@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 MATCH, MISMATCH, IGNORED, QUERY = "#1b8a3d", "#c62828", "#8f8f8f", "#1f4e9c"
-INK, FAINT = "#1a1a1a", "#5f5f5f"
+INK, FAINT, GRID = "#1a1a1a", "#5f5f5f", "#e3e3e3"
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito, 2008
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
@@ -57,7 +57,7 @@ def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: 
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     if grid:
-        axes.grid(axis=grid, color="#e3e3e3", linewidth=0.8)
+        axes.grid(axis=grid, color=GRID, linewidth=0.8)
     return axes
 
 
