@@ -20,7 +20,13 @@ EVIL = "<img src=x onerror=alert(1)> ![p](http:\\evil) **b** [l](javascript:x) :
 def make_run(folder, mAP=0.5, epochs=3, model="osnet_x0_25", finished=True):
     """A run folder as the stages leave it, without the network."""
     (folder / "evaluate" / "checkpoint").mkdir(parents=True)
-    config = {"data": {"name": "drawn"}, "model": {"name": model}, "trainer": {"max_epochs": 9}, "run": {"name": "x"}}
+    config = {
+        "data": {"name": "drawn"},
+        "model": {"name": model},
+        "trainer": {"max_epochs": 9},
+        "run": {"name": folder.name},
+    }
+    config["callbacks"] = {"best": {"dirpath": str(folder)}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [{"epoch": e, "train/loss": 2 / (e + 1), "val/mAP": mAP * e / epochs} for e in range(epochs)]
     pd.DataFrame(rows).to_csv(folder / "history.csv", index=False)
