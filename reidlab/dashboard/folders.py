@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from reidlab.config import MACHINE_KEYS, read_config
+from reidlab.config import NEUTRAL_KEYS, read_config
 from reidlab.errors import InputError
 from reidlab.runs import read_json
 
@@ -146,7 +146,7 @@ def compare(first: Run, second: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
         for key in sorted(first.config.keys() | second.config.keys())
         if first.config.get(key) != second.config.get(key)
         and not key.startswith(("run.", "logger."))
-        and not MACHINE_KEYS.fullmatch(key)
+        and not NEUTRAL_KEYS.fullmatch(key)
     ]
     return figures, pd.DataFrame(changed, columns=["key", "first", "second"])
 
