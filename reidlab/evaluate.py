@@ -107,11 +107,11 @@ def results_table(folder: Path) -> pd.DataFrame:
     for row, figures in metrics.items():
         intervals = read_json(folder / "evaluate" / row / "intervals.json")
         rows[row] = {name: figures[name] for name in SHOWN_FIGURES if name in figures}
-        for name in WITH_INTERVAL:
-            if name in intervals:
-                low, high = intervals[name]
-                rows[row][name] = f"{figures[name]:.3f} [{low:.3f}, {high:.3f}]"
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("network")
+        for name in set(WITH_INTERVAL) & set(rows[row]):
+            low, high = intervals.get(name, (None, None))
+            rows[row][name] = f"{figures[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if name in intervals else "")
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("network").round(3)
+    return table.astype({name: int for name in table if name.startswith("num_") and table[name].notna().all()})
 
 
 def transfer_matrix(folders: Sequence[Path], figure: str = "mAP") -> pd.DataFrame:
