@@ -156,5 +156,7 @@ def _quiet() -> None:
         "smaller than the logging interval",
         "isinstance.treespec",
         "is zero",
+        "in eval mode at the start of training",
+        "exists and is not empty",
     ):
         warnings.filterwarnings("ignore", f".*{message}")
