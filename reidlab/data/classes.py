@@ -180,7 +180,7 @@ class ClassDataModule(ReidDataModule):
             raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
         dataset = ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.enlarged)
         sampler = self._even_shares(dataset, shuffle=True)
-        return self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+        return self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""

@@ -165,7 +165,7 @@ class ReidDataModule(pl.LightningDataModule):
         dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
         if self.num_instances is None:
             sampler = self._even_shares(dataset, shuffle=True)
-            loader = self._loader(dataset, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+            loader = self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
         else:
             sampler = IdentityBatchSampler(
                 table["pid"],
@@ -175,7 +175,7 @@ class ReidDataModule(pl.LightningDataModule):
                 camids=table["camid"] if self.camera_balanced else None,
                 class_balanced=self.class_balanced,
             )
-            loader = self._loader(dataset, batch_sampler=sampler)
+            loader = self._loader(dataset, persistent=True, batch_sampler=sampler)
         if len(loader) == 0:
             raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
         return loader
@@ -223,12 +223,13 @@ class ReidDataModule(pl.LightningDataModule):
         rank, processes = distributed_process()
         return DistributedSampler(dataset, processes, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
 
-    def _loader(self, dataset: ImageDataset, **options) -> DataLoader:
+    def _loader(self, dataset: ImageDataset, persistent: bool = False, **options) -> DataLoader:
+        """A loader; workers that outlive an epoch are for training: whoever waits for them to be collected waits long."""
         return _Loader(
             dataset,
             collate_fn=_as_it_is,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
+            persistent_workers=persistent and self.num_workers > 0,
             pin_memory=torch.accelerator.is_available(),
             worker_init_fn=_single_threaded,
             generator=torch.Generator(),  # starting workers draws a seed, and the global generator is for augmentation
