@@ -224,7 +224,7 @@ class ReidDataModule(pl.LightningDataModule):
         return DistributedSampler(dataset, processes, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
 
     def _loader(self, dataset: ImageDataset, persistent: bool = False, **options) -> DataLoader:
-        """A loader; workers that outlive an epoch are for training: whoever waits for them to be collected waits long."""
+        """A loader; workers that outlive an epoch are for training: waiting for their collection takes seconds."""
         return _Loader(
             dataset,
             collate_fn=_as_it_is,
