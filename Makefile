@@ -24,6 +24,9 @@ test: install  ## the tests
 test-browser: install  ## pages and notebooks as Chromium sees them
 	$(BIN)/pytest -m browser tests
 
+test-notebooks: install  ## the notebooks that `make test` leaves out, executed
+	$(BIN)/pytest -m slow tests/test_notebooks.py
+
 test-all: install  ## the tests, slow ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m '' tests
 
