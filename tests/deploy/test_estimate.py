@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.choose import choice, pareto_front
 from reidlab.deploy.estimate import cross_validation, estimate, published
 from reidlab.deploy.features import features
+from reidlab.deploy.tflite_graph import Op
 from reidlab.errors import InputError
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -89,6 +91,16 @@ def test_it_does_not_extrapolate_silently():
     said = "; ".join(found.outside)
     assert "no published network has TANH" in said and "macs 0: published networks have" in said
     assert all(np.isnan(figure.low) and np.isnan(figure.high) for figure in found.figures.values())
+
+
+def test_operators_that_write_next_to_nothing_do_not_make_a_network_unlike(fdmobilenet):
+    softmax = Op(len(fdmobilenet.ops), "SOFTMAX", fdmobilenet.outputs, (len(fdmobilenet.tensors),))
+    scores = replace(fdmobilenet.tensors[fdmobilenet.outputs[0]], index=softmax.outputs[0])
+    classifier = replace(
+        fdmobilenet, tensors=[*fdmobilenet.tensors, scores], ops=[*fdmobilenet.ops, softmax], outputs=softmax.outputs
+    )
+    assert "SOFTMAX" not in set(" ".join(published()["kinds"]).split())
+    assert not estimate(classifier, features(classifier), H7).outside
 
 
 def test_boards_without_figures_and_unknown_tools_are_refused(fdmobilenet):

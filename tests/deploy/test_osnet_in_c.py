@@ -14,11 +14,19 @@ pytestmark = [pytest.mark.slow, needs_gcc]
 KIB = 1024
 
 
+def exported(build, folder):
+    content = int8_tflite(build(num_classes=0, feat_dim=None), (256, 128))
+    return folder, content, compile_c(content, folder, ("-O2",))
+
+
 @pytest.fixture(scope="module")
 def x0_25(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("x0_25")
-    content = int8_tflite(osnet_x0_25(num_classes=0, feat_dim=None), (256, 128))
-    return folder, content, compile_c(content, folder, ("-O2",))
+    return exported(osnet_x0_25, tmp_path_factory.mktemp("x0_25"))
+
+
+@pytest.fixture(scope="module")
+def x1_0(tmp_path_factory):
+    return exported(osnet_x1_0, tmp_path_factory.mktemp("x1_0"))
 
 
 def test_x0_25_equals_the_reference_within_its_budget(x0_25):
@@ -37,13 +45,6 @@ def test_x0_25_on_the_cortex_m7(x0_25):
     np.testing.assert_array_equal(run.embeddings, reference(content, images))
     assert max(run.instructions) <= 250e6
     assert run.stack_bytes <= 4 * KIB and run.ram_bytes[".bss"] == report.arena_bytes
-
-
-@pytest.fixture(scope="module")
-def x1_0(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("x1_0")
-    content = int8_tflite(osnet_x1_0(num_classes=0, feat_dim=None), (256, 128))
-    return folder, content, compile_c(content, folder, ("-O2",))
 
 
 def test_x1_0_equals_the_reference(x1_0):
