@@ -2,7 +2,8 @@
 
     python benchmarks/inference.py runs/demo [other.tflite other.onnx ...] [--threads 1 2] [--batches 1 8]
 
-Every figure is the median of 20 calls, each file in a process of its own; all are of one sitting on one machine.
+Every figure is the median of 20 calls or more on prepared images, each file in a process of its own; all are of one
+sitting on one machine.
 """
 
 import argparse

@@ -59,21 +59,24 @@ class Embedder:
     weights_hash: str | None = None
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
-        """Embed a batch; files with a fixed batch are given one image at a time."""
-        given = self.prepare(pixels)
+        """Embed a batch."""
+        return self.embed(self.prepare(pixels))
+
+    def embed(self, given: np.ndarray) -> np.ndarray:
+        """Embed what `prepare` made of pixels; files with a fixed batch are given that many images at a time."""
         batch = self.input.shape[0]
         blocks = [given] if batch < 1 else np.split(given, range(batch, len(given), batch))
         if batch > 1 and len(blocks[-1]) < batch:
             blocks[-1] = np.concatenate([blocks[-1], np.repeat(blocks[-1][-1:], batch - len(blocks[-1]), axis=0)])
-        codes = np.concatenate([self.run(block) for block in blocks])[: len(pixels)]
-        return self.output.decode(codes.reshape(len(pixels), -1))
+        codes = np.concatenate([self.run(block) for block in blocks])[: len(given)]
+        return self.output.decode(codes.reshape(len(given), -1))
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """Pixels as the file takes them: colour order, scaling, codes and layout."""
         if self.color_order == "BGR":
             pixels = pixels[..., ::-1]
         if self.mean is None:
-            values = (pixels.astype(np.int16) + INTEGERS[self.input.dtype]).astype(self.input.dtype)
+            values = pixels if self.input.dtype == np.uint8 else (pixels ^ 0x80).view(self.input.dtype)
         else:
             mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
             values = self.input.encode((pixels.astype(np.float32) / 255 - mean) / std)
@@ -116,7 +119,7 @@ def load(
         assumed.append("pixels scaled to [0, 1] (no mean and std given)")
     elif mean is None and not known:
         assumed.append(f"raw pixels {'0..255' if given.dtype == np.uint8 else '-128..127'} as codes (no mean given)")
-    elif not given.scale and raw:
+    elif mean is not None and raw and (not given.scale or _codes_are_pixels(given, mean, std)):
         mean = std = None
     if not (color_order or known.get("color_order")):
         assumed.append("colour order RGB")
@@ -127,6 +130,13 @@ def load(
 
 def _first(given, known):
     return known if given is None else given
+
+
+def _codes_are_pixels(port: Port, mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether an integer input's code of every pixel value is that value, counted from black."""
+    pixels = np.arange(256)
+    values = (pixels[:, None] / 255 - np.asarray(mean)) / np.asarray(std)
+    return bool((port.encode(values) == pixels[:, None] + INTEGERS[port.dtype]).all())
 
 
 def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:

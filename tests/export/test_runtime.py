@@ -93,6 +93,14 @@ def test_a_foreign_int8_input_is_encoded_by_its_scale(steps, ranges, images, tmp
     assert runtime.load(tmp_path / "int8.tflite")(images) == pytest.approx(expected)
     encoded = runtime.load(tmp_path / "int8.tflite", mean=[0, 0, 0], std=[1, 1, 1])
     assert encoded.input.zero_point == -128 and encoded(images) == pytest.approx(expected)
+    shifted = runtime.load(tmp_path / "int8.tflite", mean=[0.5] * 3, std=[1, 1, 1]).prepare(images)
+    assert shifted == pytest.approx(np.clip(np.round((images / 255 - 0.5) * 255) - 128, -128, 127), abs=1)
+
+
+def test_pixels_that_are_their_own_codes_cost_no_arithmetic(steps, ranges, images, tmp_path):
+    (tmp_path / "m.tflite").write_bytes(tflite.integer_file(steps, ranges, {"mean": [0.0] * 3, "std": [1.0] * 3}))
+    embedder = runtime.load(tmp_path / "m.tflite")
+    assert np.shares_memory(embedder.prepare(images), images) and embedder.assumed == ["colour order RGB"]
 
 
 def test_codes_and_values_are_inverse():
