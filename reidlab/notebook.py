@@ -3,6 +3,7 @@
 import ast
 import base64
 import difflib
+import html
 import re
 import shlex
 import sys
@@ -66,6 +67,14 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
     layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
     display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))
+
+
+def show_page(file: Path, height: int = 700) -> None:
+    """Display a self-contained HTML page in a frame of its own."""
+    from IPython.display import HTML, display
+
+    frame = f'<iframe srcdoc="{html.escape(file.read_text())}" width="100%" height="{height}" sandbox></iframe>'
+    display(HTML(f"<div>{frame}</div>"))
 
 
 def results(cfg) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """What notebooks call, and their execution, held against tiny notebooks made here."""
 
 import base64
+import html
 import io
 import re
 
@@ -114,11 +115,20 @@ def test_show_puts_a_table_beside_a_picture(tmp_path, monkeypatch):
     notebook.show(Figure(figsize=(2, 1)), pd.DataFrame({"mAP": [0.5]}, index=["trained"]))
     Figure(figsize=(2, 1)).savefig(tmp_path / "file.png")
     notebook.show(tmp_path / "file.png", pd.Series({"threshold": 0.25}, name="value"))
-    for page, number in zip((html.data for html in shown), ("0.5", "0.25"), strict=True):
+    for page, number in zip((one.data for one in shown), ("0.5", "0.25"), strict=True):
         content = base64.b64decode(page.split("base64,")[1].split('"')[0])
         assert Image.open(io.BytesIO(content)).format == "PNG"
         assert f"<td>{number}</td>" in page
     assert 'width="200"' in shown[0].data
+
+
+def test_show_page_frames_a_page_as_it_is(tmp_path, monkeypatch):
+    shown, text = [], '<p title="a">1 &lt; 2</p>'
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    (tmp_path / "card.html").write_text(text)
+    notebook.show_page(tmp_path / "card.html")
+    (frame,) = re.findall(r'<iframe srcdoc="([^"]*)"[^>]* sandbox>', shown[0].data)
+    assert html.unescape(frame) == text
 
 
 def test_settings_are_a_table_of_leaves():

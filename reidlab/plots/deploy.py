@@ -53,12 +53,14 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
     """Score over latency, a colour a target; a line joins the networks that no other beats in both.
 
     `table` has columns model, target, fits, latency_ms, front and the score; a hollow point doesn't fit its target.
+    Where there is one network only, the title names it.
     """
     known = table.dropna(subset=["latency_ms", score]) if score in table else table[:0]
     if known.empty:
         return empty(f"no network has both a latency and a {score} yet")
-    figure = blank(8.6, 3.8)
-    axes = tidy(figure.subplots(), f"{score} and latency, by target", "ms an image", score, grid="both")
+    figure, models = blank(8.6, 3.8), known["model"].unique()
+    title = f"{score} and latency, by target" if len(models) > 1 else f"{models[0]}: {score} and latency, by target"
+    axes = tidy(figure.subplots(), title, "ms an image", score, grid="both")
     for number, (target, rows) in enumerate(known.groupby("target", sort=False)):
         color, marker = SERIES[number % len(SERIES)], MARKERS[number % len(MARKERS)]
         for fits, some in rows.groupby(rows["fits"].fillna(True).astype(bool)):
@@ -66,7 +68,8 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
             axes.scatter(some["latency_ms"], some[score], marker=marker, facecolors=face, edgecolors=color)
         front = rows[rows["front"]].sort_values("latency_ms")
         axes.plot(front["latency_ms"], front[score], color=color, marker=marker, linewidth=1.2, label=target)
-        for model, *place in front[["model", "latency_ms", score]].itertuples(index=False, name=None):
+        named = front if len(models) > 1 else front[:0]
+        for model, *place in named[["model", "latency_ms", score]].itertuples(index=False, name=None):
             axes.annotate(model, place, fontsize=7.5, color=INK, xytext=(4, 4), textcoords="offset points")
     axes.set_xscale("log")
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -45,3 +45,5 @@ def test_front_joins_what_no_other_beats_and_misfits_are_hollow():
     assert plots.pareto(rows.drop(columns="mAP")).texts
     classes = axes_of(plots.pareto(rows.rename(columns={"mAP": "top-1"}), "top-1"))
     assert [text.get_text() for text in classes.texts] == ["a", "b"]
+    alone = axes_of(plots.pareto(rows.head(1)))
+    assert not alone.texts and alone.get_title(loc="left").startswith("a: ")
