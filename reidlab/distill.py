@@ -36,9 +36,9 @@ class Distillation(nn.Module):
         embedding_size: int,
         datamodule: ReidDataModule,
         data_hash: str,
-        feature: float = 1.0,
-        distance: float = 25.0,
-        angle: float = 50.0,
+        feature: float = 10.0,
+        distance: float = 0.0,
+        angle: float = 0.0,
         logits: float = 1.0,
         temperature: float = 4.0,
     ):
