@@ -81,7 +81,8 @@ def teacher(small, tmp_path_factory):
 
 
 def config(small, root, name, teacher, *more):
-    place = [f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", "distill=standard"]
+    terms = ["distill=standard", "distill.distance=25", "distill.angle=50"]
+    place = [f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *terms]
     return compose([*small, *place, "model.network.feat_dim=32", f"distill.teacher={teacher}", *more])
 
 
