@@ -96,16 +96,24 @@ def verify(
             raise InputError(
                 f"verification: no query and gallery image {kind} are compared; add such images or a split"
             )
-    width = _reach(closeness) / BINS
-    totals = positives.sum(0), negatives.sum(0)
-    figures = {name: float(value[0]) for name, value in _figures(*(t[None] for t in totals), wanted_fpr, width).items()}
+    thresholds = np.arange(BINS + 1) * (_reach(closeness) / BINS)
+    totals = [_cumulative(pairs.sum(0, keepdims=True)) for pairs in (positives, negatives)]  # (1, BINS + 1) each
+    used = np.flatnonzero(positives.any(0) | negatives.any(0))  # between these bins, no figure changes
+    positives, negatives = (_cumulative(pairs[:, used]) for pairs in (positives, negatives))
+    edges = thresholds[np.append(used, BINS)]
+    figures = _figures(positives.sum(0, keepdims=True), negatives.sum(0, keepdims=True), wanted_fpr, edges)
     return Verification(
-        np.arange(BINS + 1) * width,
-        *(np.concatenate([[0.0], total.cumsum()]) for total in totals),
+        thresholds,
+        *(total[0] for total in totals),
         wanted_fpr,
-        figures,
-        _bootstrap(positives, negatives, wanted_fpr, width, resamples, seed),
+        {name: float(value[0]) for name, value in figures.items()},
+        _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed),
     )
+
+
+def _cumulative(histograms: np.ndarray) -> np.ndarray:
+    """How many lie below each bin's beginning, and the last one's end: (B, bins) -> (B, bins + 1)."""
+    return np.pad(histograms.cumsum(1), ((0, 0), (1, 0)))
 
 
 def _groups(pids: Tensor, seed: int) -> Tensor:
@@ -162,37 +170,39 @@ def _histogram(distances: Tensor, reach: float) -> np.ndarray:
     return counts
 
 
-def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, width: float) -> dict[str, np.ndarray]:
-    """Figures of histograms, (..., BINS) -> name: (...)"""
-    tpr, fpr = (np.pad(h.cumsum(-1), ((0, 0), (1, 0))) for h in (positives, negatives))  # (B, BINS + 1)
-    with np.errstate(invalid="ignore"):
-        tpr, fpr = tpr / tpr[:, -1:], fpr / fpr[:, -1:]
-    lines = np.arange(len(tpr))
+def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, edges: np.ndarray) -> dict:
+    """Figures of cumulative histograms (B, bins + 1), whose bins begin at `edges` and the last of which ends all.
 
-    def last_within(rate: float) -> np.ndarray:
-        return (fpr <= rate * (1 + 1e-12)).sum(1) - 1
-
-    after = ((fpr + tpr) < 1).sum(1).clip(1)  # the first threshold with more false positives than false negatives
+    Returns name: (B,), without a number where a line has no pairs of a kind.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        tpr, fpr = positives / positives[:, -1:], negatives / negatives[:, -1:]
+    lines, within = np.arange(len(tpr)), np.array([wanted_fpr, *FPRS]) * (1 + 1e-12)
+    chosen, *at_rates = np.stack([line.searchsorted(within, side="right") - 1 for line in fpr], axis=1)
+    after = np.array([line.searchsorted(1) for line in fpr + tpr])  # the first with more false positives than negatives
+    after = after.clip(1, tpr.shape[1] - 1)
     gap_before, gap_after = (1 - tpr[lines, at] - fpr[lines, at] for at in (after - 1, after))
     share = gap_before / (gap_before - gap_after)
     eer = fpr[lines, after - 1] + share * (fpr[lines, after] - fpr[lines, after - 1])
-    chosen = last_within(wanted_fpr)
+    known = fpr[:, -1:] == 1
+    tpr, edges = np.where(known, tpr, np.nan), np.where(known, edges, np.nan)  # (B, bins + 1) each
+    tpr_at = {f"TPR@FPR={rate:g}": tpr[lines, at] for rate, at in zip(FPRS, at_rates, strict=True)}
     return {
-        "threshold": chosen * width,
+        "threshold": edges[lines, chosen],
         "tpr": tpr[lines, chosen],
         "fpr": fpr[lines, chosen],
-        **{f"TPR@FPR={rate:g}": tpr[lines, last_within(rate)] for rate in FPRS},
+        **tpr_at,
         "EER": eer,
-        "AUC": ((tpr[:, 1:] + tpr[:, :-1]) / 2 * np.diff(fpr, axis=1)).sum(1),
+        "AUC": np.einsum("bn,bn->b", tpr[:, 1:] + tpr[:, :-1], np.diff(fpr)) / 2,
     }
 
 
-def _bootstrap(positives, negatives, wanted_fpr, width, resamples, seed) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of all figures over resampled groups."""
+def _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of all figures over resampled groups, of their cumulative histograms."""
     groups = len(positives)
     draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
     drawn = [
-        _figures(draws[a:b] @ positives, draws[a:b] @ negatives, wanted_fpr, width) for a, b in spans(resamples, 16)
+        _figures(draws[a:b] @ positives, draws[a:b] @ negatives, wanted_fpr, edges) for a, b in spans(resamples, 16)
     ]
     return {
         name: tuple(np.nanpercentile(np.concatenate([part[name] for part in drawn]), [2.5, 97.5]).tolist())
