@@ -57,10 +57,13 @@ def run(cfg) -> Path:
     methods = Methods(cfg, network.cpu(), datamodule, images, score)
 
     metadata = about(cfg, weights) | {"mean": [0.0] * 3, "std": [1.0] * 3}  # of pixels in [0, 1]: the rest is folded in
+    float_files = {}
+    if "tflite" in options.formats:
+        float_files["model.tflite"] = tflite.float_file(methods.as_trained(), metadata)
     tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
     for method in METHODS if options.method == "auto" else (options.method,):
         recipe = getattr(methods, method)()
-        files = _make_files(cfg, recipe, metadata)
+        files = float_files | _integer_files(cfg, recipe, metadata)
         with TemporaryDirectory(dir=folder, prefix=".quantize-") as place:
             for name, content in files.items():
                 (Path(place) / name).write_bytes(content)
@@ -115,12 +118,11 @@ def _check(options) -> None:
             raise InputError(f"quantize.{key}: there is no {value}; choose from {', '.join(allowed)}")
 
 
-def _make_files(cfg, recipe: Recipe, metadata: dict) -> dict[str, bytes]:
-    """File name -> content, of all formats."""
+def _integer_files(cfg, recipe: Recipe, metadata: dict) -> dict[str, bytes]:
+    """File name -> content, of all int8 formats."""
     options, files = cfg.quantize, {}
     network, ranges, floats = recipe
     if "tflite" in options.formats:
-        files["model.tflite"] = tflite.float_file(network, metadata)
         files["model_int8.tflite"] = tflite.integer_file(
             network, ranges, metadata, options.per_channel, options.output, floats
         )

@@ -49,6 +49,10 @@ class Methods:
         self.symmetric = "onnx" in self.options.formats and self.options.symmetric_onnx  # the coarser of the grids
         self.costs: pd.DataFrame | None = None
 
+    def as_trained(self) -> StepNetwork:
+        """What float files are written of, whichever way int8 goes."""
+        return as_steps(self._graph(), self.cfg.data.size)
+
     def ptq(self) -> Recipe:
         """Plain post-training quantisation."""
         return self._calibrated(self._graph())

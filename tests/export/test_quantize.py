@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -78,14 +79,17 @@ def test_unknown_choices_are_input_errors(cfg):
             quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
 
 
-@pytest.mark.parametrize("method", ["mixed", "qat"])
-def test_the_dearer_methods_deliver_too(cfg, method, monkeypatch, capsys):
+@pytest.mark.parametrize("method", ["equalized", "mixed", "qat"])
+def test_the_dearer_methods_deliver_too(cfg, parity, method, monkeypatch, capsys):
     monkeypatch.setattr(quantize, "cost", lambda *file: {})
     options = {"method": method, "sensitivity_images": 8, "mixed_steps": 3, "qat": {"epochs": 1}}
     dear = OmegaConf.merge(cfg, {"run": {"name": method}, "quantize": options})
     table = pd.read_csv(quantize.run(dear), index_col="stage")
     assert table.loc["tflite int8", "centred"] > 0.9 and set(table["method"]) == {method}
     folder = quantize.run_folder(dear)
+    here, plain = (runtime.load(run / "export" / "model.tflite") for run in (folder, parity.parents[1]))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *here.size, 3), np.uint8)
+    assert np.array_equal(here(pixels), plain(pixels))  # what helps int8 is not in the float file
     integers = flatbuffer.operator_names(flatbuffer.read_tflite(folder / "export" / "model_int8.tflite"))
     costs = folder / "quantize" / "sensitivity.csv"
     if method == "mixed":
