@@ -36,8 +36,8 @@ Tells {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that no training and no choice saw: int8 {int8:.1%} (95 % interval
-{low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs, seed {seed}, taught by
-EfficientNet-Lite0.
+{low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs{after}, seed {seed},
+taught by EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
 
@@ -127,11 +127,14 @@ def keep(cfg, folder: Path, row: dict) -> None:
     figures = {
         stage: {name: value for name, value in row.items() if not name.startswith(("ms_", "memory"))}  # of this machine
         for stage, row in read_json(run / "metrics.json").items()
+        if stage in (evaluate.MAIN_ROW, "tflite", INT8)
     }
     write_json(folder / "metrics.json", figures)
     trained = {key: value for key, value in read_json(run / "train.json").items() if key != "machine"}
     write_json(folder / "train.json", trained)
-    write_atomic(folder / "card.md", CARD.format(**row, name=folder.name, classes=", ".join(trained["classes"])))
+    after = f" after those at {SIDES[0]} x {SIDES[0]}" if row["side"] != SIDES[0] else ""
+    classes = ", ".join(trained["classes"])
+    write_atomic(folder / "card.md", CARD.format(**row, name=folder.name, classes=classes, after=after))
 
 
 if __name__ == "__main__":
