@@ -7,10 +7,12 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from reidlab.errors import InputError
 
@@ -38,6 +40,24 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
             f"{path}: can't be written ({error.strerror}); free space or choose another run.root"
         ) from error
     return path
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Keep other processes of this machine from training in the same run folder meanwhile; InputError where one does.
+
+    Local ranks of one distributed training count as one. The lock ends with its process, however that ends.
+    """
+    key = hashlib.sha256(f"{run.resolve()} {os.environ.get('LOCAL_RANK', 0)}".encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"reidlab-{key}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{run}: another process trains there; let it end, or choose another run.name") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def read_json(path: Path) -> dict:

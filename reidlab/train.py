@@ -18,7 +18,7 @@ from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.embedding import device_of, embed
 from reidlab.errors import InputError
 from reidlab.retrieval import VALIDATION, Retrieval
-from reidlab.runs import provenance, read_json, write_atomic, write_json
+from reidlab.runs import alone, provenance, read_json, write_atomic, write_json
 from reidlab.show import save_figure
 from reidlab.tasks import BEST_CHECKPOINT, LAST_CHECKPOINT, ReidTask, build_network, trained_network
 
@@ -27,8 +27,13 @@ def run(cfg, watchers: Iterable[pl.Callback] = ()) -> Path:
     """Train, or go on where an interrupted training of the same config stopped; returns the best checkpoint.
 
     `watchers` are callbacks beside those of the config. Raises InputError where the folder holds a training of another
-    config, KeyboardInterrupt on Ctrl-C (what was reached stays in the run folder).
+    config or another process trains there, KeyboardInterrupt on Ctrl-C (what was reached stays in the run folder).
     """
+    with alone(run_folder(cfg)):
+        return _train(cfg, watchers)
+
+
+def _train(cfg, watchers: Iterable[pl.Callback]) -> Path:
     folder = run_folder(cfg)
     last, best = folder / LAST_CHECKPOINT, folder / BEST_CHECKPOINT
     _claim(folder, cfg)

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -32,6 +34,17 @@ def test_broken_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.json: not readable as JSON"):
         runs.read_json(tmp_path / "metrics.json")
+
+
+def test_two_processes_never_train_in_one_folder(tmp_path):
+    other = [
+        *(sys.executable, "-c"),
+        f"import pathlib, reidlab.runs as r\nwith r.alone(pathlib.Path({str(tmp_path)!r})): print('alone')",
+    ]
+    with runs.alone(tmp_path / "elsewhere"), runs.alone(tmp_path):
+        refused = subprocess.run(other, capture_output=True, text=True, check=False)
+    assert "another process trains there" in refused.stderr and not refused.stdout
+    assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "alone\n"
 
 
 def test_provenance_names_versions_and_machine():
