@@ -109,5 +109,5 @@ def test_every_choice_builds_what_training_takes(choice, tmp_path):
     config.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, default_root_dir=tmp_path, accelerator="cpu")
     if cfg.get("distill"):
         unset = {"weights": None} if "weights" in cfg.distill else {}
-        with pytest.raises(InputError, match=r"distill\.(teacher|weights)"):
+        with pytest.raises(InputError, match=r"distill\.(teacher|weights|logits)"):
             config.instantiate(cfg.distill, embedding_size=8, datamodule=None, data_hash="", **unset)
