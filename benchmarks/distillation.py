@@ -1,7 +1,7 @@
 """What a student gains from its teacher, over several seeds, on the demo's people.
 
     python benchmarks/distillation.py                      # teacher; student from scratch and distilled, seeds 0 to 2
-    python benchmarks/distillation.py --csv data/distillation_results.csv trainer.max_epochs=8
+    python benchmarks/distillation.py --csv data/distillation_results.csv trainer.precision=bf16-mixed
     python benchmarks/distillation.py --seeds 0 --distilled distill.temperature=8 --name hotter
 
 Overrides are for all runs, those after `--distilled` for the distilled student's alone. Seeds change initial weights
