@@ -134,9 +134,11 @@ class CropDistillation(nn.Module):
 
     @torch.no_grad()
     def teach(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The teacher's embedding and logits for the student's crops."""
+        """The teacher's embedding and logits for the student's crops, of mixed ones in their proportion."""
         maps = self.maps[self.rows[batch["index"].cpu()]].to(batch["window"].device).float()
         embedding = (window_mean(maps, batch["window"]) - self.centre) / self.spread
+        if "share" in batch:
+            embedding = batch["share"] @ embedding
         return embedding, F.linear(embedding, self.weight, self.bias)
 
     def forward(self, batch: Mapping[str, Tensor], embedding: Tensor, logits: Tensor) -> dict[str, Tensor]:

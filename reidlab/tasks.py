@@ -1,10 +1,10 @@
 """The LightningModules: what one step of training and of validation is."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlab.config import instantiate, run_folder
@@ -64,19 +64,19 @@ class Task(pl.LightningModule):
         self.regime.begin_epoch(self.network, self.current_epoch)
         self.first_failures = None
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The images of a training batch and what they are to be learned as."""
-        return batch["image"], batch["pid"]
+    def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A training batch with its `target`: what its images are to be learned as."""
+        return batch | {"target": batch["pid"]}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The sum of the recipe's terms, each logged."""
-        image, labels = self.prepare(batch)
-        embedding, logits = self(image)
+        batch = self.prepare(batch)
+        embedding, logits = self(batch["image"])
         with torch.autocast(self.device.type, enabled=False):
             embedding, logits = embedding.float(), None if logits is None else logits.float()
-            terms = self.loss(embedding, logits, labels)
+            terms = self.loss(embedding, logits, batch["target"])
             if self.distillation:
-                terms |= self.distillation(batch | {"image": image}, embedding, logits)
+                terms |= self.distillation(batch, embedding, logits)
             total = torch.stack(list(terms.values())).sum()
         self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
@@ -136,22 +136,28 @@ class ReidTask(Task):
 class ClassificationTask(Task):
     """Trains a network to name the class of an image; validates by accuracy on images that it never saw.
 
-    `mix` (a partial that takes `num_classes`) changes images and classes of a training batch, see `reidlab.data.Mix`.
+    `mix` changes images and classes of a training batch, see `reidlab.data.Mix`.
     """
 
-    def __init__(self, *args, mix: Callable[..., nn.Module] | None = None, **kwargs):
+    def __init__(self, *args, mix: nn.Module | None = None, **kwargs):
         super().__init__(*args, **kwargs)
         if mix and any(term.sees == "embedding" for term in self.loss.terms.values()):
             raise InputError(
                 "task.mix: mixed images have no one class, which losses of embeddings need; set task.mix=null"
             )
-        self.mix = mix and mix(num_classes=self.network.classifier.out_features)
+        self.mix = mix
         self.metric = ClassMetric()
 
-    def prepare(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The images, mixed if the recipe says so, and their classes (B,) or the probabilities of these (B, C)."""
-        image, labels = super().prepare(batch)
-        return self.mix(image, labels) if self.mix else (image, labels)
+    def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch, mixed if the recipe says so: then `share` (B, B) is each image's part of every image that was.
+
+        Its target is the classes (B,), or their probabilities (B, C) where it is mixed.
+        """
+        if not self.mix:
+            return super().prepare(batch)
+        image, share = self.mix(batch["image"])
+        classes = F.one_hot(batch["pid"], self.network.classifier.out_features)
+        return batch | {"image": image, "share": share, "target": share @ classes.to(share.dtype)}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Collect class scores."""

@@ -1,6 +1,6 @@
 """Trackers: what training tells them, how a resumed run stays one run, and the project's panels at Weights & Biases."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,12 +52,14 @@ def log_config(trackers: Iterable[Logger], cfg: Mapping, made_by: Mapping) -> No
         logger.log_hyperparams({**cfg, "made_by": made_by})
 
 
-def log_rankings(trackers: Iterable[Logger], figure: Figure) -> None:
-    """Show what validation queries find, to those trackers that take pictures."""
-    for logger in trackers:
+def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure]) -> None:
+    """Show what validation queries find, to those trackers that take pictures; drawn where there are any."""
+    takers = [logger for logger in trackers if isinstance(logger, (WandbLogger, TensorBoardLogger))]
+    figure = draw() if takers else None
+    for logger in takers:
         if isinstance(logger, WandbLogger):
             logger.log_image(RANKINGS, [figure])
-        elif isinstance(logger, TensorBoardLogger):
+        else:
             logger.experiment.add_figure(RANKINGS, figure)
             logger.experiment.flush()
 

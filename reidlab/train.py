@@ -93,7 +93,7 @@ def _train(cfg, watchers: Iterable[pl.Callback]) -> Path:
             raise InputError(f"{folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
         save_figure(plots.learning_curves(pd.read_csv(folder / "history.csv")), folder / "curves.png")
         if validated and isinstance(task, ReidTask):
-            tracking.log_rankings(loggers, _rankings(cfg, datamodule))
+            tracking.log_rankings(loggers, lambda: _rankings(cfg, datamodule))
     write_json(
         folder / "train.json",
         {

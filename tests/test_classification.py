@@ -82,7 +82,10 @@ def test_mixed_batches_are_learned_by_all_their_classes(root, monkeypatch):
     seen, step = [], ClassificationTask.prepare
     monkeypatch.setattr(ClassificationTask, "prepare", lambda *a: seen.append(step(*a)) or seen[-1])
     train.run(config(root, "mixed", "task.mix.p=1.0", "trainer.max_epochs=1"))
-    assert all(labels.shape == (16, 5) and (labels > 0).sum() > 16 for _, labels in seen)
+    for batch in seen:
+        target = batch["target"]
+        assert target.shape == (16, 5) and (target > 0).sum() > 16
+        torch.testing.assert_close(target, batch["share"] @ torch.eye(5)[batch["pid"]])
     monkeypatch.undo()
     with pytest.raises(InputError, match=r"task\.mix=null"):
         train.run(config(root, "triplet", "loss=softmax_triplet"))

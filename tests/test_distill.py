@@ -194,4 +194,6 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_pa
     taught, _ = cached.teach(whole)
     expected = (cached.maps[:3].float().mean((1, 2)) - cached.centre) / cached.spread
     torch.testing.assert_close(taught, expected)
+    half = whole | {"share": torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])}
+    torch.testing.assert_close(cached.teach(half)[0], torch.stack([expected[:2].mean(0), *expected[1:]]))
     assert network.feat_dim == 256

@@ -1,7 +1,6 @@
 """Two images as one, and their classes in proportion: MixUp and CutMix."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -12,24 +11,24 @@ class Mix(nn.Module):
     share of an image in the mixture is drawn from Beta(a, a), a being `mixup` or `cutmix`, once for the batch.
     Zhang et al., arXiv 1710.09412, equation 1; Yun et al., arXiv 1905.04899, section 3.1.
 
-    Shape: images (B, 3, H, W), classes (B,) -> images, probabilities of the classes (B, num_classes).
+    Shape: images (B, 3, H, W) -> images, and the share (B, B) that each has of every image of the batch.
     """
 
-    def __init__(self, num_classes: int, mixup: float = 0.2, cutmix: float = 1.0, p: float = 0.5) -> None:
+    def __init__(self, mixup: float = 0.2, cutmix: float = 1.0, p: float = 0.5) -> None:
         super().__init__()
-        self.num_classes, self.p = num_classes, p
+        self.p = p
         self.ways = [(way, a) for way, a in ((self._blend, mixup), (self._paste, cutmix)) if a]
 
-    def forward(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """The images, mixed or as they were; what is drawn is drawn on the host."""
-        targets = F.one_hot(labels, self.num_classes).to(torch.float32)
+        alone = torch.eye(len(image), device=image.device)
         if not self.ways or torch.rand(()) >= self.p:
-            return image, targets
+            return image, alone
         way, a = self.ways[int(torch.randint(len(self.ways), ()))]
         share = _beta(a)
         order = torch.randperm(len(image)).to(image.device, non_blocking=True)
         image, share = way(image, image[order], share)
-        return image, share * targets + (1 - share) * targets[order]
+        return image, share * alone + (1 - share) * alone[order]
 
     @staticmethod
     def _blend(image: Tensor, other: Tensor, share: float) -> tuple[Tensor, float]:
