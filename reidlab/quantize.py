@@ -17,7 +17,7 @@ from reidlab.export.methods import METHODS, Methods, Recipe
 from reidlab.export.onnx import about
 from reidlab.export.parity import ClassScore, Score, embed_file, score_of
 from reidlab.export.ranges import OBSERVERS
-from reidlab.export.runtime import load
+from reidlab.export.runtime import RUNTIMES, load
 from reidlab.runs import provenance, record_metrics, write_atomic, write_json
 from reidlab.show import print_table, save_figure
 from reidlab.tasks import trained_network
@@ -59,7 +59,7 @@ def run(cfg) -> Path:
     metadata = about(cfg, weights) | {"mean": [0.0] * 3, "std": [1.0] * 3}  # of pixels in [0, 1]: the rest is folded in
     float_files = {}
     if "tflite" in options.formats:
-        float_files["model.tflite"] = tflite.float_file(methods.as_trained(), metadata)
+        float_files["model.tflite"] = tflite.float_file(methods.plain.network, metadata)
     tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
     for method in METHODS if options.method == "auto" else (options.method,):
         recipe = getattr(methods, method)()
@@ -76,7 +76,8 @@ def run(cfg) -> Path:
         if _beyond(table, options.max_drop).empty:
             break
     method, recipe, files, table = min(tried, key=lambda attempt: attempt[3]["drop"].max())
-    _report(folder, methods, recipe, options)
+    measured = options.sensitivity or "mixed" in (name for name, *_ in tried)
+    _report(folder / "quantize", recipe, options.observer, methods.costs if measured else None)
     table["method"] = method
     write_json(folder / "quantize" / "made_by.json", provenance())
     parity = write_atomic(folder / "quantize" / "parity.csv", table.rename_axis("stage").to_csv())
@@ -95,27 +96,29 @@ def run(cfg) -> Path:
     return parity
 
 
-def _report(folder: Path, methods: Methods, recipe: Recipe, options) -> None:
+def _report(place: Path, recipe: Recipe, observer: str, costs: pd.DataFrame | None) -> None:
     """The ranges, and what each layer costs if that was measured or is asked for."""
-    place = folder / "quantize"
-    rows = [(name, found.low, found.high, options.observer) for name, found in recipe.ranges.items()]
+    rows = [(name, found.low, found.high, observer) for name, found in recipe.ranges.items()]
     table = pd.DataFrame(rows, columns=["tensor", "low", "high", "observer"])
     write_atomic(place / "ranges.csv", table.to_csv(index=False))
     save_figure(plots.activation_ranges(table), place / "ranges.png")
-    if options.sensitivity:
-        methods.sensitivity(methods.ptq())
-    if methods.costs is not None:
-        write_atomic(place / "sensitivity.csv", methods.costs.to_csv())
-        save_figure(plots.layer_costs(methods.costs), place / "sensitivity.png")
+    if costs is not None:
+        write_atomic(place / "sensitivity.csv", costs.to_csv())
+        save_figure(plots.layer_costs(costs), place / "sensitivity.png")
 
 
 def _check(options) -> None:
     """InputError for a choice that there isn't."""
     given = [("method", options.method, (*METHODS, "auto")), ("output", options.output, OUTPUTS)]
     given += [("observer", options.observer, OBSERVERS), *(("formats", name, FORMATS) for name in options.formats)]
+    given += [("runtimes", name, RUNTIMES) for name in options.runtimes]
     for key, value, allowed in given:
         if value not in allowed:
             raise InputError(f"quantize.{key}: there is no {value}; choose from {', '.join(allowed)}")
+    for name in options.formats:
+        able = [runtime for file, runtime in ROWS.values() if file == f"model_int8.{name}"]
+        if not {*able} & {*options.runtimes}:
+            raise InputError(f"quantize.runtimes: none of them runs the {name} file; add {' or '.join(able)}")
 
 
 def _integer_files(cfg, recipe: Recipe, metadata: dict) -> dict[str, bytes]:
@@ -140,7 +143,7 @@ def _parity(
     """Figures of the checkpoint and of every file; `drop` is in points of the main one."""
     rows = {MAIN_ROW: score(reference, reference)}
     for row, (name, runtime) in ROWS.items():
-        if name not in files:
+        if name not in files or runtime not in cfg.quantize.runtimes:
             continue
         embedder = load(files[name], runtime=runtime, threads=cfg.quantize.threads)
         figures = score(embed_file(embedder, datamodule, reference.table, row), reference)

@@ -1,6 +1,7 @@
 """Ways to int8, from the cheapest to the dearest; each makes a network, its ranges, and what stays float."""
 
 import copy
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import pandas as pd
@@ -47,15 +48,15 @@ class Methods:
         self.cfg, self.options, self.network, self.score = cfg, cfg.quantize, network, score
         self.datamodule, self.images = datamodule, images
         self.symmetric = "onnx" in self.options.formats and self.options.symmetric_onnx  # the coarser of the grids
-        self.costs: pd.DataFrame | None = None
 
-    def as_trained(self) -> StepNetwork:
-        """What float files are written of, whichever way int8 goes."""
-        return as_steps(self._graph(), self.cfg.data.size)
+    @cached_property
+    def plain(self) -> Recipe:
+        """The trained network as it is, which float files are written of whichever way int8 goes."""
+        return self._calibrated(self._graph())
 
     def ptq(self) -> Recipe:
         """Plain post-training quantisation."""
-        return self._calibrated(self._graph())
+        return self.plain
 
     def equalized(self) -> Recipe:
         """Cross-layer equalisation and bias correction before."""
@@ -66,13 +67,12 @@ class Methods:
 
     def mixed(self) -> Recipe:
         """Mixed precision."""
-        plain = self.ptq()
-        worst = self.sensitivity(plain).nlargest(self.options.mixed_steps, "lost").index
-        return plain._replace(float_steps=tuple(worst))
+        worst = self.costs.nlargest(self.options.mixed_steps, "lost").index
+        return self.plain._replace(float_steps=tuple(worst))
 
     def qat(self) -> Recipe:
         """Quantisation-aware training of the plain recipe."""
-        plain, options = self.ptq(), self.options.qat
+        plain, options = self.plain, self.options.qat
         simulation = Simulation(plain.network, plain.ranges, self.symmetric, self.options.per_channel)
         module = copy.copy(self.datamodule)
         module.normalize = Normalize([0.0] * 3, [1.0] * 3)  # the network does that itself
@@ -80,20 +80,22 @@ class Methods:
         finetune(simulation, plain.network, module, options.epochs, options.lr, options.range_lr, device_of(self.cfg))
         return Recipe(simulation.network.requires_grad_(False), simulation.ranges())
 
-    def sensitivity(self, plain: Recipe) -> pd.DataFrame:
+    @cached_property
+    def costs(self) -> pd.DataFrame:
         """What each step costs alone: `drop` in points of the main figure, and `lost`, see `relative_error`."""
-        if self.costs is None:
-            table = unseen_images(self.datamodule, self.options.sensitivity_images)
+        table = unseen_images(self.datamodule, self.options.sensitivity_images)
 
-            def figures(found: Tensor, expected: Tensor) -> dict[str, float]:
-                before, after = (self.score.main_figure(Embeddings(f, table), VALIDATION) for f in (expected, found))
-                return {"drop": 100 * (before - after), "lost": float(relative_error(found, expected))}
+        @cache
+        def main_figure(found: Tensor) -> float:
+            return self.score.main_figure(Embeddings(found, table), VALIDATION)
 
-            batches = pixels_of(self.datamodule, table, SENSITIVITY_BATCH)
-            self.costs = sensitivity(
-                plain.network, plain.ranges, batches, figures, self.symmetric, self.options.per_channel
-            )
-        return self.costs
+        def figures(found: Tensor, expected: Tensor) -> dict[str, float]:
+            drop = main_figure(expected) - main_figure(found)
+            return {"drop": 100 * drop, "lost": float(relative_error(found, expected))}
+
+        batches = pixels_of(self.datamodule, table, SENSITIVITY_BATCH)
+        recipe = self.plain
+        return sensitivity(recipe.network, recipe.ranges, batches, figures, self.symmetric, self.options.per_channel)
 
     def _graph(self) -> fx.GraphModule:
         return deployable(self.network, self.cfg.model.mean, self.cfg.model.std)

@@ -63,7 +63,8 @@ def test_the_files_are_delivered_with_what_they_were_calibrated_on(parity, cfg):
 
 def test_beyond_its_bound_auto_tries_everything_and_delivers_nothing_but_the_table(cfg, capsys, monkeypatch):
     monkeypatch.setattr(quantize, "cost", lambda *file: {})
-    strict = OmegaConf.merge(cfg, {"run": {"name": "strict"}, "quantize": {"max_drop": -100, "formats": ["onnx"]}})
+    options = {"max_drop": -100, "formats": ["onnx"], "runtimes": ["onnxruntime"]}
+    strict = OmegaConf.merge(cfg, {"run": {"name": "strict"}, "quantize": options})
     with pytest.raises(InputError, match=r"parity\.csv: onnx int8 loses .* quantize\.max_drop=-100"):
         quantize.run(strict)
     folder = quantize.run_folder(strict)
@@ -74,9 +75,11 @@ def test_beyond_its_bound_auto_tries_everything_and_delivers_nothing_but_the_tab
 
 
 def test_unknown_choices_are_input_errors(cfg):
-    for wrong in ({"formats": ["tensorrt"]}, {"method": "magic"}, {"observer": "ema"}):
+    for wrong in ({"formats": ["tensorrt"]}, {"method": "magic"}, {"observer": "ema"}, {"runtimes": ["tvm"]}):
         with pytest.raises(InputError, match=rf"quantize\.{next(iter(wrong))}: there is no"):
             quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
+    with pytest.raises(InputError, match="runtimes: none of them runs the tflite file; add litert"):
+        quantize.run(OmegaConf.merge(cfg, {"quantize": {"runtimes": ["openvino"]}}))
 
 
 @pytest.mark.parametrize("method", ["equalized", "mixed", "qat"])
