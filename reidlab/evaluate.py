@@ -56,7 +56,8 @@ def run(cfg) -> Path:
     _record(folder, MAIN_ROW, found.ranking, found, options)
     _report_unmatched(found)
     _calibrate(cfg, network, datamodule, found, trained=weights is not None and folder in weights.parents)
-    _draw(found, datamodule, options, folder / "evaluate" / MAIN_ROW)
+    if options.pictured_queries:
+        _draw(found, datamodule, options, folder / "evaluate" / MAIN_ROW)
     for row, ranking in _protocols(cfg, network, datamodule, found):
         _record(folder, f"{MAIN_ROW}+{row}", ranking, found, options)
     if options.single_gallery_shot.enabled:
