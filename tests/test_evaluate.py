@@ -137,7 +137,9 @@ def scored(market, tmp_path_factory):
         "evaluate.same_camera=true", "evaluate.galleries=['second:*_c2s*']",
     ]  # fmt: skip
     evaluate.run(compose([*overrides, *switches]))
-    evaluate.run(compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1"]))
+    evaluate.run(
+        compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1", "evaluate.pictured_queries=0"])
+    )
     return root, overrides
 
 
@@ -149,6 +151,14 @@ def test_every_switch_adds_its_own_row_beside_the_plain_one(scored):
     assert rows["checkpoint+rerank"] != rows["checkpoint"] and "mAP" not in rows["checkpoint+single-gallery-shot"]
     table = evaluate.results_table(scored[0] / "all")
     assert "[" in table.loc["checkpoint+rerank", "mAP"]
+
+
+def test_rankings_are_pictured_where_any_are_wanted(scored):
+    pictures = {"worst.png", "median.png", "best.png"}
+    drawn = (
+        {file.name for file in (scored[0] / name / "evaluate" / "checkpoint").iterdir()} for name in ("all", "again")
+    )
+    assert [found & pictures for found in drawn] == [pictures, set()]
 
 
 def test_a_part_of_the_gallery_scores_as_if_the_rest_were_not_there(scored, market, tmp_path):
