@@ -11,21 +11,19 @@ weights of the first seed to a folder.
 """
 
 import argparse
-import io
 import sys
 from pathlib import Path
 
 import pandas as pd
-import torch
+from kept import keep
 
 from reidlab import evaluate, quantize, train
 from reidlab.config import compose, run_folder
 from reidlab.errors import InputError
 from reidlab.metrics import share_interval
-from reidlab.models import read_weights
-from reidlab.runs import provenance, read_json, write_atomic, write_json
+from reidlab.runs import provenance, read_json, write_atomic
 from reidlab.show import print_table
-from reidlab.tasks import BEST_CHECKPOINT
+from reidlab.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
                         continue
                     rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
                     if args.keep and seed == args.seeds[0]:
-                        keep(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
+                        keep_classifier(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
     except InputError as error:
         print(f"flowers: {error}", file=sys.stderr)
         return 2
@@ -115,26 +113,14 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(means)], ignore_index=True) if means else table
 
 
-def keep(cfg, folder: Path, row: dict) -> None:
-    """Make a folder that later stages take for the run's: its weights, int8 .tflite, figures, and a card."""
+def keep_classifier(cfg, folder: Path, row: dict) -> None:
+    """Keep a run, and its int8 .tflite."""
     run = run_folder(cfg)
-    weights = {
-        name: tensor for name, tensor in read_weights(run / BEST_CHECKPOINT).items() if "distillation" not in name
-    }
-    torch.save({"state_dict": weights}, buffer := io.BytesIO())
-    write_atomic(folder / BEST_CHECKPOINT, buffer.getvalue())
-    write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
-    figures = {
-        stage: {name: value for name, value in row.items() if not name.startswith(("ms_", "memory"))}  # of this machine
-        for stage, row in read_json(run / "metrics.json").items()
-        if stage in (evaluate.MAIN_ROW, "tflite", INT8)
-    }
-    write_json(folder / "metrics.json", figures)
-    trained = {key: value for key, value in read_json(run / "train.json").items() if key != "machine"}
-    write_json(folder / "train.json", trained)
     after = f" after those at {SIDES[0]} x {SIDES[0]}" if row["side"] != SIDES[0] else ""
-    classes = ", ".join(trained["classes"])
-    write_atomic(folder / "card.md", CARD.format(**row, name=folder.name, classes=classes, after=after))
+    classes = ", ".join(known_classes(cfg))
+    card = CARD.format(**row, name=folder.name, classes=classes, after=after)
+    keep(run, folder, (evaluate.MAIN_ROW, "tflite", INT8), card)
+    write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
 
 
 if __name__ == "__main__":

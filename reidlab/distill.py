@@ -23,9 +23,10 @@ CHUNK = 32  # images that a teacher sees at a time
 class Distillation(nn.Module):
     """The terms by which a student follows a teacher; `feature`, `distance`, `angle` and `logits` are their weights.
 
-    `teacher` is the folder of a trained run. It sees the student's augmented images, normalised and resized as it was
-    trained; it learns nothing and is in no checkpoint. A linear map brings the student's embedding to the teacher's
-    width where these differ. Scores need a teacher that learned the same identities (the same `data_hash`).
+    `teacher` is the folder of a trained run. It sees the student's augmented images, normalised as it was trained and
+    resized to `size`, by default that of its training; it learns nothing and is in no checkpoint. A linear map brings
+    the student's embedding to the teacher's width where these differ. Scores need a teacher that learned the same
+    identities (the same `data_hash`).
 
     Shape: a batch with image (B, 3, H, W), embedding (B, D), logits (B, C) -> {name: scalar}.
     """
@@ -36,6 +37,7 @@ class Distillation(nn.Module):
         embedding_size: int,
         datamodule: ReidDataModule,
         data_hash: str,
+        size: Sequence[int] | None = None,
         feature: float = 10.0,
         distance: float = 0.0,
         angle: float = 0.0,
@@ -58,7 +60,7 @@ class Distillation(nn.Module):
                 "set distill.logits=0, or train both on the same data, data.seed and data.val_fraction"
             )
         self.weights = {"feature": feature, "distance": distance, "angle": angle, "logits": logits}
-        self.temperature, self.size = temperature, tuple(data.size)
+        self.temperature, self.size = temperature, tuple(size or data.size)
         self.normalize = Normalize(model.mean, model.std)
         self.register_buffer("mean", datamodule.normalize.mean.clone(), persistent=False)
         self.register_buffer("std", datamodule.normalize.std.clone(), persistent=False)

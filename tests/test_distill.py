@@ -112,6 +112,17 @@ def test_a_student_learns_by_all_terms_and_resumes(small, tmp_path, teacher, mon
     assert (teacher / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
+def test_a_teacher_sees_its_own_size_or_the_one_that_is_asked_for(small, tmp_path, teacher):
+    for options, expected in ([], (32, 16)), (["distill.size=[48,40]"], (48, 40)):
+        cfg = config(small, tmp_path, "sizes", teacher, "distill.logits=0", "distill.feature=1", *options)
+        data = instantiate(cfg.data)
+        data.setup("fit")
+        distillation, seen = instantiate(cfg.distill, embedding_size=64, datamodule=data, data_hash="x"), []
+        distillation.teacher[0].register_forward_pre_hook(lambda network, given, seen=seen: seen.append(given[0].shape))
+        distillation.teach(torch.rand(2, 3, 30, 20))
+        assert seen == [(2, 3, *expected)]
+
+
 def test_a_teacher_of_other_identities_gives_no_scores(small, tmp_path, teacher):
     with pytest.raises(InputError, match=r"no scores for the identities.*set distill\.logits=0"):
         train.run(config(small, tmp_path, "other", teacher, "seed=5"))

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidlab import predict
+from reidlab import evaluate, predict
 from reidlab.config import ROOT, compose
 from reidlab.data import ClassFolders, set_aside_images
 from reidlab.deploy.features import features
@@ -50,3 +50,15 @@ def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, pho
     right = np.mean(table["class"] == table["path"].str.split("/").str[0])
     stated = read_json(folder / "metrics.json")["tflite int8" if int8 else "checkpoint"]["top-1"]
     assert abs(right - stated) < 3 * (stated * (1 - stated) / len(table)) ** 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["osnet_x0_25", "osnet_x1_0"])
+def test_demo_people_are_found_as_often_as_the_figures_say(network, tmp_path):
+    folder = ROOT / "data" / "models" / f"demo_{network}"
+    weights = f"model.weights={folder}/checkpoints/best.ckpt"
+    cfg = compose(["experiment=demo", f"model={network}", weights, f"run.root={tmp_path}", "evaluate.baselines=[]",
+                   f"data.root={tmp_path}/people"])  # fmt: skip
+    found, stated = (read_json(file)["checkpoint"] for file in (evaluate.run(cfg), folder / "metrics.json"))
+    assert found["num_query"] == stated["num_query"]
+    assert abs(found["mAP"] - stated["mAP"]) < 0.005  # weights in float16, and files of other decoders
