@@ -47,7 +47,7 @@ def save_figure(figure: Figure, file: Path) -> Path:
 def png(figure: Figure, dpi: int) -> bytes:
     """A figure as the content of a PNG file."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # a fifth of the default's time
+    figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # 4 x as fast, a fifth larger
     return content.getvalue()
 
 
