@@ -6,8 +6,8 @@
 
 Accuracies are top-1 on the test split, that no training and no choice saw; intervals (95 %) are over its images. A seed
 changes initial weights and augmentation; the splits stay. Runs are kept in `runs/`, and the same command goes on where
-it was stopped. The networks at 224 start from those at 128 of the same seed. `--keep` copies the int8 .tflite and the
-weights of the first seed to a folder.
+it was stopped. The networks at 128 go on from a first training, those at 224 from those at 128, of the same seed.
+`--keep` copies the int8 .tflite and the weights of the first seed to a folder.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from reidlab.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)
+BEFORE = {"128": "start", "224": "128"}  # what each goes on from
 INT8 = "tflite int8"
 CARD = """# {name}
 
@@ -34,7 +35,7 @@ Tells {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that no training and no choice saw: int8 {int8:.1%} (95 % interval
-{low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs{after}, seed {seed},
+{low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs, going on from {before}, seed {seed},
 taught by EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
@@ -59,9 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         for seed in args.seeds:
             for side in args.sides:
                 for network in args.networks:
-                    cfg = config(network, side, seed, args.overrides)
+                    cfg = config(network, str(side), seed, args.overrides)
                     if args.finished and not read_json(run_folder(cfg) / "train.json").get("finished"):
                         continue
+                    if not args.finished:
+                        train.run(config(network, BEFORE[str(side)], seed, args.overrides))
                     rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
                     if args.keep and seed == args.seeds[0]:
                         keep_classifier(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
@@ -78,11 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config(network: str, side: int, seed: int, overrides: list[str]):
+def config(network: str, step: str, seed: int, overrides: list[str]):
     """The config of one run, named after its seed."""
     name = f"flowers_{network}_{{}}_s{seed}"
-    start = [f"model.weights=runs/{name.format(SIDES[0])}/{BEST_CHECKPOINT}"] if side != SIDES[0] else []
-    run = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
+    start = [f"model.weights=runs/{name.format(BEFORE[step])}/{BEST_CHECKPOINT}"] if step in BEFORE else []
+    run = [f"experiment=flowers_{network}_{step}", f"run.name={name.format(step)}", f"seed={seed}"]
     return compose([*run, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
@@ -116,9 +119,8 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
 def keep_classifier(cfg, folder: Path, row: dict) -> None:
     """Keep a run, and its int8 .tflite."""
     run = run_folder(cfg)
-    after = f" after those at {SIDES[0]} x {SIDES[0]}" if row["side"] != SIDES[0] else ""
-    classes = ", ".join(known_classes(cfg))
-    card = CARD.format(**row, name=folder.name, classes=classes, after=after)
+    before = f"flowers_{row['network']}_{BEFORE[str(row['side'])]}"
+    card = CARD.format(**row, name=folder.name, classes=", ".join(known_classes(cfg)), before=before)
     keep(run, folder, (evaluate.MAIN_ROW, "tflite", INT8), card)
     write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
 

@@ -34,7 +34,7 @@ class Distillation(nn.Module):
     def __init__(
         self,
         teacher: str | Path | None,
-        embedding_size: int,
+        student: ReIdNetwork,
         datamodule: ReidDataModule,
         data_hash: str,
         size: Sequence[int] | None = None,
@@ -64,8 +64,9 @@ class Distillation(nn.Module):
         self.normalize = Normalize(model.mean, model.std)
         self.register_buffer("mean", datamodule.normalize.mean.clone(), persistent=False)
         self.register_buffer("std", datamodule.normalize.std.clone(), persistent=False)
-        same_width = network.feat_dim == embedding_size or not feature
-        self.project = nn.Identity() if same_width else nn.Linear(embedding_size, network.feat_dim, bias=False)
+        widths = student.feat_dim, network.feat_dim
+        same_width = widths[0] == widths[1] or not feature
+        self.project = nn.Identity() if same_width else nn.Linear(*widths, bias=False)
         self.teacher = (network.eval().requires_grad_(False),)  # in a tuple: neither trained nor saved with the student
 
     @torch.no_grad()
@@ -96,7 +97,8 @@ class CropDistillation(nn.Module):
     mean of its last maps over the crop's window (after Yun et al., arXiv 2101.05022, section 3), so that a step of
     training costs no more. Its class scores are those of a linear classifier, fitted to its embeddings of the training
     images with weight decay `decay`. Its embeddings are reduced to `components` principal ones, and a linear map brings
-    the student's to their width. The maps are kept in `data.cache`, where that names a folder.
+    the student's to their width: its embedding for the term `feature`, its last maps at each place for `local`, which
+    needs an embedding that is the pooled maps themselves. The maps are kept in `data.cache`, where that names a folder.
 
     Shape: a batch with index (B,) and window (B, 4), embedding (B, D), logits (B, C) -> {name: scalar}.
     """
@@ -105,12 +107,13 @@ class CropDistillation(nn.Module):
         self,
         teacher: Mapping,
         weights: str | Path | None,
-        embedding_size: int,
+        student: ReIdNetwork,
         datamodule: ClassDataModule,
         data_hash: str,
         size: Sequence[int] = (288, 288),
         components: int = 256,
         feature: float = 1.0,
+        local: float = 0.0,
         logits: float = 1.0,
         temperature: float = 1.0,
         decay: float = 0.03,
@@ -120,7 +123,12 @@ class CropDistillation(nn.Module):
             raise InputError("distill.weights: name the file of the teacher's weights; conf/model says where they are")
         if getattr(datamodule, "crop", None) is None:
             raise InputError("distill: this teacher follows random crops of a data set of classes; set data.crop")
-        self.weights, self.temperature = {"feature": feature, "logits": logits}, temperature
+        if local and len(student.fc):
+            raise InputError(
+                f"distill.local={local}: it needs pooled maps as embedding; set model.network.feat_dim=null"
+            )
+        self.weights = {"feature": feature, "local": local, "logits": logits}
+        self.temperature = temperature
         table, weights = datamodule.samples.split("train"), resolve_path(weights)
         self.rows = torch.full((len(datamodule.samples.table),), -1)
         self.rows[torch.tensor(table.index.tolist())] = torch.arange(len(table))
@@ -132,25 +140,37 @@ class CropDistillation(nn.Module):
         fitted = fit_classifier((seen - self.centre) / self.spread, labels, datamodule.num_classes, decay)
         for name, tensor in zip(("weight", "bias"), fitted, strict=True):
             self.register_buffer(name, tensor, persistent=False)
-        self.project = nn.Linear(embedding_size, seen.shape[1]) if feature else nn.Identity()
+        self.project = nn.Linear(student.feat_dim, seen.shape[1]) if feature or local else nn.Identity()
+        if local:
+            student.global_pool.register_forward_pre_hook(self._keep_maps)
 
     @torch.no_grad()
-    def teach(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The teacher's embedding and logits for the student's crops, of mixed ones in their proportion."""
+    def teach(self, batch: Mapping[str, Tensor], rows: int = 1, columns: int = 1) -> Tensor:
+        """The teacher's embedding of each field of the student's crops, (B, rows, columns, E).
+
+        Mixed images have theirs in their proportion.
+        """
         maps = self.maps[self.rows[batch["index"].cpu()]].to(batch["window"].device).float()
-        embedding = (window_mean(maps, batch["window"]) - self.centre) / self.spread
-        if "share" in batch:
-            embedding = batch["share"] @ embedding
-        return embedding, F.linear(embedding, self.weight, self.bias)
+        taught = (window_means(maps, batch["window"], rows, columns) - self.centre) / self.spread
+        return torch.einsum("ij,jyxe->iyxe", batch["share"], taught) if "share" in batch else taught
 
     def forward(self, batch: Mapping[str, Tensor], embedding: Tensor, logits: Tensor) -> dict[str, Tensor]:
         """Every term whose weight isn't 0, weighted."""
-        taught, scores = self.teach(batch)
+        taught = self.teach(batch).flatten(1)
         terms = {
             "feature": lambda: feature_loss(self.project(embedding), taught),
-            "logits": lambda: logit_loss(logits, scores, self.temperature),
+            "local": lambda: self._local_loss(batch),
+            "logits": lambda: logit_loss(logits, F.linear(taught, self.weight, self.bias), self.temperature),
         }
         return {f"distill_{name}": weight * terms[name]() for name, weight in self.weights.items() if weight}
+
+    def _local_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        maps = self.seen.float()  # (B, D, h, w)
+        taught = self.teach(batch, *maps.shape[2:])
+        return feature_loss(self.project(maps.permute(0, 2, 3, 1)).flatten(0, 2), taught.flatten(0, 2))
+
+    def _keep_maps(self, pool: nn.Module, maps: tuple[Tensor]) -> None:
+        self.seen = maps[0]
 
     @staticmethod
     def _maps(
@@ -189,21 +209,23 @@ def principal(maps: Tensor, components: int) -> Tensor:
     return torch.cat([part.float() @ directions[:, -components:] for part in maps.split(CHUNK)]).half()
 
 
-def window_mean(maps: Tensor, window: Tensor) -> Tensor:
-    """The mean of maps (B, h, w, C) over windows (B, 4), of a cell at the edge the part inside: (B, C).
+def window_means(maps: Tensor, window: Tensor, rows: int = 1, columns: int = 1) -> Tensor:
+    """The means of maps (B, h, w, C) over each field of windows (B, 4) cut into a grid: (B, rows, columns, C).
 
-    A window is top, left, height and width as shares of the image.
+    A window is top, left, height and width as shares of the image; where it is mirrored, left is the right edge and the
+    width negative. Of a cell at the edge of a field, the part inside counts.
     """
 
-    def covered(first: Tensor, extent: Tensor, cells: int) -> Tensor:
+    def covered(first: Tensor, extent: Tensor, parts: int, cells: int) -> Tensor:
+        edges = (first[:, None] + extent[:, None] * torch.linspace(0, 1, parts + 1, device=maps.device)) * cells
+        low, high = (pick(edges[:, :-1], edges[:, 1:])[..., None] for pick in (torch.minimum, torch.maximum))
         start = torch.arange(cells, device=maps.device)
-        lengths = torch.minimum(((first + extent) * cells)[:, None], start + 1)
-        lengths = (lengths - torch.maximum((first * cells)[:, None], start)).clamp(min=0)
-        return lengths / lengths.sum(1, keepdim=True)  # (B, cells)
+        lengths = (torch.minimum(high, start + 1) - torch.maximum(low, start)).clamp(min=0)
+        return lengths / lengths.sum(2, keepdim=True)  # (B, parts, cells)
 
     top, left, height, width = window.unbind(1)
-    rows, columns = covered(top, height, maps.shape[1]), covered(left, width, maps.shape[2])
-    return torch.einsum("bhwc,bh,bw->bc", maps, rows, columns)
+    down, across = covered(top, height, rows, maps.shape[1]), covered(left, width, columns, maps.shape[2])
+    return torch.einsum("bhwc,byh,bxw->byxc", maps, down, across)
 
 
 def fit_classifier(embedding: Tensor, labels: Tensor, classes: int, decay: float) -> tuple[Tensor, Tensor]:

@@ -167,7 +167,8 @@ class ClassificationTask(Task):
         """Score all validation images."""
         figures = self.metric.compute()
         self.metric.reset()
-        kept = {f"val/{name}": float(figures[name]) for name in ("top-1", "top-5", "calibration_error")}
+        names = "top-1", "top-5", "calibration_error", "log_likelihood"
+        kept = {f"val/{name}": float(figures[name]) for name in names}
         self.log_dict(kept, prog_bar=True, rank_zero_only=True)
 
 

@@ -58,7 +58,7 @@ def _train(cfg, watchers: Iterable[pl.Callback]) -> Path:
         distillation=cfg.get("distill")
         and instantiate(
             cfg.distill,
-            embedding_size=network.feat_dim,
+            student=network,
             datamodule=datamodule,
             data_hash=made_by["data_hash"],
         ),

@@ -14,10 +14,10 @@ from reidlab.distill import (
     fit_classifier,
     logit_loss,
     principal,
-    window_mean,
+    window_means,
 )
 from reidlab.errors import InputError
-from reidlab.models import efficientnet_lite0
+from reidlab.models import efficientnet_lite0, osnet_x0_25
 from reidlab.runs import write_json
 from reidlab.tasks import ReidTask
 
@@ -117,7 +117,8 @@ def test_a_teacher_sees_its_own_size_or_the_one_that_is_asked_for(small, tmp_pat
         cfg = config(small, tmp_path, "sizes", teacher, "distill.logits=0", "distill.feature=1", *options)
         data = instantiate(cfg.data)
         data.setup("fit")
-        distillation, seen = instantiate(cfg.distill, embedding_size=64, datamodule=data, data_hash="x"), []
+        student, seen = osnet_x0_25(feat_dim=64), []
+        distillation = instantiate(cfg.distill, student=student, datamodule=data, data_hash="x")
         distillation.teacher[0].register_forward_pre_hook(lambda network, given, seen=seen: seen.append(given[0].shape))
         distillation.teach(torch.rand(2, 3, 30, 20))
         assert seen == [(2, 3, *expected)]
@@ -135,13 +136,17 @@ def test_a_teacher_must_be_trained(small, tmp_path):
             train.run(config(small, tmp_path, "x", teacher))
 
 
-def test_the_mean_over_a_window_counts_the_parts_of_cells():
-    """Against the mean of the maps enlarged 20 times, of which a window is whole pixels."""
-    maps = torch.rand(3, 4, 5, 2)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3)])
+def test_the_means_over_a_window_count_the_parts_of_cells(rows, columns):
+    """Against means of the maps enlarged 20 times, of which each field of a window is whole pixels."""
+    maps = torch.rand(4, 4, 5, 2)
     fine = maps.repeat_interleave(20, 1).repeat_interleave(20, 2)
-    pixels = torch.tensor([[0, 0, 80, 100], [3, 17, 50, 61], [70, 95, 1, 2]])
-    expected = [fine[i, y : y + h, x : x + w].mean((0, 1)) for i, (y, x, h, w) in enumerate(pixels.tolist())]
-    torch.testing.assert_close(window_mean(maps, pixels / torch.tensor([80, 100, 80, 100])), torch.stack(expected))
+    pixels = torch.tensor([[0, 0, 80, 99], [3, 17, 50, 60], [70, 94, 2, 3], [3, 77, 50, -60]])  # the last one mirrored
+    seen = window_means(maps, pixels / torch.tensor([80, 100, 80, 100]), rows, columns)
+    for i, (y, x, h, w) in enumerate(pixels.tolist()):
+        part = fine[i, y : y + h, x : x + w] if w > 0 else fine[i, y : y + h, x + w : x].flip(1)
+        fields = part.view(rows, h // rows, columns, abs(w) // columns, 2)
+        torch.testing.assert_close(seen[i], fields.mean((1, 3)))
 
 
 def test_principal_components_keep_what_differs_between_images():
@@ -194,7 +199,7 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_pa
 
     def teacher(*more):
         cfg = compose([*crops, *more])
-        return instantiate(cfg.distill, embedding_size=256, datamodule=instantiate(cfg.data), data_hash="x")
+        return instantiate(cfg.distill, student=network, datamodule=instantiate(cfg.data), data_hash="x")
 
     cached, fresh = teacher(), teacher("data.cache=null")
     assert torch.equal(cached.maps, fresh.maps)
@@ -202,9 +207,37 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_pa
         "index": torch.tensor(data.samples.split("train").index[:3].to_numpy()),
         "window": torch.tensor([[0, 0, 1, 1]] * 3),
     }
-    taught, _ = cached.teach(whole)
+    taught = cached.teach(whole).flatten(1)
     expected = (cached.maps[:3].float().mean((1, 2)) - cached.centre) / cached.spread
     torch.testing.assert_close(taught, expected)
     half = whole | {"share": torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])}
-    torch.testing.assert_close(cached.teach(half)[0], torch.stack([expected[:2].mean(0), *expected[1:]]))
+    torch.testing.assert_close(cached.teach(half).flatten(1), torch.stack([expected[:2].mean(0), *expected[1:]]))
     assert network.feat_dim == 256
+
+
+def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
+    """The local term is the mean over the places; over crops that a window mirrors, as over mirrored images."""
+    cfg = compose([*crops, "data.size=[64,64]", "distill.local=2", "distill.feature=0", "distill.logits=0"])
+    data = instantiate(cfg.data)
+    data.setup()
+    student = instantiate(cfg.model.network, num_classes=data.num_classes).eval()
+    distillation = instantiate(cfg.distill, student=student, datamodule=data, data_hash="x")
+    rows = torch.tensor(data.samples.split("train").index[:3].to_numpy())
+    image = torch.rand(3, 3, 96, 64)
+
+    def term(window):
+        embedding, logits = student(image)
+        batch = {"index": rows, "window": torch.tensor([window] * 3).float()}
+        return distillation(batch, embedding, logits)["distill_local"]
+
+    maps = distillation.project(student.featuremaps(image).permute(0, 2, 3, 1))  # (3, 3, 2, 8)
+    for window in ([0, 0, 1, 1], [0, 1, 1, -1]):
+        seen = distillation.maps[:3].float() if window[3] > 0 else distillation.maps[:3].float().flip(2)
+        taught = torch.nn.functional.interpolate(seen.permute(0, 3, 1, 2), (3, 2), mode="area").permute(0, 2, 3, 1)
+        taught = (taught - distillation.centre) / distillation.spread
+        cosine = torch.nn.functional.cosine_similarity(maps, taught, dim=3)
+        torch.testing.assert_close(term(window), 2 * (2 - 2 * cosine).mean())
+    term([0, 0, 1, 1]).backward()
+    assert all(p.grad.abs().sum() > 0 for p in student.parameters() if p.dim() == 4)
+    with pytest.raises(InputError, match=r"distill\.local=1.*feat_dim=null"):
+        train.run(compose([*crops, "distill.local=1", "model.network.feat_dim=64", "run.name=projected"]))

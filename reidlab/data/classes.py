@@ -189,7 +189,8 @@ class ClassDataModule(ReidDataModule):
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
         """The batch with its uint8 images as the float images that the network takes.
 
-        Where images are cropped, `window` (B, 4) is the part shown: top, left, height and width as shares of the image.
+        Where images are cropped, `window` (B, 4) is the part shown: top, left, height and width as shares of the image;
+        the width is negative where it is mirrored.
         """
         if training and self.crop:
             windows, (height, width) = self.crop.draw(batch["image"]), batch["image"].shape[2:]

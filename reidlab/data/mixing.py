@@ -50,5 +50,5 @@ class Mix(nn.Module):
 
 def _beta(a: float) -> float:
     """A number from Beta(a, a), by torch's global generator."""
-    one, two = torch._standard_gamma(torch.full((2,), a)).clamp_min(1e-12).tolist()
+    one, two = torch._standard_gamma(torch.full((2,), float(a))).clamp_min(1e-12).tolist()
     return one / (one + two)

@@ -79,8 +79,13 @@ class ClassScores:
         count, sure, right = self.calibration()
         return float((count * (sure - right).abs()).sum() / count.sum())
 
+    @property
+    def log_likelihood(self) -> float:
+        """The mean logarithm of the confidence in the true class: steadier on few images than a count of hits."""
+        return float(self.confidences.gather(1, self.labels[:, None]).double().clamp(min=1e-12).log().mean())
+
     def summary(self) -> dict[str, float | int]:
-        """top-1, top-5, the mean over the classes of recall and F1, calibration error and the number of images."""
+        """top-1, top-5, means over the classes of recall and F1, calibration error, likelihood, the number of images."""
         each = self.per_class()
         shown = each["num_images"] > 0
         return {
@@ -89,6 +94,7 @@ class ClassScores:
             "class_recall": float(each["recall"][shown].mean()),
             "macro_f1": float(each["f1"][shown].mean()),
             "calibration_error": self.calibration_error,
+            "log_likelihood": self.log_likelihood,
             "num_images": len(self.labels),
         }
 

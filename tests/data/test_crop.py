@@ -45,3 +45,15 @@ def test_bytes_stay_bytes_and_the_seed_fixes_them():
     torch.manual_seed(3)
     assert torch.equal(first, crop(image)) and first.dtype == torch.uint8 and first.shape == (5, 3, 16, 24)
     assert not torch.equal(first, crop(image))
+
+
+def test_mirrored_windows_are_the_same_part_of_the_mirrored_image():
+    image, crop = torch.rand(40, 3, 30, 50), RandomResizedCrop((16, 24), flip=0.5)
+    windows = crop.draw(image)
+    mirrored = windows[:, 3] < 0
+    assert 8 < mirrored.sum() < 32
+    left, wide = windows[:, 1], windows[:, 3]
+    as_drawn = torch.stack([windows[:, 0], torch.minimum(left, left + wide), windows[:, 2], wide.abs()], 1)
+    expected = crop(image, as_drawn)
+    expected[mirrored] = expected[mirrored].flip(-1)
+    torch.testing.assert_close(crop(image, windows), expected)

@@ -50,7 +50,7 @@ def test_how_often_batches_are_mixed():
 def test_shares_are_beta_distributed():
     """The first two moments of Beta(a, a): 1/2 and 1 / (4 (2 a + 1)) of variance."""
     torch.manual_seed(0)
-    for a in (0.2, 1.0, 4.0):
+    for a in (0.2, 1, 4.0):
         drawn = torch.tensor([_beta(a) for _ in range(4000)])
         assert drawn.mean() == pytest.approx(0.5, abs=0.02)
         assert drawn.var() == pytest.approx(1 / (4 * (2 * a + 1)), rel=0.08)

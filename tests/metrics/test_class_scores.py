@@ -47,6 +47,11 @@ def test_calibration_error_by_hand(scores):
     assert scores.calibration_error == pytest.approx(gap, abs=1e-6)
 
 
+def test_the_likelihood_is_that_of_cross_entropy(scores):
+    expected = -torch.nn.functional.nll_loss(scores.confidences.log(), scores.labels)
+    assert scores.log_likelihood == pytest.approx(float(expected), abs=1e-6)
+
+
 def test_certain_and_always_right_is_calibrated():
     assert ClassScores(torch.eye(3), torch.arange(3)).calibration_error == 0
     assert ClassScores(torch.eye(3), torch.tensor([1, 2, 0])).calibration_error == 1
