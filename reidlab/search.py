@@ -163,7 +163,7 @@ def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:
             "trial": trial.number,
             "state": trial.state.name.lower(),
             figure: score(trial),
-            "epochs": len(trial.intermediate_values),
+            "epochs": 0 if trial.last_step is None else trial.last_step + 1,
             **trial.params,
         }
         for trial in trials

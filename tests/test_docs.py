@@ -23,7 +23,8 @@ COMPOSED = {*cli.STAGES, "run"}  # the other commands' words are no overrides of
 
 def commands():
     for page in PAGES:
-        for number, line in enumerate(page.read_text().splitlines(), start=1):
+        joined = page.read_text().replace("\\\n", " ")
+        for number, line in enumerate(joined.splitlines(), start=1):
             for found in COMMAND.findall(line) if "`" in line or line.startswith("reidlab ") else ():
                 yield pytest.param(found, id=f"{page.name}:{number}")
 
