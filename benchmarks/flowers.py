@@ -35,8 +35,8 @@ Tells {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that no training and no choice saw: int8 {int8:.1%} (95 % interval
-{low:.1%} to {high:.1%}), float {float:.1%}. Trained on all the others for {epochs} epochs, going on from {before}, seed {seed},
-taught by EfficientNet-Lite0.
+{low:.1%} to {high:.1%}), float {float:.1%}.
+Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, taught by EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
 

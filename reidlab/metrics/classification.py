@@ -85,7 +85,7 @@ class ClassScores:
         return float(self.confidences.gather(1, self.labels[:, None]).double().clamp(min=1e-12).log().mean())
 
     def summary(self) -> dict[str, float | int]:
-        """top-1, top-5, means over the classes of recall and F1, calibration error, likelihood, the number of images."""
+        """top-1, top-5, means over the classes of recall and F1, calibration error, likelihood, number of images."""
         each = self.per_class()
         shown = each["num_images"] > 0
         return {
