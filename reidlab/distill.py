@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlab.config import instantiate, read_config, resolve_path
-from reidlab.data import ClassDataModule, Normalize, ReidDataModule
+from reidlab.data import ClassDataModule, Normalize, RandomHorizontalFlip, ReidDataModule
 from reidlab.data.images import read_batch
 from reidlab.errors import InputError
 from reidlab.models import ReIdNetwork, load_weights
@@ -127,6 +127,8 @@ class CropDistillation(nn.Module):
             raise InputError(
                 f"distill.local={local}: it needs pooled maps as embedding; set model.network.feat_dim=null"
             )
+        if local and any(isinstance(step, RandomHorizontalFlip) for step in datamodule.augment.modules()):
+            raise InputError(f"distill.local={local}: crops must mirror; set augment.flip=null data.crop.flip=0.5")
         self.weights = {"feature": feature, "local": local, "logits": logits}
         self.temperature = temperature
         table, weights = datamodule.samples.split("train"), resolve_path(weights)

@@ -110,4 +110,4 @@ def test_every_choice_builds_what_training_takes(choice, tmp_path):
     if cfg.get("distill"):
         file = "weights" if "weights" in cfg.distill else "teacher"
         with pytest.raises(InputError, match=rf"distill\.{file}: name the "):
-            config.instantiate(cfg.distill, embedding_size=8, datamodule=None, data_hash="", **{file: None})
+            config.instantiate(cfg.distill, student=None, datamodule=None, data_hash="", **{file: None})

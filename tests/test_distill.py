@@ -217,7 +217,8 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_pa
 
 def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
     """The local term is the mean over the places; over crops that a window mirrors, as over mirrored images."""
-    cfg = compose([*crops, "data.size=[64,64]", "distill.local=2", "distill.feature=0", "distill.logits=0"])
+    local = ["augment.flip=null", "data.size=[64,64]", "distill.local=2", "distill.feature=0", "distill.logits=0"]
+    cfg = compose([*crops, *local])
     data = instantiate(cfg.data)
     data.setup()
     student = instantiate(cfg.model.network, num_classes=data.num_classes).eval()
@@ -239,5 +240,9 @@ def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
         torch.testing.assert_close(term(window), 2 * (2 - 2 * cosine).mean())
     term([0, 0, 1, 1]).backward()
     assert all(p.grad.abs().sum() > 0 for p in student.parameters() if p.dim() == 4)
-    with pytest.raises(InputError, match=r"distill\.local=1.*feat_dim=null"):
-        train.run(compose([*crops, "distill.local=1", "model.network.feat_dim=64", "run.name=projected"]))
+    for override, message in {
+        "model.network.feat_dim=64": "feat_dim=null",
+        "augment.flip.p=0.5": r"augment\.flip=null data\.crop\.flip=0\.5",
+    }.items():
+        with pytest.raises(InputError, match=rf"distill\.local=1.*{message}"):
+            train.run(compose([*crops, "distill.local=1", override, "run.name=refused"]))
