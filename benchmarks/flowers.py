@@ -27,7 +27,7 @@ from reidlab.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)
-BEFORE = {"128": "start", "224": "128"}  # what each goes on from
+BEFORE = {128: "start", 224: 128}  # what each goes on from
 INT8 = "tflite int8"
 CARD = """# {name}
 
@@ -60,11 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         for seed in args.seeds:
             for side in args.sides:
                 for network in args.networks:
-                    cfg = config(network, str(side), seed, args.overrides)
+                    cfg = config(network, side, seed, args.overrides)
                     if args.finished and not read_json(run_folder(cfg) / "train.json").get("finished"):
                         continue
                     if not args.finished:
-                        train.run(config(network, BEFORE[str(side)], seed, args.overrides))
+                        train.run(config(network, BEFORE[side], seed, args.overrides))
                     rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
                     if args.keep and seed == args.seeds[0]:
                         keep_classifier(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config(network: str, step: str, seed: int, overrides: list[str]):
+def config(network: str, step: int | str, seed: int, overrides: list[str]):
     """The config of one run, named after its seed."""
     name = f"flowers_{network}_{{}}_s{seed}"
     start = [f"model.weights=runs/{name.format(BEFORE[step])}/{BEST_CHECKPOINT}"] if step in BEFORE else []
@@ -119,7 +119,7 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
 def keep_classifier(cfg, folder: Path, row: dict) -> None:
     """Keep a run, and its int8 .tflite."""
     run = run_folder(cfg)
-    before = f"flowers_{row['network']}_{BEFORE[str(row['side'])]}"
+    before = f"flowers_{row['network']}_{BEFORE[row['side']]}"
     card = CARD.format(**row, name=folder.name, classes=", ".join(known_classes(cfg)), before=before)
     keep(run, folder, (evaluate.MAIN_ROW, "tflite", INT8), card)
     write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
