@@ -5,9 +5,9 @@
     python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
 
 Accuracies are top-1 on the test split, that no training and no choice saw; intervals (95 %) are over its images. A seed
-changes initial weights and augmentation; the splits stay. Runs are kept in `runs/`, and the same command goes on where
-it was stopped. The networks at 128 go on from a first training, those at 224 from those at 128, of the same seed.
-`--keep` copies the int8 .tflite and the weights of the first seed to a folder.
+changes the classifier's initial weights, order and augmentation; splits and pretrained trunks (`pretrained.py`) stay.
+Runs are kept in `runs/`, and the same command goes on where it was stopped. The networks at 224 go on from those at
+128, of the same seed. `--keep` copies the int8 .tflite and the weights of the first seed to a folder.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from reidlab.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)
-BEFORE = {128: "start", 224: 128}  # what each goes on from
+BEFORE = {224: 128}  # what goes on from what
 INT8 = "tflite int8"
 CARD = """# {name}
 
@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
                     cfg = config(network, side, seed, args.overrides)
                     if args.finished and not read_json(run_folder(cfg) / "train.json").get("finished"):
                         continue
-                    if not args.finished:
+                    if side in BEFORE and not args.finished:
                         train.run(config(network, BEFORE[side], seed, args.overrides))
                     rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
                     if args.keep and seed == args.seeds[0]:
@@ -81,11 +81,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config(network: str, step: int | str, seed: int, overrides: list[str]):
+def config(network: str, side: int, seed: int, overrides: list[str]):
     """The config of one run, named after its seed."""
     name = f"flowers_{network}_{{}}_s{seed}"
-    start = [f"model.weights=runs/{name.format(BEFORE[step])}/{BEST_CHECKPOINT}"] if step in BEFORE else []
-    run = [f"experiment=flowers_{network}_{step}", f"run.name={name.format(step)}", f"seed={seed}"]
+    start = [f"model.weights=runs/{name.format(BEFORE[side])}/{BEST_CHECKPOINT}"] if side in BEFORE else []
+    run = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
     return compose([*run, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
@@ -119,7 +119,8 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
 def keep_classifier(cfg, folder: Path, row: dict) -> None:
     """Keep a run, and its int8 .tflite."""
     run = run_folder(cfg)
-    before = f"flowers_{row['network']}_{BEFORE[row['side']]}"
+    network, side = row["network"], row["side"]
+    before = f"flowers_{network}_{BEFORE[side]}" if side in BEFORE else f"pretrained_{network}"
     card = CARD.format(**row, name=folder.name, classes=", ".join(known_classes(cfg)), before=before)
     keep(run, folder, (evaluate.MAIN_ROW, "tflite", INT8), card)
     write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())

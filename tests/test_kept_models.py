@@ -1,14 +1,18 @@
-"""The trained classifiers of data/models: as small as published, and as good on photographs as their figures say."""
+"""The trained networks of data/models: as small as published, and as good on photographs as their figures say."""
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reidlab import evaluate, predict
-from reidlab.config import ROOT, compose
+from reidlab.config import ROOT, compose, instantiate
 from reidlab.data import ClassFolders, set_aside_images
+from reidlab.data.images import read_batch
 from reidlab.deploy.features import features
 from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.distill import fit_classifier
+from reidlab.models import load_weights
 from reidlab.runs import read_json
 
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flowers"
@@ -50,6 +54,25 @@ def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, pho
     right = np.mean(table["class"] == table["path"].str.split("/").str[0])
     stated = read_json(folder / "metrics.json")["tflite int8" if int8 else "checkpoint"]["top-1"]
     assert abs(right - stated) < 3 * (stated * (1 - stated) / len(table)) ** 0.5
+
+
+@pytest.mark.parametrize("network", KIB)
+def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network):
+    if not PHOTOGRAPHS.is_dir():
+        pytest.skip(f"no photographs at {PHOTOGRAPHS}")
+    trunk = instantiate(compose([f"model={network}"]).model.network, num_classes=0).eval()
+    load_weights(trunk, ROOT / "data" / "models" / f"pretrained_{network}" / "checkpoints" / "best.ckpt")
+    samples = set_aside_images(ClassFolders(PHOTOGRAPHS)(), {"test": 0.15}, 0)
+    seen = {}
+    for split in ("train", "test"):
+        rows = samples.split(split).groupby("pid").head(20)
+        images = torch.from_numpy(read_batch([PHOTOGRAPHS / path for path in rows["path"]], (128, 128)))
+        with torch.no_grad():
+            seen[split] = trunk(images.permute(0, 3, 1, 2) / 255).embedding, torch.tensor(rows["pid"].tolist()) - 1
+    (learned, labels), (unseen, truth) = seen.values()
+    weight, bias = fit_classifier(learned / learned.std(), labels, 5, decay=0.03)
+    right = (unseen / learned.std() @ weight.T + bias).argmax(1) == truth
+    assert right.float().mean() > 0.45  # chance is 0.2
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from reidlab.config import compose, instantiate
 from reidlab.data import (
     ClassCsv,
     ClassDataModule,
@@ -56,6 +57,15 @@ def test_folders_of_splits(flowers, write_image):
     assert splits_of(samples) == {
         "learn/a/1.png": "train", "learn/b/1.png": "train", "check/a/1.png": "test", "check/b/1.png": "test"
     }  # fmt: skip
+
+
+def test_layout_of_tiny_imagenet(tmp_path, write_image):
+    for file in ("train/n01/images/n01_0.JPEG", "train/n02/images/n02_0.JPEG", "test/images/test_0.JPEG"):
+        write_image(tmp_path / file)
+    (tmp_path / "train/n01/n01_boxes.txt").write_text("n01_0.JPEG 0 0 9 9")
+    samples = instantiate(compose(["data=tiny_imagenet", f"data.root={tmp_path}"]).data.source)()
+    assert samples.names == {1: "n01", 2: "n02"}
+    assert splits_of(samples) == {"train/n01/images/n01_0.JPEG": "train", "train/n02/images/n02_0.JPEG": "train"}
 
 
 def test_lists_of_food101(flowers):
