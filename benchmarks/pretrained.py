@@ -1,4 +1,4 @@
-"""Trunks that small classifiers start from: trained on half of Tiny ImageNet, scored on the other half.
+"""Trunks that small classifiers start from: trained on nine tenths of Tiny ImageNet, scored on the rest.
 
     python benchmarks/pretrained.py --keep data/models data.root=TINY_IMAGENET   # an hour on a CPU
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 
 from reidlab.progress import in_notebook
 from reidlab.runs import write_atomic
@@ -36,6 +39,31 @@ class History(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         """Take up where the checkpoint was written."""
         self.rows = list(state_dict["rows"])
+
+
+class AveragedWeights(WeightAveraging):
+    """An exponential moving average of weights and BN statistics, which is validated and kept as the best.
+
+    After n steps its decay is (1 + n) / (10 + n), at most `decay`: the weights that training began with are soon no
+    part of it.
+    """
+
+    def __init__(self, decay: float = 0.999):
+        super().__init__(multi_avg_fn=self.average)
+        self.decay = decay
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After each step."""
+        return step_idx is not None
+
+    @torch.no_grad()
+    def average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        """Move the average, in place."""
+        share = max(1 - self.decay, 9 / (10 + int(steps)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, share)
+        else:
+            torch._foreach_copy_(averaged, current)
 
 
 class EpochLines(pl.Callback):

@@ -23,6 +23,7 @@ from reidlab.runs import write_atomic
 ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
 CONF = ROOT / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
+OPTIONAL_GROUPS = ("distill", "experiment")
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
@@ -47,6 +48,8 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     parsed = _parse(overrides)
     for override in parsed:
         _check_choice(override)
+    absent = [o.key_or_group for o in parsed if o.key_or_group in OPTIONAL_GROUPS and o.value() is None]
+    parsed = [o for o in parsed if o.key_or_group not in absent]  # Hydra knows no group=null on the command line
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = [o.input_line for o in parsed if choices(o.key_or_group)]
         try:
@@ -54,8 +57,10 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             for override in parsed:
                 if not choices(override.key_or_group):
                     _check_key(override, defaults)
-            cfg = hydra_compose("config", overrides)
+            cfg = hydra_compose("config", [o.input_line for o in parsed])
             OmegaConf.set_struct(cfg, False)
+            for group in absent:
+                cfg.pop(group, None)
             for key in PATH_KEYS:
                 if value := OmegaConf.select(cfg, key):
                     OmegaConf.update(cfg, key, str(resolve_path(value)))
@@ -165,7 +170,7 @@ def _parse(overrides: list[str]) -> list[Override]:
 
 def _check_choice(override: Override) -> None:
     group, choice = override.key_or_group, override.value()
-    if (known := choices(group)) and choice is not None and choice not in known:
+    if (known := choices(group)) and choice not in known and not (choice is None and group in OPTIONAL_GROUPS):
         raise InputError(
             f"{group}={choice}: no such choice{_nearest(str(choice), known)}; there are {', '.join(known)}"
         )

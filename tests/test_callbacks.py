@@ -5,6 +5,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
+from torch.optim.swa_utils import AveragedModel
 
 from reidlab import callbacks
 
@@ -50,3 +52,21 @@ def test_progress_suits_where_it_is_shown(notebook, terminal, kind, monkeypatch)
     monkeypatch.setattr(callbacks, "in_notebook", lambda: notebook)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert type(callbacks.progress()).__name__ == kind
+
+
+def test_averaged_weights_forget_those_that_training_began_with():
+    """Against the average written out: steps 1, 2, ... weigh in at 9 / (10 + n), later at 1 - decay."""
+    network = torch.nn.BatchNorm1d(1)
+    ema = callbacks.AveragedWeights(decay=0.9)
+    averaged = AveragedModel(network, multi_avg_fn=ema.average, use_buffers=True)
+    expected = None
+    for step in range(300):
+        network.weight.data.fill_(100.0 if step == 0 else float(step % 7))
+        network.num_batches_tracked.fill_(step)
+        value = network.weight.item()
+        share = 1 if expected is None else max(0.1, 9 / (10 + step))
+        expected = value if expected is None else (1 - share) * expected + share * value
+        averaged.update_parameters(network)
+    assert averaged.module.weight.item() == pytest.approx(expected, rel=1e-5)
+    assert averaged.module.num_batches_tracked == 299
+    assert ema.should_update(step_idx=0) and not ema.should_update(epoch_idx=1)

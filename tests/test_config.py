@@ -45,6 +45,13 @@ def test_numbers_and_null_fit_where_numbers_are():
     assert cfg.optimizer.lr == 1 and cfg.data.num_instances is None and cfg.data.size == [64, 32]
 
 
+def test_null_leaves_out_an_optional_group_that_an_experiment_chose():
+    taught, alone = (config.compose(["experiment=demo_distilled", *more]) for more in ([], ["distill=null"]))
+    assert "distill" in taught and "distill" not in alone
+    assert alone.model == taught.model
+    assert "data=None: no such choice" in message("data=null")
+
+
 def test_relative_paths_start_at_the_working_folder_or_else_at_the_root(tmp_path, monkeypatch):
     (tmp_path / "crops").mkdir()
     monkeypatch.chdir(tmp_path)

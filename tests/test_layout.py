@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reidlab"
 FLOORS = [
     ("errors", "runs", "config", "progress"),
-    ("data", "models", "losses", "metrics", "schedules", "callbacks", "regimes", "plots"),
+    ("data", "models", "losses", "metrics", "optimizers", "schedules", "callbacks", "regimes", "plots"),
     ("tasks", "embedding", "show", "tracking", "completion"),
     ("retrieval", "classification", "distill"),
     ("export",),

@@ -11,15 +11,22 @@ from reidlab.models.osnet import conv_norm
 
 BASE_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 1024)  # of the stem, then of each block
 STRIDES = (2, 2, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)
+DEPTHWISE = (
+    "linear",  # a bias alone, as ST has it
+    "linear_bn",  # BN, which folds into that bias: the same network when deployed, learned in fewer epochs
+    "norm",  # BN and ReLU, as in the paper
+)
 ST_V1_ALPHAS = (0.5, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25)
 
 
 def separable(in_channels: int, out_channels: int, stride: int, depthwise: str) -> nn.Sequential:
-    """Depthwise 3x3, with BN and ReLU ("norm", the paper's) or a bias alone ("linear", ST's); 1x1, BN, ReLU."""
-    linear = depthwise == "linear"
-    layers = OrderedDict(depthwise=nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=linear))
-    if not linear:
-        layers |= {"depthwise_bn": nn.BatchNorm2d(in_channels), "depthwise_relu": nn.ReLU(inplace=True)}
+    """Depthwise 3x3, and after it what `DEPTHWISE` says; 1x1, BN, ReLU."""
+    bias = depthwise == "linear"
+    layers = OrderedDict(depthwise=nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=bias))
+    if not bias:
+        layers["depthwise_bn"] = nn.BatchNorm2d(in_channels)
+    if depthwise == "norm":
+        layers["depthwise_relu"] = nn.ReLU(inplace=True)
     layers["pointwise"] = nn.Conv2d(in_channels, out_channels, 1, bias=False)
     layers |= {"bn": nn.BatchNorm2d(out_channels), "relu": nn.ReLU(inplace=True)}
     return nn.Sequential(layers)
@@ -29,13 +36,13 @@ class FDMobileNet(ReIdNetwork):
     """A convolution and eleven separable ones, 1/32 of the side after the seventh: (B, 3, H, W) -> head.
 
     - `alpha`: width, one factor for all layers or one for each; channels are `int(base * alpha)`
-    - `depthwise`: "linear" or "norm", see `separable`
+    - `depthwise`: what stands after a depthwise convolution, see `DEPTHWISE`
     - `head`: the options of `ReIdNetwork.add_head`; by default the embedding is the pooled feature itself
     """
 
     def __init__(self, alpha: float | Sequence[float] = 1.0, depthwise: str = "linear", num_classes: int = 0, **head):
         super().__init__()
-        one_of("depthwise", depthwise, ("linear", "norm"))
+        one_of("depthwise", depthwise, DEPTHWISE)
         alphas = [alpha] * len(BASE_CHANNELS) if isinstance(alpha, int | float) else alpha
         widths = [int(base * width) for base, width in zip(BASE_CHANNELS, alphas, strict=True)]
         self.stem = conv_norm(3, widths[0], kernel=3, stride=STRIDES[0])

@@ -8,6 +8,7 @@ from reidlab import models
 from reidlab.errors import InputError
 from reidlab.export.folding import deployable
 from reidlab.models import complexity
+from reidlab.models.fdmobilenet import DEPTHWISE
 
 WIDTHS = {
     "fdmobilenet_x0_25": (8, 16, 32, 32, 64, 64, 128, 128, 128, 128, 128, 256),
@@ -21,9 +22,9 @@ def values(tensors):
     return sum(tensor.numel() for name, tensor in tensors if "num_batches" not in name)
 
 
-def folded(name):
+def folded(name, depthwise):
     """The weights and the biases of the convolutions that are deployed, the classifier's too."""
-    network = getattr(models, name)(num_classes=5).eval()
+    network = getattr(models, name)(num_classes=5, depthwise=depthwise).eval()
     layers = [module for module in deployable(network, (0, 0, 0), (1, 1, 1)).modules() if hasattr(module, "weight")]
     layers.append(network.classifier)
     return sum(layer.weight.numel() for layer in layers), sum(layer.bias.numel() for layer in layers)
@@ -37,9 +38,10 @@ def test_size_with_five_classes(name, trainable, total, deployed, kib):
     network = getattr(models, name)(num_classes=5)
     assert trainable in (None, values(network.named_parameters()))
     assert values(network.state_dict().items()) == total
-    weights, biases = folded(name)
-    assert weights + biases == deployed
-    assert round((weights + 4 * biases) / 1024, 2) == kib  # int8 weights, int32 biases
+    for depthwise in DEPTHWISE:
+        weights, biases = folded(name, depthwise)
+        assert weights + biases == deployed
+        assert round((weights + 4 * biases) / 1024, 2) == kib  # int8 weights, int32 biases
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,7 @@ def test_channels_of_every_layer(name):
     assert tuple(getattr(network, stage).bn.num_features for stage in network.stages) == WIDTHS[name]
 
 
-@pytest.mark.parametrize("depthwise", ["linear", "norm"])
+@pytest.mark.parametrize("depthwise", DEPTHWISE)
 def test_forward_computed_from_the_tensors_alone(depthwise):
     torch.manual_seed(0)
     network = models.fdmobilenet_x0_25(depthwise=depthwise, num_classes=5).eval()
@@ -71,7 +73,8 @@ def test_forward_computed_from_the_tensors_alone(depthwise):
         if f"{bn}.weight" not in state:
             return x
         figures = (state[f"{bn}.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
-        return F.relu(F.batch_norm(x, *figures))
+        x = F.batch_norm(x, *figures)
+        return x if depthwise == "linear_bn" and "depthwise" in conv else F.relu(x)
 
     image = torch.rand(2, 3, 64, 96)
     x = conv_norm(image, "stem.conv", "stem.bn", stride=2, padding=1)
@@ -97,8 +100,13 @@ def test_any_multiple_of_32_is_reduced_32_times(name, size):
 
 
 def test_the_variants_of_the_depthwise_convolution():
-    linear, norm = models.fdmobilenet_x0_5().block1, models.fdmobilenet_x0_5(depthwise="norm").block1
+    linear, linear_bn, norm = (models.fdmobilenet_x0_5(depthwise=variant).block1 for variant in DEPTHWISE)
     assert linear.depthwise.bias is not None and not hasattr(linear, "depthwise_bn")
+    assert linear_bn.depthwise.bias is None and list(linear_bn._modules)[:3] == [
+        "depthwise",
+        "depthwise_bn",
+        "pointwise",
+    ]
     assert norm.depthwise.bias is None and list(norm._modules)[:3] == ["depthwise", "depthwise_bn", "depthwise_relu"]
-    with pytest.raises(InputError, match=r"model.network.depthwise is 'relu': use one of linear, norm"):
+    with pytest.raises(InputError, match=r"model.network.depthwise is 'relu': use one of linear, linear_bn, norm"):
         models.fdmobilenet_x0_5(depthwise="relu")

@@ -1,0 +1,94 @@
+"""Optimizers beside torch's own."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of a X + b (X X^T) X + c (X X^T)^2 X
+
+
+class Muon(Optimizer):
+    """Orthogonalised momentum for the kernels of convolutions, AdamW for all else.
+
+    Kernels that mix channels, (O, I, h, w) with I > 1, are matrices (O, I h w) to it; depthwise kernels, biases, batch
+    norms and linear layers are AdamW's. An orthogonalised step has the root mean square 0.2, about that of Adam's, so
+    that one rate serves both. Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al., arXiv
+    2502.16982, equation 4.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float = 1e-2,
+        momentum: float = 0.9,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, dict(lr=lr, momentum=momentum, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        """One step of every parameter that has a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            learning = [p for p in group["params"] if p.grad is not None]
+            for parameter in filter(mixes_channels, learning):
+                self._orthogonal_step(parameter, group)
+            if others := [p for p in learning if not mixes_channels(p)]:
+                self._adam_step(others, group)
+        return loss
+
+    def _orthogonal_step(self, parameter: Tensor, group: dict) -> None:
+        state, gradient = self.state[parameter], parameter.grad.flatten(1)
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        update = orthogonal(gradient.lerp(momentum, group["momentum"]))  # Nesterov's
+        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+        parameter.add_(update.view_as(parameter), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
+
+    def _adam_step(self, parameters: list[Tensor], group: dict) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                fresh = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                self.state[parameter] |= fresh | {"step": torch.zeros((), device=parameter.device)}
+        states = [self.state[parameter] for parameter in parameters]
+        beta1, beta2 = group["betas"]
+        adamw(
+            parameters,
+            [parameter.grad for parameter in parameters],
+            *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def mixes_channels(parameter: Tensor) -> bool:
+    """Whether a parameter is the kernel of a convolution whose outputs see more than one channel."""
+    return parameter.ndim == 4 and parameter.shape[1] > 1
+
+
+def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
+    """U V^T of a matrix U S V^T, roughly: its singular values come between about 0.7 and 1.2 (Newton-Schulz)."""
+    a, b, c = NEWTON_SCHULZ
+    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
+    wide = wide / wide.norm().clamp_min(1e-7)
+    for _ in range(steps):
+        gram = wide @ wide.T
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide.T if len(matrix) > matrix.shape[1] else wide
