@@ -61,7 +61,7 @@ def run(cfg) -> Path:
     if "tflite" in options.formats:
         float_files["model.tflite"] = tflite.float_file(methods.plain.network, metadata)
     tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
-    for method in METHODS if options.method == "auto" else (options.method,):
+    for method in _methods(options):
         recipe = getattr(methods, method)()
         files = float_files | _integer_files(cfg, recipe, metadata)
         with TemporaryDirectory(dir=folder, prefix=".quantize-") as place:
@@ -107,9 +107,16 @@ def _report(place: Path, recipe: Recipe, observer: str, costs: pd.DataFrame | No
         save_figure(plots.layer_costs(costs), place / "sensitivity.png")
 
 
+def _methods(options) -> list[str]:
+    """The methods to try in turn."""
+    if options.method == "auto":
+        return list(METHODS)
+    return [options.method] if isinstance(options.method, str) else list(options.method)
+
+
 def _check(options) -> None:
     """InputError for a choice that there isn't."""
-    given = [("method", options.method, (*METHODS, "auto")), ("output", options.output, OUTPUTS)]
+    given = [*(("method", name, METHODS) for name in _methods(options)), ("output", options.output, OUTPUTS)]
     given += [("observer", options.observer, OBSERVERS), *(("formats", name, FORMATS) for name in options.formats)]
     given += [("runtimes", name, RUNTIMES) for name in options.runtimes]
     for key, value, allowed in given:

@@ -74,8 +74,18 @@ def test_beyond_its_bound_auto_tries_everything_and_delivers_nothing_but_the_tab
     assert "strict, ptq" in output and "strict, equalized" in output
 
 
+def test_a_list_of_methods_is_tried_in_its_order(cfg, capsys, monkeypatch):
+    monkeypatch.setattr(quantize, "cost", lambda *file: {})
+    options = {"method": ["equalized", "ptq"], "max_drop": -100, "formats": ["onnx"], "runtimes": ["onnxruntime"]}
+    with pytest.raises(InputError, match="onnx int8 loses"):
+        quantize.run(OmegaConf.merge(cfg, {"run": {"name": "listed"}, "quantize": options}))
+    output = capsys.readouterr().out
+    assert 0 < output.index("listed, equalized") < output.index("listed, ptq") and "listed, mixed" not in output
+
+
 def test_unknown_choices_are_input_errors(cfg):
-    for wrong in ({"formats": ["tensorrt"]}, {"method": "magic"}, {"observer": "ema"}, {"runtimes": ["tvm"]}):
+    methods = {"method": "magic"}, {"method": ["ptq", "magic"]}
+    for wrong in ({"formats": ["tensorrt"]}, *methods, {"observer": "ema"}, {"runtimes": ["tvm"]}):
         with pytest.raises(InputError, match=rf"quantize\.{next(iter(wrong))}: there is no"):
             quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
     with pytest.raises(InputError, match="runtimes: none of them runs the tflite file; add litert"):
