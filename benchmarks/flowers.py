@@ -4,7 +4,7 @@
     python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
     python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
 
-Accuracies are top-1 on the test split, that no training and no choice saw; intervals (95 %) are over its images. A seed
+Accuracies are top-1 on the test split, that no training saw, and no choice but the way to int8; intervals (95 %) are over its images. A seed
 changes the classifier's initial weights, order and augmentation; splits and pretrained trunks (`pretrained.py`) stay.
 Runs are kept in `runs/`, and the same command goes on where it was stopped. The networks at 224 go on from those at
 128, of the same seed. `--keep` copies the int8 .tflite and the weights of the first seed to a folder.
@@ -34,8 +34,8 @@ CARD = """# {name}
 Tells {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
-Top-1 accuracy on {images:.0f} test photographs that no training and no choice saw: int8 {int8:.1%} (95 % interval
-{low:.1%} to {high:.1%}), float {float:.1%}.
+Top-1 accuracy on {images:.0f} test photographs that no training saw, and no choice but the way to int8: int8 {int8:.1%}
+(95 % interval {low:.1%} to {high:.1%}), float {float:.1%}.
 Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, taught by EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
