@@ -4,10 +4,11 @@
     python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
     python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
 
-Accuracies are top-1 on the test split, that no training saw, and no choice but the way to int8; intervals (95 %) are over its images. A seed
-changes the classifier's initial weights, order and augmentation; splits and pretrained trunks (`pretrained.py`) stay.
-Runs are kept in `runs/`, and the same command goes on where it was stopped. The networks at 224 go on from those at
-128, of the same seed. `--keep` copies the int8 .tflite and the weights of the first seed to a folder.
+Accuracies are top-1 on the test split, that no training saw, and no choice but the way to int8; intervals (95 %) are
+over its images. A seed changes the classifier's initial weights, order and augmentation; splits and pretrained trunks
+(`pretrained.py`) stay. Runs are kept in `runs/`, and the same command goes on where it was stopped. The networks at 224
+go on from those at 128, of the same seed. `--keep` copies the int8 .tflite and the weights of the first seed to a
+folder.
 """
 
 import argparse
