@@ -26,8 +26,8 @@ Top-1 accuracy {top1:.1%} on {images:.0f} training photographs of Tiny ImageNet 
 Trained on the others for {epochs} epochs, seed 0, taught by EfficientNet-Lite0. Weights in float16. ImageNet's
 photographs are for research: read its terms before you sell what learned from them.
 
-    reidlab train data=class_folders data.root=pictures model={network} \\
-        model.weights=data/models/{name}/checkpoints/best.ckpt
+    reidlab train data=class_folders data.root=pictures model={network} model.network.depthwise=linear_bn \\
+        optimizer=muon model.weights=data/models/{name}/checkpoints/best.ckpt
 
 Made by `python benchmarks/pretrained.py --networks {network} --keep data/models data.root=TINY_IMAGENET`.
 """

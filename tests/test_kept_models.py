@@ -60,7 +60,7 @@ def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, pho
 def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network):
     if not PHOTOGRAPHS.is_dir():
         pytest.skip(f"no photographs at {PHOTOGRAPHS}")
-    trunk = instantiate(compose([f"model={network}"]).model.network, num_classes=0).eval()
+    trunk = instantiate(compose([f"experiment=pretrained_{network}"]).model.network, num_classes=0).eval()
     load_weights(trunk, ROOT / "data" / "models" / f"pretrained_{network}" / "checkpoints" / "best.ckpt")
     samples = set_aside_images(ClassFolders(PHOTOGRAPHS)(), {"test": 0.15}, 0)
     seen = {}
