@@ -40,8 +40,10 @@ class Retell(pl.Callback):
 
 def loggers(cfg, folder: Path) -> list[Logger]:
     """The trackers of a config; a training that isn't begun anew goes on in the W&B run that its folder tells of."""
-    parts = sorted((folder / "wandb").glob("*run-*-*"), key=lambda part: part.name.rpartition("run-")[2])
-    kept = {"id": parts[-1].name.rpartition("-")[2]} if parts and not cfg.run.overwrite else {}
+    parts = sorted(
+        (folder / "wandb").glob("*run-*/run-*.wandb"), key=lambda part: part.parent.name.rpartition("run-")[2]
+    )
+    kept = {"id": parts[-1].stem.removeprefix("run-")} if parts and not cfg.run.overwrite else {}
     chosen = [logger for logger in cfg.logger.values() if logger]
     return [instantiate(logger, **(kept if logger._target_.endswith("WandbLogger") else {})) for logger in chosen]
 
