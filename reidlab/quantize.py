@@ -116,6 +116,8 @@ def _methods(options) -> list[str]:
 
 def _check(options) -> None:
     """InputError for a choice that there isn't."""
+    if not _methods(options):
+        raise InputError(f"quantize.method=[]: name one or more of {', '.join(METHODS)}, or auto")
     given = [*(("method", name, METHODS) for name in _methods(options)), ("output", options.output, OUTPUTS)]
     given += [("observer", options.observer, OBSERVERS), *(("formats", name, FORMATS) for name in options.formats)]
     given += [("runtimes", name, RUNTIMES) for name in options.runtimes]

@@ -88,6 +88,8 @@ def test_unknown_choices_are_input_errors(cfg):
     for wrong in ({"formats": ["tensorrt"]}, *methods, {"observer": "ema"}, {"runtimes": ["tvm"]}):
         with pytest.raises(InputError, match=rf"quantize\.{next(iter(wrong))}: there is no"):
             quantize.run(OmegaConf.merge(cfg, {"quantize": {"formats": ["onnx"]} | wrong}))
+    with pytest.raises(InputError, match=r"quantize\.method=\[\]: name one or more of ptq"):
+        quantize.run(OmegaConf.merge(cfg, {"quantize": {"method": []}}))
     with pytest.raises(InputError, match="runtimes: none of them runs the tflite file; add litert"):
         quantize.run(OmegaConf.merge(cfg, {"quantize": {"runtimes": ["openvino"]}}))
 
