@@ -23,8 +23,8 @@ from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
 from reidlab.errors import InputError
+from reidlab.files import write_atomic
 from reidlab.models import Confidences
-from reidlab.runs import write_atomic
 
 TABLE, PAGE = ROOT / "data" / "choosing.csv", ROOT / "docs" / "choosing.md"
 FLOWERS = ROOT / "data" / "flowers_results.csv"

@@ -22,11 +22,11 @@ from kept import keep
 from omegaconf import OmegaConf
 from scipy import stats
 
-from reidlab import evaluate, train
 from reidlab.config import compose, read_config, run_folder, write_config
+from reidlab.console import print_table
 from reidlab.errors import InputError
-from reidlab.runs import provenance, read_json, write_atomic
-from reidlab.show import print_table
+from reidlab.files import provenance, read_json, write_atomic
+from reidlab.stages import evaluate, train
 
 CARD = """# {network}, trained on drawn people
 

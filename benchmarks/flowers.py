@@ -18,13 +18,13 @@ from pathlib import Path
 import pandas as pd
 from kept import keep
 
-from reidlab import evaluate, quantize, train
 from reidlab.config import compose, run_folder
+from reidlab.console import print_table
 from reidlab.errors import InputError
+from reidlab.files import provenance, read_json, write_atomic
 from reidlab.metrics import share_interval
-from reidlab.runs import provenance, read_json, write_atomic
-from reidlab.show import print_table
-from reidlab.tasks import BEST_CHECKPOINT, known_classes
+from reidlab.stages import evaluate, quantize, train
+from reidlab.training.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)

@@ -15,11 +15,11 @@ import pandas as pd
 import torch
 
 from reidlab.config import compose_for
+from reidlab.console import print_table
 from reidlab.errors import InputError
 from reidlab.export.cost import latency_ms, measure
-from reidlab.runs import provenance, write_atomic
-from reidlab.show import print_table
-from reidlab.tasks import trained_network
+from reidlab.files import provenance, write_atomic
+from reidlab.training.tasks import trained_network
 
 SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".tflite": ("litert",)}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from reidlab.files import read_json, write_atomic, write_json
 from reidlab.models import read_weights
-from reidlab.runs import read_json, write_atomic, write_json
-from reidlab.tasks import BEST_CHECKPOINT
+from reidlab.training.tasks import BEST_CHECKPOINT
 
 OF_THIS_MACHINE = ("ms_", "memory")
 

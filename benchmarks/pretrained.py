@@ -13,10 +13,10 @@ from pathlib import Path
 from flowers import NETWORKS
 from kept import keep
 
-from reidlab import evaluate, train
 from reidlab.config import compose, run_folder
 from reidlab.errors import InputError
-from reidlab.runs import read_json
+from reidlab.files import read_json
+from reidlab.stages import evaluate, train
 
 CARD = """# {name}
 

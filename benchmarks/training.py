@@ -29,9 +29,9 @@ import torch
 from torch import Tensor
 
 from reidlab.config import ROOT, compose, instantiate
+from reidlab.console import print_table
 from reidlab.data import Augment, FolderLayout, RandomHorizontalFlip, ReidDataModule, Samples, SyntheticPeople
-from reidlab.runs import provenance, write_json
-from reidlab.show import print_table
+from reidlab.files import provenance, write_json
 
 SIZE, BATCH, CLASSES, RATE = (256, 128), 64, 751, 3e-4
 IMAGES_AN_EPOCH = 64_000

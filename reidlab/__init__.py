@@ -1,3 +1,49 @@
-"""From image crops to a verified re-identification model on an edge device."""
+"""From image crops to a verified re-identification model on an edge device.
+
+>>> import reidlab
+>>> model = reidlab.load("runs/demo")  # or a checkpoint, an .onnx, a .tflite
+>>> embeddings = model(["a.jpg", "b.jpg"])
+>>> run = reidlab.Run.compose(["experiment=demo", "seed=1"])
+>>> reidlab.evaluate(reidlab.train(run)).table()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reidlab.export.model import Model, load
+    from reidlab.run import File, Row, Run, Task
+    from reidlab.stages.compare import run as compare
+    from reidlab.stages.evaluate import run as evaluate
+    from reidlab.stages.predict import run as predict
+    from reidlab.stages.quantize import run as quantize
+    from reidlab.stages.report import run as report
+    from reidlab.stages.search import run as search
+    from reidlab.stages.train import run as train
 
 __version__ = "0.1.0"
+__all__ = [
+    "File",
+    "Model",
+    "Row",
+    "Run",
+    "Task",
+    "compare",
+    "evaluate",
+    "load",
+    "predict",
+    "quantize",
+    "report",
+    "search",
+    "train",
+]
+_HOME = {"Model": "export.model", "load": "export.model"} | dict.fromkeys(("File", "Row", "Run", "Task"), "run")
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import reidlab` takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module 'reidlab' has no attribute {name!r}")
+    if name in _HOME:
+        return getattr(import_module(f"reidlab.{_HOME[name]}"), name)
+    return import_module(f"reidlab.stages.{name}").run

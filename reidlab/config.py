@@ -18,10 +18,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.errors import InputError
-from reidlab.runs import write_atomic
+from reidlab.files import write_atomic
 
 ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
 CONF = ROOT / "conf"
+NOTEBOOKS = ROOT / "notebooks"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
 OPTIONAL_GROUPS = ("distill", "experiment")
 
@@ -33,6 +34,17 @@ TRAINING_KEYS = (
 NEUTRAL_KEYS = re.compile(  # the machine's, and what is only said of the data
     r"data\.(num_workers|cache|about)(\..*)?|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?"
 )
+
+MOVED_MODULES = {  # of classes in configs that earlier releases stored
+    "reidlab.tasks": "reidlab.training.tasks",
+    "reidlab.losses": "reidlab.training.losses",
+    "reidlab.optimizers": "reidlab.training.optimizers",
+    "reidlab.schedules": "reidlab.training.schedules",
+    "reidlab.callbacks": "reidlab.training.callbacks",
+    "reidlab.regimes": "reidlab.training.finetuning",
+    "reidlab.distill": "reidlab.training.distillation",
+}
+RENAMED_KEYS = {"regime.trunk_rate": "regime.backbone_lr_scale"}
 
 
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
@@ -79,7 +91,7 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
     if not stored_file.exists():
         return new
     stored = read_config(stored_file)
-    earlier = list(stored.run.get("overrides", []))
+    earlier = [_modern_override(override) for override in stored.run.get("overrides", [])]
     then = compose(earlier)
     both = {_parse([o])[0].key_or_group: o for o in [*earlier, *overrides]}
     now = compose(both.values())
@@ -89,25 +101,54 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
 
 
 def read_config(file: Path) -> DictConfig:
-    """A config written by `write_config`."""
+    """A config written by `write_config`, in the present spelling whatever release wrote it."""
     try:
-        return OmegaConf.create(yaml.safe_load(Path(file).read_text()))
+        return OmegaConf.create(modernize(yaml.safe_load(Path(file).read_text())))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise InputError(
             f"{file}: not readable as a config ({_one_line(error)}); mend it, or choose another run.name"
         ) from error
 
 
+def modernize(config: Any) -> Any:
+    """A stored config in the present spelling: classes that have moved, keys that have other names or owners."""
+    if not isinstance(config, dict):
+        raise ValueError("it is no mapping")
+    config = _with_moved_targets(config)
+    for old, new in RENAMED_KEYS.items():
+        *parents, name = old.split(".")
+        node = config
+        for parent in parents:
+            node = node.get(parent) if isinstance(node, dict) else None
+        if isinstance(node, dict) and name in node:
+            node[new.rpartition(".")[2]] = node.pop(name)
+    task, data = config.get("task"), config.get("data")
+    if isinstance(task, dict) and "kind" not in task:
+        task["kind"] = "classification" if str(task.get("_target_")).endswith("ClassificationTask") else "reid"
+    if isinstance(data, dict) and str(data.get("_target_")).endswith("ClassDataModule"):
+        for key in ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera"):
+            data.pop(key, None)
+    return config
+
+
+def _with_moved_targets(node: Any) -> Any:
+    if isinstance(node, dict):
+        moved = {key: _with_moved_targets(value) for key, value in node.items()}
+        if isinstance(target := moved.get("_target_"), str):
+            module, _, name = target.rpartition(".")
+            moved["_target_"] = f"{MOVED_MODULES.get(module, module)}.{name}"
+        return moved
+    return [_with_moved_targets(item) for item in node] if isinstance(node, list) else node
+
+
+def _modern_override(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return f"{RENAMED_KEYS.get(key, key)}{equals}{value}"
+
+
 def write_config(cfg: DictConfig, file: Path) -> Path:
     """Write the config as plain YAML."""
     return write_atomic(file, OmegaConf.to_yaml(cfg))
-
-
-def keep_config(cfg: DictConfig) -> None:
-    """Write `config.yaml` into the run folder, unless the run was trained: then it has its own."""
-    folder = run_folder(cfg)
-    if not (folder / "checkpoints").exists():
-        write_config(cfg, folder / "config.yaml")
 
 
 def run_folder(cfg: DictConfig) -> Path:
@@ -148,6 +189,11 @@ def choices(group: str) -> list[str]:
     """The choices of a config group; empty for anything that is no group."""
     folder = CONF / group
     return sorted(f.stem for f in folder.glob("*.yaml") if not f.stem.startswith("_")) if folder.is_dir() else []
+
+
+def groups() -> list[str]:
+    """The config groups."""
+    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
 
 
 def keys(cfg: DictConfig) -> list[str]:

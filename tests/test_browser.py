@@ -19,9 +19,10 @@ import nbformat
 import pandas as pd
 import pytest
 
-from reidlab import dashboard, evaluate, report, train
+from reidlab import dashboard
 from reidlab.config import ROOT, compose
 from reidlab.notebook import NOTEBOOKS
+from reidlab.stages import evaluate, report, train
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

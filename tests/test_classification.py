@@ -5,19 +5,20 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab import evaluate, prepare, quantize, report, train
-from reidlab.classification import Classification
 from reidlab.config import compose, compose_for
 from reidlab.data import DrawnShapes
 from reidlab.deploy import microcontroller
 from reidlab.deploy.emulator import missing_tools
-from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
+from reidlab.evaluation.classification import Classification
+from reidlab.evaluation.embeddings import Embeddings
 from reidlab.export import onnx
 from reidlab.export.runtime import load
+from reidlab.files import read_json
 from reidlab.models import Confidences
-from reidlab.runs import read_json
-from reidlab.tasks import ClassificationTask, trained_network
+from reidlab.stages import data as prepare
+from reidlab.stages import evaluate, quantize, report, train
+from reidlab.training.tasks import ClassificationTask, trained_network
 
 SMALL = [
     "data=shapes",

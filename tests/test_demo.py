@@ -2,9 +2,9 @@
 
 import pytest
 
-from reidlab import evaluate, train
 from reidlab.config import compose
-from reidlab.runs import read_json
+from reidlab.files import read_json
+from reidlab.stages import evaluate, train
 
 
 @pytest.mark.slow
@@ -22,6 +22,6 @@ def test_a_trained_network_beats_an_untrained_one_and_colour_histograms_by_far(t
     )
     train.run(cfg)
     rows = read_json(evaluate.run(cfg))
-    assert rows["untrained"]["mAP"] < 0.2 and rows["colour-histogram"]["mAP"] < 0.2
-    assert rows["checkpoint"]["mAP"] > 2 * max(rows["untrained"]["mAP"], rows["colour-histogram"]["mAP"])
-    assert rows["checkpoint"]["rank-1"] > 2 * max(rows["untrained"]["rank-1"], rows["colour-histogram"]["rank-1"])
+    assert rows["untrained"]["mAP"] < 0.2 and rows["color-histogram"]["mAP"] < 0.2
+    assert rows["checkpoint"]["mAP"] > 2 * max(rows["untrained"]["mAP"], rows["color-histogram"]["mAP"])
+    assert rows["checkpoint"]["rank-1"] > 2 * max(rows["untrained"]["rank-1"], rows["color-histogram"]["rank-1"])

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab import evaluate, predict
 from reidlab.config import ROOT, compose, instantiate
 from reidlab.data import ClassFolders, set_aside_images
 from reidlab.data.images import read_batch
 from reidlab.deploy.features import features
 from reidlab.deploy.tflite_graph import read_tflite
-from reidlab.distill import fit_classifier
+from reidlab.files import read_json
 from reidlab.models import load_weights
-from reidlab.runs import read_json
+from reidlab.stages import evaluate, predict
+from reidlab.training.distillation import fit_classifier
 
 PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flowers"
 KIB = {"fdmobilenet_x0_25": 128.32, "st_fdmobilenet_v1": 144.93}

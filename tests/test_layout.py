@@ -59,7 +59,7 @@ def test_hydra_stays_in_config_and_cli():
 
 
 def test_tensorflow_is_not_loaded_by_the_package():
-    code = "import sys, reidlab.train, reidlab.evaluate, reidlab.export; assert 'tensorflow' not in sys.modules"
+    code = "import sys, reidlab.stages.train, reidlab.stages.evaluate, reidlab.export; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -6,7 +6,7 @@ from reidlab.card import closing, hardware, network, results, training
 from reidlab.card.parts import Card
 from reidlab.card.record import Record
 from reidlab.card.render import html, markdown
-from reidlab.runs import write_atomic
+from reidlab.files import write_atomic
 
 
 def run(cfg) -> Path:

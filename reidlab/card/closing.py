@@ -6,9 +6,9 @@ from reidlab.card.network import NETWORK
 from reidlab.card.parts import Code, Column, Figure, Missing, Part, Section, Table, Words, two_columns
 from reidlab.card.record import Record
 from reidlab.card.results import EMULATED
-from reidlab.evaluate import MAIN_ROW, WITH_INTERVAL
+from reidlab.files import read_json
 from reidlab.plots import short
-from reidlab.runs import read_json
+from reidlab.stages.evaluate import MAIN_ROW, WITH_INTERVAL
 
 NOT_STATED = "not stated in the config"
 HUB_METRICS = {"mAP": "mean_average_precision", "top-1": "accuracy", "top-5": "top_5_accuracy"}

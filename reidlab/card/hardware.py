@@ -12,8 +12,8 @@ from reidlab.card.parts import Cell, Column, Missing, Part, Picture, Section, Ta
 from reidlab.card.record import Record
 from reidlab.card.results import EMULATED
 from reidlab.deploy.boards import BOARDS
-from reidlab.runs import write_atomic
-from reidlab.show import save_drawing
+from reidlab.files import write_atomic
+from reidlab.plots.saving import save_drawing
 
 ESTIMATES, FIRMWARE = "deploy/stm32/estimates.csv", "deploy/c/firmware.json"
 MEMORY, LIFETIMES = "deploy/c/memory.csv", "deploy/c/lifetimes.csv"

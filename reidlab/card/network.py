@@ -10,11 +10,11 @@ from reidlab import plots
 from reidlab.card.parts import Column, Link, Missing, Part, Picture, Section, Table, Words, two_columns
 from reidlab.card.record import Record
 from reidlab.config import instantiate
-from reidlab.export.runtime import Port, load
+from reidlab.export.runtime import Port, open_model
+from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import ReIdNetwork, blocks
-from reidlab.runs import file_hash, read_json, write_atomic, write_json
-from reidlab.show import save_drawing
-from reidlab.tasks import BEST_CHECKPOINT
+from reidlab.plots.saving import save_drawing
+from reidlab.training.tasks import BEST_CHECKPOINT
 
 BLOCKS, DRAWING, NETWORK, FILES = "card/blocks.csv", "card/network.svg", "card/network.json", "card/files.csv"
 C_HEADER = "deploy/c/reid.h"
@@ -122,7 +122,7 @@ def _stage_of(path: str) -> str:
 
 
 def _row(record: Record, file: Path) -> dict:
-    embedder = load(file)
+    embedder = open_model(file)
     given = "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     return {
         "file": file.relative_to(record.folder).as_posix(),

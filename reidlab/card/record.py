@@ -9,9 +9,9 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from reidlab.config import run_folder
-from reidlab.evaluate import MAIN_ROW
-from reidlab.runs import read_json
-from reidlab.tasks import known_classes, tells_classes
+from reidlab.files import read_json
+from reidlab.stages.evaluate import MAIN_ROW
+from reidlab.training.tasks import known_classes, tells_classes
 
 FIGURES = {False: ("mAP", "rank-1", "rank-5", "rank-10"), True: ("top-1", "top-5")}  # by whether classes are told
 

@@ -17,9 +17,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
 def environment(escape: bool) -> Environment:
     """Jinja with the package's templates."""
-    found = Environment(
-        loader=PackageLoader("reidlab", "templates"), autoescape=escape, trim_blocks=True, lstrip_blocks=True
-    )
+    found = Environment(loader=PackageLoader("reidlab.card"), autoescape=escape, trim_blocks=True, lstrip_blocks=True)
     found.filters |= {"href": quote, "number": number}
     return found
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from reidlab.card import published
 from reidlab.card.parts import Column, Link, Missing, Part, Section, Table, Words
 from reidlab.card.record import Record
-from reidlab.evaluate import MAIN_ROW, results_table
-from reidlab.quantize import ROWS
-from reidlab.runs import read_json, write_atomic
-from reidlab.tasks import BEST_CHECKPOINT
+from reidlab.files import read_json, write_atomic
+from reidlab.stages.evaluate import MAIN_ROW, results_table
+from reidlab.stages.quantize import ROWS
+from reidlab.training.tasks import BEST_CHECKPOINT
 
 PUBLISHED, MADE_BY = "card/published_accuracy.csv", "quantize/made_by.json"
 EMULATED = "emulated "

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from reidlab.config import NEUTRAL_KEYS, read_config
 from reidlab.errors import InputError
-from reidlab.runs import read_json
+from reidlab.files import read_json
 
 MAIN_ROW = "checkpoint"
 MAIN_FIGURES = ("mAP", "top-1")

@@ -4,7 +4,7 @@ from reidlab.data.cache import DecodedCache
 from reidlab.data.classes import ClassCsv, ClassDataModule, ClassFolders, ClassLists, set_aside_images
 from reidlab.data.combined import CombinedSources
 from reidlab.data.crop import RandomResizedCrop
-from reidlab.data.datamodule import ImageDataset, ReidDataModule
+from reidlab.data.datamodule import ImageDataModule, ImageDataset, ReidDataModule
 from reidlab.data.images import read_image
 from reidlab.data.mixing import Mix
 from reidlab.data.policy import TrivialAugment
@@ -37,6 +37,7 @@ __all__ = [
     "FolderLayout",
     "IdentityBatchSampler",
     "IdentityFolders",
+    "ImageDataModule",
     "ImageDataset",
     "Mix",
     "Normalize",

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from reidlab.data.cache import DecodedCache
 from reidlab.data.crop import RandomResizedCrop
-from reidlab.data.datamodule import Batch, ImageDataset, ReidDataModule
+from reidlab.data.datamodule import Batch, ImageDataModule, ImageDataset
 from reidlab.data.images import read_bytes
 from reidlab.data.samples import IMAGE_EXTENSIONS, Samples, digest
 from reidlab.data.sources import CsvSamples, found_in, require_folder, walk
@@ -113,7 +113,7 @@ class ClassLists:
         return number_classes(rows, self.root, [])
 
 
-class ClassDataModule(ReidDataModule):
+class ClassDataModule(ImageDataModule):
     """Batches of images of classes; splits are train, val and test, and `pid` is the class, 0..num_classes-1, in all.
 
     Where the source doesn't divide its images, `test_fraction` and `val_fraction` of each class are set aside by
@@ -176,11 +176,9 @@ class ClassDataModule(ReidDataModule):
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches, in an order that follows from the seed and the epoch, which Lightning sets."""
         table = self._classed(self.samples.split("train"))
-        if len(table) < self.batch_size:
-            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
-        dataset = ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.enlarged)
-        sampler = self._even_shares(dataset, shuffle=True)
-        return self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+        return self._shuffled(
+            ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.enlarged)
+        )
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""

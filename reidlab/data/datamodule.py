@@ -1,5 +1,6 @@
 """From a sample table to batches on the device."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -76,21 +77,34 @@ class _Loader(DataLoader):
             raise InputError(last_line.removeprefix("reidlab.errors.InputError: ")) from None
 
 
-class ReidDataModule(pl.LightningDataModule):
+class ImageDataModule(pl.LightningDataModule, ABC):
     """Batches {image (B, 3, H, W), pid (B,), camid (B,), index (B,), is_query (B,)} of one data set.
 
     Loaders give uint8 images of `size` (height, width); once on the device they are augmented (in training only) and
-    normalised. In training `pid` is the class, 0..num_classes-1; elsewhere it is the table's. `index` is the row in
-    `samples.table`. `num_instances` images of an identity share a training batch; null shuffles all images instead.
-    `camera_balanced` and `class_balanced` are the identity sampler's. `cache` is a folder for decoded images;
-    `reduced_decode` is for training images much larger than `size`, see `read_batch`. In distributed runs the loaders
-    divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation repeats rows to
-    give each process as many: tell them by `index`. `about` is what a card says of the data: description, source and
-    licence.
+    normalized. In training `pid` is the class, 0..num_classes-1. `index` is the row in `samples.table`. In distributed
+    runs the loaders divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation
+    repeats rows to give each process as many: tell them by `index`.
+
+    Args:
+        source: returns the samples.
+        size: height and width of the images.
+        mean: of each channel, of pixels in [0, 1].
+        std: likewise.
+        name: of the data set.
+        root: of the source; kept for reference.
+        batch_size: of training.
+        eval_batch_size: of everything else.
+        val_fraction: of the training samples, set aside to choose the best epoch by.
+        augment: what is done to training images.
+        num_workers: processes that read images.
+        cache: a folder for decoded images.
+        reduced_decode: for training images much larger than `size`, see `read_batch`.
+        seed: of the validation split and of the order of training.
+        about: what a card says of the data: description, source, licence and kind.
     """
 
-    validation_splits: tuple[str, ...] = ("val_query", "val_gallery")
-    test_splits: tuple[str, ...] = ("query", "gallery")
+    validation_splits: tuple[str, ...]
+    test_splits: tuple[str, ...]
 
     def __init__(
         self,
@@ -101,12 +115,8 @@ class ReidDataModule(pl.LightningDataModule):
         name: str = "custom",
         root: str | Path | None = None,
         batch_size: int = 64,
-        num_instances: int | None = 4,
-        camera_balanced: bool = False,
-        class_balanced: bool = False,
         eval_batch_size: int = 128,
         val_fraction: float = 0.1,
-        exclude_same_camera: bool = True,
         augment: nn.Module | None = None,
         num_workers: int = 2,
         cache: str | Path | None = None,
@@ -117,25 +127,33 @@ class ReidDataModule(pl.LightningDataModule):
         super().__init__()
         self.source, self.name, self.root, self.about = source, name, root, dict(about or {})
         self.size = tuple(size)
-        self.batch_size, self.num_instances, self.eval_batch_size = batch_size, num_instances, eval_batch_size
-        self.camera_balanced, self.class_balanced = camera_balanced, class_balanced
-        if num_instances is None and (camera_balanced or class_balanced):
-            raise InputError("data.num_instances=null shuffles images: no balance; give data.num_instances=4, say")
-        self.val_fraction, self.exclude_same_camera = val_fraction, exclude_same_camera
+        self.batch_size, self.eval_batch_size, self.val_fraction = batch_size, eval_batch_size, val_fraction
         self.augment = nn.Identity() if augment is None else augment
         self.normalize = Normalize(mean, std)
         self.num_workers, self.seed = num_workers, seed
         self.cache, self.reduced_decode = cache, reduced_decode
 
     @cached_property
+    @abstractmethod
     def samples(self) -> Samples:
-        """The table that everything reads, with its validation identities set aside; read from disk once."""
-        return set_aside_validation(self.source(), self.val_fraction, self.seed)
+        """The table that everything reads, divided into its splits; read from disk once."""
 
-    @cached_property
+    @abstractmethod
+    def train_dataloader(self) -> DataLoader:
+        """Batches in an order that follows from the seed and the epoch, which Lightning sets."""
+
+    @abstractmethod
+    def validate(self) -> list[Finding]:
+        """What is wrong with the data set."""
+
+    @abstractmethod
+    def summary(self) -> pd.DataFrame:
+        """What is in each split."""
+
+    @property
+    @abstractmethod
     def classes(self) -> list[int]:
-        """The pid of each training class."""
-        return sorted(self.samples.split("train")["pid"].unique().tolist())
+        """The pid of each class that training tells apart, in the order of the network's scores."""
 
     @cached_property
     def decoded(self) -> DecodedCache | None:
@@ -146,8 +164,18 @@ class ReidDataModule(pl.LightningDataModule):
 
     @property
     def num_classes(self) -> int:
-        """The number of training identities."""
+        """The number of classes that training tells apart."""
         return len(self.classes)
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """The samples set aside to choose by; empty where there are none."""
+        return self.samples.split(*self.validation_splits)
+
+    @property
+    def test(self) -> pd.DataFrame:
+        """The samples to report on."""
+        return self.samples.split(*self.test_splits)
 
     def prepare_data(self) -> None:
         """Read, and thereby perhaps generate, the data set in one process before the others look for it."""
@@ -158,44 +186,13 @@ class ReidDataModule(pl.LightningDataModule):
         self.samples  # noqa: B018
         self.decoded  # noqa: B018
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches in an order that follows from the seed and the epoch, which Lightning sets."""
-        table = self.samples.split("train")
-        table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
-        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
-        if self.num_instances is None:
-            sampler = self._even_shares(dataset, shuffle=True)
-            loader = self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
-        else:
-            sampler = IdentityBatchSampler(
-                table["pid"],
-                self.batch_size,
-                self.num_instances,
-                self.seed,
-                camids=table["camid"] if self.camera_balanced else None,
-                class_balanced=self.class_balanced,
-            )
-            loader = self._loader(dataset, persistent=True, batch_sampler=sampler)
-        if len(loader) == 0:
-            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
-        return loader
-
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """The validation queries, then their gallery; no loader if no validation identities were set aside."""
-        table = self.samples.split(*self.validation_splits)
-        return self.loader(table) if len(table) else []
+        """The validation samples; no loader if none were set aside."""
+        return self.loader(self.validation) if len(self.validation) else []
 
     def test_dataloader(self) -> DataLoader:
-        """The queries, then the gallery."""
-        return self.loader(self.samples.split(*self.test_splits))
-
-    def validate(self) -> list[Finding]:
-        """What is wrong with the data set."""
-        return validate(self.samples, self.exclude_same_camera)
-
-    def summary(self) -> pd.DataFrame:
-        """What is in each split."""
-        return summary(self.samples)
+        """The test samples."""
+        return self.loader(self.test)
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
         """Batches, in order, of any sample table; its paths are relative to `root`, by default the samples'."""
@@ -219,6 +216,13 @@ class ReidDataModule(pl.LightningDataModule):
             image = self.augment.to(image.device)(image)
         return batch | {"image": self.normalize.to(image.device)(image)}
 
+    def _shuffled(self, dataset: ImageDataset) -> DataLoader:
+        """Training batches of all images in a new order each epoch; the last, smaller batch is left out."""
+        if len(dataset) < self.batch_size:
+            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(dataset)} training images")
+        sampler = self._even_shares(dataset, shuffle=True)
+        return self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
+
     def _even_shares(self, dataset: ImageDataset, shuffle: bool = False) -> DistributedSampler:
         rank, processes = distributed_process()
         return DistributedSampler(dataset, processes, rank, shuffle=shuffle, seed=self.seed, drop_last=shuffle)
@@ -235,6 +239,74 @@ class ReidDataModule(pl.LightningDataModule):
             generator=torch.Generator(),  # starting workers draws a seed, and the global generator is for augmentation
             **options,
         )
+
+
+class ReidDataModule(ImageDataModule):
+    """Batches of identities, to learn from pairs or triplets and for retrieval; `pid` is the table's outside training.
+
+    Args:
+        num_instances: images of an identity that share a training batch; None shuffles all images instead.
+        camera_balanced: see `IdentityBatchSampler`.
+        class_balanced: see `IdentityBatchSampler`.
+        exclude_same_camera: whether a query's matches of its own camera are left out.
+        kwargs: those of `ImageDataModule`.
+    """
+
+    validation_splits = ("val_query", "val_gallery")
+    test_splits = ("query", "gallery")
+
+    def __init__(
+        self,
+        *args,
+        num_instances: int | None = 4,
+        camera_balanced: bool = False,
+        class_balanced: bool = False,
+        exclude_same_camera: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if num_instances is None and (camera_balanced or class_balanced):
+            raise InputError("data.num_instances=null shuffles images: no balance; give data.num_instances=4, say")
+        self.num_instances, self.exclude_same_camera = num_instances, exclude_same_camera
+        self.camera_balanced, self.class_balanced = camera_balanced, class_balanced
+
+    @cached_property
+    def samples(self) -> Samples:
+        """The table that everything reads, with its validation identities set aside; read from disk once."""
+        return set_aside_validation(self.source(), self.val_fraction, self.seed)
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The pid of each training identity."""
+        return sorted(self.samples.split("train")["pid"].unique().tolist())
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of `num_instances` images an identity, or of all images shuffled."""
+        table = self.samples.split("train")
+        table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
+        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
+        if self.num_instances is None:
+            return self._shuffled(dataset)
+        sampler = IdentityBatchSampler(
+            table["pid"],
+            self.batch_size,
+            self.num_instances,
+            self.seed,
+            camids=table["camid"] if self.camera_balanced else None,
+            class_balanced=self.class_balanced,
+        )
+        loader = self._loader(dataset, persistent=True, batch_sampler=sampler)
+        if len(loader) == 0:
+            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
+        return loader
+
+    def validate(self) -> list[Finding]:
+        """What is wrong with the data set."""
+        return validate(self.samples, self.exclude_same_camera)
+
+    def summary(self) -> pd.DataFrame:
+        """What is in each split."""
+        return summary(self.samples)
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -43,11 +43,12 @@ class Samples:
         """The image file of each row."""
         return [self.root / path for path in self.table["path"]]
 
-    def content_hash(self) -> str:
-        """SHA-256 over rows and image bytes, independent of the order of the rows and of where `root` is."""
+    def content_hash(self, *splits: str) -> str:
+        """SHA-256 over rows and image bytes, of some splits or of all, whatever the order of the rows and the root."""
+        table = self.split(*splits) if splits else self.table
         with ThreadPoolExecutor() as pool:
-            digests = pool.map(lambda file: digest(read_bytes(file)), self.files())
-            rows = sorted(zip(*(self.table[column] for column in COLUMNS), digests, strict=True))
+            digests = pool.map(lambda path: digest(read_bytes(self.root / path)), table["path"])
+            rows = sorted(zip(*(table[column] for column in COLUMNS), digests, strict=True))
         return digest("\n".join("\t".join(map(str, row)) for row in rows).encode())
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_tflite
-from reidlab.runs import write_atomic
+from reidlab.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ import pandas as pd
 
 from reidlab import plots
 from reidlab.config import read_config, run_folder
+from reidlab.console import print_table
 from reidlab.deploy import vela
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
 from reidlab.deploy.tflite_graph import read_tflite
 from reidlab.errors import InputError
-from reidlab.runs import read_json, write_atomic
-from reidlab.show import print_table, save_figure
+from reidlab.files import read_json, write_atomic
+from reidlab.plots.saving import save_figure
 
 INT8 = "export/model_int8.tflite"
 SCORES = ("mAP", "top-1")

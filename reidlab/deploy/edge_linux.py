@@ -10,8 +10,8 @@ import numpy as np
 from reidlab.config import instantiate, run_folder
 from reidlab.data.images import read_batch
 from reidlab.errors import InputError
-from reidlab.export.runtime import load
-from reidlab.runs import write_atomic
+from reidlab.export.runtime import open_model
+from reidlab.files import write_atomic
 
 SOURCES = Path(__file__).parent / "edge"
 MODELS = {"tflite": "model.tflite", "onnx": "model.onnx"}
@@ -28,7 +28,7 @@ def run(cfg) -> Path:
     root = datamodule.samples.root
     images = read_batch([root / path for path in table["path"]], tuple(datamodule.size))
     card = {"size": list(cfg.data.size), "distance": cfg.model.distance, "threads": options.threads}
-    embedders = {name: load(file) for name, file in files.items()}
+    embedders = {name: open_model(file) for name, file in files.items()}
     if any(embedder.output.dtype != np.float32 for embedder in embedders.values()):
         raise InputError("the runner wants float embeddings: `reidlab quantize quantize.output=float32`")
     desk = {MODELS[name]: embedder(images) for name, embedder in embedders.items()}

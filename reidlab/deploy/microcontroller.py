@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 
 from reidlab.config import instantiate, run_folder
+from reidlab.console import print_table
 from reidlab.data import ClassDataModule, ReidDataModule
 from reidlab.deploy.c_export import CReport, export_c
 from reidlab.deploy.emulator import FirmwareRun, missing_tools, run_firmware
@@ -14,12 +15,11 @@ from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.tflite_graph import read_tflite
-from reidlab.embedding import Embeddings
 from reidlab.errors import InputError
+from reidlab.evaluation.embeddings import Embeddings
 from reidlab.export.calibration import choose_images
 from reidlab.export.parity import ClassScore, Score, score_of
-from reidlab.runs import record_metrics, write_atomic, write_json
-from reidlab.show import print_table
+from reidlab.files import record_metrics, write_atomic, write_json
 
 KIB = 1024
 FIGURES = ("mAP", "rank-1", "num_query", "num_gallery", "top-1", "num_images")

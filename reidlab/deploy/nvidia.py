@@ -15,8 +15,8 @@ from reidlab.errors import InputError
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
 from reidlab.export.steps import as_steps
-from reidlab.runs import write_atomic
-from reidlab.tasks import trained_network
+from reidlab.files import write_atomic
+from reidlab.training.tasks import trained_network
 
 BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
 PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"

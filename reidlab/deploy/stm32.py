@@ -6,14 +6,15 @@ import pandas as pd
 
 from reidlab import plots
 from reidlab.config import run_folder
+from reidlab.console import print_table
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
 from reidlab.deploy.stedgeai import Tool, find_tool
 from reidlab.deploy.tflite_graph import read_tflite
 from reidlab.errors import InputError
-from reidlab.runs import write_atomic
-from reidlab.show import print_table, save_figure
+from reidlab.files import write_atomic
+from reidlab.plots.saving import save_figure
 
 
 def run(cfg) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.errors import InputError
-from reidlab.export.runtime import RUNTIMES, load
+from reidlab.export.runtime import RUNTIMES, open_model
 
 RUNS, WARM_UP, SECONDS = 20, 3, 0.3  # at least so many calls, and so long
 KIB, MIB = 1024, 1024**2
@@ -57,7 +57,7 @@ def _measure_here(file: str, runtime: str, settings: Sequence[tuple[int, int]]) 
     before, times, memory = _reset_peak(), [], float("nan")
     random = np.random.default_rng(0)
     for threads, batch in settings:
-        embedder = load(file, runtime=runtime, threads=threads)
+        embedder = open_model(file, runtime=runtime, threads=threads)
         height, width = (n if n > 0 else default for n, default in zip(embedder.size, (256, 128), strict=True))
         images = random.integers(0, 256, (batch, height, width, 3), np.uint8)
         times.append(latency_ms(embedder.embed, embedder.prepare(images)))

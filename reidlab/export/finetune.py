@@ -6,8 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from reidlab.callbacks import EpochLines, interruptible, progress
 from reidlab.export.simulate import Simulation
+from reidlab.training.callbacks import EpochLines, interruptible, progress
 
 SMALLEST_RMS = 1e-3
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from reidlab.data import Normalize, ReidDataModule
-from reidlab.embedding import Embeddings, device_of
+from reidlab.evaluation.embeddings import Embeddings, device_of
+from reidlab.evaluation.retrieval import VALIDATION
 from reidlab.export.calibration import CalibrationImages, pixels_of, unseen_images
 from reidlab.export.equalize import correct_biases, equalize
 from reidlab.export.finetune import finetune, relative_error
@@ -19,7 +20,6 @@ from reidlab.export.ranges import Range, observe
 from reidlab.export.sensitivity import sensitivity
 from reidlab.export.simulate import Simulation
 from reidlab.export.steps import StepNetwork, as_steps
-from reidlab.retrieval import VALIDATION
 
 SENSITIVITY_BATCH = 16
 METHODS = ("ptq", "equalized", "mixed", "qat")

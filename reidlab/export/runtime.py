@@ -12,6 +12,8 @@ from reidlab.errors import InputError
 from reidlab.export.quiet import quiet
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
+TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
+VALUES = {"mean", "std", "classes", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -41,8 +43,7 @@ class Port(NamedTuple):
 class Embedder:
     """A loaded file: raw RGB pixels (B, H, W, 3) uint8 of `size` -> embeddings (B, D) float32.
 
-    `assumed` says what the file left open and what was taken instead; `weights_hash` is that of the checkpoint that it
-    was made from, where it says so.
+    `assumed` says what the file left open and what was taken instead, `metadata` is what it says of itself.
     """
 
     file: Path
@@ -56,7 +57,17 @@ class Embedder:
     std: Sequence[float] | None
     color_order: str
     assumed: list[str] = field(default_factory=list)
-    weights_hash: str | None = None
+    metadata: dict = field(default_factory=dict)
+
+    @property
+    def weights_hash(self) -> str | None:
+        """That of the checkpoint that the file was made from, where it says so."""
+        return self.metadata.get("weights_hash")
+
+    def size_for(self, wanted: Sequence[int]) -> tuple[int, int]:
+        """The size of images that it takes; `wanted` where the file leaves that free."""
+        height, width = (own if own > 0 else other for own, other in zip(self.size, wanted, strict=True))
+        return height, width
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Embed a batch."""
@@ -83,7 +94,7 @@ class Embedder:
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.channels_first else values)
 
 
-def load(
+def open_model(
     file: str | Path,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -124,8 +135,7 @@ def load(
     if not (color_order or known.get("color_order")):
         assumed.append("colour order RGB")
     color = color_order or known.get("color_order") or "RGB"
-    made_from = known.get("weights_hash")
-    return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed, made_from)
+    return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed, known)
 
 
 def _first(given, known):
@@ -219,8 +229,8 @@ def _onnx_port(node) -> Port:
 
 
 def _onnx_metadata(entries: dict[str, str]) -> dict:
-    known = {key: entries[key] for key in ("color_order", "weights_hash") if key in entries}
-    return known | {key: json.loads(entries[key]) for key in ("mean", "std") if key in entries}
+    known = {key: entries[key] for key in TEXTS & entries.keys()}
+    return known | {key: json.loads(entries[key]) for key in VALUES & entries.keys()}
 
 
 def _one_line(error: BaseException) -> str:

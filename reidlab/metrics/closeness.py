@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reidlab.errors import InputError
-from reidlab.metrics.protocol import spans
+from reidlab.metrics.pairing import spans
 
 Distance = Literal["euclidean", "cosine"]
 BLOCK_BYTES = 256 * 2**20

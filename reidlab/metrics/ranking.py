@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.protocol import Protocol, spans
+from reidlab.metrics.pairing import Pairing, spans
 
 RANKS = (1, 5, 10, 20)
 CHUNK = 2**22  # scores looked at together where a step needs copies of them
@@ -82,7 +82,7 @@ def rank(
     gallery_names: Sequence[str] | None = None,
     block_rows: int | None = None,
 ) -> Ranking:
-    """Rank a gallery for each query, exactly, in blocks; see `Protocol` for junk, distractors and cameras.
+    """Rank a gallery for each query, exactly, in blocks; see `Pairing` for junk, distractors and cameras.
 
     Ties are broken against the model: what is as close as a match and isn't one ranks before it, wherever it stands in
     the gallery, so a network that maps everything to one point scores worst. Closeness is that of the float32
@@ -94,13 +94,13 @@ def rank(
     >>> figures["mAP"], figures["rank-1"], figures["num_query"]
     (1.0, 1.0, 2)
     """
-    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     closeness = Closeness(query, gallery, distance, query_names, gallery_names)
     return rank_blocks(closeness.blocks(block_rows), ids, closeness)
 
 
-def rank_blocks(blocks: Iterable[Tensor], protocol: Protocol, closeness: Closeness | None = None) -> Ranking:
+def rank_blocks(blocks: Iterable[Tensor], protocol: Pairing, closeness: Closeness | None = None) -> Ranking:
     """Rank from blocks of scores of any origin: (n, G) for consecutive queries, the closest highest; overwritten here.
 
     With `closeness`, scores nearer to each other than its margin are compared again in float64; without, as they are.
@@ -116,7 +116,7 @@ def rank_blocks(blocks: Iterable[Tensor], protocol: Protocol, closeness: Closene
 class _Block:
     """Scores of consecutive queries, split into those of their matches, `own` (M,), and of non-matches (n, G)."""
 
-    def __init__(self, scores: Tensor, start: int, protocol: Protocol, closeness: Closeness | None):
+    def __init__(self, scores: Tensor, start: int, protocol: Pairing, closeness: Closeness | None):
         self.matches = protocol.mask(scores, start)
         self.own = scores[self.matches]
         self.scores = scores.index_put_(self.matches, scores.new_tensor(-torch.inf))
@@ -243,7 +243,7 @@ def top_k(
 
     `keep_left_out` shows what the protocol leaves out (junk, the same camera) among them, marked as such.
     """
-    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     closeness = Closeness(query, gallery, distance)
     parts, start = [], 0

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.protocol import Protocol
+from reidlab.metrics.pairing import Pairing
 from reidlab.metrics.ranking import Ranking, rank_blocks
 
 GROUP = 16  # gallery items summarised by their best score when looking for the k best of a row
@@ -31,12 +31,12 @@ def rank_reranked(
     weight: float = 0.3,
 ) -> Ranking:
     """`rank` by re-ranked distances; junk takes no part in the neighbourhoods. Arguments as for `rank` and `rerank`."""
-    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     kept = ids.gallery_pids >= 0
     if not kept.all():
         gallery = gallery[kept]
-        ids = Protocol(
+        ids = Pairing(
             ids.query_pids, ids.gallery_pids[kept], ids.query_camids, ids.gallery_camids[kept], exclude_same_camera
         )
     blocks = rerank(query, gallery, distance, k1=k1, k2=k2, weight=weight)

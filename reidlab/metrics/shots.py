@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.protocol import DISTRACTOR, Protocol, spans
+from reidlab.metrics.pairing import DISTRACTOR, Pairing, spans
 from reidlab.metrics.ranking import CHUNK, RANKS
 
 
@@ -27,7 +27,7 @@ def single_shot(
     that the protocol compares it with. Ties count against the model; distances are float64. Arguments as for `rank`.
     Source: Li et al. 2014, CVPR, section 5.
     """
-    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     closeness = Closeness(query, gallery, distance)
     draw = torch.Generator().manual_seed(seed)
@@ -58,7 +58,7 @@ def _one_each(pids: Tensor, draw: torch.Generator) -> Tensor:
     return order[kept]
 
 
-def _ranks(start: int, stop: int, closeness: Closeness, ids: Protocol, shots: list[Tensor], luck: Tensor) -> Tensor:
+def _ranks(start: int, stop: int, closeness: Closeness, ids: Pairing, shots: list[Tensor], luck: Tensor) -> Tensor:
     """The drawn match's rank in each random gallery, for those of queries start..stop that have one. (repeats, n)"""
     matches, _ = ids.same_identity(start, stop)
     count = torch.bincount(matches.row, minlength=stop - start)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from reidlab.errors import InputError
-from reidlab.metrics.protocol import spans
+from reidlab.metrics.pairing import spans
 from reidlab.metrics.ranking import RANKS, Ranking
 
 RESAMPLES = 2000

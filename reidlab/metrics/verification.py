@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reidlab.errors import InputError
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.protocol import Protocol, spans
+from reidlab.metrics.pairing import Pairing, spans
 
 BINS = 2**14
 GROUPS = 200
@@ -82,13 +82,13 @@ def verify(
     one identity aren't independent, so resampling pairs would flatter. Arguments as for `rank`. Memory: one block of
     scores and the groups' histograms, 52 MB. Errors: InputError if there is no pair of one identity, or none of two.
     """
-    ids = Protocol.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
+    ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     group = _groups(ids.query_pids.cpu(), seed)  # (Q,)
     order = group.argsort(stable=True)
     sizes = torch.bincount(group).tolist()
     at = order.to(query.device)
-    ids = Protocol(ids.query_pids[at], ids.gallery_pids, ids.query_camids[at], ids.gallery_camids, exclude_same_camera)
+    ids = Pairing(ids.query_pids[at], ids.gallery_pids, ids.query_camids[at], ids.gallery_camids, exclude_same_camera)
     closeness = Closeness(query[at], gallery, distance)
     positives, negatives = _histograms(closeness, ids, sizes)  # (groups, BINS) each
     for pairs, kind in ((positives, "of the same identity"), (negatives, "of two identities")):
@@ -131,7 +131,7 @@ def _reach(closeness: Closeness) -> float:
     return 1.001 * float(closeness.query_norms.amax() + closeness.gallery_norms.amax()) or 1.0
 
 
-def _histograms(closeness: Closeness, protocol: Protocol, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
+def _histograms(closeness: Closeness, protocol: Pairing, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Distances of pairs of one identity and of two, per group of consecutive queries: 2 x (groups, BINS) float64."""
     ends = np.cumsum(sizes)
     positives, negatives = np.zeros((2, len(sizes), BINS))

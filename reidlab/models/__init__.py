@@ -41,7 +41,7 @@ from reidlab.models.resnet import (
     resnet101,
     resnet101_ibn_a,
 )
-from reidlab.models.weights import LoadReport, load_weights, read_weights
+from reidlab.models.weights import LoadReport, load_weights, read_weights, recognize
 
 __all__ = [
     "Block",
@@ -77,6 +77,7 @@ __all__ = [
     "osnet_x0_75",
     "osnet_x1_0",
     "read_weights",
+    "recognize",
     "resnet18",
     "resnet18_ibn_a",
     "resnet34",

@@ -78,7 +78,7 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     foreign = [name for name in missing if not in_module(name, HEAD)]
     foreign += [name for name in left_out if in_module(name, stages) and name not in own and not is_counter(name)]
     if foreign:
-        looks = recognise(found)
+        looks = recognize(found)
         hint = f"it looks like {looks}" if looks else "it is of another architecture"
         raise InputError(f"{file}: doesn't fit this network at {enumerate_some(foreign)}; {hint}")
     network.load_state_dict(fits, strict=False)
@@ -135,7 +135,7 @@ def pickled_code(content: bytes) -> str | None:
     return None
 
 
-def recognise(weights: Mapping[str, Tensor]) -> str | None:
+def recognize(weights: Mapping[str, Tensor]) -> str | None:
     """The name of the architecture that these weights are of, or None."""
     found = {name: tensor.shape for name, tensor in weights.items() if not is_counter(name)}
     families = [vars(module) for stem, module in FAMILIES.items() if stem in found]

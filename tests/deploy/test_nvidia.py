@@ -15,7 +15,7 @@ from trained_like import soft_images
 from reidlab import config
 from reidlab.deploy.nvidia import renamed, run
 from reidlab.errors import InputError
-from reidlab.tasks import trained_network
+from reidlab.training.tasks import trained_network
 
 
 @pytest.fixture(scope="module")

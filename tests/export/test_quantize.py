@@ -7,11 +7,11 @@ import torch
 from omegaconf import OmegaConf
 from small_net import SmallNet, unsettle
 
-from reidlab import quantize
 from reidlab.config import CONF, compose
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
-from reidlab.runs import write_json
+from reidlab.files import write_json
+from reidlab.stages import quantize
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reidlab.errors import InputError
 from reidlab.metrics import rank, rank_blocks, top_k
 from reidlab.metrics import ranking as module
-from reidlab.metrics.protocol import Protocol
+from reidlab.metrics.pairing import Pairing
 
 
 def line(*positions):
@@ -101,7 +101,7 @@ def test_cosine_sees_direction_and_euclidean_position():
 
 def test_scores_of_any_origin_can_be_ranked():
     scores = torch.tensor([[0.9, 0.5, 0.5], [0.1, 0.2, 0.3]])
-    result = rank_blocks(iter([scores[:1].clone(), scores[1:].clone()]), Protocol.of([1, 2], [2, 1, 2]))
+    result = rank_blocks(iter([scores[:1].clone(), scores[1:].clone()]), Pairing.of([1, 2], [2, 1, 2]))
     assert result.first_rank.tolist() == [3, 1]
 
 

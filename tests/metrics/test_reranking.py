@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from reidlab.metrics import rank, rank_reranked, rerank
-from reidlab.metrics.protocol import Protocol
+from reidlab.metrics.pairing import Pairing
 from reidlab.metrics.ranking import rank_blocks
 
 
@@ -77,7 +77,7 @@ def test_its_ranking_is_that_of_its_distances_and_helps_clusters():
     ids = query_pids, gallery_pids
     reranked = rank_reranked(query, gallery, *ids).summary()
     dense = torch.from_numpy(-by_definition(query.numpy(), gallery.numpy())).float()
-    assert reranked["mAP"] == pytest.approx(rank_blocks([dense], Protocol.of(*ids)).summary()["mAP"], abs=1e-6)
+    assert reranked["mAP"] == pytest.approx(rank_blocks([dense], Pairing.of(*ids)).summary()["mAP"], abs=1e-6)
     assert reranked["mAP"] > rank(query, gallery, *ids).summary()["mAP"]
 
 

@@ -1,4 +1,4 @@
-"""The colour-histogram baseline against the standard library's HSV and a loop over pixels."""
+"""The color-histogram baseline against the standard library's HSV and a loop over pixels."""
 
 import colorsys
 

@@ -1,0 +1,51 @@
+"""What people read while stages run: lines by one logger, and tables; in a terminal, a log and a notebook."""
+
+import logging
+import sys
+from html import escape
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+log = logging.getLogger("reidlab")
+
+
+class Lines(logging.Handler):
+    """Plain lines on the standard output as it is now, which a notebook or a test may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the message alone."""
+        print(self.format(record), file=sys.stdout, flush=True)
+
+
+if not log.handlers:
+    log.addHandler(Lines())
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def print_table(table: pd.DataFrame, title: str = "") -> None:
+    """Print a table, its index first; floats with three digits, missing values as a dash.
+
+    A notebook gets it as one of its own, as wide as it is.
+    """
+    cells, console = table.astype(object).map(_cell), Console()
+    if console.is_jupyter:
+        from IPython.display import HTML, display
+
+        display(HTML(f"<b>{escape(title)}</b>{cells.to_html(border=0)}"))
+        return
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    shown.add_column(table.index.name or "", no_wrap=True)
+    for column in table.columns:
+        shown.add_column(str(column), justify="right")
+    for name, row in cells.iterrows():
+        shown.add_row(str(name), *row)
+    Console(width=None if console.is_terminal else 120, markup=False).print(shown)
+
+
+def _cell(value: object) -> str:
+    if pd.isna(value):
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,94 @@
+"""A split's images and the classes that a network gives them: figures, tables and pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from reidlab import plots
+from reidlab.data import ClassDataModule
+from reidlab.errors import InputError
+from reidlab.evaluation.embeddings import Embeddings
+from reidlab.metrics import ClassScores, Interval, share_interval
+
+SHARES = {"top-1": 1, "top-5": 5}  # accuracies with an interval: name -> k
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Images with class confidences (N, C) in the place of embeddings; `classes` are the pids of the C columns."""
+
+    confidences: Embeddings
+    classes: Sequence[int]
+    names: Sequence[str]
+
+    @classmethod
+    def of(cls, confidences: Embeddings, datamodule: ClassDataModule) -> "Classification":
+        """Confidences in a data set's classes; InputError where the network has another number of them."""
+        known = confidences.features.shape[1]
+        if known != datamodule.num_classes:
+            raise InputError(
+                f"the network has {known} classes, data '{datamodule.name}' has {datamodule.num_classes}; "
+                "give the data that it was trained on"
+            )
+        return cls(confidences, datamodule.classes, datamodule.class_names)
+
+    @cached_property
+    def scores(self) -> ClassScores:
+        """All figures."""
+        number = {pid: column for column, pid in enumerate(self.classes)}
+        labels = [number[pid] for pid in self.confidences.table["pid"]]
+        return ClassScores(self.confidences.features, torch.tensor(labels, dtype=torch.int64))
+
+    def summary(self) -> dict[str, float]:
+        """All figures."""
+        return self.scores.summary()
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % intervals of the accuracies."""
+        return {name: share_interval(self.scores.accuracy(k), len(self.scores.labels)) for name, k in SHARES.items()}
+
+    def per_image(self) -> pd.DataFrame:
+        """Path, true and predicted class, confidence in both, and the rank of the true one; a row an image."""
+        scores, names = self.scores, np.array(self.names)
+        rows = torch.arange(len(scores.labels))
+        return pd.DataFrame(
+            {
+                "path": self.confidences.table["path"].to_numpy(),
+                "class": names[scores.labels],
+                "predicted": names[scores.predicted],
+                "confidence": scores.confidences[rows, scores.predicted],
+                "confidence_in_class": scores.confidences[rows, scores.labels],
+                "rank": scores.ranks,
+            }
+        )
+
+    def per_class(self) -> pd.DataFrame:
+        """Recall, precision, F1 and number of images of each class."""
+        return pd.DataFrame(self.scores.per_class(), index=pd.Index(self.names, name="class"))
+
+    def confusion(self) -> pd.DataFrame:
+        """Images of each class (rows) by the class that they were taken for (columns)."""
+        return pd.DataFrame(self.scores.confusion, index=pd.Index(self.names, name="class"), columns=self.names)
+
+    def mistakes(self) -> pd.DataFrame:
+        """The images taken for another class, surest first."""
+        found = self.per_image()
+        return found[found["class"] != found["predicted"]].sort_values("confidence", ascending=False, kind="stable")
+
+    def pictures(self, read: Callable[[str], np.ndarray], mistakes: int) -> dict[str, Figure]:
+        """Name -> picture; `read` gives a path's image, `mistakes` is how many of these are shown."""
+        worst = self.mistakes().head(mistakes)
+        captions = worst["predicted"] + worst["confidence"].map(" {:.0%}, not ".format) + worst["class"]
+        tiles = [
+            plots.Tile(read(path), text, plots.MISMATCH) for path, text in zip(worst["path"], captions, strict=True)
+        ]
+        return {
+            "confusion": plots.confusion_matrix(self.confusion()),
+            "calibration": plots.calibration(*(part.numpy() for part in self.scores.calibration())),
+            "mistakes": plots.tile_grid(tiles),
+        }

@@ -1,0 +1,147 @@
+"""A split's queries searched in its gallery: figures, per-query table, nearest images and their pictures."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from reidlab import plots
+from reidlab.errors import InputError
+from reidlab.evaluation.embeddings import Embeddings
+from reidlab.metrics import (
+    Ranking,
+    TopK,
+    Verification,
+    expand_queries,
+    rank,
+    rank_reranked,
+    single_shot,
+    top_k,
+    verify,
+)
+
+TEST = ("query", "gallery")
+VALIDATION = ("val_query", "val_gallery")
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Queries and gallery with their embeddings, under one protocol."""
+
+    query: Embeddings
+    gallery: Embeddings
+    distance: str
+    exclude_same_camera: bool
+
+    @classmethod
+    def of(
+        cls, embeddings: Embeddings, splits: tuple[str, str], distance: str, exclude_same_camera: bool
+    ) -> "Retrieval":
+        """The queries of one split and the gallery of another; InputError where no query has a match."""
+        found = cls(*map(embeddings.split, splits), distance, exclude_same_camera)
+        if not found.ranking.valid.any():
+            raise InputError("no query has a match in the gallery; see what `reidlab data` finds")
+        return found
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """Every query's figures."""
+        names = {"query_names": self.query.table["path"].tolist(), "gallery_names": self.gallery.table["path"].tolist()}
+        return rank(*self._sides(self.query), **self._protocol, **names)
+
+    def summary(self) -> dict[str, float]:
+        """The figures of the ranking."""
+        return self.ranking.summary()
+
+    def nearest(self, queries: Sequence[int], k: int) -> TopK:
+        """The k nearest gallery items of the queries at these positions."""
+        chosen = Embeddings(self.query.features[torch.as_tensor(queries)], self.query.table.iloc[queries])
+        return top_k(*self._sides(chosen), **self._protocol, k=k)
+
+    def expanded(self, k: int, alpha: float) -> "Retrieval":
+        """The same with expanded queries, which are compared by cosine."""
+        features = expand_queries(self.query.features, self.gallery.features, k, alpha)
+        return replace(self, query=Embeddings(features, self.query.table), distance="cosine")
+
+    def within(self, pattern: str, key: str) -> "Retrieval":
+        """The same in the gallery images alone whose path fits a shell pattern; `key` names it in the InputErrors."""
+        fits = torch.tensor([fnmatchcase(path, pattern) for path in self.gallery.table["path"]])
+        if not fits.any():
+            example = self.gallery.table["path"].iloc[0]
+            raise InputError(f"{key}: no gallery image's path fits {pattern!r}; they are like {example}")
+        found = replace(self, gallery=Embeddings(self.gallery.features[fits], self.gallery.table[fits.numpy()]))
+        if not found.ranking.valid.any():
+            raise InputError(f"{key}: no query has a match in the {fits.sum()} gallery images that fit {pattern!r}")
+        return found
+
+    def reranked(self, k1: int, k2: int, weight: float) -> Ranking:
+        """Every query's figures by k-reciprocal re-ranking."""
+        return rank_reranked(*self._sides(self.query), **self._protocol, k1=k1, k2=k2, weight=weight)
+
+    def single_shot(self, repeats: int, seed: int) -> dict[str, float]:
+        """CMC with one random gallery image an identity."""
+        return single_shot(*self._sides(self.query), **self._protocol, repeats=repeats, seed=seed)
+
+    def verify(self, wanted_fpr: float, resamples: int, seed: int) -> Verification:
+        """Every pair that the protocol compares, as a decision."""
+        options = {"wanted_fpr": wanted_fpr, "resamples": resamples, "seed": seed}
+        return verify(*self._sides(self.query), **self._protocol, **options)
+
+    def per_query(self, ranking: Ranking) -> pd.DataFrame:
+        """One row a query: its image, figures and matches; queries without a match have empty figures."""
+        figures = pd.DataFrame(
+            {
+                "AP": ranking.average_precision,
+                "INP": ranking.inverse_negative_penalty,
+                "first_rank": ranking.first_rank.double(),
+                "last_rank": ranking.last_rank.double(),
+            }
+        )
+        figures.loc[ranking.queries_without_match] = np.nan
+        queries = self.query.table[["path", "pid", "camid"]].reset_index(drop=True)
+        return pd.concat([queries, figures], axis=1).assign(num_matches=ranking.num_matches)
+
+    def sorted_queries(self) -> list[int]:
+        """Positions of the queries that count, worst average precision first."""
+        order = self.ranking.average_precision.nan_to_num(nan=2.0).argsort(stable=True)
+        return order[: int(self.ranking.valid.sum())].tolist()
+
+    def picture(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray], title: str = "") -> Figure:
+        """What these queries found, with distances and frames; `read` gives a sample's image (H, W, 3)."""
+        return plots.ranking_gallery(self.pictured(queries, k, read), title)
+
+    def pictured(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray]) -> list[plots.Ranking]:
+        """The rows of such a picture."""
+        nearest, rows = self.nearest(queries, k), []
+        for line, position in enumerate(queries):
+            sample, shown = self.query.table.iloc[position], nearest.index[line] >= 0
+            found = [
+                plots.Found(read(path), distance, "match" if match else "mismatch")
+                for path, distance, match in zip(
+                    self.gallery.table["path"].iloc[nearest.index[line][shown].tolist()],
+                    nearest.distance[line][shown].tolist(),
+                    nearest.match[line][shown].tolist(),
+                    strict=True,
+                )
+            ]
+            precision = self.ranking.average_precision[position]
+            rows.append(plots.Ranking(read(sample["path"]), found, f"pid {sample['pid']}, AP {precision:.3f}"))
+        return rows
+
+    @property
+    def _protocol(self) -> dict:
+        return {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
+
+    def _sides(self, query: Embeddings) -> tuple:
+        """Features, pids and camids of some queries and of the gallery, in the order that `metrics` takes them."""
+        sides = (query, self.gallery)
+        return (
+            *(side.features for side in sides),
+            *(side.column("pid") for side in sides),
+            *(side.column("camid") for side in sides),
+        )

@@ -1,0 +1,25 @@
+"""What an exported file says of itself: what goes in, where it comes from, what its output means."""
+
+from reidlab.files import file_hash
+from reidlab.run import File, Run
+
+VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on")
+
+
+def about(run: Run) -> dict:
+    """The metadata of a run's files; the threshold only where it is on the distance that they are compared by."""
+    verdict = run.verification
+    verdict = verdict if verdict.get("distance") == run["model.distance"] else {}
+    return {
+        "model": run["model.name"],
+        "input_size": list(run["data.size"]),
+        "color_order": "RGB",
+        "scale": 1 / 255,
+        "mean": list(run["model.mean"]),
+        "std": list(run["model.std"]),
+        "distance": run["model.distance"],
+        "config_hash": file_hash(run / File.CONFIG),
+        "weights_hash": run.checkpoint,
+        **({"classes": run.classes} if run.classes else {}),
+        **{key: verdict[key] for key in VERDICT if key in verdict},
+    }

@@ -1,0 +1,163 @@
+"""A trained network as a function of images, whatever form it has: run folder, checkpoint, ONNX or TFLite."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from reidlab.console import log
+from reidlab.data import Normalize
+from reidlab.data.images import read_image, resize
+from reidlab.errors import InputError
+from reidlab.export.metadata import VERDICT
+from reidlab.export.runtime import Embedder, open_model
+from reidlab.models import read_weights, recognize
+from reidlab.run import File, Run
+
+Image = str | Path | np.ndarray
+CHECKPOINTS = (".ckpt", ".pth", ".pt", ".safetensors")
+FILES = (".tflite", ".onnx")
+BATCH = 32
+DEFAULT_SIZE = (256, 128)  # of files that take images of any size and don't say which
+
+
+class Verdict(NamedTuple):
+    """Whether two images show the same identity, with their distance and the threshold that decides."""
+
+    same: bool
+    distance: float
+    threshold: float
+    interval: tuple[float, float] | None  # 95 %, of the threshold
+    measure: str  # euclidean or cosine
+    similarity: float  # cosine
+
+    def __str__(self) -> str:
+        ends = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
+        unsure = self.interval and self.interval[0] <= self.distance <= self.interval[1]
+        return (
+            f"distance {self.distance:.3f} (cosine similarity {self.similarity:.3f}), "
+            f"threshold {self.threshold:.3f}{ends}: {'the same' if self.same else 'different'}"
+            f"{', but within the interval of the threshold' if unsure else ''}"
+        )
+
+
+class Model:
+    """Images -> embeddings (N, D) float32, or class confidences (N, C).
+
+    An image is a file, or pixels (H, W, 3) uint8 RGB, of any size; see `load` for where models come from.
+
+    Args:
+        embed: pixels (B, *size, 3) uint8 RGB -> (B, D).
+        size: height and width that images are resized to.
+        name: for messages.
+        about: `distance` that embeddings are compared by, the calibrated `threshold` with its interval, `classes`.
+    """
+
+    def __init__(
+        self, embed: Callable[[np.ndarray], np.ndarray], size: Sequence[int], name: str, about: Mapping[str, Any]
+    ) -> None:
+        self.embed, self.size, self.name = embed, tuple(size), name
+        self.distance, self.classes = about.get("distance"), list(about.get("classes", []))
+        self.verdict = {key: about[key] for key in VERDICT if key in about}
+
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, size={self.size})"
+
+    @classmethod
+    def of(cls, run: Run, file: Path | None = None) -> "Model":
+        """The network of a run, with the weights of `file` where that isn't the run's own checkpoint."""
+        network = run.network if file is None else run.network_with(file)[0]
+        network, normalize = network.to(run.device), Normalize(run["model.mean"], run["model.std"]).to(run.device)
+
+        @torch.inference_mode()
+        def embed(pixels: np.ndarray) -> np.ndarray:
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(run.device)
+            return network(normalize(images)).embedding.float().cpu().numpy()
+
+        distance = run["model.distance"]
+        known = {"distance": distance, "classes": run.classes}
+        if file is None and run.threshold(distance) is not None:
+            known |= run.verification
+        return cls(embed, run["data.size"], run.name, known)
+
+    @classmethod
+    def of_file(cls, embedder: Embedder) -> "Model":
+        """An exported file; what it doesn't say of itself is assumed, and logged."""
+        for assumption in embedder.assumed:
+            log.info(f"{embedder.file.name}: assumed {assumption}")
+        return cls(embedder, embedder.size_for(DEFAULT_SIZE), embedder.file.name, embedder.metadata)
+
+    def __call__(self, images: Iterable[Image]) -> np.ndarray:
+        """Embed any number of images, in their order."""
+        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
+            images = [images]
+        pixels = [self._pixels(image) for image in images]
+        if not pixels:
+            raise InputError("no images: give files, or arrays (H, W, 3) of uint8 RGB")
+        batches = [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
+        return np.concatenate([self.embed(batch) for batch in batches])
+
+    def crops(self, frame: Image, boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
+        """Embed boxes (N, 4) of a frame, each left, top, right, bottom in pixels; they are clipped to the frame."""
+        image = frame if isinstance(frame, np.ndarray) else read_image(Path(frame))
+        height, width = image.shape[:2]
+        parts = []
+        for number, (left, top, right, bottom) in enumerate(np.asarray(boxes, float).reshape(-1, 4)):
+            x1, x2 = (int(np.clip(round(x), 0, width)) for x in (left, right))
+            y1, y2 = (int(np.clip(round(y), 0, height)) for y in (top, bottom))
+            if x2 <= x1 or y2 <= y1:
+                raise InputError(
+                    f"box {number} ({left:g}, {top:g}, {right:g}, {bottom:g}) is empty in a frame of {width} x "
+                    f"{height}; give left, top, right, bottom in pixels"
+                )
+            parts.append(image[y1:y2, x1:x2])
+        return self(parts)
+
+    def same(self, first: Image, second: Image) -> Verdict:
+        """Decide whether two images show the same identity; InputError without a calibrated threshold."""
+        if self.distance is None or "threshold" not in self.verdict:
+            raise InputError(
+                f"{self.name}: no calibrated threshold on its {self.distance or 'unknown'} distance; "
+                "run `reidlab evaluate` on its run first, and export it after that"
+            )
+        a, b = self([first, second]).astype(np.float64)
+        similarity = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
+        distance = 1 - similarity if self.distance == "cosine" else float(np.linalg.norm(a - b))
+        ends = (self.verdict.get("threshold_low"), self.verdict.get("threshold_high"))
+        threshold = self.verdict["threshold"]
+        interval = None if None in ends else ends
+        return Verdict(distance <= threshold, distance, threshold, interval, self.distance, similarity)
+
+    def _pixels(self, image: Image) -> np.ndarray:
+        """An image at the model's size."""
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise InputError(f"an image is {image.dtype} {image.shape}; give uint8 (H, W, 3) in the order RGB")
+            return resize(np.ascontiguousarray(image), self.size)
+        return read_image(Path(image), self.size)
+
+
+def load(source: str | Path) -> Model:
+    """A trained network as a function of images.
+
+    `source` is a run folder, or the name of a run; a checkpoint (one in a run folder has that run's settings, of others
+    the architecture is recognized by its tensors); or a .tflite or .onnx file. Raises InputError for anything else.
+    """
+    path = Path(source)
+    if path.suffix in FILES:
+        return Model.of_file(open_model(path))
+    if path.suffix in CHECKPOINTS:
+        folder = path.resolve().parent.parent
+        if (folder / File.CONFIG).is_file():
+            run = Run(folder)
+            return Model.of(run, None if run.weights and run.weights.resolve() == path.resolve() else path)
+        architecture = recognize(read_weights(path))
+        if architecture is None:
+            raise InputError(
+                f"{path}: its architecture isn't recognized; use `reidlab evaluate model=NAME model.weights=FILE`"
+            )
+        log.info(f"{path.name}: {architecture}; assumed its default size and normalization, see conf/model")
+        return Model.of(Run.compose([f"model={architecture}"]), path)
+    return Model.of(Run(source))

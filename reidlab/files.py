@@ -1,0 +1,78 @@
+"""Files: atomic writes, locks, hashes."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from reidlab.errors import InputError
+
+
+def write_atomic(path: Path, data: str | bytes) -> Path:
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    Raises InputError where the disk is full or the folder can't be written; the old file is then untouched.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data.encode() if isinstance(data, str) else data)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: can't be written ({error.strerror}); free space or choose another run.root"
+        ) from error
+    return path
+
+
+@contextlib.contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Keep other processes of this machine from training in the same run folder meanwhile; InputError where one does.
+
+    Local ranks of one distributed training count as one. The lock ends with its process, however that ends.
+    """
+    key = hashlib.sha256(f"{run.resolve()} {os.environ.get('LOCAL_RANK', 0)}".encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"reidlab-{key}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"{run}: another process trains there; let it end, or choose another run.name") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def read_json(path: Path) -> dict:
+    """The object in a JSON file, or an empty one where the file is absent."""
+    try:
+        content = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        return {}
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); delete it and run the stage again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds no JSON object; delete it and run the stage again")
+    return content
+
+
+def write_json(path: Path, content: Mapping) -> Path:
+    """Write an object as indented JSON, atomically."""
+    return write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def file_hash(path: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

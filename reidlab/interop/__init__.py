@@ -1,0 +1,1 @@
+"""Specifications and folders of other tools."""

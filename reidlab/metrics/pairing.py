@@ -1,0 +1,99 @@
+"""Who is compared with whom: matches, junk, distractors and same-camera pairs, independent of any distance."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from reidlab.errors import InputError
+
+UNKNOWN_CAMERA = 0
+DISTRACTOR = 0
+
+
+class Pairs(NamedTuple):
+    """Pairs of a block of queries with gallery items: `row` counts from the block's first query."""
+
+    row: Tensor  # (M,), ascending
+    col: Tensor  # (M,)
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """The evaluation protocol of Market-1501, which the field shares.
+
+    A gallery item with a negative pid is junk: nobody is compared with it. One with pid 0 is a distractor: it is ranked
+    and never matches. With `exclude_same_camera` a query isn't compared with its own identity in its own camera; camera
+    0 (or no camids at all) means unknown, and an unknown camera is nobody's own.
+    Shapes: query (Q,), gallery (G,), all int64 on one device.
+    """
+
+    query_pids: Tensor
+    gallery_pids: Tensor
+    query_camids: Tensor
+    gallery_camids: Tensor
+    exclude_same_camera: bool = True
+
+    @classmethod
+    def of(cls, query_pids, gallery_pids, query_camids=None, gallery_camids=None, *, exclude_same_camera: bool = True):
+        """Build from anything that holds integers (lists, arrays, tensors); camids may be None."""
+        query, gallery = (torch.as_tensor(pids, dtype=torch.int64) for pids in (query_pids, gallery_pids))
+        cameras = (
+            torch.full_like(pids, UNKNOWN_CAMERA) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
+            for ids, pids in ((query_camids, query), (gallery_camids, gallery))
+        )
+        return cls(query, gallery, *cameras, exclude_same_camera)
+
+    def fitting(self, query: Tensor, gallery: Tensor) -> "Pairing":
+        """Check that there is one pid and camid per embedding (Q, D) and (G, D), and move to their device."""
+        ids = {"query_pids": query, "gallery_pids": gallery, "query_camids": query, "gallery_camids": gallery}
+        for name, embeddings in ids.items():
+            if getattr(self, name).shape != embeddings.shape[:1]:
+                raise InputError(
+                    f"{name}: {tuple(getattr(self, name).shape)} for {len(embeddings)} images: give one each"
+                )
+        return Pairing(*(getattr(self, name).to(query.device) for name in ids), self.exclude_same_camera)
+
+    @property
+    def num_gallery(self) -> int:
+        """Gallery items that are ranked: all but junk."""
+        return len(self.gallery_pids) - len(self.junk)
+
+    @cached_property
+    def junk(self) -> Tensor:
+        """Gallery positions that nobody is compared with. (J,)"""
+        return (self.gallery_pids < 0).nonzero().squeeze(1)
+
+    @cached_property
+    def _by_pid(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Gallery positions grouped by pid (G,), and where each query's pid begins in them (Q,) and how often (Q,)."""
+        pids, order = self.gallery_pids.sort(stable=True)
+        first = torch.searchsorted(pids, self.query_pids)
+        size = torch.searchsorted(pids, self.query_pids, right=True) - first
+        return order, first, size.where(self.query_pids > DISTRACTOR, 0)
+
+    def same_identity(self, start: int, stop: int) -> tuple[Pairs, Pairs]:
+        """Queries start..stop paired with their identity's gallery items: the matches, and those left out."""
+        order, first, size = (self._by_pid[0], *(part[start:stop] for part in self._by_pid[1:]))
+        row = torch.repeat_interleave(size)  # (M,)
+        within = torch.arange(len(row), device=row.device) - (size.cumsum(0) - size)[row]
+        col = order[first[row] + within]
+        camera = self.query_camids[start:stop][row]
+        left_out = (camera == self.gallery_camids[col]) & (camera != UNKNOWN_CAMERA) & self.exclude_same_camera
+        return Pairs(row[~left_out], col[~left_out]), Pairs(row[left_out], col[left_out])
+
+    def mask(self, scores: Tensor, start: int, value: float = -torch.inf) -> Pairs:
+        """Overwrite what queries start.. aren't compared with in their (n, G) scores; return their matches."""
+        matches, left_out = self.same_identity(start, start + len(scores))
+        scores[:, self.junk] = value
+        scores[left_out] = value
+        return matches
+
+
+def spans(total: int, size: int) -> Iterator[tuple[int, int]]:
+    """Consecutive (start, stop) that cover `total` items, `size` at a time."""
+    for start in range(0, total, size):
+        yield start, min(start + size, total)

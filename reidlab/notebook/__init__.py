@@ -1,0 +1,130 @@
+"""What notebooks call besides the stages, and what executes them all."""
+
+import ast
+import base64
+import html
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from reidlab import plots
+from reidlab.config import ROOT
+from reidlab.console import log
+from reidlab.data import ImageDataModule
+from reidlab.errors import InputError
+from reidlab.files import read_json
+from reidlab.notebook.execute import check_parameters
+from reidlab.plots.saving import png
+from reidlab.run import Run
+
+PARAMETERS = ("experiment", "overrides")
+DEMO_RESULTS = ROOT / "data" / "demo_results.csv"
+_SHARPNESS = 2  # pixels of a shown figure per CSS pixel
+
+
+def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
+    """The run of a notebook's two parameters and of `more` overrides; text of several is split as a shell would.
+
+    Papermill only warns of a parameter that the notebook doesn't have; here that is an InputError.
+    """
+    check_parameters(_injected(), PARAMETERS)
+    given = shlex.split(overrides) if isinstance(overrides, str) else overrides
+    return Run.compose([f"experiment={experiment}", *given, *more])
+
+
+def configure_classes(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
+    """The same for photographs of classes; drawn shapes take their place where they are absent, which is logged."""
+    run = configure(experiment, overrides, *more)
+    if not run.is_classifier:
+        raise InputError(f"experiment={experiment}: no classification; use flowers_smoke, or any other of the flowers")
+    if Path(run["data.root"]).is_dir():
+        return run
+    log.info(f"no photographs in {run['data.root']}: drawn shapes in their place")
+    instead = ["data=shapes", f"data.root={run['data.root']}_shapes", f"run.name={run.name}_shapes"]
+    return configure(experiment, overrides, *instead, *more)
+
+
+def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = None) -> None:
+    """Display a figure, or an image file, sharp and on white paper whatever the notebook's theme.
+
+    A table stands beside it where the page is wide enough, else below.
+    """
+    from IPython.display import HTML, Image, display
+
+    drawn = isinstance(picture, Figure)
+    content = png(picture, 100 * _SHARPNESS) if drawn else Path(picture).read_bytes()
+    width = int(picture.get_figwidth() * 100) if drawn else None
+    if table is None:
+        display(Image(content, width=width))
+        return
+    image = f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" width="{width or "auto"}"/>'
+    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
+    layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
+    display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))
+
+
+def show_page(file: Path, height: int = 700) -> None:
+    """Display a self-contained HTML page in a frame of its own."""
+    from IPython.display import HTML, display
+
+    frame = f'<iframe srcdoc="{html.escape(file.read_text())}" width="100%" height="{height}" sandbox></iframe>'
+    display(HTML(f"<div>{frame}</div>"))
+
+
+def results(run: Run) -> pd.DataFrame:
+    """The figures of a run as numbers, one row a network; `run.table()` has them with their intervals, as text."""
+    table = pd.DataFrame({row: result.figures for row, result in run.results.items()}).T
+    return table.astype({name: int for name in table if str(name).startswith("num_")}).rename_axis("row")
+
+
+def settings(run: Run, *groups: str) -> pd.DataFrame:
+    """Some groups of a run's settings as a table, one row a key."""
+    return pd.json_normalize({group: run[group] for group in groups}).astype(str).T.set_axis(["value"], axis=1)
+
+
+def artifacts(run: Run) -> pd.DataFrame:
+    """The files of a run, and their sizes in kB; what isn't here didn't happen."""
+    files = sorted(file for file in run.folder.rglob("*") if file.is_file() and "wandb" not in file.parts)
+    sizes = [round(file.stat().st_size / 1000, 1) for file in files]
+    names = [file.relative_to(run.folder).as_posix() for file in files]
+    return pd.DataFrame({"kB": sizes}, index=pd.Index(names, name=str(run.folder)))
+
+
+def demo_results() -> pd.DataFrame:
+    """mAP and rank-1 of a trained network and its baselines on the whole demo, as measured; prints where.
+
+    From this machine's `runs/demo`, where that was evaluated, else from the published `data/demo_results.csv`; empty
+    where there is neither.
+    """
+    here = ROOT / "runs" / "demo" / "metrics.json"
+    if metrics := read_json(here):
+        print(f"measured here: {here}")
+        return pd.DataFrame(metrics).T[["mAP", "rank-1"]].rename_axis("row")
+    if not DEMO_RESULTS.exists():
+        print("not measured yet; `make demo` measures it here")
+        return pd.DataFrame(columns=["mAP", "rank-1"])
+    print(f"measured elsewhere: {DEMO_RESULTS}; `make demo` measures it here")
+    return pd.read_csv(DEMO_RESULTS, index_col="row")
+
+
+def augmentations(datamodule: ImageDataModule, num_images: int = 4, num_draws: int = 8) -> Figure:
+    """Some training images and what augmentation makes of them on several occasions."""
+    originals = next(iter(datamodule.train_dataloader()))["image"][:num_images]  # (N, 3, H, W) uint8
+    draws = [datamodule.augment(originals / 255) for _ in range(num_draws)]
+    columns = [(draw.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy() for draw in draws]
+    return plots.augmentation_sheet(list(originals.permute(0, 2, 3, 1).numpy()), list(zip(*columns, strict=True)))
+
+
+def _injected() -> list[str]:
+    """The names in the cell that papermill put into the notebook that runs this, if it did."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return []
+    shell = get_ipython()
+    cells = [cell for cell in shell.user_ns.get("In", []) if cell.startswith("# Parameters\n")] if shell else []
+    statements = [statement for cell in cells[-1:] for statement in ast.parse(cell).body]
+    return [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets]

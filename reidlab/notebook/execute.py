@@ -1,0 +1,125 @@
+"""Executing all notebooks, as `reidlab notebooks` does."""
+
+import difflib
+import re
+import shlex
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from reidlab.config import NOTEBOOKS, ROOT
+from reidlab.console import log, print_table
+from reidlab.errors import InputError
+from reidlab.files import write_atomic
+
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def execute_all(
+    parameters: Sequence[str] = (), only: Sequence[str] = (), folder: Path = ROOT / "runs" / "notebooks"
+) -> pd.DataFrame:
+    """Execute notebooks in reading order; each executed one and an HTML copy go into `folder`.
+
+    `parameters` are `name=value`, where the value of `overrides` is split as a shell would; `only` has names such as
+    `01_data`, or `01`. Prints and returns a table of what was done. Raises InputError for a parameter that none of them
+    has, and, after all have been tried, for the first one with a failing cell.
+    """
+    try:
+        import papermill
+    except ImportError as error:
+        raise InputError("notebooks need papermill: pip install 'reidlab[notebooks]'") from error
+
+    chosen = _choose(only)
+    known = {notebook: papermill.inspect_notebook(notebook) for notebook in chosen}
+    given = dict(_split(parameter) for parameter in parameters)
+    check_parameters(given, {name for names in known.values() for name in names})
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for number, notebook in enumerate(chosen, 1):
+        log.info(f"== {notebook.stem} ({number} of {len(chosen)})", flush=True)
+        try:
+            rows.append(_execute(notebook, {name: given[name] for name in given if name in known[notebook]}, folder))
+        except KeyboardInterrupt:
+            print(f"left to execute: {' '.join(left.stem for left in chosen[number - 1 :])}", flush=True)
+            raise
+    table = pd.DataFrame(rows, columns=["notebook", "seconds", "failure"]).set_index("notebook")
+    print_table(table.assign(result=table["failure"].map(lambda f: "failed" if f else "done"))[["seconds", "result"]])
+    print(f"executed notebooks: {folder}")
+    if failures := [failure for failure in table["failure"] if failure]:
+        more = f" ({len(failures)} notebooks failed)" if len(failures) > 1 else ""
+        raise InputError(failures[0] + more)
+    return table
+
+
+def _execute(notebook: Path, parameters: dict, folder: Path) -> tuple[str, float, str]:
+    """Name, seconds, and the line that says which cell failed and why, or nothing."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    executed, failure = folder / notebook.name, ""
+    try:
+        papermill.execute_notebook(notebook, executed, parameters, progress_bar=sys.stderr.isatty())
+    except papermill.PapermillExecutionError as error:
+        reason = f"{error.ename}: {error.evalue}".splitlines()[0]
+        failure = f"{notebook.name}, cell {error.exec_count}: {reason}; see {executed}"
+    except DeadKernelError:
+        failure = f"{notebook.name}: its kernel died, perhaps for want of memory; see {executed}"
+    _write_html(executed)
+    return notebook.stem, _seconds(executed), failure
+
+
+def _seconds(executed: Path) -> float:
+    import nbformat
+
+    return float(nbformat.read(executed, as_version=4).metadata.papermill.duration or 0.0)
+
+
+def _write_html(executed: Path) -> None:
+    """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings.
+
+    Widgets need a kernel: it has the picture of those that carry one, and nothing of others, such as progress bars.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jupyter_widgets_base_url="")
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if set(out.get("data", ())) != {_WIDGET, "text/plain"}]
+    body, _ = exporter.from_notebook_node(notebook)
+    write_atomic(executed.with_suffix(".html"), re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body))
+
+
+def _choose(only: Sequence[str]) -> list[Path]:
+    """The notebooks with these names or numbers, all without any, in reading order."""
+    notebooks = {file.stem: file for file in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
+    if not notebooks:
+        raise InputError(f"{NOTEBOOKS}: no notebooks; install reidlab from its clone (`pip install -e .`)")
+    for name in only:
+        if not any(_is(name, stem) for stem in notebooks):
+            raise InputError(f"{name}: no such notebook; there are {', '.join(notebooks)}")
+    return [file for stem, file in notebooks.items() if not only or any(_is(name, stem) for name in only)]
+
+
+def _is(name: str, stem: str) -> bool:
+    return name.removesuffix(".ipynb") in (stem, stem[:2])
+
+
+def _split(parameter: str) -> tuple[str, str | list[str]]:
+    name, equals, value = parameter.partition("=")
+    if not equals:
+        raise InputError(f"-p {parameter}: write name=value, such as -p experiment=demo")
+    return name, shlex.split(value) if name == "overrides" else value
+
+
+def check_parameters(given: Iterable[str], known: Collection[str]) -> None:
+    """InputError for a parameter that notebooks don't have."""
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            guess = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(known))}"
+            raise InputError(f"{name}: notebooks have no such parameter; {guess}")

@@ -1,0 +1,498 @@
+"""A run: the folder `runs/<name>`, the settings that it was made with, and all that is known of it."""
+
+import contextlib
+import difflib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from reidlab.config import (
+    compose,
+    compose_for,
+    instantiate,
+    read_config,
+    resolve_path,
+    run_folder,
+    training_differences,
+    write_config,
+)
+from reidlab.console import log
+from reidlab.data import ImageDataModule
+from reidlab.errors import InputError
+from reidlab.files import file_hash, read_json, write_atomic, write_json
+from reidlab.models import Confidences, LoadReport, load_weights, read_weights
+
+RECORDED_PACKAGES = ("reidlab", "torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "onnx")
+INITIAL = "initial"  # stands for the hash of weights that no file holds
+MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
+WITH_INTERVAL = ("mAP", "rank-1", "top-1")
+
+
+class Task(StrEnum):
+    """What a network is for."""
+
+    REID = "reid"
+    CLASSIFICATION = "classification"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that say how good a network is, the main one first."""
+        return ("mAP", "rank-1", "rank-5", "rank-10") if self is Task.REID else ("top-1", "top-5")
+
+
+class File(StrEnum):
+    """The files of a run folder that somebody other than their writer looks for; directories have no suffix."""
+
+    CONFIG = "config.yaml"
+    DATA = "data"
+    DATA_SUMMARY = "data/summary.csv"
+    DATA_SAMPLES = "data/samples.csv"
+    DATA_FINDINGS = "data/findings.csv"
+    BEST = "checkpoints/best.ckpt"
+    LAST = "checkpoints/last.ckpt"
+    TRAINING = "train.json"
+    HISTORY = "history.csv"
+    CURVES = "curves.png"
+    METRICS = "metrics.json"
+    VERIFICATION = "verification.json"
+    EVALUATE = "evaluate"
+    PREDICT = "predict"
+    EXPORT = "export"
+    ONNX = "export/model.onnx"
+    ONNX_ABOUT = "export/model.json"
+    ONNX_INT8 = "export/model_int8.onnx"
+    TFLITE = "export/model.tflite"
+    TFLITE_INT8 = "export/model_int8.tflite"
+    QUANTIZE = "quantize"
+    CALIBRATION = "quantize/calibration.csv"
+    PARITY = "quantize/parity.csv"
+    QUANTIZE_MADE_BY = "quantize/made_by.json"
+    DEPLOY = "deploy"
+    DEPLOY_C = "deploy/c"
+    C_HEADER = "deploy/c/reid.h"
+    C_SOURCE = "deploy/c/reid_model.c"
+    C_MEMORY = "deploy/c/memory.csv"
+    C_LIFETIMES = "deploy/c/lifetimes.csv"
+    FIRMWARE = "deploy/c/firmware.json"
+    DEPLOY_STM32 = "deploy/stm32"
+    ESTIMATES = "deploy/stm32/estimates.csv"
+    DEPLOY_NVIDIA = "deploy/nvidia"
+    TRITON = "deploy/nvidia/triton"
+    CHOICE = "deploy/choice.csv"
+    EVALUATION_PAGE = "evaluation.html"
+    CARD = "card.html"
+    CARD_MARKDOWN = "card.md"
+    CARD_PARTS = "card"
+    SEARCH = "search.json"
+    SEARCH_LOG = "search.log"
+    TRIALS = "trials.csv"
+
+
+OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
+    *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
+    *(File.EVALUATE, File.PREDICT),
+    *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
+)
+
+
+class Row(StrEnum):
+    """What the figures in a row of `metrics.json` are of.
+
+    `checkpoint` is the run's own network under the run's protocol. Under another one its row is `checkpoint+NAME`, on
+    another data set `checkpoint@NAME`; a core that runs the C has the row `emulated CORE`, and a network from elsewhere
+    the name of its file.
+    """
+
+    CHECKPOINT = "checkpoint"
+    UNTRAINED = "untrained"
+    COLOR_HISTOGRAM = "color-histogram"
+    ONNX = "onnx"
+    ONNX_INT8 = "onnx int8"
+    ONNX_INT8_OPENVINO = "onnx int8 openvino"
+    TFLITE = "tflite"
+    TFLITE_INT8 = "tflite int8"
+    EMULATED = "emulated"
+
+    def under(self, protocol: str) -> str:
+        """The row of the same network under another protocol."""
+        return f"{self}+{protocol}"
+
+    def on(self, data: str) -> str:
+        """The row of the same network on another data set."""
+        return f"{self}@{data}"
+
+
+class Kind(NamedTuple):
+    """What the crops of a data set show, in words."""
+
+    one: str
+    several: str
+
+
+KINDS = {
+    "person": Kind("person", "people"),
+    "vehicle": Kind("vehicle", "vehicles"),
+    "animal": Kind("animal", "animals"),
+    "player": Kind("player", "players"),
+    "class": Kind("class", "classes"),
+    None: Kind("identity", "identities"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of `metrics.json`: figures, and the hash of the checkpoint and the protocol that they belong to.
+
+    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty where none was recorded.
+    """
+
+    figures: dict[str, float]
+    checkpoint: str | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """A run folder and its settings.
+
+    `Run("demo")`, or a path, opens a folder that exists. `Run.compose(["experiment=demo", "seed=1"])` takes its
+    settings from overrides alone, `Run.resume([...])` those stored in the folder with overrides on top; neither writes
+    anything.
+    `run / File.METRICS` is a path, `run["optimizer.lr"]` a setting.
+    """
+
+    def __init__(self, name: str | Path):
+        folder = _existing(name)
+        config = read_config(folder / File.CONFIG)
+        config.run.root, config.run.name = str(folder.parent), folder.name
+        self._set(config)
+
+    @classmethod
+    def compose(cls, overrides: Iterable[str] = ()) -> "Run":
+        """The run of overrides such as `experiment=demo` or `seed=1`; see `reidlab.config.compose` for errors."""
+        return cls.of(compose(overrides))
+
+    @classmethod
+    def resume(cls, overrides: Iterable[str] = ()) -> "Run":
+        """The run that these overrides name, with the settings in its folder; what the overrides change is changed."""
+        return cls.of(compose_for(overrides))
+
+    @classmethod
+    def of(cls, config: DictConfig) -> "Run":
+        """The run of a composed config."""
+        run = cls.__new__(cls)
+        run._set(config)
+        return run
+
+    def _set(self, config: DictConfig) -> None:
+        self.config, self.folder = config, run_folder(config)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    def __truediv__(self, path: str | Path) -> Path:
+        return self.folder / path
+
+    def __getitem__(self, key: str) -> Any:
+        """A setting by its dotted key; lists and mappings as plain ones, None where there is no such key."""
+        value = OmegaConf.select(self.config, key)
+        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.name
+
+    @property
+    def task(self) -> Task:
+        """Whether images are compared or classified."""
+        return Task(self.config.task.kind)
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether the network classifies images."""
+        return self.task is Task.CLASSIFICATION
+
+    @property
+    def kind(self) -> Kind:
+        """What the crops show, by `data.about.kind`."""
+        return KINDS.get(self["data.about.kind"], KINDS[None])
+
+    # -- what the folder holds
+
+    def has(self, path: str) -> bool:
+        """Whether the folder holds a file."""
+        return (self / path).exists()
+
+    def there(self, *paths: str) -> list[str]:
+        """Those of the files that the folder holds."""
+        return [path for path in paths if self.has(path)]
+
+    def table_of(self, path: str) -> pd.DataFrame:
+        """A CSV of the folder; empty where it is absent."""
+        return pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+
+    @property
+    def training(self) -> dict:
+        """`train.json`: what training recorded when it ended."""
+        return read_json(self / File.TRAINING)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the network's scores; none for re-identification."""
+        return self.training.get("classes", []) if self.is_classifier else []
+
+    @property
+    def weights(self) -> Path | None:
+        """The file of the network's weights: the best checkpoint, else `model.weights`; None for initial weights."""
+        if self.has(File.BEST):
+            return self / File.BEST
+        return Path(self.config.model.weights) if self.config.model.weights else None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the network was trained in this run."""
+        return self.has(File.BEST)
+
+    @property
+    def checkpoint(self) -> str:
+        """The hash of the network's weights; `initial` where they come from no file."""
+        return file_hash(self.weights) if self.weights else INITIAL
+
+    # -- what is known of the network
+
+    @property
+    def all_results(self) -> dict[str, Result]:
+        """The rows of `metrics.json`, whichever checkpoint they belong to."""
+        rows = {}
+        for row, stored in read_json(self / File.METRICS).items():
+            if not isinstance(stored, Mapping):
+                raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
+            figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
+            made_by = stored.get(MADE_BY, {})
+            rows[row] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
+        return rows
+
+    @property
+    def results(self) -> dict[str, Result]:
+        """The rows that belong to the present checkpoint, or to none."""
+        found = self.all_results
+        if not any(result.checkpoint for result in found.values()):
+            return found
+        present = (None, self.checkpoint)
+        return {row: result for row, result in found.items() if result.checkpoint in present}
+
+    @property
+    def stale_results(self) -> list[str]:
+        """The rows that another checkpoint gave, which is no longer there."""
+        return [row for row in self.all_results if row not in self.results]
+
+    @property
+    def verification(self) -> dict:
+        """`verification.json`, the threshold of the present checkpoint; empty where there is none, or another's."""
+        found = read_json(self / File.VERIFICATION)
+        return found if found.get("checkpoint", self.checkpoint) == self.checkpoint else {}
+
+    def threshold(self, distance: str) -> float | None:
+        """The calibrated threshold on a distance; None where the present checkpoint has none on that distance."""
+        verdict = self.verification
+        return verdict.get("threshold") if verdict.get("distance") == distance else None
+
+    def record(
+        self,
+        rows: Mapping[str, Mapping[str, float]],
+        protocol: Mapping[str, Any] | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        """Put rows of figures into `metrics.json`; other rows stay as they are.
+
+        Args:
+            rows: figures by name, by row.
+            protocol: what the figures were measured by, see `protocol_of`.
+            checkpoint: hash of the weights; None for rows of networks that aren't this run's.
+        """
+        made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
+        new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
+        write_json(self / File.METRICS, {**read_json(self / File.METRICS), **new})
+
+    def intervals(self, row: str) -> dict[str, tuple[float, float]]:
+        """The 95 % intervals of a row's figures, by name."""
+        return {name: tuple(ends) for name, ends in read_json(self / File.EVALUATE / row / "intervals.json").items()}
+
+    def table(self) -> pd.DataFrame:
+        """The results as a table, a row each; the main figures as text with their 95 % intervals."""
+        shown = (
+            *("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery"),
+            *("top-1", "top-5", "macro_f1", "calibration_error", "num_images"),
+        )
+        rows: dict[str, dict[str, Any]] = {}
+        for row, result in self.results.items():
+            intervals = self.intervals(row)
+            rows[row] = {name: result.figures[name] for name in shown if name in result.figures}
+            for name in set(WITH_INTERVAL) & set(rows[row]):
+                low, high = intervals.get(name, (None, None))
+                text = f"{result.figures[name]:.3f}"
+                rows[row][name] = text if low is None else f"{text} [{low:.3f}, {high:.3f}]"
+        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("network").round(3)
+        return table.astype({name: int for name in table if name.startswith("num_") and table[name].notna().all()})
+
+    # -- what is built from the settings
+
+    @property
+    def device(self) -> str:
+        """Where evaluation runs: the accelerator that the trainer would take."""
+        wanted = self.config.trainer.accelerator in ("auto", "gpu", "cuda")
+        return "cuda" if wanted and torch.cuda.is_available() else "cpu"
+
+    def datamodule(self, **changes: Any) -> ImageDataModule:
+        """The data module of the settings, or with some of its arguments changed."""
+        return instantiate(self.config.data, **changes)
+
+    def untrained_network(self, num_classes: int = 0) -> nn.Module:
+        """The network with initial weights, which follow from the seed."""
+        torch.manual_seed(self.config.seed)
+        return instantiate(self.config.model.network, num_classes=num_classes)
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """The network that the stages after training use, in evaluation mode, with the weights of `weights`.
+
+        It returns embeddings, or class confidences in their place. Says so where it isn't trained, and what was loaded
+        where the weights aren't this run's own.
+        """
+        if self.weights is None and any(True for _ in self.untrained_network().parameters()):
+            log.warning(f"{self.name}: no trained checkpoint and no model.weights; using initial weights")
+        network, report = self.network_with(self.weights)
+        if report and not self.is_trained:
+            log.info(report)
+        return network
+
+    def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
+        """The same network with the weights of a file; InputError where the file leaves its output partly random."""
+        num_classes = 0
+        if self.is_classifier:
+            if file is None:
+                raise InputError(f"{self.folder}: no trained classifier; train first, or set model.weights=FILE")
+            num_classes = len(read_weights(file).get("classifier.weight", ()))
+            if not num_classes:
+                raise InputError(f"{file}: holds no classifier; give the checkpoint of a classification run")
+        network, report = self.untrained_network(num_classes), None
+        if file:
+            report = load_weights(network, file)
+            if not report.complete:
+                raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
+        return (Confidences(network) if self.is_classifier else network).eval(), report
+
+    # -- what is written, and how it is made again
+
+    def keep_config(self) -> None:
+        """Write `config.yaml`, unless the run was trained: then it has its own."""
+        if not (self / "checkpoints").exists():
+            write_config(self.config, self / File.CONFIG)
+
+    def claim(self) -> None:
+        """Make the folder this training's: write its config, remove what an overwritten one left.
+
+        Raises InputError where another training lives there and `run.overwrite` isn't set.
+        """
+        stored = self / File.CONFIG
+        trained = self.has(File.LAST) or self.has(File.BEST)
+        if self.config.run.overwrite:
+            for place in (self / name for name in OF_A_NETWORK):
+                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+        elif trained and stored.exists() and (differences := training_differences(read_config(stored), self.config)):
+            more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+            raise InputError(
+                f"{self.folder}: holds a training of another config ({'; '.join(differences[:3])}{more}); "
+                "choose another run.name, or run.overwrite=true to start again"
+            )
+        write_config(self.config, stored)
+
+    def write(self, path: str, content: str | bytes) -> Path:
+        """Write a file of the folder, atomically."""
+        return write_atomic(self / path, content)
+
+    def command(self, stage: str, *more: str) -> str:
+        """What to type for a stage of this run."""
+        return shlex.join(["reidlab", *stage.split(), *more, f"run.name={self.name}"])
+
+    def command_from_config(self, stage: str) -> str:
+        """The same for stages that take their settings from the command alone; this machine's folders are left open."""
+        given = [
+            f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else override
+            for override in self.config.run.get("overrides", [])
+            for key in [override.partition("=")[0]]
+        ]
+        return self.command(stage, *given)
+
+
+def provenance() -> dict:
+    """What made an artefact: package versions, git commit, machine and time (UTC)."""
+    versions = {}
+    for package in RECORDED_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "git_commit": _git_commit(),
+        "machine": {
+            "system": platform.platform(),
+            "processor": platform.machine(),
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+        },
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _existing(name: str | Path) -> Path:
+    """The folder of a run that exists, by its path or its name; InputError with the nearest name."""
+    path = resolve_path(name)
+    root = resolve_path("runs")
+    for folder in (path, root / name):
+        if (folder / File.CONFIG).is_file():
+            return folder
+    place = root if path.parent == Path.cwd() or not path.parent.is_dir() else path.parent
+    known = sorted(folder.parent.name for folder in place.glob(f"[!.]*/{File.CONFIG}"))
+    close = difflib.get_close_matches(path.name, known, n=1)
+    guess = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8]) or 'none'} in {place}"
+    raise InputError(f"{name}: no such run; {guess}")
+
+
+def _cpu_model() -> str:
+    """The processor by its maker's name where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        if names:
+            return names[0]
+    return platform.processor() or platform.machine()
+
+
+def _git_commit() -> str | None:
+    """The commit that this code is at, with `+changes` where the tree differs from it; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,278 @@
+"""Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and its rankings."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from reidlab import plots
+from reidlab.config import resolve_path
+from reidlab.console import log, print_table
+from reidlab.data import ImageDataModule, Normalize, ReidDataModule
+from reidlab.errors import InputError
+from reidlab.evaluation import (
+    VALIDATION,
+    Classification,
+    Retrieval,
+    RetrievalProtocol,
+    embed,
+    evaluate,
+    protocol_of,
+)
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import Embedder, open_model
+from reidlab.files import file_hash, write_atomic, write_json
+from reidlab.metrics import Ranking, confidence_intervals, paired_test
+from reidlab.models import ColorHistogram
+from reidlab.plots.saving import save_figure
+from reidlab.run import File, Row, Run
+
+
+def run(run: Run) -> Run:
+    """Score the run's network, in every protocol that its settings switch on, and the baselines.
+
+    For every row, `evaluate/<row>/` gets `per_query.csv` and `intervals.json`; for the network's own also pictures and
+    `verification.json`. A classifier has one row, with `per_image.csv`, `per_class.csv`, `confusion.csv` and pictures.
+    Raises InputError where no query has a match in the gallery.
+    """
+    run.keep_config()
+    if run["evaluate.file"]:
+        _score_file(run, resolve_path(run["evaluate.file"]))
+        return run
+    datamodule = run.datamodule()
+    protocol = protocol_of(run, datamodule)
+    recorded, checkpoint = protocol.record(datamodule), run.checkpoint
+    found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
+    if run.is_classifier:
+        _record_classes(run, Row.CHECKPOINT, found, datamodule)
+        run.record({Row.CHECKPOINT: found.summary()}, recorded, checkpoint)
+        return run
+
+    def record(row: str, ranking: Ranking, found: Retrieval, protocol: dict = recorded, mine: bool = True) -> None:
+        _write_row(run, row, ranking, found)
+        run.record({row: ranking.summary()}, protocol, checkpoint if mine else None)
+
+    record(Row.CHECKPOINT, found.ranking, found)
+    _report_unmatched(found)
+    _calibrate(run, datamodule, found, protocol)
+    if run["evaluate.pictured_queries"]:
+        _draw(run, found, datamodule)
+    for name, ranking, changed in _protocols(run, datamodule, found, protocol):
+        record(Row.CHECKPOINT.under(name), ranking, found, recorded | changed)
+    if run["evaluate.single_gallery_shot.enabled"]:
+        shots = found.single_shot(run["evaluate.single_gallery_shot.repeats"], run["seed"])
+        row = Row.CHECKPOINT.under("single-gallery-shot")
+        run.record({row: shots}, recorded | {"gallery": "one random image an identity"}, checkpoint)
+    for row, baseline, module in _baselines(run, datamodule):
+        other = evaluate(baseline, module, protocol, run.device, row)
+        record(row, other.ranking, other, mine=False)
+    for module in _other_test_sets(run):
+        theirs = replace(protocol, exclude_same_camera=module.exclude_same_camera)
+        row = Row.CHECKPOINT.on(module.name)
+        other = evaluate(run.network, module, theirs, run.device, row)
+        record(row, other.ranking, other, theirs.record(module))
+    if run["evaluate.against"]:
+        _compare(run, Run(Path(run["run.root"]) / run["evaluate.against"]), found, recorded)
+    return run
+
+
+def print_results(run: Run) -> None:
+    """The table of a run and where to look."""
+    over = "images" if run.is_classifier else "identities"
+    print_table(run.table(), f"{run.name}: test split, with 95 % intervals over its {over}")
+    if stale := run.stale_results:
+        log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")
+    places = {
+        "figures": File.METRICS,
+        "rankings": f"{File.EVALUATE}/{Row.CHECKPOINT}",
+        "data": File.DATA,
+        "training": File.CURVES,
+        "network": File.ONNX,
+    }
+    for what, place in places.items():
+        if run.has(place):
+            log.info(f"{what:>9}: {run / place}")
+
+
+def _score_file(run: Run, file: Path) -> None:
+    """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
+    if file.suffix in (".tflite", ".onnx"):
+        embedder = open_model(file, run["evaluate.mean"], run["evaluate.std"], run["evaluate.color_order"])
+        datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
+        _introduce(embedder, datamodule)
+        embeddings = embed_file(embedder, datamodule, datamodule.test, file.name)
+    else:
+        network, report = run.network_with(file)
+        log.info(report)
+        datamodule = run.datamodule()
+        embeddings = embed(network, datamodule, datamodule.test, run.device, file.name)
+    protocol = protocol_of(run, datamodule)
+    found = protocol.evaluate(embeddings)
+    if run.is_classifier:
+        _record_classes(run, file.name, found, datamodule)
+    else:
+        _write_row(run, file.name, found.ranking, found)
+        _report_unmatched(found)
+    run.record({file.name: found.summary()}, protocol.record(datamodule) | {"file": file_hash(file)})
+
+
+def _introduce(embedder: Embedder, datamodule: ImageDataModule) -> None:
+    """Say what the file takes, and what was assumed where it doesn't say."""
+    port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
+    log.info(f"{embedder.file.name}: {port.dtype} ({order}), images of {datamodule.size}, run by {embedder.runtime}")
+    for assumption in embedder.assumed:
+        log.info(f"assumed: {assumption}; evaluate.mean, evaluate.std and evaluate.color_order say otherwise")
+
+
+def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
+    """The per-query table of a row and the intervals of its figures."""
+    place, groups = run / File.EVALUATE / row, found.query.column("pid")
+    intervals = confidence_intervals(ranking, groups, resamples=run["evaluate.resamples"])
+    write_json(place / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
+    write_atomic(place / "per_query.csv", found.per_query(ranking).to_csv(index=False))
+
+
+def _record_classes(run: Run, row: str, found: Classification, datamodule: ImageDataModule) -> None:
+    """The tables, intervals and pictures of class confidences."""
+    place = run / File.EVALUATE / row
+    write_json(place / "intervals.json", {name: list(ends) for name, ends in found.intervals().items()})
+    write_atomic(place / "per_image.csv", found.per_image().to_csv(index=False))
+    write_atomic(place / "per_class.csv", found.per_class().to_csv())
+    write_atomic(place / "confusion.csv", found.confusion().to_csv())
+    write_atomic(place / "mistakes.csv", found.mistakes().to_csv(index=False))
+    for name, figure in found.pictures(datamodule.read, run["evaluate.pictured_mistakes"]).items():
+        save_figure(figure, place / f"{name}.png")
+
+
+def _protocols(
+    run: Run, datamodule: ReidDataModule, found: Retrieval, protocol: RetrievalProtocol
+) -> Iterator[tuple[str, Ranking, dict]]:
+    """Name, ranking and what differs, of each protocol that is scored beside the run's own."""
+    options = run.config.evaluate
+    if options.flip:
+        embeddings = embed(run.network, datamodule, datamodule.test, run.device, "mirror images", flip=True)
+        yield "flip", protocol.evaluate(embeddings).ranking, {"flip": True}
+    if options.expansion.enabled:
+        k, alpha = options.expansion.k, options.expansion.alpha
+        yield "expansion", found.expanded(k, alpha).ranking, {"expansion": [k, alpha], "distance": "cosine"}
+    if options.rerank.enabled:
+        k1, k2, weight = options.rerank.k1, options.rerank.k2, options.rerank.weight
+        yield "rerank", found.reranked(k1, k2, weight), {"rerank": [k1, k2, weight]}
+    if options.same_camera:
+        yield "same-camera", replace(found, exclude_same_camera=False).ranking, {"exclude_same_camera": False}
+    for part in options.galleries:
+        name, pattern = _named(part, "evaluate.galleries", "pattern, e.g. near:bounding_box_test/*_c1*")
+        within = found.within(pattern, f"evaluate.galleries: {name}")
+        yield f"gallery-{name}", within.ranking, {"gallery": pattern}
+
+
+def _baselines(run: Run, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:
+    """Row, network and the data module that prepares its images."""
+    for baseline in run["evaluate.baselines"]:
+        if baseline == Row.UNTRAINED:
+            yield baseline, run.untrained_network(), datamodule
+        elif baseline == Row.COLOR_HISTOGRAM:
+            module = copy.copy(datamodule)
+            module.normalize = Normalize([0.0] * 3, [1.0] * 3)
+            yield baseline, ColorHistogram(), module
+        else:
+            known = f"{Row.UNTRAINED} and {Row.COLOR_HISTOGRAM}"
+            raise InputError(f"evaluate.baselines: {baseline} is none; there are {known}")
+
+
+def _other_test_sets(run: Run) -> Iterator[ReidDataModule]:
+    """The data sets of `evaluate.also`, prepared as this network wants its images."""
+    for place in run["evaluate.also"]:
+        name, root = _named(place, "evaluate.also", "root, e.g. market1501:data/market1501")
+        other = Run.compose([f"data={name}", f"data.root={root}"])
+        yield other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
+
+
+def _named(entry: str, key: str, what: str) -> tuple[str, str]:
+    """An entry `name:value` of a list in the settings."""
+    name, _, value = entry.partition(":")
+    if not value:
+        raise InputError(f"{key}: {entry}: write name:{what}")
+    return name, value
+
+
+def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: RetrievalProtocol) -> None:
+    """Set the threshold of "the same person?", on validation identities if the run left them out of its training."""
+    options = {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
+    verification = test.verify(protocol.wanted_fpr, **options)
+    calibration, source = verification, "test"
+    if run.is_trained and len(datamodule.validation):
+        embeddings = embed(run.network, datamodule, datamodule.validation, run.device, "validation")
+        unseen = protocol.evaluate(embeddings, VALIDATION)
+        calibration, source = unseen.verify(protocol.wanted_fpr, **options), "validation"
+    at = verification.thresholds.searchsorted(calibration.threshold, side="right") - 1
+    low, high = calibration.intervals["threshold"]
+    verdict = {
+        "distance": test.distance,
+        "threshold": calibration.threshold,
+        "threshold_low": low,
+        "threshold_high": high,
+        "calibrated_on": source,
+        "wanted_fpr": protocol.wanted_fpr,
+        "test_tpr": float(verification.tpr[at]),
+        "test_fpr": float(verification.fpr[at]),
+        "test": verification.summary(),
+        "checkpoint": run.checkpoint,
+        "exclude_same_camera": test.exclude_same_camera,
+    }
+    write_json(run / File.VERIFICATION, verdict)
+    place, point = run / File.EVALUATE / Row.CHECKPOINT, (verdict["test_fpr"], verdict["test_tpr"])
+    save_figure(plots.roc_curve({"test": plots.Roc(verification.fpr, verification.tpr, point)}), place / "roc.png")
+    positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
+    histogram = plots.distance_histogram(verification.thresholds, positives, negatives, calibration.threshold)
+    save_figure(histogram, place / "distances.png")
+
+
+def _compare(run: Run, other: Run, found: Retrieval, protocol: dict) -> None:
+    """A paired test against another run's queries, printed and kept; InputError where the two aren't comparable."""
+    key, file = f"evaluate.against={other.name}", other / File.EVALUATE / Row.CHECKPOINT / "per_query.csv"
+    theirs = other.results.get(Row.CHECKPOINT)
+    if theirs is None or not file.exists():
+        raise InputError(f"{key}: its present checkpoint isn't evaluated; run `{other.command('evaluate')}` first")
+    for name, value in theirs.protocol.items():
+        if protocol.get(name) != value:
+            what = "test images are others" if name == "test" else f"{name} is {value}, here it is {protocol.get(name)}"
+            raise InputError(f"{key}: its {what}; compare runs on one test split by one protocol")
+    queries = pd.read_csv(file)
+    if queries["path"].tolist() != found.query.table["path"].tolist():
+        raise InputError(f"{key}: its queries are others; compare runs on one test split")
+    groups, resamples = found.query.column("pid"), run["evaluate.resamples"]
+    differences = paired_test(_ranking_of(queries), found.ranking, groups, resamples=resamples)
+    table = pd.DataFrame.from_dict({name: d._asdict() for name, d in differences.items()}, orient="index")
+    write_atomic(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", table.to_csv())
+    print_table(table, f"{run.name} minus {other.name}: paired, 95 % intervals over {found.distance} rankings")
+
+
+def _ranking_of(per_query: pd.DataFrame) -> Ranking:
+    """The ranking that a `per_query.csv` was written from."""
+    figures = [torch.tensor(per_query[name].to_numpy("float64")) for name in ("AP", "first_rank", "last_rank")]
+    precision, first, last = figures
+    return Ranking(precision, first.nan_to_num().long(), last.nan_to_num().long(),
+                   torch.tensor(per_query["num_matches"].to_numpy("int64")), 0)  # fmt: skip
+
+
+def _report_unmatched(found: Retrieval) -> None:
+    if lonely := found.ranking.queries_without_match:
+        paths = found.query.table["path"].iloc[lonely[:3]].tolist()
+        more = f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""
+        log.info(f"left out, no match in the gallery: {', '.join(paths)}{more}")
+
+
+def _draw(run: Run, found: Retrieval, datamodule: ReidDataModule) -> None:
+    """Pictures of the worst, median and best rankings by average precision."""
+    order, place = found.sorted_queries(), run / File.EVALUATE / Row.CHECKPOINT
+    count = min(run["evaluate.pictured_queries"], len(order))
+    middle = (len(order) - count) // 2
+    chosen = {"worst": order[:count], "median": order[middle : middle + count], "best": order[::-1][:count]}
+    for name, queries in chosen.items():
+        save_figure(found.picture(queries, run["evaluate.pictured_matches"], datamodule.read), place / f"{name}.png")

@@ -1,0 +1,133 @@
+"""Command `predict`: the classes of any images with confidences, or their nearest gallery images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from reidlab import plots
+from reidlab.config import resolve_path
+from reidlab.console import print_table
+from reidlab.data import Samples, read_image
+from reidlab.data.samples import IMAGE_EXTENSIONS
+from reidlab.data.sources import found_in, walk
+from reidlab.errors import InputError
+from reidlab.evaluation import embed
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import open_model
+from reidlab.metrics import top_k
+from reidlab.plots.saving import save_figure
+from reidlab.run import File, Run
+
+SHOWN = 30  # images in the printed table and in the picture
+
+Embed = Callable[[Samples, str], Tensor]  # images and a label for the progress bar -> embeddings or confidences (N, D)
+
+
+def run(run: Run, images: Path) -> Path:
+    """Predict a file or all images below a folder; returns `predict/<name>.csv` of the run folder, `.png` beside it.
+
+    A classifier gives the likeliest classes of each image, another network the nearest gallery images, by the options
+    of `conf/predict`. Raises InputError where there is no image or one that can't be read.
+    """
+    if run["predict.k"] < 1:
+        raise InputError(f"predict.k={run['predict.k']}: ask for one or more")
+    samples, call = images_of(images), _embedder(run)
+    found = call(samples, "images")
+    table, figure = _classes(run, samples, found) if run.is_classifier else _nearest(run, samples, found, call)
+    print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
+    save_figure(figure, run / File.PREDICT / f"{images.stem}.png")
+    return run.write(f"{File.PREDICT}/{images.stem}.csv", table.to_csv(index=False))
+
+
+def images_of(place: Path) -> Samples:
+    """An image, or all below a folder, as samples of nobody; InputError where there is none."""
+    if place.is_dir():
+        paths = [path for path in walk(place) if path.lower().endswith(IMAGE_EXTENSIONS)]
+        if not paths:
+            raise InputError(f"{place}: holds no image ({', '.join(IMAGE_EXTENSIONS)}); {found_in(place)}")
+    elif place.exists():
+        place, paths = place.parent, [place.name]
+    else:
+        raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
+    return Samples(pd.DataFrame({"path": paths, "pid": 0, "camid": 0, "split": "gallery"}), place)
+
+
+def _embedder(run: Run) -> Embed:
+    """The file of `predict.model`, or the run's network, as a function of samples."""
+    embedder = open_model(resolve_path(run["predict.model"])) if run["predict.model"] else None
+    size = embedder.size_for(run["data.size"]) if embedder else run["data.size"]
+
+    def call(samples: Samples, label: str) -> Tensor:
+        datamodule = run.datamodule(size=size, cache=None)
+        datamodule.samples = samples
+        if embedder:
+            return embed_file(embedder, datamodule, samples.table, label).features
+        return embed(run.network, datamodule, samples.table, run.device, label).features
+
+    return call
+
+
+def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFrame, Figure]:
+    """The likeliest classes of each image, a row each, and the images with the first."""
+    names = run.classes or [str(number) for number in range(confidences.shape[1])]
+    if len(names) != confidences.shape[1]:
+        raise InputError(f"the network has {confidences.shape[1]} classes, {run.folder} knows {len(names)}")
+    best = confidences.argsort(dim=1, descending=True, stable=True)[:, : run["predict.k"]]
+    table = _ranked(samples, best.shape[1])
+    table["class"] = np.array(names)[best.flatten()]
+    table["confidence"] = confidences.gather(1, best).flatten()
+    first = table[table["rank"] == 1].head(SHOWN)
+    tiles = [
+        plots.Tile(read_image(samples.root / row.path), f"{name} {row.confidence:.0%}")
+        for row, name in zip(first.itertuples(), first["class"], strict=True)
+    ]
+    return table, plots.tile_grid(tiles)
+
+
+def _nearest(run: Run, samples: Samples, queries: Tensor, call: Embed) -> tuple[pd.DataFrame, Figure]:
+    """The nearest gallery images of each image, a row each, and their pictures; framed by the run's threshold."""
+    gallery, distance = run["predict.gallery"], run["model.distance"]
+    among = images_of(resolve_path(gallery)) if gallery else _test_gallery(run)
+    found = call(among, "gallery")
+    nobody = [torch.zeros(len(part), dtype=torch.int64) for part in (queries, found)]
+    nearest = top_k(queries, found, *nobody, k=run["predict.k"], distance=distance, exclude_same_camera=False)
+    table = _ranked(samples, nearest.index.shape[1])
+    rows = among.table.iloc[nearest.index.flatten().tolist()]
+    table["found"], table["distance"] = rows["path"].to_numpy(), nearest.distance.flatten()
+    if not gallery:
+        table["pid"] = rows["pid"].to_numpy()
+    threshold = run.threshold(distance)
+    if threshold is not None:
+        table["same"] = table["distance"] <= threshold
+    pictured = [
+        plots.Ranking(
+            read_image(samples.root / path),
+            [
+                plots.Found(read_image(among.root / row.found), row.distance, _relation(row.distance, threshold))
+                for row in own.itertuples()
+            ],
+            path,
+        )
+        for path, own in table[table["path"].isin(samples.table["path"].head(SHOWN))].groupby("path", sort=False)
+    ]
+    return table, plots.ranking_gallery(pictured)
+
+
+def _test_gallery(run: Run) -> Samples:
+    samples = run.datamodule().samples
+    return Samples(samples.split("gallery"), samples.root)
+
+
+def _ranked(samples: Samples, k: int) -> pd.DataFrame:
+    """Columns `path` and `rank`, k rows an image."""
+    count = len(samples.table)
+    return pd.DataFrame({"path": samples.table["path"].repeat(k).to_numpy(), "rank": np.tile(range(1, k + 1), count)})
+
+
+def _relation(distance: float, threshold: float | None) -> plots.Relation:
+    return "ignored" if threshold is None else "match" if distance <= threshold else "mismatch"

@@ -1,0 +1,208 @@
+"""Stage `train`: from settings to the checkpoint that is best on the validation samples."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import Logger
+from torch import nn
+
+from reidlab import plots
+from reidlab.config import instantiate
+from reidlab.console import log
+from reidlab.data import ImageDataModule
+from reidlab.errors import InputError
+from reidlab.evaluation import VALIDATION, embed, protocol_of
+from reidlab.files import alone, write_atomic, write_json
+from reidlab.models import load_weights
+from reidlab.plots.saving import save_figure
+from reidlab.run import File, Run, provenance
+from reidlab.training import tracking
+from reidlab.training.callbacks import EpochLines, History, interruptible, progress, quiet_lightning
+from reidlab.training.distillation import Teacher
+from reidlab.training.tasks import Task
+
+
+def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
+    """Train, or go on where an interrupted training with the same settings stopped.
+
+    Raises InputError where the folder holds a training with other settings or another process trains there,
+    KeyboardInterrupt on Ctrl-C; what was reached stays in the run folder.
+
+    Args:
+        run: the run; `callbacks` are joined to those of its settings.
+        callbacks: of Lightning.
+    """
+    with alone(run.folder):
+        run.claim()
+        if run.training.get("finished") and run.is_trained:
+            log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
+        else:
+            _train(run, callbacks)
+    run.__dict__.pop("network", None)
+    return run
+
+
+def best_key(figure: str) -> str:
+    """The key of `train.json` for the best value of a validation figure: `val/mAP` -> `best_val_mAP`."""
+    return f"best_{figure.replace('/', '_')}"
+
+
+def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
+    pl.seed_everything(run["seed"], workers=True, verbose=False)
+    datamodule = run.datamodule()
+    datamodule.setup("fit")
+    made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
+    task = build_task(run, datamodule, made_by["data_hash"])
+    loggers, history = _loggers(run), History(run.folder)
+    tracking.log_settings(loggers, run.config, made_by)
+    with quiet_lightning(), tracking.finishing(loggers):
+        replay = tracking.ReplayEpochs(run.folder, history)
+        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay])
+        if not _fit(run, trainer, task, datamodule):
+            return
+        if len(datamodule.validation) and not run.is_classifier:
+            tracking.log_rankings(loggers, lambda: _rankings(run, datamodule))
+    _record(run, trainer, task, datamodule, made_by)
+
+
+def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
+    """The Lightning module: network, losses, optimizer, schedule and distillation."""
+    cfg = run.config
+    network = build_network(run, datamodule.num_classes if _needs_classifier(run) else 0)
+    if cfg.compile:
+        network.compile()
+    options = {key: value for key, value in cfg.task.items() if key != "kind"}
+    return instantiate(options)(
+        network=network,
+        loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
+        optimizer=instantiate(cfg.optimizer),
+        schedule=instantiate(cfg.schedule),
+        regime=instantiate(cfg.regime),
+        distillation=_distillation(run, network, datamodule, data_hash),
+        seed=cfg.seed,
+    )
+
+
+def build_network(run: Run, num_classes: int) -> nn.Module:
+    """The network to train, with the weights that its settings name; says what they leave as it was."""
+    cfg = run.config
+    if not cfg.regime.backbone_lr_scale and not cfg.model.weights:
+        raise InputError(
+            "regime.backbone_lr_scale=0 freezes the backbone, and its weights would be random: give model.weights=FILE"
+        )
+    network = instantiate(cfg.model.network, num_classes=num_classes)
+    if cfg.model.weights:
+        log.info(load_weights(network, cfg.model.weights))
+    return network
+
+
+def build_trainer(
+    run: Run, datamodule: ImageDataModule, loggers: list[Logger], callbacks: Iterable[pl.Callback]
+) -> pl.Trainer:
+    """Lightning's trainer; callbacks that watch a validation figure are left out where nothing is validated."""
+    shown = progress()
+    chosen = [instantiate(callback) for callback in run.config.callbacks.values() if callback]
+    if not len(datamodule.validation):
+        chosen = [callback for callback in chosen if getattr(callback, "monitor", None) is None]
+    return instantiate(
+        run.config.trainer,
+        callbacks=[*chosen, *callbacks, shown],
+        logger=loggers,
+        default_root_dir=str(run.folder),
+        enable_progress_bar=not isinstance(shown, EpochLines),
+    )
+
+
+def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule) -> bool:
+    """Train to the end; False in all processes of a distributed training but the first, which goes on alone."""
+    last = run / File.LAST
+    if last.exists():
+        log.info(f"{run.name}: going on from {last}")
+    with interruptible():
+        trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+            if not trainer.is_global_zero:
+                return False
+    if not len(datamodule.validation):
+        write_atomic(run / File.BEST, last.read_bytes())
+    if not run.is_trained:
+        raise InputError(f"{run.folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
+    return True
+
+
+def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule, made_by: Mapping[str, Any]) -> None:
+    save_figure(plots.learning_curves(pd.read_csv(run / File.HISTORY)), run / File.CURVES)
+    best = trainer.checkpoint_callback.best_model_score if len(datamodule.validation) else None
+    write_json(
+        run / File.TRAINING,
+        {
+            "finished": True,
+            "epochs": trainer.current_epoch,
+            best_key(task.monitor): None if best is None else float(best),
+            "num_identities": datamodule.num_classes,
+            **({"classes": datamodule.class_names} if run.is_classifier else {}),
+            "parameters": sum(p.numel() for p in task.network.parameters()),
+            **made_by,
+        },
+    )
+
+
+def _needs_classifier(run: Run) -> bool:
+    """Whether classes are learned, or a term of the loss or of distillation reads logits."""
+    cfg = run.config
+    terms = [term for term in cfg.loss.values() if isinstance(term, Mapping)]
+    taught = cfg.get("distill") and cfg.distill.logits
+    return run.is_classifier or bool(taught) or any(term.get("sees") == "logits" for term in terms)
+
+
+def _distillation(run: Run, student: nn.Module, datamodule: ImageDataModule, data_hash: str) -> nn.Module | None:
+    """The terms by which the network follows a teacher, if the settings have one."""
+    options = run.config.get("distill")
+    if not options:
+        return None
+    if isinstance(options.teacher, Mapping):  # a network with ImageNet weights, and not a run
+        return instantiate(options, student=student, datamodule=datamodule, data_hash=data_hash)
+    teacher = _teacher(options.teacher, options.logits, data_hash)
+    return instantiate(options, student=student, datamodule=datamodule, teacher=teacher)
+
+
+def _teacher(folder: str | Path | None, logits: float, data_hash: str) -> Teacher:
+    """The network of a finished run, as a teacher; with class scores only for the identities that it learned."""
+    if folder is None:
+        raise InputError("distill.teacher: name the folder of a trained run, as distill.teacher=runs/NAME")
+    try:
+        run = Run(folder)
+    except InputError as error:
+        raise InputError(f"distill.teacher={folder}: {error}") from error
+    if not run.training.get("finished"):
+        raise InputError(f"distill.teacher={folder}: no finished training there; train it first")
+    network = run.untrained_network(run.training["num_identities"] if logits else 0)
+    missing = load_weights(network, run / File.BEST).missing
+    if logits and (missing or run.training["data_hash"] != data_hash):
+        raise InputError(
+            f"distill.logits={logits}: {folder} has no scores for the identities learned here; "
+            "set distill.logits=0, or train both on the same data, data.seed and data.val_fraction"
+        )
+    return Teacher(network, run["model.mean"], run["model.std"], tuple(run["data.size"]))
+
+
+def _loggers(run: Run) -> list[Logger]:
+    """The trackers of the settings; a training that goes on does so in the W&B run that its folder holds."""
+    kept = {} if run["run.overwrite"] else tracking.resumed_wandb_run(run.folder)
+    chosen = [logger for logger in run.config.logger.values() if logger]
+    return [instantiate(logger, **(kept if logger._target_.endswith("WandbLogger") else {})) for logger in chosen]
+
+
+def _rankings(run: Run, datamodule: ImageDataModule) -> Figure:
+    """The gallery images that the best checkpoint ranks first for its worst validation queries."""
+    network, _ = run.network_with(run / File.BEST)
+    embeddings = embed(network, datamodule, datamodule.validation, run.device, "validation")
+    found = protocol_of(run, datamodule).evaluate(embeddings, VALIDATION)
+    return found.picture(found.sorted_queries()[: run["evaluate.pictured_queries"]], 10, datamodule.read)

@@ -1,0 +1,151 @@
+"""What happens beside training: the history that survives resumes, and progress that suits where it is shown."""
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
+
+from reidlab.files import write_atomic
+from reidlab.progress import in_notebook
+
+TIPS = (
+    "does not have many workers",
+    "smaller than the logging interval",
+    "isinstance.treespec",
+    "is zero",
+    "in eval mode at the start of training",
+    "exists and is not empty",
+)
+SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
+
+
+class History(pl.Callback):
+    """Keeps every epoch's figures in `history.csv` and in the checkpoint, so that a resumed run has all of them."""
+
+    def __init__(self, folder: str | Path):
+        self.file, self.rows = Path(folder) / "history.csv", []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch that ends."""
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **figures})
+        if trainer.is_global_zero:
+            write_atomic(self.file, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def state_dict(self) -> dict:
+        """The rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Take up where the checkpoint was written."""
+        self.rows = list(state_dict["rows"])
+
+
+class AveragedWeights(WeightAveraging):
+    """An exponential moving average of weights and BN statistics, which is validated and kept as the best.
+
+    After n steps its decay is (1 + n) / (10 + n), at most `decay`: the weights that training began with are soon no
+    part of it.
+    """
+
+    def __init__(self, decay: float = 0.999):
+        super().__init__(multi_avg_fn=self.average)
+        self.decay = decay
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """After each step."""
+        return step_idx is not None
+
+    @torch.no_grad()
+    def average(self, averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+        """Move the average, in place."""
+        share = max(1 - self.decay, 9 / (10 + int(steps)))
+        if averaged[0].is_floating_point():
+            torch._foreach_lerp_(averaged, current, share)
+        else:
+            torch._foreach_copy_(averaged, current)
+
+
+class EpochLines(pl.Callback):
+    """One plain line an epoch, for logs that are no terminal."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print loss, validation figures, seconds and the time left."""
+        if not trainer.is_global_zero:
+            return
+        seconds = time.perf_counter() - self.started
+        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        found = trainer.callback_metrics
+        shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
+        print(
+            f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True
+        )
+
+
+class TimeLeft:
+    """Adds to a progress bar how long the epochs to come will take, judged by those of this process so far."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        super().on_train_start(trainer, pl_module)
+        self.started, self.first = time.perf_counter(), trainer.current_epoch
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict:
+        """What the bar shows: the figures, and the minutes left from the second epoch on."""
+        shown = super().get_metrics(trainer, pl_module)
+        shown.pop("v_num", None)  # the tracker's number of the run
+        if (done := trainer.current_epoch - self.first) and trainer.max_epochs > 0:
+            minutes = (time.perf_counter() - self.started) / done * (trainer.max_epochs - trainer.current_epoch) / 60
+            shown["min_left"] = f"{minutes:.1f}"
+        return shown
+
+
+class TerminalBar(TimeLeft, pl.callbacks.RichProgressBar):
+    """Batches with their rate and the time left of the epoch, the figures, and the time left of all."""
+
+
+class NotebookBar(TimeLeft, pl.callbacks.TQDMProgressBar):
+    """The same as a widget."""
+
+
+def progress() -> pl.Callback:
+    """A rich bar in a terminal, tqdm's widget in a notebook, a line an epoch in a log."""
+    if in_notebook():
+        return NotebookBar(refresh_rate=10, leave=False)
+    return TerminalBar(leave=True) if sys.stdout.isatty() else EpochLines()
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Leave out Lightning's tips for its developers; what concerns the user is logged here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    with warnings.catch_warnings():
+        for message in TIPS:
+            warnings.filterwarnings("ignore", f".*{message}")
+        yield
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as the KeyboardInterrupt that it is: Lightning answers with SystemExit, and ignores the next one."""
+    try:
+        yield
+    except SystemExit as stopped:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from stopped

@@ -1,0 +1,166 @@
+"""The LightningModules: what one step of training and of validation is."""
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reidlab.errors import InputError
+from reidlab.metrics import ClassMetric, ReidMetric
+from reidlab.models import Output
+from reidlab.training.finetuning import Regime
+from reidlab.training.losses import WeightedLosses
+
+FINITE_CHECK_INTERVAL = 50  # batches
+NEVER = 2**31
+
+
+class Task(pl.LightningModule):
+    """What learning has in common, whatever it is for: a network, a recipe, and one step of training.
+
+    Batches are `{"image": (B, 3, H, W), "pid": (B,), "index": (B,), ...}`, pid being the class 0..C-1 in training.
+    `optimizer` takes groups of parameters and `schedule` the optimizer (partials, from config); `monitor` is the
+    validation figure that they watch. Each epoch reseeds torch from (seed, epoch, rank), so that a resumed run draws
+    what an unbroken one would have drawn. Losses are computed in float32 whatever the precision; InputError where one
+    is no longer finite.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loss: WeightedLosses,
+        optimizer,
+        schedule,
+        regime: Regime,
+        monitor: str,
+        distillation: nn.Module | None = None,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.network, self.loss = network.to(memory_format=torch.channels_last), loss
+        self.distillation = distillation
+        self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
+        self.monitor = monitor
+
+    def forward(self, image: Tensor) -> Output:
+        """Embeddings (B, D) and logits (B, C) of normalised images (B, 3, H, W)."""
+        return self.network(image.contiguous(memory_format=torch.channels_last))
+
+    def setup(self, stage: str) -> None:
+        """Freeze a backbone that never learns before anything wraps the network."""
+        if not self.regime.backbone_lr_scale:
+            self.regime.begin_epoch(self.network, 0)
+
+    def on_train_epoch_start(self) -> None:
+        """Reseed for this epoch, log its learning rate, freeze or unfreeze the backbone."""
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
+        self.regime.begin_epoch(self.network, self.current_epoch)
+        self.first_failures = None
+
+    def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A training batch with its `target`: what its images are to be learned as."""
+        return batch | {"target": batch["pid"]}
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """The sum of the recipe's terms, each logged."""
+        batch = self.prepare(batch)
+        embedding, logits = self(batch["image"])
+        with torch.autocast(self.device.type, enabled=False):
+            embedding, logits = embedding.float(), None if logits is None else logits.float()
+            terms = self.loss(embedding, logits, batch["target"])
+            if self.distillation:
+                terms |= self.distillation(batch, embedding, logits)
+            total = torch.stack(list(terms.values())).sum()
+        self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
+        logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(embedding))
+        return total
+
+    def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
+        """Remember, on the device, where each term first failed; look now and then, since looking waits for it."""
+        failed = ~torch.stack(list(terms.values())).isfinite()
+        if self.first_failures is None:
+            self.first_failures = torch.full(failed.shape, NEVER, device=failed.device)
+        self.first_failures = torch.where(failed, self.first_failures.clamp(max=batch_idx), self.first_failures)
+        look = batch_idx % FINITE_CHECK_INTERVAL == 0 or self.trainer.is_last_batch
+        if look and (self.first_failures < NEVER).any():
+            first, term = min(zip(self.first_failures.tolist(), terms, strict=True))
+            raise InputError(
+                f"epoch {self.current_epoch}, batch {first}: the loss term '{term}' is no longer finite; "
+                "lower optimizer.lr, set trainer.gradient_clip_val=1, or use trainer.precision=32-true"
+            )
+
+    def configure_optimizers(self):
+        """Groups of parameters, each with its rate: head and backbone, and those of losses and distillation."""
+        rate = self.optimizer.keywords["lr"]
+        groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
+        if self.distillation and (own := list(self.distillation.parameters())):
+            groups.append({"params": own})
+        # Lightning clips no gradients of mixed precision that a fused optimizer would unscale by itself
+        unfused = {"fused": False} if self.trainer.gradient_clip_val and self.optimizer.keywords.get("fused") else {}
+        optimizer = self.optimizer(groups, **unfused)
+        schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+class ReidTask(Task):
+    """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
+
+    Batches have `camid` (B,) and `is_query` (B,) besides.
+    """
+
+    def __init__(self, *args, distance: str = "euclidean", exclude_same_camera: bool = True, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect embeddings."""
+        embedding = self(batch["image"]).embedding.float()
+        self.metric.update(embedding, batch["pid"], batch["camid"], batch["is_query"], batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Rank all validation queries against the validation gallery."""
+        figures = self.metric.compute()
+        self.metric.reset()
+        kept = {f"val/{name}": float(figures[name]) for name in ("mAP", "rank-1", "mINP")}
+        self.log_dict(kept, prog_bar=True, rank_zero_only=True)
+
+
+class ClassificationTask(Task):
+    """Trains a network to name the class of an image; validates by accuracy on images that it never saw.
+
+    `mix` changes images and classes of a training batch, see `reidlab.data.Mix`.
+    """
+
+    def __init__(self, *args, mix: nn.Module | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        if mix and any(term.sees == "embedding" for term in self.loss.terms.values()):
+            raise InputError(
+                "task.mix: mixed images have no one class, which losses of embeddings need; set task.mix=null"
+            )
+        self.mix = mix
+        self.metric = ClassMetric()
+
+    def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The batch, mixed if the recipe says so: then `share` (B, B) is each image's part of every image that was.
+
+        Its target is the classes (B,), or their probabilities (B, C) where it is mixed.
+        """
+        if not self.mix:
+            return super().prepare(batch)
+        image, share = self.mix(batch["image"])
+        classes = F.one_hot(batch["pid"], self.network.classifier.out_features)
+        return batch | {"image": image, "share": share, "target": share @ classes.to(share.dtype)}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Collect class scores."""
+        self.metric.update(self(batch["image"]).logits, batch["pid"], batch["index"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Score all validation images."""
+        figures = self.metric.compute()
+        self.metric.reset()
+        names = "top-1", "top-5", "calibration_error", "log_likelihood"
+        kept = {f"val/{name}": float(figures[name]) for name in names}
+        self.log_dict(kept, prog_bar=True, rank_zero_only=True)

@@ -1,0 +1,139 @@
+"""Trackers: what training logs, how a resumed run stays one run, and the project's panels at Weights & Biases."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from reidlab.errors import InputError
+from reidlab.training.callbacks import History
+
+RANKINGS = "validation/worst_rankings"
+DECIDING = ("val/mAP", "val/rank-1", "val/top-1")
+
+
+class ReplayEpochs(pl.Callback):
+    """Logs to a resumed offline W&B run the epochs of its earlier parts, as they were logged when they ended.
+
+    Without the server, each part of a resumed run is a file of its own, and an upload of one replaces what another
+    left under the same id. So the newest part has everything, and the older ones are marked as synced.
+    """
+
+    def __init__(self, folder: Path, history: History):
+        self.parts, self.history = sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")), history
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The checkpoint is loaded, and no epoch has begun."""
+        for logger in trainer.loggers:
+            if trainer.is_global_zero and isinstance(logger, WandbLogger) and logger.experiment.offline:
+                for row in self.history.rows:
+                    for figures in _as_logged(row):
+                        logger.log_metrics(figures, step=row.get("step"))
+                for part in self.parts:
+                    if part.stem == f"run-{logger.experiment.id}":
+                        part.with_suffix(".wandb.synced").touch()
+
+
+def resumed_wandb_run(folder: Path) -> dict[str, str]:
+    """The id of the newest W&B run in a run folder, as an argument of its logger; empty where there is none."""
+    parts = sorted(
+        (folder / "wandb").glob("*run-*/run-*.wandb"), key=lambda part: part.parent.name.rpartition("run-")[2]
+    )
+    return {"id": parts[-1].stem.removeprefix("run-")} if parts else {}
+
+
+def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping) -> None:
+    """Log the settings of a training, and the versions and machine that it runs on."""
+    for logger in trackers:
+        logger.log_hyperparams({**settings, "made_by": made_by})
+
+
+def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure]) -> None:
+    """Show what validation queries find, to those trackers that take pictures; drawn where there are any."""
+    takers = [logger for logger in trackers if isinstance(logger, (WandbLogger, TensorBoardLogger))]
+    figure = draw() if takers else None
+    for logger in takers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(RANKINGS, [figure])
+        else:
+            logger.experiment.add_figure(RANKINGS, figure)
+            logger.experiment.flush()
+
+
+@contextmanager
+def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
+    """End W&B's run with the block, as failed if that fails: the next training of this process has its own run."""
+    status = 1
+    try:
+        yield
+        status = 0
+    finally:
+        for logger in trackers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish(status)
+
+
+def save_workspace(place: str, root: Path) -> str:
+    """Lay out `ENTITY/PROJECT` at Weights & Biases with panels of what the runs in `root` log; returns its address.
+
+    Raises InputError where the tracking extra, a login or the network is missing.
+    """
+    entity, _, project = place.partition("/")
+    if not entity or not project or "/" in project:
+        raise InputError(f"--wandb {place}: write ENTITY/PROJECT, such as --wandb myteam/reidlab")
+    figures = logged(root)
+    try:
+        view = workspace(entity, project, figures)
+    except ImportError as error:
+        raise InputError("W&B needs its packages: pip install 'reidlab[tracking]'") from error
+    try:
+        return view.save().url
+    except Exception as error:  # each of its layers has exceptions of its own
+        reason = " ".join(str(error).split())
+        raise InputError(f"--wandb {place}: not saved ({reason}); `wandb login`, and sync a run there first") from error
+
+
+def logged(root: Path) -> set[str]:
+    """The figures that the runs in a folder have told trackers, by their histories."""
+    files = root.glob("*/history.csv")
+    figures = {name for file in files for name in file.read_text().partition("\n")[0].split(",")} - {"epoch", "step"}
+    if not figures:
+        raise InputError(f"{root}: no run has logged anything yet; `reidlab run experiment=demo` does")
+    return figures
+
+
+def workspace(entity: str, project: str, metrics: Iterable[str]):
+    """The panels: what decides, rankings, losses, the rest; `metrics` are the names that runs have logged."""
+    import wandb_workspaces.reports.v2 as wr
+    import wandb_workspaces.workspaces as ws
+
+    def section(name: str, chosen: Iterable[str], is_open: bool = True) -> ws.Section:
+        panels = [wr.LinePlot(title=metric, x="epoch", y=[metric]) for metric in chosen]
+        return ws.Section(name=name, panels=panels, is_open=is_open)
+
+    metrics = sorted(metrics)
+    deciding = [metric for metric in DECIDING if metric in metrics]
+    losses = [metric for metric in metrics if metric.startswith("train/")]
+    rest = [metric for metric in metrics if metric not in (*deciding, *losses)]
+    rankings = ws.Section(name="Worst rankings", panels=[wr.MediaBrowser(media_keys=[RANKINGS])], is_open=True)
+    sections = [
+        section("Validation", deciding),
+        *([rankings] if "val/mAP" in metrics else []),
+        section("Losses", losses),
+        section("More", rest, is_open=False),
+    ]
+    return ws.Workspace(
+        entity=entity, project=project, name="reidlab", sections=[section for section in sections if section.panels]
+    )
+
+
+def _as_logged(row: Mapping[str, float]) -> Iterator[dict[str, float]]:
+    """The figures of an epoch, validation first, in the two portions in which Lightning logs them."""
+    figures = {name: value for name, value in row.items() if name not in ("epoch", "step") and value == value}
+    validation = {name: value for name, value in figures.items() if name.startswith("val/")}
+    for portion in (validation, {name: value for name, value in figures.items() if name not in validation}):
+        if portion:
+            yield portion | {"epoch": row["epoch"]}

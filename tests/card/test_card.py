@@ -1,0 +1,349 @@
+"""The card of a run, held against the files that it links to: every figure stands in one of them."""
+
+import csv
+import re
+import shlex
+from html.parser import HTMLParser
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from markdown_it import MarkdownIt
+from omegaconf import OmegaConf
+
+from reidlab import card, cli
+from reidlab.card import published
+from reidlab.card.render import md_code, text
+from reidlab.config import compose, compose_for, keep_config, run_folder, training_differences
+from reidlab.errors import InputError
+from reidlab.export import onnx
+from reidlab.files import provenance, write_atomic, write_json
+from reidlab.stages import report
+
+PLAIN = r"(?<![\w.+-])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.+]\w|\w)"
+NUMBER = re.compile(r"(?<![\w.+-])-?\d{1,3}(?:,\d{3})+(?![,.]?\d)|" + PLAIN)
+FACTORS = (1, 1e3, 1e6, 1e9, 1024)  # of the units that a card writes
+HOSTILE = "R&D [x](y) 'a' `b` #1 {{ 7 }} $z$"
+
+
+class Page(HTMLParser):
+    """Blocks of a page, (texts, links), where a block ends with its line "from ..."; and what else tests ask for."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.sources, self.texts, self.commands, self.blocks = [], [], [], [], [], []
+        self.words, self.inside, self.naming = "", [], False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attrs = dict(attrs)
+        self.sources += [attrs[name] for name in ("src",) if name in attrs]
+        if tag == "a":
+            self.links.append(unquote(attrs["href"]))
+            if self.naming:
+                self.blocks[-1][1].append(unquote(attrs["href"]))
+        if tag not in ("img", "meta", "link", "br"):
+            self.inside.append(tag)
+        if tag in ("table", "ul") or (tag == "p" and "ul" not in self.inside[:-1]):
+            self.texts = []
+        if tag in ("td", "th", "p", "li", "code"):
+            self.words = ""
+
+    handle_startendtag = handle_starttag
+
+    def handle_data(self, data):
+        if "style" in self.inside:
+            return
+        if data.strip() == "from" and self.inside[-1] in ("p", "sub"):
+            self.blocks.append((self.kept, []))
+            self.naming = True
+        self.words += data
+
+    def handle_endtag(self, tag):
+        if tag == "code":
+            self.commands.append(self.words)
+        if tag in ("td", "li", "p") and not self.naming:
+            self.texts.append(" ".join(self.words.split()))
+        if tag == "p":
+            self.naming = False
+        if tag in ("table", "ul", "p"):
+            self.kept = self.texts
+        self.inside.pop()
+
+
+def rendered(markdown):
+    """Markdown without its front matter, as an independent renderer shows it."""
+    body = markdown.split("---\n", 2)[2]
+    return Page(MarkdownIt("commonmark").enable("table").render(body))
+
+
+def stands_in(cell, files):
+    """Whether a text, or each number in it, is in one of the files, in the card's units and digits."""
+    if any(cell in content for content in files):
+        return True
+    known = [float(number) for content in files for number in re.findall(PLAIN, content)]
+    for found in NUMBER.findall(cell):
+        shown = found.replace(",", "")
+        digits = len(shown.partition(".")[2]) if "e" not in shown else 12
+        if not any(
+            abs(number / factor - float(shown)) <= 0.5001 * 10**-digits for number in known for factor in FACTORS
+        ):
+            return False
+    return True
+
+
+def check_figures(page, folder):
+    assert len(page.blocks) > 8
+    for texts, links in page.blocks:
+        assert links
+        files = [(folder / link).read_text(errors="replace") for link in links]
+        files = [re.sub(r'"', "", content) for content in files]
+        for cell in texts:
+            assert stands_in(cell, files), (cell, links)
+
+
+REID = {
+    "checkpoint": {"mAP": 0.71234, "rank-1": 0.83751, "rank-5": 0.98, "num_query": 160, "num_gallery": 880},
+    "checkpoint+flip": {"mAP": 0.72, "rank-1": 0.84, "rank-5": 0.981, "num_query": 160, "num_gallery": 880},
+    "onnx": {"mAP": 0.71231, "rank-1": 0.8375, "num_query": 160.0, "num_gallery": 880.0, "drop": 0.003,
+             "size_kib": 849.17, "ms_1_thread": 1.881, "ms_2_threads": 2.52},
+    "tflite int8": {"mAP": 0.69461, "rank-1": 0.8125, "num_query": 160.0, "num_gallery": 880.0, "drop": 1.773,
+                    "size_kib": 414.29, "ms_1_thread": 3.007, "ms_2_threads": 2.35},
+    "emulated m7": {"mAP": 0.9375, "rank-1": 1.0, "num_query": 4, "num_gallery": 20, "bit_exact_images": 24,
+                    "instructions": 49_497_754, "flash_bytes": 270_304, "ram_bytes": 44_032, "stack_bytes": 928},
+}  # fmt: skip
+VERDICT = {
+    "distance": "cosine", "threshold": 0.103567, "threshold_low": 0.0905, "threshold_high": 0.17929,
+    "calibrated_on": "validation", "wanted_fpr": 0.001, "test_tpr": 0.07417, "test_fpr": 0.000189,
+}  # fmt: skip
+ESTIMATES = pd.DataFrame(
+    {
+        "board": ["STM32H747I-DISCO", "STM32F769I-DISCO"],
+        "by": ["estimate, STEdgeAI Core 3.0.0", "estimate, STM32Cube.AI 7.3.0"],
+        "ram_kib": [331.9, np.nan],
+        "flash_kib": [247.28, np.nan],
+        "latency_ms": [132.81, 341.71],
+        "interval_ms": ["106.7 to 165.3", None],
+        "fits": [True, None],
+        "note": [None, "all: no published network has ADD, MUL"],
+    }
+)
+TRAINED = {"finished": True, "epochs": 16, "best_val_mAP": 0.8618, "num_identities": 88, "data_hash": "26c4e504"}
+
+
+def record_all(folder, cfg):
+    """A run of which everything is recorded, by hand but for its export."""
+    write_json(folder / "train.json", TRAINED | provenance())
+    write_json(folder / "metrics.json", REID)
+    write_json(folder / "verification.json", VERDICT)
+    for row in ("checkpoint", "checkpoint+flip"):
+        write_json(folder / "evaluate" / row / "intervals.json", {"mAP": [0.66, 0.77], "rank-1": [0.76, 0.89]})
+    onnx.run(cfg)
+    table = pd.DataFrame.from_dict({row: REID[row] for row in ("checkpoint", "onnx", "tflite int8")}, orient="index")
+    write_atomic(folder / "quantize" / "parity.csv", table.assign(method="equalized").rename_axis("stage").to_csv())
+    write_json(folder / "quantize" / "made_by.json", provenance())
+    write_json(folder / "deploy" / "c" / "firmware.json", {"emulated m7": REID["emulated m7"]})
+    rows = pd.DataFrame({"rule": ["all"], "peak_bytes": [44_032], "lower_bound_bytes": [40_976], "macs": [21_677_696]})
+    write_atomic(folder / "deploy" / "c" / "memory.csv", rows.to_csv(index=False))
+    lifetimes = pd.DataFrame({"label": ["a"], "first": [0], "last": [1], "offset": [0], "bytes": [44_032]})
+    write_atomic(folder / "deploy" / "c" / "lifetimes.csv", lifetimes.to_csv(index=False))
+    defines = {"EMBEDDING_SIZE": 512, "WEIGHT_BYTES": 236_100, "TABLE_BYTES": 5_000}
+    header = "\n".join(f"#define REID_{name} {value}   /* bytes */" for name, value in defines.items())
+    write_atomic(folder / "deploy" / "c" / "reid.h", header)
+    write_atomic(folder / "deploy" / "c" / "reid_model.c", "int model;")
+    write_atomic(folder / "deploy" / "stm32" / "estimates.csv", ESTIMATES.to_csv(index=False))
+    summary = "split,identities,images,cameras,distractors\ntrain,88,2112,4,0\ngallery,40,880,4,80\n"
+    write_atomic(folder / "data" / "summary.csv", summary)
+    write_atomic(folder / "data" / "findings.csv", "level,kind,where,message\nwarning,duplicate,a.jpg,same as b.jpg\n")
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    cfg = compose(["experiment=demo", "data=deepsportradar", f"run.root={root}", "run.name=full", "data.size=[64,32]"])
+    keep_config(cfg)
+    record_all(run_folder(cfg), cfg)
+    return run_folder(cfg), card.run(cfg).read_text(), (run_folder(cfg) / "card.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    names = ["daisy", "<b>rose</b>|", "tulip"]
+    cfg = compose(
+        ["data=flowers", "model=fdmobilenet_x0_25", "data.size=[128,128]", f"run.root={root}", "run.name=petals"]
+    )
+    keep_config(cfg)
+    folder = run_folder(cfg)
+    write_json(
+        folder / "train.json", {"finished": True, "epochs": 3, "best_val_top-1": 0.91, "classes": names} | provenance()
+    )
+    figures = {"top-1": 0.8765, "top-5": 0.99, "num_images": 375}
+    rows = {"checkpoint": figures, "tflite int8": figures | {"top-1": 0.8721, "drop": 0.44, "size_kib": 139.0}}
+    write_json(folder / "metrics.json", rows)
+    return folder, card.run(cfg).read_text(), (folder / "card.md").read_text()
+
+
+@pytest.mark.parametrize("run", ["full", "classifier"])
+def test_every_figure_is_in_a_file_that_stands_beside_it(run, request):
+    folder, html, markdown = request.getfixturevalue(run)
+    for page in (Page(html), rendered(markdown)):
+        check_figures(page, folder)
+        links = [link for link in page.links if not link.startswith("#")]
+        assert len(links) > 20 and [link for link in links if not (folder / link).is_file()] == []
+
+
+def test_the_page_and_the_markdown_say_the_same(full):
+    _, html, markdown = full
+    page, twin = Page(html), rendered(markdown)
+    assert page.blocks == twin.blocks
+    assert page.commands and set(page.commands) == set(twin.commands)
+
+
+def test_the_page_needs_no_other_file_and_has_no_script(full):
+    page = Page(full[1])
+    assert page.sources and all(source.startswith("data:image/") for source in page.sources)
+    assert not {"script", "iframe", "object"} & set(page.tags)
+    assert "prefers-color-scheme: dark" in full[1] and not re.search(r"@import|url\(", full[1].partition("</style>")[0])
+
+
+def cells(page, title):
+    """The rows of the table whose first cell of a row is the title."""
+    return next(texts for texts, _ in page.blocks if title in texts)
+
+
+def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):
+    page = Page(full[1])
+    found = cells(page, "checkpoint")
+    parity = cells(page, "TFLite")
+    assert found[1] == "0.712 [0.660, 0.770]"
+    places = [parity.index(form) for form in ("checkpoint", "ONNX", "int8 ONNX, ONNX Runtime", "TFLite", "int8 TFLite")]
+    assert places == sorted(places)
+    onnx_row = parity[parity.index("ONNX") :][:10]
+    assert onnx_row == ["ONNX", "0.712", "0.838", "–", "0.00", "160 + 880", "849.2", "1.88", "2.52", "–"]
+    tflite = parity[parity.index("TFLite") :][:10]
+    assert tflite == ["TFLite", *["–"] * 4, "not measured", *["–"] * 4]
+    c_row = parity[parity.index("C, emulated Cortex-M7, 24 images bit for bit") :][:10]
+    assert c_row[1:] == ["0.938", "1.000", "–", "–", "4 + 20", "264.0", "–", "–", "49.5"]
+    assert "reidlab quantize run.name=full" in page.commands
+
+
+def test_published_figures_stand_apart_from_ours(full):
+    html = full[1]
+    groups = re.findall(r'<th colspan="\d+" class="group (\w+)">', html)
+    assert ">measured, KiB, 64x32</th>" in html
+    assert {"published", "estimated", "measured"} <= set(groups)
+    assert groups.index("published") < groups.index("estimated") < groups.index("measured")
+    boards = cells(Page(html), "STM32F769I-DISCO")
+    h747 = boards[boards.index("STM32H747I-DISCO") :][:9]
+    assert h747[1:6] == ["Cortex-M7, 400 MHz", "DeepSportradar", "256x128x3", "495.13", "STEdgeAI Core 3.0.0"]
+    assert h747[6:] == ["132.8", "106.7 to 165.3", "–"]
+
+
+def test_front_matter_is_what_hubs_read(full, classifier):
+    front = yaml.safe_load(full[2].split("---\n")[1])
+    assert {"license", "library_name", "pipeline_tag", "tags", "datasets", "metrics", "model-index"} == set(front)
+    assert front["license"] == "apache-2.0" and front["pipeline_tag"] == "image-feature-extraction"
+    (result,) = front["model-index"][0]["results"]
+    assert result["dataset"] == {"type": "deepsportradar", "name": "deepsportradar", "split": "test"}
+    found = {metric["name"]: metric["value"] for metric in result["metrics"]}
+    assert found == {
+        "mAP": 0.7123, "rank-1": 0.8375, "rank-5": 0.98, "mAP, int8 .tflite": 0.6946, "rank-1, int8 .tflite": 0.8125,
+    }  # fmt: skip
+    classes = yaml.safe_load(classifier[2].split("---\n")[1])
+    assert classes["pipeline_tag"] == "image-classification" and classes["license"] == "unknown"
+    assert classes["metrics"] == ["accuracy", "top_5_accuracy"]
+
+
+def test_names_are_text_and_not_markup(tmp_path):
+    cfg = compose([f"run.root={tmp_path}", "data.size=[64,32]", "logger=none"])
+    OmegaConf.update(cfg, "run.name", HOSTILE)
+    cfg.model.name, cfg.data.about.source = "<script>alert(1)</script>|x", "a | b\n# c"
+    keep_config(cfg)
+    write_json(run_folder(cfg) / "metrics.json", {"checkpoint": REID["checkpoint"], "x](y) <i>.onnx": REID["onnx"]})
+    html = Page(card.run(cfg).read_text())
+    markdown = (run_folder(cfg) / "card.md").read_text()
+    twin = rendered(markdown)
+    assert yaml.safe_load(markdown.split("---\n")[1])["model-index"][0]["name"] == HOSTILE
+    for page in (html, twin):
+        assert not {"script", "i", "em"} & set(page.tags)
+        assert any("<script>alert(1)</script>|x" in cell for texts, _ in page.blocks for cell in texts)
+        assert any("x](y) <i>.onnx" in texts for texts, _ in page.blocks)
+    assert html.blocks == twin.blocks
+    assert shlex.join(["reidlab", "export", f"run.name={HOSTILE}"]) in set(html.commands) & set(twin.commands)
+
+
+@pytest.mark.parametrize("words", ["a|b", "`lonely", "<b>*_x_*", "[a](b)", "1 < 2 & 3", "~~x~~ $y$ {z}"])
+def test_words_survive_markdown(words):
+    html = MarkdownIt("commonmark").enable("table").render(f"| x |\n|---|\n| {text(words)} |\n")
+    assert Page(html).texts == [words]
+
+
+@pytest.mark.parametrize("command", ["a b", "a `b`", "`", "a | b"])
+def test_commands_survive_markdown(command):
+    html = MarkdownIt("commonmark").enable("table").render(f"| x |\n|---|\n| {md_code(command)} |\n")
+    assert Page(html).commands == [command]
+
+
+def test_a_run_that_has_only_begun_says_what_to_run(tmp_path):
+    cfg = compose(["experiment=demo", f"run.root={tmp_path}", "run.name=new", "data.root=/home/me/people"])
+    with pytest.raises(InputError, match=r"new: not evaluated; run `reidlab evaluate run\.name=new` first"):
+        report.run(cfg)
+    keep_config(cfg)
+    made = report.run(cfg)
+    assert made.name == "card.html" and not (tmp_path / "new" / "evaluation.html").exists()
+    page = Page(made.read_text())
+    commands = [words for words in page.commands if words.startswith("reidlab ") and "run.name" in words]
+    assert {command.split()[1] for command in commands} == {
+        "data", "train", "evaluate", "export", "quantize", "deploy", "report",
+    }  # fmt: skip
+    for command in commands:
+        words = command.split()[1:]
+        compose(cli._parser().parse_args(words).overrides)
+    assert "/home/me" not in made.read_text()
+    assert page.tags.count("b") == 5 and made.read_text().count("not measured</span>") == 4
+
+
+def test_what_is_said_of_the_data_is_no_training_setting(tmp_path):
+    cfg = compose(["data=market1501", f"run.root={tmp_path}", "run.name=old"])
+    old = OmegaConf.create(OmegaConf.to_container(cfg))
+    del old.data["about"], old["card"]
+    assert training_differences(old, cfg) == [] == training_differences(cfg, old)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "config.yaml").write_text(OmegaConf.to_yaml(old))
+    later = compose_for([f"run.root={tmp_path}", "run.name=old", "data.about.licence=CC0-1.0"])
+    assert later.data.about.licence == "CC0-1.0" and later.data.about.source and later.card.pipeline_tag
+
+
+def test_published_rows_are_of_the_same_network_and_the_newest_tool():
+    rows = published.stm32("fdmobilenet_x0_25", "flowers", (128, 128))
+    assert set(rows["dataset"]) == {"tf_flowers"} and set(rows["resolution"]) == {"128x128x3"}
+    assert rows["board"].is_unique and rows.set_index("board").loc["STM32H747I-DISCO", "tool"].endswith("3.0.0")
+    assert published.stm32("resnet50", "flowers", (128, 128)).empty
+    other_size = published.stm32("osnet_x1_0", "market1501", (128, 64))
+    assert set(other_size["resolution"]) == {"256x128x3"} and (other_size["alpha"] == "1.00").all()
+    assert len(published.nvidia("reidentificationnet")) == 9 and published.nvidia("osnet_x0_25").empty
+    with published.STM32.open() as file:
+        known = {row["inference_ms"] for row in csv.DictReader(file)}
+    assert {f"{value:g}" for value in rows["inference_ms"]} <= {f"{float(value):g}" for value in known if value}
+
+
+def test_files_of_other_weights_than_the_checkpoints_are_named(full):
+    folder, html, _ = full
+    assert "other weights" not in html
+    write_atomic(folder / "checkpoints" / "best.ckpt", b"trained since")
+    again = card.run(compose_for([f"run.root={folder.parent}", "run.name=full"])).read_text()
+    (folder / "checkpoints" / "best.ckpt").unlink()
+    assert "export/model.onnx of this checkpoint: it was made from other weights" in again
+
+
+def test_networks_without_blocks_have_a_card(tmp_path):
+    cfg = compose(["model=color_histogram", f"run.root={tmp_path}", "run.name=plain"])
+    keep_config(cfg)
+    torch.manual_seed(0)
+    assert "ColorHistogram" in card.run(cfg).read_text()
+    assert not (tmp_path / "plain" / "card" / "network.svg").exists()

@@ -1,0 +1,107 @@
+"""Training: what is kept, what an interruption costs, and what a second command does."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from reidlab.config import compose
+from reidlab.errors import InputError
+from reidlab.files import read_json
+from reidlab.stages import train
+
+
+def config(small, root, name, *more):
+    return compose([*small, f"run.root={root}", f"run.name={name}", *more])
+
+
+def weights(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def unbroken(small, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    train.run(config(small, root, "unbroken"))
+    return root / "unbroken"
+
+
+def test_the_run_folder_tells_all(unbroken):
+    record = read_json(unbroken / "train.json")
+    assert record["finished"] and record["epochs"] == 3 and record["num_identities"] == 4
+    assert record["versions"]["torch"] and len(record["data_hash"]) == 64
+    history = pd.read_csv(unbroken / "history.csv")
+    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["val/mAP"].max() == pytest.approx(record["best_val_mAP"])
+    assert {"train/softmax", "train/triplet", "learning_rate"} <= set(history)
+
+
+def test_the_best_epoch_by_validation_map_is_kept(unbroken):
+    history = pd.read_csv(unbroken / "history.csv")
+    best = torch.load(unbroken / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["epoch"] == history["val/mAP"].idxmax()
+
+
+def test_the_seed_fixes_training(small, tmp_path, unbroken):
+    again = train.run(config(small, tmp_path, "again"))
+    expected = weights(unbroken / "checkpoints" / "best.ckpt")
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(again).items())
+
+
+def test_a_finished_run_is_not_trained_again(small, unbroken, capsys):
+    before = (unbroken / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    train.run(config(small, unbroken.parent, "unbroken"))
+    assert (unbroken / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+    assert "already trained" in capsys.readouterr().out
+
+
+def test_another_config_in_the_same_folder_is_refused(small, unbroken):
+    with pytest.raises(InputError, match=r"optimizer.lr: 0.00035 -> 0.1.*run.overwrite=true"):
+        train.run(config(small, unbroken.parent, "unbroken", "optimizer.lr=0.1"))
+
+
+def test_without_validation_identities_the_last_epoch_is_the_best(small, tmp_path):
+    best = train.run(config(small, tmp_path, "all", "data.val_fraction=0", "trainer.max_epochs=1"))
+    assert torch.load(best, weights_only=True)["epoch"] == 0
+    assert read_json(tmp_path / "all" / "train.json")["num_identities"] == 6
+
+
+STOPS_ITSELF = """
+import os, signal, sys
+import pytorch_lightning as pl
+from reidlab import cli
+from reidlab.stages import train
+
+class Stop(pl.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
+whole = train.run
+train.run = lambda cfg: whole(cfg, [Stop()])
+sys.exit(cli.main(["train", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_path, unbroken):
+    """Stopped by Ctrl-C or killed in its second epoch, the same command ends with the same weights and history."""
+    command = [sys.executable, "-c", STOPS_ITSELF, str(int(how)), *small, f"run.root={tmp_path}", "run.name=broken"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "finished epochs are kept; to go on: reidlab train data=market1501" in process.stderr
+    assert not read_json(tmp_path / "broken" / "train.json").get("finished")
+
+    train.run(config(small, tmp_path, "broken"))
+    for name in ("best.ckpt", "last.ckpt"):
+        expected = weights(unbroken / "checkpoints" / name)
+        found = weights(tmp_path / "broken" / "checkpoints" / name)
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
+    assert (tmp_path / "broken" / "history.csv").read_text() == (unbroken / "history.csv").read_text()

@@ -1,0 +1,33 @@
+"""Tables in the terminal, drawings in files."""
+
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+
+import pandas as pd
+
+from reidlab import plots
+from reidlab.console import print_table
+from reidlab.plots.saving import save_drawing
+
+
+def test_brackets_in_a_cell_are_text_not_markup(capsys):
+    print_table(pd.DataFrame({"file": ["crops [old]/1.jpg"]}, index=["[bold]"]))
+    text = capsys.readouterr().out
+    assert "crops [old]/1.jpg" in text and "[bold]" in text
+
+
+def test_a_notebook_gets_a_table_of_its_own(monkeypatch, capsys):
+    displayed = []
+    monkeypatch.setattr("reidlab.console.Console", lambda **_: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    print_table(pd.DataFrame({"mAP": [0.12345, None], "n": [1, 2]}, index=["a", "b"]), "runs/<demo>")
+    (page,) = displayed
+    assert "runs/&lt;demo&gt;" in page.data and "<td>0.123</td>" in page.data and "<td>–</td>" in page.data
+    assert capsys.readouterr().out == ""
+
+
+def test_a_drawing_has_the_ink_of_its_readers_theme(tmp_path):
+    text = save_drawing(plots.activation_ranges(pd.DataFrame()), tmp_path / "a.svg").read_text()
+    assert ET.fromstring(text).tag.endswith("svg")
+    assert "prefers-color-scheme: dark" in text and "fill: var(--faint)" in text
+    assert text == save_drawing(plots.activation_ranges(pd.DataFrame()), tmp_path / "a.svg").read_text()

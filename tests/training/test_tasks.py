@@ -1,0 +1,73 @@
+"""One step of training: what stops it, what a resumed run must remember."""
+
+import pytest
+import torch
+
+from reidlab.config import compose
+from reidlab.errors import InputError
+from reidlab.stages import train
+from reidlab.training.tasks import ReidTask
+
+STATEFUL = [
+    "loss=softmax_triplet_center",
+    "callbacks=ema",
+    "callbacks.ema.decay=0.5",
+    "regime=fft",
+    "regime.head_epochs=1",
+    "trainer.accumulate_grad_batches=2",
+    "trainer.gradient_clip_val=1.0",
+]
+
+
+def config(small, root, name, *more):
+    return compose([*small, f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *more])
+
+
+def stop_before(epoch, monkeypatch):
+    """Make training fail as the epoch starts."""
+    start = ReidTask.on_train_epoch_start
+
+    def fail(task):
+        if task.current_epoch == epoch:
+            raise RuntimeError("stopped")
+        start(task)
+
+    monkeypatch.setattr(ReidTask, "on_train_epoch_start", fail)
+
+
+def test_all_state_is_resumed(small, tmp_path, monkeypatch):
+    """Centres, averaged weights and accumulated steps end where an unbroken run has them."""
+    train.run(config(small, tmp_path, "unbroken", *STATEFUL))
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
+        stop_before(1, patch)
+        train.run(config(small, tmp_path, "broken", *STATEFUL))
+    train.run(config(small, tmp_path, "broken", *STATEFUL))
+    one, two = (
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("unbroken", "broken")
+    )
+    for state in ("state_dict", "current_model_state"):
+        assert all(torch.equal(tensor, two[state][name]) for name, tensor in one[state].items())
+    assert one["state_dict"]["loss.losses.center.centers"].any()
+    weight = "network.classifier.weight"
+    assert not torch.equal(one["state_dict"][weight], one["current_model_state"][weight])
+
+
+def test_a_loss_that_is_no_longer_finite_is_named_with_its_place(small, tmp_path):
+    with pytest.raises(InputError, match=r"epoch 0, batch 1: the loss term 'softmax' is no longer finite"):
+        train.run(config(small, tmp_path, "steep", "optimizer=sgd", "optimizer.lr=1e38"))
+    assert not list((tmp_path / "steep" / "checkpoints").glob("*.ckpt"))
+
+
+def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
+    seen, step = [], ReidTask.training_step
+    monkeypatch.setattr(ReidTask, "training_step", lambda *a: seen.append(step(*a)) or seen[-1])
+    more = ["loss=arcface", "model.network.neck=null", "trainer.precision=bf16-mixed", "trainer.max_epochs=1"]
+    best = train.run(config(small, tmp_path, "half", *more))
+    state = torch.load(best, weights_only=True)["state_dict"]
+    assert seen[0].dtype == state["loss.losses.arcface.W"].dtype == torch.float32
+    assert not any("classifier" in name for name in state)  # no term learns from its logits
+
+
+def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
+    train.run(config(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"))
+    assert (tmp_path / "clipped" / "train.json").exists()
