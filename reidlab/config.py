@@ -87,16 +87,23 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
     """The config of a stage that follows training: the run folder's own, with the overrides given now on top."""
     overrides = list(run_of)
     new = compose(overrides)
-    stored_file = run_folder(new) / "config.yaml"
-    if not stored_file.exists():
+    folder = run_folder(new)
+    if not (folder / "config.yaml").exists():
         return new
-    stored = read_config(stored_file)
-    earlier = [_modern_override(override) for override in stored.run.get("overrides", [])]
+    cfg = stored_config(folder, overrides)
+    cfg.run = {**new.run, "overrides": cfg.run.overrides}
+    return cfg
+
+
+def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
+    """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides."""
+    stored = read_config(folder / "config.yaml")
+    earlier = [_modern_override(override) for override in stored.get("run", {}).get("overrides", [])]
     then = compose(earlier)
     both = {_parse([o])[0].key_or_group: o for o in [*earlier, *overrides]}
     now = compose(both.values())
     cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
-    cfg.run = {**now.run, "name": new.run.name, "overrides": earlier}
+    cfg.run = {**now.run, "root": str(folder.parent.absolute()), "name": folder.name, "overrides": earlier}
     return cfg
 
 

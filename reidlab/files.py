@@ -73,6 +73,9 @@ def write_json(path: Path, content: Mapping) -> Path:
 
 
 def file_hash(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    """The first 16 hex digits of a file's SHA-256; InputError where it can't be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise InputError(f"{path}: can't be read ({error.strerror}); check the path and its permissions") from error

@@ -28,6 +28,7 @@ from reidlab.config import (
     read_config,
     resolve_path,
     run_folder,
+    stored_config,
     training_differences,
     write_config,
 )
@@ -176,10 +177,7 @@ class Run:
     """
 
     def __init__(self, name: str | Path):
-        folder = _existing(name)
-        config = read_config(folder / File.CONFIG)
-        config.run.root, config.run.name = str(folder.parent), folder.name
-        self._set(config)
+        self._set(stored_config(_existing(name)))
 
     @classmethod
     def compose(cls, overrides: Iterable[str] = ()) -> "Run":

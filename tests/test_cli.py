@@ -141,7 +141,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(command, kept, monkeypatch, c
         raise KeyboardInterrupt
 
     for module in ("evaluate", "quantize", "search"):
-        monkeypatch.setattr(f"reidlab.{module}.run", interrupted)
+        monkeypatch.setattr(f"reidlab.stages.{module}.run", interrupted)
     assert main(command) == 130
     error = capsys.readouterr().err
     assert kept in error and f"to go on: {shlex.join(['reidlab', *command])}" in error

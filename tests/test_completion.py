@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from reidlab import completion
+from reidlab import cli
 from reidlab.config import choices
 
 
@@ -40,15 +40,15 @@ def test_the_shell_is_offered(line, expected, absent, tmp_path):
 
 
 def test_overrides_are_groups_then_their_choices_or_runs(tmp_path, monkeypatch):
-    assert {"run.name=", "experiment=", "model="} <= set(completion.overrides(""))
-    assert completion.overrides("loss=") == [f"loss={choice}" for choice in choices("loss")]
-    monkeypatch.setattr(completion, "ROOT", tmp_path)
+    assert {"run.name=", "experiment=", "model="} <= set(cli.complete_overrides(""))
+    assert cli.complete_overrides("loss=") == [f"loss={choice}" for choice in choices("loss")]
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     (tmp_path / "runs" / "mine" / "config.yaml").touch()
     (tmp_path / "runs" / "notebooks").mkdir()
-    assert completion.overrides("run.name=") == ["run.name=mine"]
-    assert completion.overrides("data.root=/") == []
+    assert cli.complete_overrides("run.name=") == ["run.name=mine"]
+    assert cli.complete_overrides("data.root=/") == []
 
 
 def test_notebooks_are_offered_by_name():
-    assert completion.notebooks()[0] == "00_quickstart"
+    assert cli.complete_notebooks()[0] == "00_quickstart"

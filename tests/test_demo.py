@@ -2,14 +2,13 @@
 
 import pytest
 
-from reidlab.config import compose
-from reidlab.files import read_json
+from reidlab.run import Run
 from reidlab.stages import evaluate, train
 
 
 @pytest.mark.slow
 def test_a_trained_network_beats_an_untrained_one_and_colour_histograms_by_far(tmp_path):
-    cfg = compose(
+    run = Run.compose(
         [
             "experiment=demo",
             f"data.root={tmp_path / 'people'}",
@@ -20,8 +19,7 @@ def test_a_trained_network_beats_an_untrained_one_and_colour_histograms_by_far(t
             f"run.root={tmp_path}",
         ]
     )
-    train.run(cfg)
-    rows = read_json(evaluate.run(cfg))
+    rows = {row: result.figures for row, result in evaluate.run(train.run(run)).results.items()}
     assert rows["untrained"]["mAP"] < 0.2 and rows["color-histogram"]["mAP"] < 0.2
     assert rows["checkpoint"]["mAP"] > 2 * max(rows["untrained"]["mAP"], rows["color-histogram"]["mAP"])
     assert rows["checkpoint"]["rank-1"] > 2 * max(rows["untrained"]["rank-1"], rows["color-histogram"]["rank-1"])

@@ -1,39 +1,29 @@
-import json
 import subprocess
 import sys
 
 import pytest
 
-from reidlab import files as runs
+from reidlab import files
 from reidlab.errors import InputError
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_temporary(tmp_path, monkeypatch):
-    file = runs.write_atomic(tmp_path / "a" / "metrics.json", "old")
+    file = files.write_atomic(tmp_path / "a" / "metrics.json", "old")
 
     def full(self, *args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.replace", full)
     with pytest.raises(InputError, match=r"metrics\.json: can't be written \(No space left on device\)"):
-        runs.write_atomic(file, "new")
+        files.write_atomic(file, "new")
     assert file.read_text() == "old"
     assert list(file.parent.iterdir()) == [file]
-
-
-def test_metrics_of_other_stages_stay(tmp_path):
-    runs.record_metrics(tmp_path, {"checkpoint": {"mAP": 0.5}, "untrained": {"mAP": 0.1}})
-    runs.record_metrics(tmp_path, {"checkpoint": {"mAP": 0.6}})
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {
-        "checkpoint": {"mAP": 0.6},
-        "untrained": {"mAP": 0.1},
-    }
 
 
 def test_broken_json_is_named(tmp_path):
     (tmp_path / "metrics.json").write_text("{")
     with pytest.raises(InputError, match=r"metrics\.json: not readable as JSON"):
-        runs.read_json(tmp_path / "metrics.json")
+        files.read_json(tmp_path / "metrics.json")
 
 
 def test_two_processes_never_train_in_one_folder(tmp_path):
@@ -41,12 +31,7 @@ def test_two_processes_never_train_in_one_folder(tmp_path):
         *(sys.executable, "-c"),
         f"import pathlib, reidlab.files as r\nwith r.alone(pathlib.Path({str(tmp_path)!r})): print('alone')",
     ]
-    with runs.alone(tmp_path / "elsewhere"), runs.alone(tmp_path):
+    with files.alone(tmp_path / "elsewhere"), files.alone(tmp_path):
         refused = subprocess.run(other, capture_output=True, text=True, check=False)
     assert "another process trains there" in refused.stderr and not refused.stdout
     assert subprocess.run(other, capture_output=True, text=True, check=True).stdout == "alone\n"
-
-
-def test_provenance_names_versions_and_machine():
-    made_by = runs.provenance()
-    assert made_by["versions"]["torch"] and made_by["machine"]["cores"] >= 1

@@ -5,13 +5,13 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import ROOT, compose, instantiate
+from reidlab.config import ROOT
 from reidlab.data import ClassFolders, set_aside_images
 from reidlab.data.images import read_batch
 from reidlab.deploy.features import features
 from reidlab.deploy.tflite_graph import read_tflite
-from reidlab.files import read_json
 from reidlab.models import load_weights
+from reidlab.run import Row, Run
 from reidlab.stages import evaluate, predict
 from reidlab.training.distillation import fit_classifier
 
@@ -45,14 +45,14 @@ def photographs(tmp_path_factory):
 @pytest.mark.parametrize("int8", [False, True])
 def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, photographs, tmp_path):
     model = [f"predict.model={folder}/export/model_int8.tflite"] if int8 else []
-    cfg = compose([f"experiment={folder.name}", f"run.root={tmp_path}", "predict.k=1", *model])
+    run = Run.compose([f"experiment={folder.name}", f"run.root={tmp_path}", "predict.k=1", *model])
     for file in ("train.json", "checkpoints/best.ckpt"):
         place = tmp_path / folder.name / file
         place.parent.mkdir(parents=True, exist_ok=True)
         place.symlink_to(folder / file)
-    table = pd.read_csv(predict.run(cfg, photographs))
+    table = pd.read_csv(predict.run(run, photographs))
     right = np.mean(table["class"] == table["path"].str.split("/").str[0])
-    stated = read_json(folder / "metrics.json")["tflite int8" if int8 else "checkpoint"]["top-1"]
+    stated = Run(folder).results[Row.TFLITE_INT8 if int8 else Row.CHECKPOINT].figures["top-1"]
     assert abs(right - stated) < 3 * (stated * (1 - stated) / len(table)) ** 0.5
 
 
@@ -60,7 +60,7 @@ def test_test_photographs_are_told_as_often_as_the_figures_say(folder, int8, pho
 def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network):
     if not PHOTOGRAPHS.is_dir():
         pytest.skip(f"no photographs at {PHOTOGRAPHS}")
-    trunk = instantiate(compose([f"experiment=pretrained_{network}"]).model.network, num_classes=0).eval()
+    trunk = Run.compose([f"experiment=pretrained_{network}"]).untrained_network().eval()
     load_weights(trunk, ROOT / "data" / "models" / f"pretrained_{network}" / "checkpoints" / "best.ckpt")
     samples = set_aside_images(ClassFolders(PHOTOGRAPHS)(), {"test": 0.15}, 0)
     seen = {}
@@ -80,8 +80,8 @@ def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network
 def test_demo_people_are_found_as_often_as_the_figures_say(network, tmp_path):
     folder = ROOT / "data" / "models" / f"demo_{network}"
     weights = f"model.weights={folder}/checkpoints/best.ckpt"
-    cfg = compose(["experiment=demo", f"model={network}", weights, f"run.root={tmp_path}", "evaluate.baselines=[]",
+    run = Run.compose(["experiment=demo", f"model={network}", weights, f"run.root={tmp_path}", "evaluate.baselines=[]",
                    f"data.root={tmp_path}/people"])  # fmt: skip
-    found, stated = (read_json(file)["checkpoint"] for file in (evaluate.run(cfg), folder / "metrics.json"))
+    found, stated = (each.results[Row.CHECKPOINT].figures for each in (evaluate.run(run), Run(folder)))
     assert found["num_query"] == stated["num_query"]
     assert abs(found["mAP"] - stated["mAP"]) < 0.005  # weights in float16, and files of other decoders

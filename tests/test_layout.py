@@ -1,4 +1,4 @@
-"""The house rules that a machine can hold: imports point downwards, heavy packages stay where they belong."""
+"""The house rules that a machine can hold: imports point downwards, configs and heavy packages stay where they are."""
 
 import ast
 import re
@@ -10,24 +10,26 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reidlab"
-FLOORS = [
-    ("errors", "runs", "config", "progress"),
-    ("data", "models", "losses", "metrics", "optimizers", "schedules", "callbacks", "regimes", "plots"),
-    ("tasks", "embedding", "show", "tracking", "completion"),
-    ("retrieval", "classification", "distill"),
+FLOORS = (
+    ("config", "console", "errors", "files", "progress"),
+    ("data", "metrics", "models", "plots"),
+    ("run",),
+    ("evaluation", "gallery", "training"),
     ("export",),
-    ("prepare", "train", "evaluate", "predict", "compare", "import_tao"),
-    ("quantize", "search", "insight", "anatomy"),
     ("deploy",),
-    ("card",),
-    ("report", "notebook", "widgets", "doctor", "dashboard"),
-    ("cli",),
-]
+    ("card", "dashboard", "doctor", "interop", "workspace"),
+    ("stages",),
+    ("notebook",),
+    ("cli", "__init__"),
+)
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
+KNOWS_CONFIGS = ("config", "run", "stages", "cli", "notebook")
+CONFIG_NAMES = {"cfg", "DictConfig", "OmegaConf", "omegaconf"}
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports(file):
-    """(module imported, its first part below reidlab) of every import statement of a file."""
+    """The modules that a file imports, anywhere in it."""
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -41,7 +43,8 @@ def owner(file):
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file.name != "__init__.py" or file.parent != PACKAGE]
+def test_every_module_has_a_floor():
+    assert {owner(file) for file in FILES} <= set(FLOOR)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
@@ -53,14 +56,32 @@ def test_imports_point_downwards(file):
             assert FLOOR[other] < FLOOR[own] or FLOOR[own] == 0, f"{own} (floor {FLOOR[own]}) imports {name}"
 
 
-def test_hydra_stays_in_config_and_cli():
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_only_stages_and_what_serves_them_know_configs(file):
+    if owner(file) in KNOWS_CONFIGS:
+        return
+    tree = ast.parse(file.read_text())
+    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    named |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    named |= {name.split(".")[0] for name in imports(file) if name}
+    assert not named & CONFIG_NAMES
+    attributes = {(node.value, node.attr) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert not [name for name, attribute in attributes if attribute == "config" and getattr(name, "id", "") == "run"]
+
+
+def test_hydra_stays_in_config():
     users = {owner(file) for file in FILES if any(name.split(".")[0] == "hydra" for name in imports(file))}
-    assert users <= {"config", "cli"}
+    assert users == {"config"}
 
 
 def test_tensorflow_is_not_loaded_by_the_package():
-    code = "import sys, reidlab.stages.train, reidlab.stages.evaluate, reidlab.export; assert 'tensorflow' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    code = "import sys, reidlab.cli; from reidlab.stages import train, evaluate, export, quantize, deploy, report"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'tensorflow' not in sys.modules"], check=True)
+
+
+def test_importing_reidlab_loads_nothing_heavy():
+    code = "import sys, reidlab; print([m for m in ('torch', 'pandas', 'numpy', 'hydra') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_links_of_the_readme_resolve():

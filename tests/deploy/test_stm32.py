@@ -7,8 +7,8 @@ from test_stedgeai import stedgeai  # noqa: F401
 from reidlab import config
 from reidlab.config import CONF
 from reidlab.deploy import stm32
-from reidlab.stages import deploy as stage
 from reidlab.errors import InputError
+from reidlab.stages import deploy as stage
 
 TARGETS = sorted(file.stem for file in (CONF / "deploy").glob("*.yaml"))
 

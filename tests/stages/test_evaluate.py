@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from reidlab.cli import main
-from reidlab.config import compose
 from reidlab.errors import InputError
 from reidlab.evaluation.embeddings import Embeddings
 from reidlab.evaluation.retrieval import Retrieval
@@ -18,7 +17,8 @@ from reidlab.export import qdq
 from reidlab.export.folding import deployable
 from reidlab.export.steps import as_steps
 from reidlab.models import osnet_x0_25
-from reidlab.stages import compare, evaluate
+from reidlab.run import Run
+from reidlab.stages import compare, evaluate, matrix
 
 
 def definition(embed, root, distance):
@@ -39,6 +39,11 @@ def definition(embed, root, distance):
     return np.mean(precisions), np.mean(hits)
 
 
+def figures(run):
+    """Row -> figures of an evaluated run."""
+    return {row: result.figures for row, result in run.results.items()}
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     """A network with weights of its own, saved as its authors' library does: prefixed, under `state_dict`."""
@@ -52,14 +57,14 @@ def checkpoint(tmp_path):
 @pytest.mark.parametrize("measure", ["euclidean", "cosine"])
 def test_a_published_checkpoint_scores_as_the_definition_says(measure, checkpoint, market, tmp_path, capsys):
     network, file = checkpoint
-    cfg = compose(
+    run = Run.compose(
         [
             "data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", "model=osnet_x0_25",
             f"model.weights={file}", f"run.root={tmp_path}", "run.name=published", f"evaluate.distance={measure}",
             "evaluate.baselines=[untrained,color-histogram]",
         ]
     )  # fmt: skip
-    metrics = json.loads(evaluate.run(cfg).read_text())
+    metrics = figures(evaluate.run(run))
 
     @torch.no_grad()
     def embed(path):
@@ -97,8 +102,8 @@ def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, cap
     file = tmp_path / "crops.csv"
     pd.DataFrame(rows).to_csv(file, index=False)
     overrides = ["data=csv", f"data.source.file={file}", f"data.root={market}", "data.size=[64,32]"]
-    cfg = compose([*overrides, "data.num_workers=0", f"run.root={tmp_path}", "run.name=lonely"])
-    metrics = json.loads(evaluate.run(cfg).read_text())["checkpoint"]
+    run = Run.compose([*overrides, "data.num_workers=0", f"run.root={tmp_path}", "run.name=lonely"])
+    metrics = figures(evaluate.run(run))["checkpoint"]
     assert metrics["num_query"] == 10
     assert "left out, no match in the gallery: query/0007_c1" in capsys.readouterr().out
     table = pd.read_csv(tmp_path / "lonely" / "evaluate" / "checkpoint" / "per_query.csv")
@@ -106,21 +111,21 @@ def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, cap
 
 
 def test_no_match_at_all_is_an_error(market, tmp_path):
-    cfg = compose(
+    run = Run.compose(
         ["data=market1501", f"data.root={market}", "data.source.splits={train: bounding_box_train, query: query, "
          "gallery: bounding_box_train}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}"]
     )  # fmt: skip
     with pytest.raises(InputError, match="no query has a match"):
-        evaluate.run(cfg)
+        evaluate.run(run)
 
 
 def test_an_unknown_baseline_is_named(market, tmp_path):
-    cfg = compose(
+    run = Run.compose(
         ["data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}",
          "evaluate.baselines=[histogram]"]
     )  # fmt: skip
     with pytest.raises(InputError, match="histogram is none; there are untrained and color-histogram"):
-        evaluate.run(cfg)
+        evaluate.run(run)
 
 
 @pytest.fixture(scope="module")
@@ -136,20 +141,20 @@ def scored(market, tmp_path_factory):
         "evaluate.rerank.k1=4", "evaluate.single_gallery_shot.enabled=true", f"evaluate.also=[mtmc:{market}]",
         "evaluate.same_camera=true", "evaluate.galleries=['second:*_c2s*']",
     ]  # fmt: skip
-    evaluate.run(compose([*overrides, *switches]))
+    evaluate.run(Run.compose([*overrides, *switches]))
     evaluate.run(
-        compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1", "evaluate.pictured_queries=0"])
+        Run.compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1", "evaluate.pictured_queries=0"])
     )
     return root, overrides
 
 
 def test_every_switch_adds_its_own_row_beside_the_plain_one(scored):
-    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
+    rows = figures(Run(scored[0] / "all"))
     variants = ("flip", "expansion", "rerank", "same-camera", "gallery-second", "single-gallery-shot")
     assert list(rows) == ["checkpoint", *(f"checkpoint+{v}" for v in variants), "checkpoint@mtmc"]
     assert rows["checkpoint@mtmc"] == rows["checkpoint"]  # the same images under another name
     assert rows["checkpoint+rerank"] != rows["checkpoint"] and "mAP" not in rows["checkpoint+single-gallery-shot"]
-    table = evaluate.results_table(scored[0] / "all")
+    table = Run(scored[0] / "all").table()
     assert "[" in table.loc["checkpoint+rerank", "mAP"]
 
 
@@ -167,16 +172,16 @@ def test_a_part_of_the_gallery_scores_as_if_the_rest_were_not_there(scored, mark
     for file in (part / "bounding_box_test").iterdir():
         if "_c2s" not in file.name:
             file.unlink()
-    cfg = compose([*scored[1], f"data.root={part}", "run.name=part"])
-    alone = json.loads(evaluate.run(cfg).read_text())["checkpoint"]
-    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
+    run = Run.compose([*scored[1], f"data.root={part}", "run.name=part"])
+    alone = figures(evaluate.run(run))["checkpoint"]
+    rows = figures(Run(scored[0] / "all"))
     assert rows["checkpoint+gallery-second"] == pytest.approx(alone) and alone["num_gallery"] < 24
 
 
 def test_the_same_camera_counts_where_the_switch_says_so(scored):
-    cfg = compose([*scored[1], "evaluate.exclude_same_camera=false", "run.name=inclusive"])
-    rows = json.loads((scored[0] / "all" / "metrics.json").read_text())
-    assert rows["checkpoint+same-camera"] == json.loads(evaluate.run(cfg).read_text())["checkpoint"]
+    run = Run.compose([*scored[1], "evaluate.exclude_same_camera=false", "run.name=inclusive"])
+    rows = figures(Run(scored[0] / "all"))
+    assert rows["checkpoint+same-camera"] == figures(evaluate.run(run))["checkpoint"]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +200,7 @@ def test_a_part_of_the_gallery_without_images_or_matches_is_named(pattern, messa
 
 def test_two_runs_are_compared_query_by_query(scored):
     table = pd.read_csv(scored[0] / "again" / "evaluate" / "checkpoint" / "against_all.csv", index_col=0)
-    one, two = (json.loads((scored[0] / run / "metrics.json").read_text())["checkpoint"] for run in ("all", "again"))
+    one, two = (figures(Run(scored[0] / name))["checkpoint"] for name in ("all", "again"))
     assert table.loc["mAP", "difference"] == pytest.approx(two["mAP"] - one["mAP"])
     assert table.loc["mAP", "low"] <= table.loc["mAP", "difference"] <= table.loc["mAP", "high"]
     assert 0 < table.loc["mAP", "p_value"] <= 1
@@ -205,28 +210,28 @@ def test_a_run_on_other_queries_is_refused(scored, market):
     _, overrides = scored
     overrides = [o for o in overrides if "val_fraction" not in o and "run.name" not in o]
     splits = "data.source.splits={train: null, query: bounding_box_test, gallery: query}"
-    with pytest.raises(InputError, match="its queries are others"):
-        evaluate.run(compose([*overrides, splits, "data.val_fraction=0", "run.name=c", "evaluate.against=all"]))
+    with pytest.raises(InputError, match="its test images are others"):
+        evaluate.run(Run.compose([*overrides, splits, "data.val_fraction=0", "run.name=c", "evaluate.against=all"]))
 
 
 def test_two_images_are_judged_by_the_calibrated_threshold(scored, market, capsys):
     images = sorted((market / "query").glob("*.jpg"))
     calibration = json.loads((scored[0] / "all" / "verification.json").read_text())
     assert calibration["calibrated_on"] == "test" and calibration["threshold_low"] <= calibration["threshold"]
-    cfg = compose(scored[1])
-    same = compare.run(cfg, images[0], images[0])
-    assert same.same and same.distance == pytest.approx(0, abs=1e-4) and "the same person" in str(same)
-    pairs = [compare.run(cfg, images[0], image) for image in images[1:]]
+    run = Run.compose(scored[1])
+    same = compare.run(run, images[0], images[0])
+    assert same.same and same.distance == pytest.approx(0, abs=1e-4) and "the same" in str(same)
+    pairs = [compare.run(run, images[0], image) for image in images[1:]]
     for verdict in pairs:
         assert verdict.same == (verdict.distance <= calibration["threshold"])
     with pytest.raises(InputError, match="no calibrated threshold"):
-        compare.run(compose([*scored[1], "run.name=absent"]), images[0], images[1])
+        compare.run(Run.compose([*scored[1], "run.name=absent"]), images[0], images[1])
 
 
 def test_the_cross_domain_matrix_has_a_row_a_run(scored):
-    matrix = evaluate.transfer_matrix([scored[0] / "all", scored[0] / "again"])
-    assert list(matrix.index) == ["all (market1501)", "again (market1501)"] and set(matrix) == {"market1501", "mtmc"}
-    assert matrix["mtmc"].isna().tolist() == [False, True]
+    table = matrix.transfer_matrix([Run(scored[0] / name) for name in ("all", "again")])
+    assert list(table.index) == ["all (market1501)", "again (market1501)"] and set(table) == {"market1501", "mtmc"}
+    assert table["mtmc"].isna().tolist() == [False, True]
 
 
 def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, tmp_path, capsys):
@@ -240,5 +245,5 @@ def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, t
     assert "float32 (B, 3, H, W), images of (64, 32), run by onnxruntime" in said
     assert "assumed: pixels scaled to [0, 1]" in said and "assumed: colour order RGB" in said
     assert main(["evaluate", f"model={weights}", "data.size=[64,32]", *common]) == 0
-    metrics = json.loads((tmp_path / "foreign" / "metrics.json").read_text())
+    metrics = figures(Run(tmp_path / "foreign"))
     assert metrics["theirs.onnx"] == pytest.approx(metrics["osnet.pth"])

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import compose
 from reidlab.errors import InputError
 from reidlab.files import read_json
+from reidlab.run import File, Run
 from reidlab.stages import train
 
 
-def config(small, root, name, *more):
-    return compose([*small, f"run.root={root}", f"run.name={name}", *more])
+def settings(small, root, name, *more):
+    return Run.compose([*small, f"run.root={root}", f"run.name={name}", *more])
 
 
 def weights(checkpoint):
@@ -26,7 +26,7 @@ def weights(checkpoint):
 @pytest.fixture(scope="module")
 def unbroken(small, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    train.run(config(small, root, "unbroken"))
+    train.run(settings(small, root, "unbroken"))
     return root / "unbroken"
 
 
@@ -47,26 +47,26 @@ def test_the_best_epoch_by_validation_map_is_kept(unbroken):
 
 
 def test_the_seed_fixes_training(small, tmp_path, unbroken):
-    again = train.run(config(small, tmp_path, "again"))
+    again = train.run(settings(small, tmp_path, "again"))
     expected = weights(unbroken / "checkpoints" / "best.ckpt")
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(again).items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(again / File.BEST).items())
 
 
 def test_a_finished_run_is_not_trained_again(small, unbroken, capsys):
     before = (unbroken / "checkpoints" / "last.ckpt").stat().st_mtime_ns
-    train.run(config(small, unbroken.parent, "unbroken"))
+    train.run(settings(small, unbroken.parent, "unbroken"))
     assert (unbroken / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
     assert "already trained" in capsys.readouterr().out
 
 
 def test_another_config_in_the_same_folder_is_refused(small, unbroken):
     with pytest.raises(InputError, match=r"optimizer.lr: 0.00035 -> 0.1.*run.overwrite=true"):
-        train.run(config(small, unbroken.parent, "unbroken", "optimizer.lr=0.1"))
+        train.run(settings(small, unbroken.parent, "unbroken", "optimizer.lr=0.1"))
 
 
 def test_without_validation_identities_the_last_epoch_is_the_best(small, tmp_path):
-    best = train.run(config(small, tmp_path, "all", "data.val_fraction=0", "trainer.max_epochs=1"))
-    assert torch.load(best, weights_only=True)["epoch"] == 0
+    run = train.run(settings(small, tmp_path, "all", "data.val_fraction=0", "trainer.max_epochs=1"))
+    assert torch.load(run / File.BEST, weights_only=True)["epoch"] == 0
     assert read_json(tmp_path / "all" / "train.json")["num_identities"] == 6
 
 
@@ -83,7 +83,7 @@ class Stop(pl.Callback):
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts without
 whole = train.run
-train.run = lambda cfg: whole(cfg, [Stop()])
+train.run = lambda run: whole(run, [Stop()])
 sys.exit(cli.main(["train", *sys.argv[2:]]))
 """
 
@@ -99,9 +99,23 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_
         assert "finished epochs are kept; to go on: reidlab train data=market1501" in process.stderr
     assert not read_json(tmp_path / "broken" / "train.json").get("finished")
 
-    train.run(config(small, tmp_path, "broken"))
+    train.run(settings(small, tmp_path, "broken"))
     for name in ("best.ckpt", "last.ckpt"):
         expected = weights(unbroken / "checkpoints" / name)
         found = weights(tmp_path / "broken" / "checkpoints" / name)
         assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
     assert (tmp_path / "broken" / "history.csv").read_text() == (unbroken / "history.csv").read_text()
+
+
+def test_overwriting_removes_all_that_the_old_network_left_and_keeps_the_data(small, tmp_path):
+    run = train.run(settings(small, tmp_path, "twice", "trainer.max_epochs=1"))
+    left = [
+        *("metrics.json", "verification.json", "evaluate/checkpoint/worst.png", "export/model.onnx"),
+        *("quantize/parity.csv", "deploy/c/firmware.json", "card.html", "card.md", "evaluation.html"),
+    ]
+    for name in [*left, "data/summary.csv", "wandb/offline-run-1/x"]:
+        run.write(name, "{}")
+    old = run.checkpoint
+    again = train.run(settings(small, tmp_path, "twice", "trainer.max_epochs=1", "seed=1", "run.overwrite=true"))
+    assert again.checkpoint != old and not again.there(*left)
+    assert again.there("data/summary.csv", "wandb/offline-run-1/x") == ["data/summary.csv", "wandb/offline-run-1/x"]

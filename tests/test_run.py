@@ -1,0 +1,124 @@
+"""The run: what its folder holds, which of it belongs to the present checkpoint, and what its settings build."""
+
+import json
+
+import pytest
+import torch
+
+from reidlab.config import ROOT
+from reidlab.errors import InputError
+from reidlab.files import file_hash
+from reidlab.run import INITIAL, File, Row, Run, Task, provenance
+
+
+@pytest.fixture
+def run(tmp_path):
+    made = Run.compose(["experiment=smoke", f"run.root={tmp_path}", "run.name=mine"])
+    made.keep_config()
+    return made
+
+
+def checkpoint(run, seed):
+    """Weights in the place of the run's best checkpoint."""
+    torch.manual_seed(seed)
+    file = run / File.BEST
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": run.untrained_network().state_dict() | {"seed": torch.tensor(seed)}}, file)
+    return run.checkpoint
+
+
+def test_rows_of_other_stages_stay(run):
+    run.record({Row.CHECKPOINT: {"mAP": 0.5}, Row.UNTRAINED: {"mAP": 0.1}})
+    run.record({Row.CHECKPOINT: {"mAP": 0.6}})
+    assert {row: result.figures for row, result in run.results.items()} == {
+        "checkpoint": {"mAP": 0.6},
+        "untrained": {"mAP": 0.1},
+    }
+
+
+def test_every_row_carries_its_checkpoint_and_its_protocol(run):
+    protocol = {"distance": "cosine", "exclude_same_camera": True, "test": "ab" * 32}
+    run.record({Row.ONNX: {"mAP": 0.5}}, protocol, run.checkpoint)
+    stored = json.loads((run / File.METRICS).read_text())["onnx"]
+    assert stored == {"mAP": 0.5, "made_by": {"checkpoint": INITIAL, "protocol": protocol}}
+    assert run.results[Row.ONNX].protocol == protocol and run.results[Row.ONNX].checkpoint == INITIAL
+
+
+def test_rows_and_threshold_of_another_checkpoint_are_not_the_runs(run):
+    old = checkpoint(run, 1)
+    run.record({Row.CHECKPOINT: {"mAP": 0.9}, Row.TFLITE_INT8: {"mAP": 0.8}}, {}, old)
+    run.record({Row.UNTRAINED: {"mAP": 0.1}, "theirs.onnx": {"mAP": 0.4}})
+    run.write(File.VERIFICATION, json.dumps({"threshold": 0.3, "distance": "cosine", "checkpoint": old}))
+    assert run.threshold("cosine") == 0.3 and run.threshold("euclidean") is None and not run.stale_results
+    assert checkpoint(run, 2) != old
+    assert list(run.results) == ["untrained", "theirs.onnx"]
+    assert run.stale_results == ["checkpoint", "tflite int8"]
+    assert run.threshold("cosine") is None and run.verification == {}
+    assert run.table()["mAP"].tolist() == ["0.100", "0.400"]
+
+
+def test_rows_without_a_checkpoint_come_from_earlier_releases_and_count(run):
+    run.write(File.METRICS, json.dumps({"checkpoint": {"mAP": 0.7}, "colour-histogram": {"mAP": 0.1}}))
+    checkpoint(run, 1)
+    assert run.results[Row.CHECKPOINT].figures == {"mAP": 0.7} and not run.stale_results
+
+
+@pytest.mark.parametrize("content", ["[]", '{"checkpoint": 3}', "{", "null"])
+def test_metrics_that_hold_something_else_are_named(run, content):
+    run.write(File.METRICS, content)
+    with pytest.raises(InputError, match=r"metrics\.json"):
+        _ = run.results
+
+
+def test_a_run_is_opened_by_its_name_or_its_path(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    assert Run(run.folder).config == run.config
+    assert Run(str(run.folder)).folder == run.folder
+    moved = tmp_path / "moved"
+    run.folder.rename(moved)
+    assert Run(moved).name == "moved" and Run(moved)["run.root"] == str(tmp_path)
+    with pytest.raises(InputError, match=r"movde: no such run; did you mean moved\?"):
+        Run(tmp_path / "movde")
+    with pytest.raises(InputError, match="no such run"):
+        Run("nobody")
+
+
+def test_settings_are_plain_values(run):
+    assert run["data.size"] == [64, 32] and type(run["data.size"]) is list
+    assert run["data.about"]["licence"] == "Apache-2.0" and run["no.such.key"] is None
+    assert run.kind == ("person", "people")
+
+
+def test_the_task_is_known_without_a_trained_network(run, tmp_path):
+    assert run.task is Task.REID and not run.is_classifier
+    flowers = Run.compose(["experiment=flowers_smoke", f"run.root={tmp_path}"])
+    assert flowers.task is Task.CLASSIFICATION and flowers.task.figures[0] == "top-1"
+    assert flowers.kind.several == "classes"
+
+
+def test_the_network_is_the_checkpoints_else_the_given_weights_else_the_seeds(run, tmp_path):
+    assert run.weights is None and run.checkpoint == INITIAL
+    initial = run.untrained_network().state_dict()
+    assert all(torch.equal(tensor, initial[name]) for name, tensor in run.network.state_dict().items())
+    weights = ROOT / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
+    given = Run.compose(["experiment=smoke", f"run.root={tmp_path}", "run.name=given", f"model.weights={weights}"])
+    assert given.weights == weights and given.checkpoint == file_hash(weights) and not given.is_trained
+    checkpoint(given, 1)
+    assert given.weights == given / File.BEST and given.is_trained
+
+
+def test_opening_and_composing_write_nothing(tmp_path):
+    run = Run.compose(["experiment=smoke", f"run.root={tmp_path}"])
+    assert run.results == {} and run.training == {} and run.verification == {} and not list(tmp_path.iterdir())
+
+
+def test_what_a_stage_reads_is_not_changed_by_it(run):
+    before = run.config.copy()
+    run.datamodule(size=[32, 16], cache=None)
+    run["data.size"].append(3)
+    assert run.config == before
+
+
+def test_provenance_names_versions_and_machine():
+    made_by = provenance()
+    assert made_by["versions"]["torch"] and made_by["machine"]["cores"] >= 1
