@@ -18,7 +18,7 @@ from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.notebook.execute import check_parameters
 from reidlab.plots.saving import png
-from reidlab.run import Run
+from reidlab.run import File, Run
 
 PARAMETERS = ("experiment", "overrides")
 DEMO_RESULTS = ROOT / "data" / "demo_results.csv"
@@ -99,7 +99,7 @@ def demo_results() -> pd.DataFrame:
     From this machine's `runs/demo`, where that was evaluated, else from the published `data/demo_results.csv`; empty
     where there is neither.
     """
-    here = ROOT / "runs" / "demo" / "metrics.json"
+    here = ROOT / "runs" / "demo" / File.METRICS
     if metrics := read_json(here):
         print(f"measured here: {here}")
         return pd.DataFrame(metrics).T[["mAP", "rank-1"]].rename_axis("row")

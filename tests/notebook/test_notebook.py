@@ -15,12 +15,13 @@ from PIL import Image
 from reidlab import notebook
 from reidlab.errors import InputError
 from reidlab.files import write_json
+from reidlab.notebook import execute
 
 
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """A function that writes a notebook of code cells, the first one its parameters, where `execute_all` looks."""
-    monkeypatch.setattr(notebook, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(execute, "NOTEBOOKS", tmp_path / "notebooks")
     (tmp_path / "notebooks").mkdir()
 
     def write(name, *cells):
@@ -43,7 +44,7 @@ def printed(file):
 def test_parameters_arrive_and_overrides_are_split_as_a_shell_would(write, tmp_path):
     write("00_echo", PARAMETERS, "print(experiment, overrides)")
     out = tmp_path / "out"
-    table = notebook.execute_all(["experiment=demo", "overrides=seed=1 data.size=[64,32] 'run.name=a b'"], folder=out)
+    table = execute.execute_all(["experiment=demo", "overrides=seed=1 data.size=[64,32] 'run.name=a b'"], folder=out)
     assert printed(out / "00_echo.ipynb") == "demo ['seed=1', 'data.size=[64,32]', 'run.name=a b']\n"
     assert table.loc["00_echo", "failure"] == ""
     assert "<html" in (out / "00_echo.html").read_text()
@@ -55,7 +56,7 @@ def test_a_failing_cell_is_named_and_the_others_still_run(write, tmp_path, capsy
     with pytest.raises(
         InputError, match=r"^00_broken\.ipynb, cell 2: ZeroDivisionError: division by zero; see .*broken"
     ):
-        notebook.execute_all(folder=tmp_path / "out")
+        execute.execute_all(folder=tmp_path / "out")
     assert printed(tmp_path / "out" / "01_sound.ipynb") == "fine\n"
     shown = capsys.readouterr().out
     assert "failed" in shown and "done" in shown
@@ -73,14 +74,14 @@ def test_a_failing_cell_is_named_and_the_others_still_run(write, tmp_path, capsy
 def test_mistakes_are_found_before_anything_runs(write, tmp_path, parameters, only, message):
     write("00_echo", PARAMETERS)
     with pytest.raises(InputError) as error:
-        notebook.execute_all(parameters, only, folder=tmp_path / "out")
+        execute.execute_all(parameters, only, folder=tmp_path / "out")
     assert str(error.value) == message
     assert not (tmp_path / "out").exists()
 
 
 def test_a_misspelled_parameter_is_an_error_under_papermill_itself(write, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    write("00_strict", PARAMETERS, "from reidlab.notebook import configure\ncfg = configure(experiment, overrides)")
+    write("00_strict", PARAMETERS, "from reidlab.notebook import configure\nrun = configure(experiment, overrides)")
     file = tmp_path / "notebooks" / "00_strict.ipynb"
     with pytest.raises(papermill.PapermillExecutionError, match="did you mean overrides"):
         papermill.execute_notebook(file, tmp_path / "out.ipynb", {"overides": []}, progress_bar=False)
@@ -89,12 +90,12 @@ def test_a_misspelled_parameter_is_an_error_under_papermill_itself(write, tmp_pa
 def test_only_takes_names_and_numbers(write):
     for name in ("00_one", "01_two", "02_three"):
         write(name, PARAMETERS)
-    assert [file.stem for file in notebook._choose(["02", "00_one.ipynb"])] == ["00_one", "02_three"]
+    assert [file.stem for file in execute._choose(["02", "00_one.ipynb"])] == ["00_one", "02_three"]
 
 
 def test_configure_takes_a_list_or_text():
-    assert notebook.configure("smoke", ["seed=3"]).seed == 3
-    assert notebook.configure("smoke", "seed=3 run.name=other", "run.name=third").run.name == "third"
+    assert notebook.configure("smoke", ["seed=3"])["seed"] == 3
+    assert notebook.configure("smoke", "seed=3 run.name=other", "run.name=third").name == "third"
 
 
 def test_show_displays_png_of_figures_and_files(tmp_path, monkeypatch):
@@ -137,10 +138,10 @@ def test_settings_are_a_table_of_leaves():
 
 
 def test_results_and_artifacts_of_a_run(tmp_path):
-    cfg = notebook.configure("smoke", [f"run.root={tmp_path}"])
+    run = notebook.configure("smoke", [f"run.root={tmp_path}"])
     write_json(tmp_path / "smoke" / "metrics.json", {"checkpoint": {"mAP": 0.5, "num_query": 4}})
-    assert notebook.results(cfg).to_dict("index") == {"checkpoint": {"mAP": 0.5, "num_query": 4}}
-    assert notebook.artifacts(cfg).index.tolist() == ["metrics.json"]
+    assert notebook.results(run).to_dict("index") == {"checkpoint": {"mAP": 0.5, "num_query": 4}}
+    assert notebook.artifacts(run).index.tolist() == ["metrics.json"]
 
 
 def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsys):
@@ -159,7 +160,7 @@ def test_a_copy_has_the_picture_of_a_widget_in_its_place(write, tmp_path):
     shown = "from matplotlib.figure import Figure\nimport ipywidgets\nfrom reidlab.notebook.widgets import Explorer\n"
     shown += "Explorer([ipywidgets.IntSlider()], lambda value: Figure(figsize=(1, 1)))"
     write("00_widget", PARAMETERS, shown, "ipywidgets.FloatProgress()")
-    notebook.execute_all(folder=tmp_path / "out")
+    execute.execute_all(folder=tmp_path / "out")
     page = (tmp_path / "out" / "00_widget.html").read_text()
     assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', page)) == 1
     assert "FloatProgress(value" not in page
