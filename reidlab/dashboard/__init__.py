@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from reidlab.console import log
 from reidlab.dashboard.folders import run_folders
 from reidlab.errors import InputError
 
@@ -29,7 +30,7 @@ def run(root: Path, port: int = 8501) -> None:
             probe.bind((HOST, port))
         except (OSError, OverflowError) as error:
             raise InputError(f"--port {port}: can't be used ({error}); choose another, e.g. --port 8502") from error
-    print(f"dashboard: http://{HOST}:{port}  (Ctrl-C ends it)", flush=True)
+    log.info(f"dashboard: http://{HOST}:{port}  (Ctrl-C ends it)")
     try:
         ended = subprocess.call(command(root, port), env=os.environ | {"PYTHONWARNINGS": "ignore"})
     except KeyboardInterrupt:

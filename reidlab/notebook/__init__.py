@@ -101,12 +101,12 @@ def demo_results() -> pd.DataFrame:
     """
     here = ROOT / "runs" / "demo" / File.METRICS
     if metrics := read_json(here):
-        print(f"measured here: {here}")
+        log.info(f"measured here: {here}")
         return pd.DataFrame(metrics).T[["mAP", "rank-1"]].rename_axis("row")
     if not DEMO_RESULTS.exists():
-        print("not measured yet; `make demo` measures it here")
+        log.info("not measured yet; `make demo` measures it here")
         return pd.DataFrame(columns=["mAP", "rank-1"])
-    print(f"measured elsewhere: {DEMO_RESULTS}; `make demo` measures it here")
+    log.info(f"measured elsewhere: {DEMO_RESULTS}; `make demo` measures it here")
     return pd.read_csv(DEMO_RESULTS, index_col="row")
 
 

@@ -38,15 +38,15 @@ def execute_all(
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for number, notebook in enumerate(chosen, 1):
-        log.info(f"== {notebook.stem} ({number} of {len(chosen)})", flush=True)
+        log.info(f"== {notebook.stem} ({number} of {len(chosen)})")
         try:
             rows.append(_execute(notebook, {name: given[name] for name in given if name in known[notebook]}, folder))
         except KeyboardInterrupt:
-            print(f"left to execute: {' '.join(left.stem for left in chosen[number - 1 :])}", flush=True)
+            log.info(f"left to execute: {' '.join(left.stem for left in chosen[number - 1 :])}")
             raise
     table = pd.DataFrame(rows, columns=["notebook", "seconds", "failure"]).set_index("notebook")
     print_table(table.assign(result=table["failure"].map(lambda f: "failed" if f else "done"))[["seconds", "result"]])
-    print(f"executed notebooks: {folder}")
+    log.info(f"executed notebooks: {folder}")
     if failures := [failure for failure in table["failure"] if failure]:
         more = f" ({len(failures)} notebooks failed)" if len(failures) > 1 else ""
         raise InputError(failures[0] + more)
