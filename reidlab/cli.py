@@ -4,6 +4,8 @@ import argparse
 import os
 import shlex
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +218,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status: 0 done, 2 wrong input, 130 interrupted."""
+    """Run one command; the exit status: 0 done, 1 a fault of the program, 2 wrong input, 130 interrupted."""
     parser = build_parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
@@ -231,10 +233,35 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"reidlab: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("REIDLAB_DEBUG"):
+            raise
+        reason = next(iter(str(error).splitlines()), "")
+        place = _keep_traceback(args)
+        print(
+            f"reidlab: {args.command}: stopped by {type(error).__name__}: {reason[:300]}; the traceback is in {place}",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         again = shlex.join(["reidlab", *(sys.argv[1:] if argv is None else argv)])
         print(f"\nreidlab: interrupted; {command.kept}; to go on: {again}", file=sys.stderr)
         return 130
+
+
+def _keep_traceback(args: argparse.Namespace) -> Path:
+    """Write the traceback of the exception being handled into the run folder, else into the temporary folder."""
+    from reidlab.config import compose, run_folder
+    from reidlab.files import write_atomic
+
+    text, name = traceback.format_exc(), f"traceback-{args.command}.txt"
+    try:
+        return write_atomic(run_folder(compose(getattr(args, "overrides", []))) / name, text)
+    except Exception:
+        return write_atomic(Path(tempfile.mkdtemp(prefix="reidlab-")) / name, text)
 
 
 def overview() -> str:

@@ -145,3 +145,25 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(command, kept, monkeypatch, c
     assert main(command) == 130
     error = capsys.readouterr().err
     assert kept in error and f"to go on: {shlex.join(['reidlab', *command])}" in error
+
+
+def test_a_fault_of_the_program_is_one_line_and_its_traceback_a_file(here, tmp_path, monkeypatch, capsys):
+    def broken(*_):
+        raise RuntimeError("no such thing\nas this")
+
+    monkeypatch.delenv("REIDLAB_DEBUG", raising=False)
+    monkeypatch.setattr("reidlab.stages.data.run", broken)
+    assert main(["data", *here]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    file = tmp_path / "runs" / "t" / "traceback-data.txt"
+    assert line == f"reidlab: data: stopped by RuntimeError: no such thing; the traceback is in {file}"
+    assert "in broken" in file.read_text()
+    monkeypatch.setenv("REIDLAB_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        main(["data", *here])
+
+
+def test_a_reader_that_has_gone_is_no_fault():
+    command = f"{sys.executable} -m reidlab.cli | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode in (0, 1) and "Traceback" not in done.stderr
