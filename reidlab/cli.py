@@ -222,12 +222,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     argcomplete.autocomplete(parser)
     args = parser.parse_args(argv)
-    if args.command is None:
-        print(overview())
-        return 0
-    command = COMMANDS[args.command]
+    command = COMMANDS.get(args.command)
     try:
-        return command.call(args) or 0
+        status = command.call(args) if command else print(overview())
+        sys.stdout.flush()
+        return status or 0
     except InputError as error:
         if os.environ.get("REIDLAB_DEBUG"):
             raise
