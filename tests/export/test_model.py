@@ -1,0 +1,165 @@
+"""A network as a function of images: its forms agree, and each takes files, pixels and boxes alike."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import reidlab
+from reidlab.config import ROOT
+from reidlab.data import SyntheticPeople
+from reidlab.errors import InputError
+from reidlab.export import qdq, tflite
+from reidlab.export.folding import deployable
+from reidlab.export.metadata import about
+from reidlab.export.ranges import observe
+from reidlab.export.steps import as_steps
+from reidlab.run import File, Run
+from reidlab.stages import export
+
+WEIGHTS = ROOT / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
+VERDICT = {"threshold": 0.3, "threshold_low": 0.25, "threshold_high": 0.35, "wanted_fpr": 0.001, "distance": "cosine"}
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Drawn people whom the network never saw."""
+    source = SyntheticPeople(tmp_path_factory.mktemp("people") / "drawn", 8, 4, 2, 3, (128, 64), seed=9, progress=False)
+    samples = source()
+    return [samples.root / path for path in samples.split("train", "query")["path"]]
+
+
+@pytest.fixture(scope="module")
+def files(people, tmp_path_factory):
+    """Some of them in odd sizes."""
+    place = tmp_path_factory.mktemp("images")
+    sizes = [(64, 128), (61, 143), (200, 320), (33, 50), (48, 128), (90, 91)]
+    for number, (file, size) in enumerate(zip(people[::5], sizes, strict=False)):
+        Image.open(file).resize(size, Image.BICUBIC).save(place / f"{number}.png")
+    return sorted(place.iterdir())
+
+
+@pytest.fixture(scope="module")
+def run(people, tmp_path_factory):
+    """A run whose checkpoint knows the demo's people, with all its exported files."""
+    made = Run.compose(["experiment=demo", f"run.root={tmp_path_factory.mktemp('runs')}", f"model.weights={WEIGHTS}"])
+    made.keep_config()
+    made.write(File.BEST, WEIGHTS.read_bytes())
+    made.write(File.VERIFICATION, json.dumps(VERDICT | {"checkpoint": made.checkpoint}))
+    export.run(made)
+    pixels = np.stack([np.asarray(Image.open(file).resize((64, 128), Image.BILINEAR)) for file in people])
+    batches = [
+        pixels.astype(np.float32) / 255,
+        np.zeros((1, 128, 64, 3), np.float32),
+        np.ones((1, 128, 64, 3), np.float32),
+    ]
+    steps = as_steps(deployable(made.network, made["model.mean"], made["model.std"]), made["data.size"])
+    ranges, known = observe(steps.arrays, batches, "minmax"), about(made)
+    made.write(File.TFLITE, tflite.float_file(steps, known))
+    made.write(File.TFLITE_INT8, tflite.integer_file(steps, ranges, known))
+    made.write(File.ONNX_INT8, qdq.integer_onnx(steps, ranges, known))
+    return made
+
+
+def by_hand(run, files):
+    """Each image alone through the network."""
+    rows = []
+    for file in files:
+        pixels = np.asarray(Image.open(file).resize((64, 128), Image.BILINEAR), np.float32) / 255
+        with torch.no_grad():
+            rows.append(run.network(torch.from_numpy(pixels).permute(2, 0, 1)[None]).embedding[0].numpy())
+    return np.stack(rows)
+
+
+def cosines(a, b):
+    return F.cosine_similarity(torch.from_numpy(a), torch.from_numpy(b)).mean().item()
+
+
+@pytest.mark.parametrize(
+    ("form", "least"),
+    [
+        ("", 0.99999),
+        (File.BEST, 0.99999),
+        (File.ONNX, 0.9999),
+        (File.TFLITE, 0.9999),
+        (File.TFLITE_INT8, 0.95),
+        (File.ONNX_INT8, 0.9),
+    ],
+)
+def test_every_form_gives_the_embedding_of_the_network(form, least, run, files):
+    found = reidlab.load(run / form)(files)
+    assert found.shape == (len(files), 512) and found.dtype == np.float32
+    assert cosines(found, by_hand(run, files)) > least
+
+
+@pytest.mark.parametrize("form", ["", File.BEST, File.ONNX, File.TFLITE, File.TFLITE_INT8])
+def test_every_form_decides_by_the_calibrated_threshold(form, run, files):
+    model = reidlab.load(run / form)
+    same, other = model.same(files[0], files[0]), model.same(files[0], files[2])
+    assert same.same and same.distance == pytest.approx(0, abs=1e-5) and same.measure == "cosine"
+    a, b = by_hand(run, [files[0], files[2]]).astype(float)
+    assert other.distance == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=0.1)
+    assert (other.threshold, other.interval) == (0.3, (0.25, 0.35)) and other.same == (other.distance <= 0.3)
+
+
+def test_files_pixels_and_boxes_are_the_same_to_it(run, files):
+    model = reidlab.load(run.folder)
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    by_files = model(files)
+    assert np.array_equal(model(pixels), by_files)
+    assert np.allclose(model(files[0]), by_files[:1], atol=1e-4) and np.array_equal(
+        model(str(files[0])), model(files[0])
+    )
+    frame = np.zeros((400, 300, 3), np.uint8)
+    frame[20:148, 30:94], frame[200:343, 0:61] = pixels[0], pixels[1]
+    assert np.allclose(model.crops(frame, [[30, 20, 94, 148], [-5, 200, 61, 343]]), by_files[:2], atol=1e-4)
+    with pytest.raises(InputError, match=r"box 1 .* is empty in a frame of 300 x 400"):
+        model.crops(frame, [[0, 0, 9, 9], [300, 0, 320, 9]])
+
+
+@pytest.mark.parametrize(("shape", "kind"), [((8, 8, 3), "float32"), ((8, 8), "uint8"), ((8, 8, 4), "uint8")])
+def test_pixels_of_another_kind_are_refused(shape, kind, run):
+    with pytest.raises(InputError, match=r"give uint8 \(H, W, 3\)"):
+        reidlab.load(run.folder)([np.zeros(shape, kind)])
+
+
+def test_a_threshold_of_another_checkpoint_or_distance_decides_nothing(run, files, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(run.folder, other)
+    for change in ({"checkpoint": "0" * 16}, {"distance": "euclidean"}):
+        (other / File.VERIFICATION).write_text(json.dumps(VERDICT | {"checkpoint": run.checkpoint} | change))
+        with pytest.raises(InputError, match="no calibrated threshold"):
+            reidlab.load(other).same(files[0], files[1])
+
+
+def test_kept_models_load_by_their_folder():
+    model = reidlab.load(ROOT / "data" / "models" / "flowers_fdmobilenet_x0_25_128")
+    assert model.classes == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+    assert model([np.zeros((90, 70, 3), np.uint8)]).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_bare_checkpoint_is_recognized_by_its_tensors(tmp_path, files):
+    from reidlab.models import osnet_x0_5, resnet18
+
+    torch.manual_seed(0)
+    network = osnet_x0_5(num_classes=7)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in network.state_dict().items()}}, tmp_path / "theirs.pth")
+    found = reidlab.load(tmp_path / "theirs.pth")(files[:1])
+    pixels = np.asarray(Image.open(files[0]).resize((128, 256), Image.BILINEAR), np.float32) / 255
+    image = torch.from_numpy((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).float().permute(2, 0, 1)
+    with torch.no_grad():
+        assert np.allclose(found, network.eval()(image[None]).embedding.numpy(), atol=1e-4)
+    weights = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("layer3")}
+    torch.save(weights, tmp_path / "odd.pth")
+    with pytest.raises(InputError, match="architecture isn't recognized"):
+        reidlab.load(tmp_path / "odd.pth")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "runs/nowhere", "nowhere.onnx", "nowhere.ckpt"])
+def test_what_is_not_there_is_named(name):
+    with pytest.raises(InputError, match="nowhere"):
+        reidlab.load(name)
