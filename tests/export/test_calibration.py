@@ -4,7 +4,7 @@ import pytest
 
 from reidlab.data import ReidDataModule, Samples
 from reidlab.errors import InputError
-from reidlab.export.calibration import CalibrationImages, choose_images
+from reidlab.export.calibration import CalibrationImages, ImageBatches, choose_images
 
 
 def table(counts):
@@ -41,7 +41,7 @@ def test_images_are_streamed_in_batches_behind_a_black_and_a_white_one(write_sam
     module = ReidDataModule(
         lambda: samples, size=(32, 16), mean=[0.5] * 3, std=[0.5] * 3, val_fraction=0, eval_batch_size=2, num_workers=0
     )
-    images = CalibrationImages(module, samples.table)
+    images = CalibrationImages(ImageBatches(module, samples.table))
     batches = list(images)
     assert [batch.shape for batch in batches] == [(2, 32, 16, 3)] * 3 + [(1, 32, 16, 3)]
     assert (batches[0][0].max(), batches[0][1].min()) == (0, 1)
