@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from reidlab.export.simulate import Simulation
-from reidlab.training.callbacks import EpochLines, interruptible, progress
+from reidlab.training.callbacks import EpochLines, interruptible, progress, quiet_lightning
 
 SMALLEST_RMS = 1e-3
 
@@ -88,19 +88,19 @@ def finetune(
         options: the recipe.
     """
     shown = progress()
-    trainer = pl.Trainer(
-        max_epochs=options.epochs,
-        accelerator=options.accelerator,
-        devices=1,
-        logger=False,
-        callbacks=[shown],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=not isinstance(shown, EpochLines),
-        limit_val_batches=0,
-    )
     torch.manual_seed(options.seed)
     simulation.train()
-    with interruptible():
+    with quiet_lightning(), interruptible():
+        trainer = pl.Trainer(
+            max_epochs=options.epochs,
+            accelerator=options.accelerator,
+            devices=1,
+            logger=False,
+            callbacks=[shown],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=not isinstance(shown, EpochLines),
+            limit_val_batches=0,
+        )
         trainer.fit(QuantizationAwareTraining(simulation, teacher, options), images)
     simulation.cpu().eval()

@@ -95,7 +95,7 @@ def round_weights(weight: Tensor, scales: Tensor) -> Tensor:
 
 
 def safe_scales(scales: Tensor, bias: Tensor | None, given: Grid, made: Grid) -> Tensor:
-    """The weights' scales, raised where the int32 bias or the rescaling factor would overflow."""
+    """The weights' scales, raised where the int32 bias would overflow or the rescaling factor underflow."""
     least = torch.full_like(scales, SMALLEST_RESCALING * made.scale / given.scale)
     if bias is not None:
         least = torch.maximum(least, bias.detach().abs() / (given.scale * 2.0**30))
