@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,20 +17,12 @@ from reidlab.export.runtime import Embedder, open_model
 from reidlab.progress import bar
 from reidlab.run import File, Row
 
-
-class Form(NamedTuple):
-    """A file and the runtime that it is evaluated in."""
-
-    file: File
-    runtime: str
-
-
-FORMS = {
-    Row.ONNX: Form(File.ONNX, "onnxruntime"),
-    Row.ONNX_INT8: Form(File.ONNX_INT8, "onnxruntime"),
-    Row.ONNX_INT8_OPENVINO: Form(File.ONNX_INT8, "openvino"),
-    Row.TFLITE: Form(File.TFLITE, "litert"),
-    Row.TFLITE_INT8: Form(File.TFLITE_INT8, "litert"),
+PARITY_ROWS = {  # row -> file and the runtime that it is evaluated in
+    Row.ONNX: (File.ONNX, "onnxruntime"),
+    Row.ONNX_INT8: (File.ONNX_INT8, "onnxruntime"),
+    Row.ONNX_INT8_OPENVINO: (File.ONNX_INT8, "openvino"),
+    Row.TFLITE: (File.TFLITE, "litert"),
+    Row.TFLITE_INT8: (File.TFLITE_INT8, "litert"),
 }
 
 
@@ -56,7 +47,7 @@ def parity_table(
         threads: for the latency, which is measured with one and with so many.
     """
     rows = {Row.CHECKPOINT: protocol.compare(reference, reference)}
-    for row, (file, runtime) in FORMS.items():
+    for row, (file, runtime) in PARITY_ROWS.items():
         if file not in files or runtime not in runtimes:
             continue
         embedder = open_model(files[file], runtime=runtime, threads=threads)

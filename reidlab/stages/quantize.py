@@ -18,7 +18,7 @@ from reidlab.evaluation import VALIDATION, Embeddings, Protocol, embed, protocol
 from reidlab.export.calibration import ImageBatches, choose_images, unseen_images
 from reidlab.export.finetune import QATOptions
 from reidlab.export.metadata import about
-from reidlab.export.parity import FORMS, parity_table
+from reidlab.export.parity import PARITY_ROWS, parity_table
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantized, Quantizer, check_choices
 from reidlab.export.runtime import RUNTIMES, open_model
 from reidlab.files import write_json
@@ -95,7 +95,7 @@ def _options(run: Run) -> QuantizationOptions:
     )
     check_choices("runtimes", given["runtimes"], RUNTIMES)
     for name in options.formats:
-        able = [form.runtime for form in FORMS.values() if form.file == INT8[name]]
+        able = [runtime for file, runtime in PARITY_ROWS.values() if file == INT8[name]]
         if not {*able} & {*given["runtimes"]}:
             raise InputError(f"quantize.runtimes: none of them runs the {name} file; add {' or '.join(able)}")
     return options
