@@ -81,6 +81,8 @@ class File(StrEnum):
     TFLITE_INT8 = "export/model_int8.tflite"
     QUANTIZE = "quantize"
     CALIBRATION = "quantize/calibration.csv"
+    RANGES = "quantize/ranges.csv"
+    SENSITIVITY = "quantize/sensitivity.csv"
     PARITY = "quantize/parity.csv"
     QUANTIZE_MADE_BY = "quantize/made_by.json"
     DEPLOY = "deploy"

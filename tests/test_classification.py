@@ -1,24 +1,23 @@
-"""Stages of a run that tells classes: data, training, evaluation, export, int8."""
+"""Stages of a run that classifies images: data, training, evaluation, export, int8."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import compose, compose_for
 from reidlab.data import DrawnShapes
-from reidlab.deploy import microcontroller
 from reidlab.deploy.emulator import missing_tools
 from reidlab.errors import InputError
 from reidlab.evaluation.classification import Classification
 from reidlab.evaluation.embeddings import Embeddings
-from reidlab.export import onnx
-from reidlab.export.runtime import load
+from reidlab.export.calibration import unseen_images
+from reidlab.export.runtime import open_model
 from reidlab.files import read_json
 from reidlab.models import Confidences
+from reidlab.run import File, Row, Run
 from reidlab.stages import data as prepare
-from reidlab.stages import evaluate, quantize, report, train
-from reidlab.training.tasks import ClassificationTask, trained_network
+from reidlab.stages import evaluate, export, quantize, train
+from reidlab.training.tasks import ClassificationTask
 
 SMALL = [
     "data=shapes",
@@ -40,7 +39,7 @@ def root(tmp_path_factory):
 
 
 def config(root, name, *more):
-    return compose([*SMALL, f"data.root={root}/shapes", f"run.root={root}/runs", f"run.name={name}", *more])
+    return Run.compose([*SMALL, f"data.root={root}/shapes", f"run.root={root}/runs", f"run.name={name}", *more])
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +62,10 @@ def test_drawn_shapes_are_drawn_once_and_always_alike(tmp_path):
 
 
 def test_the_data_stage_pictures_classes(root):
-    folder = prepare.run(config(root, "data"))
-    summary = pd.read_csv(folder / "summary.csv", index_col="split")
+    run = prepare.run(config(root, "data"))
+    summary = pd.read_csv(run / File.DATA_SUMMARY, index_col="split")
     assert summary.loc["train"].tolist() == [5, 65, 13, 13] and summary.loc["test", "images"] == 25
-    assert {"classes.png", "images_per_class.png", "sizes.png"} <= {file.name for file in folder.iterdir()}
+    assert {"classes.png", "images_per_class.png", "sizes.png"} <= {file.name for file in (run / File.DATA).iterdir()}
 
 
 def test_training_keeps_the_best_epoch_by_accuracy_and_the_names(trained):
@@ -94,19 +93,21 @@ def test_mixed_batches_are_learned_by_all_their_classes(root, monkeypatch):
 
 
 def test_the_trained_network_returns_confidences(trained, root):
-    network, file = trained_network(config(root, "trained"))
-    assert file == trained / "checkpoints" / "best.ckpt" and isinstance(network, Confidences)
+    run = config(root, "trained")
+    network = run.network
+    assert run.weights == trained / "checkpoints" / "best.ckpt" and isinstance(network, Confidences)
     with torch.no_grad():
         output = network(torch.rand(3, 3, 32, 32))
         logits = network.network(torch.rand(3, 3, 32, 32)).logits
     assert output.logits is None and output.embedding.shape == logits.shape == (3, 5)
     torch.testing.assert_close(output.embedding.sum(1), torch.ones(3))
     with pytest.raises(InputError, match="no trained classifier; train first"):
-        trained_network(config(root, "untrained"))
+        config(root, "untrained").network  # noqa: B018
 
 
 def test_evaluation_by_hand(trained, root):
-    metrics = read_json(evaluate.run(config(root, "trained")))["checkpoint"]
+    run = evaluate.run(config(root, "trained"))
+    metrics = run.results[Row.CHECKPOINT].figures
     place = trained / "evaluate" / "checkpoint"
     rows = pd.read_csv(place / "per_image.csv")
     assert metrics["num_images"] == len(rows) == 25
@@ -122,10 +123,15 @@ def test_evaluation_by_hand(trained, root):
     recall = pd.read_csv(place / "per_class.csv", index_col="class")["recall"]
     pd.testing.assert_series_equal(recall, right.groupby(rows["class"]).mean(), check_names=False)
     assert {"confusion.png", "calibration.png", "mistakes.png"} <= {file.name for file in place.iterdir()}
-    page = report.run(config(root, "trained")).read_text()
+    assert f"[{low:.3f}, {high:.3f}]" in run.table().loc["checkpoint", "top-1"]
+
+
+def test_the_page_pictures_the_evaluation(trained, root):
+    from reidlab.stages import report
+
+    run = report.run(config(root, "trained"))
+    page = (run / File.EVALUATION_PAGE).read_text()
     assert page.count("data:image/png;base64,") == 3 and "triangle" in page
-    table = evaluate.results_table(trained)
-    assert f"[{low:.3f}, {high:.3f}]" in table.loc["checkpoint", "top-1"]
 
 
 def test_a_network_of_other_classes_is_refused():
@@ -134,7 +140,7 @@ def test_a_network_of_other_classes_is_refused():
     class TwoClasses:
         num_classes, name = 2, "pair"
 
-    with pytest.raises(InputError, match=r"tells 3 classes, data 'pair' has 2"):
+    with pytest.raises(InputError, match=r"the network has 3 classes, data 'pair' has 2"):
         Classification.of(confidences, TwoClasses)
 
 
@@ -146,33 +152,53 @@ def test_mistakes_are_listed_surest_first():
     assert [text.get_text() for text in shown] == ["y 90%, not x"]
 
 
-def test_exported_and_int8_files_give_the_checkpoints_confidences(trained, root):
+@pytest.fixture(scope="module")
+def quantized(trained, root):
+    run = config(root, "trained", "quantize.method=ptq", "quantize.max_drop=100", "quantize.images=40")
+    return quantize.run(export.run(run))
+
+
+def test_exported_and_int8_files_give_the_checkpoints_confidences(quantized):
     """ONNX, TFLite and both int8 forms; uint8 pixels in, float32 confidences out."""
-    cfg = config(root, "trained", "quantize.method=ptq", "quantize.max_drop=100", "quantize.images=40")
-    onnx.run(cfg)
-    quantize.run(cfg)
-    parity = pd.read_csv(trained / "quantize" / "parity.csv", index_col="stage")
+    parity = pd.read_csv(quantized / File.PARITY, index_col="stage")
     assert {"checkpoint", "onnx", "tflite", "tflite int8", "onnx int8"} <= set(parity.index)
     assert parity.loc[["onnx", "tflite"], "agreement"].tolist() == [1, 1]
-    assert read_json(trained / "export" / "model.json")["classes"][0] == "circle"
-    file = load(trained / "export" / "model_int8.tflite")
+    assert quantized.results[Row.TFLITE_INT8].protocol.keys() == {"test"}
+    assert quantized.results[Row.TFLITE_INT8].figures["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
+    assert read_json(quantized / File.ONNX_ABOUT)["classes"][0] == "circle"
+    file = open_model(quantized / File.TFLITE_INT8)
     assert (file.input.dtype, file.output.dtype) == (np.uint8, np.float32)
     confidences = file(np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8))
     assert confidences.shape == (4, 5) and confidences.sum(1) == pytest.approx(1, abs=0.03)
+    again = Run.resume([f"run.root={quantized.folder.parent}", "run.name=trained",
+                        f"evaluate.file={quantized / File.TFLITE_INT8}"])  # fmt: skip
+    found = evaluate.run(again).results["model_int8.tflite"].figures
+    assert found["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
+
+
+def test_the_sensitivity_of_a_classifier_is_measured_evenly_over_its_classes(root, trained):
+    options = ["method=mixed", "sensitivity_images=10", "mixed_steps=2", "max_drop=100", "formats=[tflite]"]
+    run = config(root, "trained", *(f"quantize.{option}" for option in options))
+    costs = pd.read_csv(quantize.run(run) / File.SENSITIVITY, index_col="step")
+    assert (costs["relative_error"] >= 0).all() and costs["drop"].between(-100, 100).all()
+    chosen = unseen_images(run.datamodule(), 10)
+    assert set(chosen["split"]) == {"val"} and chosen["pid"].value_counts().tolist() == [2] * 5
+
+
+def test_the_int8_file_becomes_c(quantized, root):
+    from reidlab.deploy import microcontroller
+
     microcontroller.run(config(root, "trained", "deploy.cores=[]"))
-    assert "softmax" in "".join(file.read_text() for file in (trained / "deploy" / "c").glob("*.c"))
-    row = read_json(evaluate.run(compose_for([f"run.root={root}/runs", "run.name=trained",
-                                              f"evaluate.file={trained}/export/model_int8.tflite"])))  # fmt: skip
-    assert row["model_int8.tflite"]["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
+    assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("*.c"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(bool(missing_tools()), reason=f"needs {missing_tools()}")
 def test_a_microcontroller_gives_the_same_confidences(root):
     """Half a minute: compiles firmware and emulates ten images."""
-    cfg = config(root, "deployed", "quantize.method=ptq", "quantize.max_drop=100", "deploy.images=10")
-    train.run(cfg)
-    quantize.run(cfg)
-    microcontroller.run(cfg)
-    row = read_json(root / "runs" / "deployed" / "metrics.json")["emulated m7"]
+    run = config(root, "deployed", "quantize.method=ptq", "quantize.max_drop=100", "deploy.images=10")
+    from reidlab.deploy import microcontroller
+
+    microcontroller.run(quantize.run(train.run(run)))
+    row = run.results["emulated m7"].figures
     assert row["bit_exact_images"] == row["num_images"] == 10 and 0 <= row["top-1"] <= 1

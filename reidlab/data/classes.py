@@ -17,7 +17,7 @@ from reidlab.data.cache import DecodedCache
 from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import Batch, ImageDataModule, ImageDataset
 from reidlab.data.images import read_bytes
-from reidlab.data.samples import IMAGE_EXTENSIONS, Samples, digest
+from reidlab.data.samples import IMAGE_EXTENSIONS, Samples, digest, sample_evenly
 from reidlab.data.sources import CsvSamples, found_in, require_folder, walk
 from reidlab.data.validate import Finding, class_summary, validate_classes
 from reidlab.errors import InputError
@@ -172,6 +172,10 @@ class ClassDataModule(ImageDataModule):
     def summary(self) -> pd.DataFrame:
         """What is in each split."""
         return class_summary(self.samples)
+
+    def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
+        """About `count` images of a table, evenly over the classes."""
+        return sample_evenly(table, count, seed=0)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches, in an order that follows from the seed and the epoch, which Lightning sets."""

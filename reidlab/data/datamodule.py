@@ -150,6 +150,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def summary(self) -> pd.DataFrame:
         """What is in each split."""
 
+    @abstractmethod
+    def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
+        """About `count` images of a test or validation table that can be evaluated by themselves."""
+
     @property
     @abstractmethod
     def classes(self) -> list[int]:
@@ -307,6 +311,18 @@ class ReidDataModule(ImageDataModule):
     def summary(self) -> pd.DataFrame:
         """What is in each split."""
         return summary(self.samples)
+
+    def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
+        """Whole identities, about `count` images: the first, at least one, that are among queries and in the gallery.
+
+        InputError where there is none.
+        """
+        query = table["split"].str.endswith("query")
+        both = set(table.loc[query, "pid"]) & set(table.loc[~query, "pid"])
+        counts = table[table["pid"].isin(both)].groupby("pid").size().cumsum()
+        if counts.empty:
+            raise InputError("no identity is both among the queries and in the gallery; see what `reidlab data` finds")
+        return table[table["pid"].isin(counts.index[(counts <= count) | (counts == counts.iloc[0])])]
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -119,6 +119,16 @@ def split_query_gallery(table: pd.DataFrame, prefix: str = "") -> pd.DataFrame:
     return table.assign(split=np.where(query, f"{prefix}query", f"{prefix}gallery"))
 
 
+def sample_evenly(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
+    """About `count` rows in their order, as evenly over the pids as these allow.
+
+    Each pid gives one row before any gives a second, and so on, in an order shuffled by the seed.
+    """
+    shuffled = table.sample(frac=1, random_state=np.random.default_rng(seed))
+    turn = shuffled.groupby("pid").cumcount()
+    return shuffled.iloc[np.argsort(turn.to_numpy(), kind="stable")[:count]].sort_index()
+
+
 def split_by_identity(table: pd.DataFrame, test_fraction: float, seed: int) -> pd.DataFrame:
     """All rows as train, query or gallery: about `test_fraction` of the identities are for testing, none for both."""
     chosen = choose_identities(table["pid"], test_fraction, seed, "data.source.test_fraction")

@@ -1,1 +1,1 @@
-"""The trained network in the formats that others run: ONNX and TFLite, float and int8, and their parity."""
+"""A trained network as ONNX and TFLite, float and int8: export, quantization, runtimes and parity."""

@@ -1,4 +1,4 @@
-"""What an exported file costs to run: measured in a process of its own, where nothing else takes time or memory."""
+"""The cost of running an exported file, measured in a process of its own, where nothing else takes time or memory."""
 
 import json
 import subprocess
@@ -12,13 +12,13 @@ import numpy as np
 from reidlab.errors import InputError
 from reidlab.export.runtime import RUNTIMES, open_model
 
-RUNS, WARM_UP, SECONDS = 20, 3, 0.3  # at least so many calls, and so long
+RUNS, WARM_UP, SECONDS = 20, 3, 0.3  # at least so many calls, for at least so long
 KIB, MIB = 1024, 1024**2
 LIBRARIES = dict(zip(RUNTIMES, ("ai_edge_litert.interpreter", "onnxruntime", "openvino"), strict=True))
 
 
 def cost(file: Path, runtime: str, threads: int) -> dict[str, float]:
-    """Size, latency of one image with 1 thread and with `threads`, and the memory that the file takes with 1 thread."""
+    """Size, latency of one image with 1 thread and with `threads`, and peak memory with 1 thread."""
     settings = [(1, 1)] if threads == 1 else [(1, 1), (threads, 1)]
     found = measure(file, runtime, settings)
     return {
@@ -29,9 +29,9 @@ def cost(file: Path, runtime: str, threads: int) -> dict[str, float]:
 
 
 def measure(file: Path, runtime: str, settings: Sequence[tuple[int, int]] = ((1, 1),)) -> dict:
-    """Median milliseconds of a prepared batch for each (threads, batch), and MiB at the peak of the first.
+    """Median milliseconds of a prepared batch for each (threads, batch), and peak MiB of the first.
 
-    The memory is that beyond the process with the runtime's library.
+    The memory doesn't include the process with the runtime's library.
     """
     command = [sys.executable, "-m", "reidlab.export.cost", str(file), runtime, json.dumps([*settings])]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

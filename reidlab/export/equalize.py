@@ -1,4 +1,4 @@
-"""Changes of the float weights that make them survive int8: cross-layer equalisation and bias correction.
+"""Changes of the float weights that lower their quantization error: cross-layer equalization and bias correction.
 
 Both are of Nagel et al., "Data-free quantization through weight equalization and bias correction" (arXiv 1906.04721).
 """
@@ -58,7 +58,7 @@ def consecutive_layers(graph: fx.GraphModule) -> list[tuple[Layer, Layer]]:
 
 @torch.no_grad()
 def correct_biases(graph: fx.GraphModule, batches: Iterable[np.ndarray], per_channel: bool = True) -> None:
-    """Shift each bias by what rounding the weights to int8 shifts the layer's mean output; in place (section 4.2).
+    """Subtract from each bias the shift of the layer's mean output by int8 weights; in place (section 4.2).
 
     `batches` are pixels (B, H, W, 3) in [0, 1]. The mean of a layer's input is taken from the float network.
     """
@@ -83,7 +83,7 @@ class _InputMeans(fx.Interpreter):
         self.seen: dict[str, tuple[Tensor, int]] = {}
 
     def call_module(self, target, args, kwargs):
-        """The call, noted."""
+        """Call the layer and keep its input's sum."""
         if isinstance(self.fetch_attr(target), Layer):
             total, count = self.seen.get(target, (0.0, 0))
             self.seen[target] = total + args[0].sum(0), count + len(args[0])

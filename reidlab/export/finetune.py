@@ -1,78 +1,106 @@
-"""Quantisation-aware training: a network learns to be itself again under int8 codes."""
+"""Quantization-aware training: a network in simulated int8 learns to reproduce the embeddings of its float original."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from reidlab.export.simulate import Simulation
-from reidlab.training.callbacks import EpochLines, interruptible, progress
+from reidlab.training.callbacks import EpochLines, interruptible, progress, quiet_lightning
 
 SMALLEST_RMS = 1e-3
 
 
-class CodesLikeFloat(pl.LightningModule):
-    """Trains a simulation to give the embeddings that its float network gave; identities play no part.
+@dataclass(frozen=True)
+class QATOptions:
+    """The recipe of quantization-aware training.
 
-    The loss is the squared distance to the float embedding in units of that embedding's variance, so that it is the
-    share of what tells images apart that int8 loses. Adam trains the weights, at a rate in units of each tensor's own
-    root mean square, and the ranges; both rates fall to zero in a half cosine.
+    Args:
+        epochs: of training.
+        lr: of the weights, in units of each tensor's root mean square.
+        range_lr: of the logarithms of the ranges' ends.
+        seed: of the order of the images and of their augmentation.
+        accelerator: of Lightning's trainer.
     """
 
-    def __init__(self, simulation: Simulation, teach: Callable[[Tensor], Tensor], lr: float, range_lr: float):
+    epochs: int = 3
+    lr: float = 1e-3
+    range_lr: float = 1e-2
+    seed: int = 0
+    accelerator: str = "cpu"
+
+
+class QuantizationAwareTraining(pl.LightningModule):
+    """Distills a float network into its simulated int8 form; labels aren't used.
+
+    The loss is `relative_error` of the embeddings. Adam trains weights and ranges; both learning rates fall to zero in
+    a half cosine.
+    """
+
+    def __init__(self, simulation: Simulation, teacher: Callable[[Tensor], Tensor], options: QATOptions) -> None:
         super().__init__()
-        self.simulation, self.lr, self.range_lr = simulation, lr, range_lr
-        self.teach = (teach,)  # in a tuple: not trained
+        self.simulation, self.options = simulation, options
+        self.teacher = (teacher,)  # in a tuple: no submodule, so that it isn't trained
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch of images in [0, 1]."""
         with torch.no_grad():
-            taught = self.teach[0](batch["image"])
-        loss = relative_error(self.simulation(batch["image"]), taught)
+            target = self.teacher[0](batch["image"])
+        loss = relative_error(self.simulation(batch["image"]), target)
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> dict:
         """Adam on weights and on ranges."""
+        lr = self.options.lr
         groups = [
-            {"params": [tensor], "lr": self.lr * max(float(tensor.detach().square().mean().sqrt()), SMALLEST_RMS)}
+            {"params": [tensor], "lr": lr * max(float(tensor.detach().square().mean().sqrt()), SMALLEST_RMS)}
             for tensor in self.simulation.network.parameters()
         ]
-        optimizer = torch.optim.Adam([*groups, {"params": [self.simulation.log_factors], "lr": self.range_lr}])
+        groups.append({"params": [self.simulation.log_factors], "lr": self.options.range_lr})
+        optimizer = torch.optim.Adam(groups)
         batches = int(self.trainer.estimated_stepping_batches)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def relative_error(embedding: Tensor, taught: Tensor) -> Tensor:
-    """Mean squared distance of embeddings (B, D), over the mean squared distance of `taught` from its own mean."""
-    return (embedding - taught).square().sum(1).mean() / (taught - taught.mean(0)).square().sum(1).mean().clamp(1e-12)
+def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of embeddings (B, D) to `target` (B, D), divided by the variance of `target`."""
+    variance = (target - target.mean(0)).square().sum(1).mean()
+    return (embeddings - target).square().sum(1).mean() / variance.clamp(1e-12)
 
 
 def finetune(
     simulation: Simulation,
-    teach: Callable[[Tensor], Tensor],
-    datamodule: pl.LightningDataModule,
-    epochs: int,
-    lr: float,
-    range_lr: float,
-    accelerator: str = "cpu",
+    teacher: Callable[[Tensor], Tensor],
+    images: pl.LightningDataModule | DataLoader,
+    options: QATOptions = QATOptions(),
 ) -> None:
-    """Train a simulation in place on a data module whose images are pixels in [0, 1]."""
+    """Train a simulation in place to reproduce the embeddings of a float network.
+
+    Args:
+        simulation: of the network in int8.
+        teacher: pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D).
+        images: batches {image (B, 3, H, W)} of pixels in [0, 1].
+        options: the recipe.
+    """
     shown = progress()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator=accelerator,
-        devices=1,
-        logger=False,
-        callbacks=[shown],
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=not isinstance(shown, EpochLines),
-        limit_val_batches=0,
-    )
+    torch.manual_seed(options.seed)
     simulation.train()
-    with interruptible():
-        trainer.fit(CodesLikeFloat(simulation, teach, lr, range_lr), datamodule=datamodule)
+    with quiet_lightning(), interruptible():
+        trainer = pl.Trainer(
+            max_epochs=options.epochs,
+            accelerator=options.accelerator,
+            devices=1,
+            logger=False,
+            callbacks=[shown],
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=not isinstance(shown, EpochLines),
+            limit_val_batches=0,
+        )
+        trainer.fit(QuantizationAwareTraining(simulation, teacher, options), images)
     simulation.cpu().eval()

@@ -26,7 +26,7 @@ VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "RSQRT": 1, "POW
 
 
 class Builder:
-    """Makes a model of one subgraph, tensor by tensor and operator by operator; equal constants are stored once."""
+    """Builds a model of one subgraph, tensor by tensor and operator by operator; equal constants are stored once."""
 
     def __init__(self):
         self.model, self.graph = schema.ModelT(), schema.SubGraphT()
@@ -44,7 +44,16 @@ class Builder:
         axis: int = 0,
         data: np.ndarray | None = None,
     ) -> int:
-        """Index of a new tensor; with `data`, of a constant. Several scales are those along `axis`."""
+        """Index of a new tensor.
+
+        Args:
+            shape: of the tensor.
+            dtype: by its name, such as "int8".
+            scale: of a quantized tensor; several are those along `axis`.
+            zero_point: likewise.
+            axis: likewise.
+            data: of a constant.
+        """
         tensor = schema.TensorT()
         tensor.name, tensor.shape = f"t{len(self.graph.tensors)}", np.array(shape, np.int32)
         tensor.type = getattr(schema.TensorType, dtype.upper())
@@ -127,25 +136,25 @@ def read_tflite(content: bytes | Path) -> schema.ModelT:
 
 
 def write_tflite(model: schema.ModelT) -> bytes:
-    """Serialise a model."""
+    """Serialize a model."""
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
 def operator_name(model: schema.ModelT, op: schema.OperatorT) -> str:
-    """Such as `CONV_2D`."""
+    """The name of an operator, such as `CONV_2D`."""
     code = model.operatorCodes[op.opcodeIndex]
     return OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def operator_names(model: schema.ModelT) -> list[str]:
-    """Those of all operators, in the order of execution."""
+    """The names of all operators, in the order of execution."""
     return [operator_name(model, op) for op in model.subgraphs[0].operators]
 
 
 def weight_bytes(model: schema.ModelT) -> int:
-    """Bytes of weights and biases: what ST's tools call the weights of a network."""
+    """Bytes of weights and biases, as ST's tools count the weights of a network."""
     tensors = model.subgraphs[0].tensors
     weights = {
         tensors[i].buffer
@@ -158,7 +167,7 @@ def weight_bytes(model: schema.ModelT) -> int:
 
 
 def metadata(model: schema.ModelT) -> dict:
-    """What `Builder.finish` attached; empty for other people's files."""
+    """The metadata that `Builder.finish` attached; empty for other people's files."""
     for entry in model.metadata or []:
         if entry.name == METADATA.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))

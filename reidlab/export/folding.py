@@ -1,4 +1,4 @@
-"""The network as it is deployed: pixels in, embedding out, batch norms gone, one flat graph to edit."""
+"""The network as it is deployed: pixels in, embedding out, batch norms folded, one flat graph to edit."""
 
 import copy
 from collections import Counter
@@ -12,10 +12,10 @@ from reidlab.errors import InputError
 
 
 class PixelsToEmbedding(nn.Module):
-    """A network that normalises for itself: RGB pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D).
+    """A network that normalizes its input: RGB pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D), no class scores.
 
-    The normalisation is a 1x1 depthwise convolution, which unlike one folded into the first layer leaves the zeros of
-    that layer's padding alone; where there is nothing to normalise there is no layer.
+    The normalization is a 1x1 depthwise convolution, which unlike one folded into the first layer keeps the zeros of
+    that layer's padding; it is left out where `mean` is 0 and `std` 1.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
@@ -29,7 +29,7 @@ class PixelsToEmbedding(nn.Module):
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalise, then embed."""
+        """Normalize, then embed."""
         return self.network(self.normalize(pixels)).embedding
 
 
@@ -54,7 +54,7 @@ def deployable(network: nn.Module, mean: Sequence[float], std: Sequence[float]) 
 
 
 def fold_batch_norms(graph: fx.GraphModule) -> None:
-    """Fold each batch norm into the convolution or linear layer before it, in place; drop what does nothing."""
+    """Fold each batch norm into the convolution or linear layer before it, in place; drop identities and dropout."""
     calls = Counter(node.target for node in graph.graph.nodes if node.op == "call_module")
     for node in list(graph.graph.nodes):
         if node.op != "call_module":

@@ -1,4 +1,4 @@
-"""What an exported file says of itself: what goes in, where it comes from, what its output means."""
+"""The metadata of an exported file: its input, its origin, and the meaning of its output."""
 
 from reidlab.files import file_hash
 from reidlab.run import File, Run

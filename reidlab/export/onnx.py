@@ -1,4 +1,4 @@
-"""The embedding network as ONNX: dynamic batch, self-describing, equal to the checkpoint."""
+"""A network as float ONNX: dynamic batch, self-describing, equal to the checkpoint."""
 
 import contextlib
 import io
@@ -13,22 +13,11 @@ from torch import Tensor, nn
 
 from reidlab.errors import InputError
 from reidlab.export import qdq
-from reidlab.export.folding import deployable
+from reidlab.export.folding import PixelsToEmbedding, deployable
 from reidlab.export.steps import as_steps
 
 CHECKED_BATCHES = (1, 7)
-
-
-class EmbeddingOnly(nn.Module):
-    """A network without its class scores: (B, 3, H, W) -> (B, D)."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The embedding."""
-        return self.network(image).embedding
+ZEROS, ONES = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 def export(
@@ -50,12 +39,10 @@ def export(
         tolerance: InputError where onnxruntime's embeddings differ by more, at batch 1 or 7, in parts of their largest
             value where that is over 1: float32 rounds in proportion.
     """
-    model = EmbeddingOnly(network).cpu().eval()
     images = torch.rand(max(CHECKED_BATCHES), 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = model(images)  # (7, D)
-    metadata = {**metadata, "embedding_size": expected.shape[1]}
-    content = convert(network, model, images[:2], names, opset, metadata)
+        expected = network.cpu().eval()(images).embedding  # (7, D)
+    content = to_onnx(network, size, {**metadata, "embedding_size": expected.shape[1]}, names, opset)
     difference = max(_difference(content, images[:n], expected[:n]) for n in CHECKED_BATCHES)
     if not difference <= tolerance:
         raise InputError(
@@ -65,25 +52,43 @@ def export(
     return content, difference
 
 
-def convert(
-    network: nn.Module, model: nn.Module, images: Tensor, names: tuple[str, str], opset: int, metadata: dict
+def to_onnx(
+    network: nn.Module,
+    size: Sequence[int],
+    metadata: dict,
+    names: tuple[str, str] = qdq.NAMES,
+    opset: int = qdq.OPSET,
+    mean: Sequence[float] = ZEROS,
+    std: Sequence[float] = ONES,
 ) -> bytes:
-    """Step by step where the network consists of steps, which takes a second; else by torch's exporter."""
+    """A network as an unchecked float .onnx of RGB images (B, 3, H, W) -> (B, D), batch norms folded.
+
+    It is written step by step, which takes a second; by torch's exporter where it has an operation that is no step.
+
+    Args:
+        network: in evaluation mode; its `embedding` is exported.
+        size: height and width of the images.
+        metadata: what the file says of itself.
+        names: of input and output.
+        opset: of ONNX.
+        mean: of each channel; the file normalizes its input by it. By default its input is normalized already.
+        std: likewise.
+    """
     try:
-        steps = as_steps(deployable(network, [0.0] * 3, [1.0] * 3), images.shape[2:])
+        steps = as_steps(deployable(network, mean, std), size)
     except InputError:
-        return to_onnx(model, images, names, opset, metadata)
+        return _traced(PixelsToEmbedding(network, mean, std).cpu().eval(), size, metadata, names, opset)
     return qdq.float_onnx(steps, metadata, names, opset)
 
 
-def to_onnx(model: nn.Module, images: Tensor, names: tuple[str, str], opset: int, metadata: dict) -> bytes:
-    """Serialise a network of images (B, 3, H, W) -> (B, D) with a dynamic batch and JSON-valued metadata."""
+def _traced(model: nn.Module, size: Sequence[int], metadata: dict, names: tuple[str, str], opset: int) -> bytes:
+    """A network (B, 3, H, W) -> (B, D) by torch's exporter."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             model,
-            (images,),
+            (torch.zeros(2, 3, *size),),
             dynamo=True,
             opset_version=opset,
             input_names=[names[0]],

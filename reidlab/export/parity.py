@@ -1,5 +1,6 @@
-"""One protocol for every form of a network: what conversion and quantisation cost, in figures that matter."""
+"""All files of a network evaluated by one protocol: what conversion and quantization cost."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,51 @@ import torch
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.protocols import Protocol
 from reidlab.evaluation.retrieval import TEST, Retrieval
+from reidlab.export.cost import cost
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.progress import bar
+from reidlab.run import File, Row
+
+PARITY_ROWS = {  # row -> file and the runtime that it is evaluated in
+    Row.ONNX: (File.ONNX, "onnxruntime"),
+    Row.ONNX_INT8: (File.ONNX_INT8, "onnxruntime"),
+    Row.ONNX_INT8_OPENVINO: (File.ONNX_INT8, "openvino"),
+    Row.TFLITE: (File.TFLITE, "litert"),
+    Row.TFLITE_INT8: (File.TFLITE_INT8, "litert"),
+}
+
+
+def parity_table(
+    files: Mapping[File, Path],
+    reference: Embeddings,
+    datamodule: ImageDataModule,
+    protocol: Protocol,
+    runtimes: Collection[str],
+    threads: int = 1,
+) -> pd.DataFrame:
+    """A row of figures for the checkpoint and for each file in each runtime, by the protocol's `compare`.
+
+    `drop` is that of the main figure against the checkpoint, in points (of 100); the rest see `cost`.
+
+    Args:
+        files: where the files lie; those that are missing have no row.
+        reference: the checkpoint's embeddings of the test split.
+        datamodule: reads the same images for the files.
+        protocol: evaluates the embeddings.
+        runtimes: those to evaluate in.
+        threads: for the latency, which is measured with one and with so many.
+    """
+    rows = {Row.CHECKPOINT: protocol.compare(reference, reference)}
+    for row, (file, runtime) in PARITY_ROWS.items():
+        if file not in files or runtime not in runtimes:
+            continue
+        embedder = open_model(files[file], runtime=runtime, threads=threads)
+        figures = protocol.compare(embed_file(embedder, datamodule, reference.table, row), reference)
+        drop = 100 * (rows[Row.CHECKPOINT][protocol.main] - figures[protocol.main])
+        rows[row] = {**figures, "drop": drop, **cost(files[file], runtime, threads)}
+    return pd.DataFrame(rows).T.rename_axis("stage")
 
 
 def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Embeddings:

@@ -1,4 +1,4 @@
-"""The network as ONNX of raw pixels: float, and int8 by QuantizeLinear / DequantizeLinear pairs that runtimes fuse."""
+"""Step networks as ONNX: float, and int8 by QuantizeLinear / DequantizeLinear pairs that runtimes fuse."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -15,13 +15,15 @@ from reidlab.export.steps import IMAGE, Step, StepNetwork
 OPSET, IR_VERSION = 18, 9
 NAMES = ("input", "embedding")  # of the file's input and output
 INTEGER = ("conv", "add", "mul", "max_pool", "average_pool", "mean", "concat")
-WORDS = {"conv": "Conv", "instance_norm": "InstanceNormalization", "max_pool": "MaxPool", "average_pool": "AveragePool",
-         "mean": "GlobalAveragePool", "add": "Add", "mul": "Mul", "sigmoid": "Sigmoid", "softmax": "Softmax",
-         "activation": "", "concat": "Concat", "slice": "Slice", "at_least": "Max", "power": "Pow"}  # fmt: skip
+OPERATORS = {
+    "conv": "Conv", "instance_norm": "InstanceNormalization", "max_pool": "MaxPool", "average_pool": "AveragePool",
+    "mean": "GlobalAveragePool", "add": "Add", "mul": "Mul", "sigmoid": "Sigmoid", "softmax": "Softmax",
+    "activation": "", "concat": "Concat", "slice": "Slice", "at_least": "Max", "power": "Pow",
+}  # fmt: skip
 
 
 def float_onnx(network: StepNetwork, metadata: dict, names: tuple[str, str] = NAMES, opset: int = OPSET) -> bytes:
-    """The float .onnx of a network: images (B, 3, H, W) -> embeddings (B, D)."""
+    """The float .onnx of a step network, (B, 3, H, W) -> (B, D); see `onnx.to_onnx` for any network."""
     return _Writer(network, {}, names, network.shapes).finish(metadata, opset)
 
 
@@ -34,22 +36,27 @@ def integer_onnx(
     float_steps: Collection[str] = (),
     names: tuple[str, str] = NAMES,
 ) -> bytes:
-    """The static int8 .onnx, by the ranges of its activations.
+    """The static int8 .onnx of a step network.
 
-    - `symmetric`: int8 activations with zero point 0 and float biases, as TensorRT's explicit quantisation wants them;
-      otherwise uint8 with a zero point and int32 biases, which CPUs prefer
-    - `per_channel`: a scale for each output channel of the weights, which are symmetric int8 in any case
-    - `float_steps`: names of steps that stay float (mixed precision)
-
-    Only inputs of the operators are quantised, so that a ReLU behind one fuses into it; where zero is the lowest code
+    Only inputs of the operators are quantized, so that a ReLU behind one fuses into it; where zero is the lowest code
     it is left out, since ONNX Runtime makes an integer operator of the convolution only then.
+
+    Args:
+        network: the float network.
+        ranges: of its activations.
+        metadata: what the file says of itself.
+        symmetric: int8 activations with zero point 0 and float biases, as TensorRT's explicit quantization requires;
+            otherwise uint8 with a zero point and int32 biases, which are faster on CPUs.
+        per_channel: a scale for each output channel of the weights, which are symmetric int8 in any case.
+        float_steps: names of steps that stay float (mixed precision).
+        names: of input and output.
     """
     floats = with_float_only(network, float_steps)
     return _Writer(network, ranges, names, floats, symmetric, per_channel).finish(metadata)
 
 
 class _Writer:
-    """Writes step after step; a tensor that an integer operator reads is quantised when that is first asked for."""
+    """Writes step after step; a tensor is quantized when the first integer operator reads it."""
 
     def __init__(self, network, ranges, names, floats, symmetric: bool = True, per_channel: bool = True):
         self.network, self.names, self.floats = network, names, floats
@@ -79,7 +86,7 @@ class _Writer:
         return step.kind in INTEGER and step.name not in self.floats
 
     def _clipped(self, step: Step) -> bool:
-        """Whether the codes end where the activation does, so that it needs no operator; CPUs fuse only then."""
+        """Whether quantization clips at zero like the activation, which then needs no operator; CPUs fuse only then."""
         readers = [other for other in self.network.steps if step.name in other.inputs]
         zero_is_lowest = step.name in self.grids and self.grids[step.name].zero_point == LOW
         return step.kind == "conv" and zero_is_lowest and bool(readers) and all(map(self._integer, readers))
@@ -88,10 +95,10 @@ class _Writer:
         integer = self._integer(step)
         inputs = [self._decoded(name) if integer else self.called.get(name, name) for name in step.inputs]
         activation = "" if self._clipped(step) else step.activation
-        made = f"{step.name}_linear" if activation and WORDS[step.kind] else step.name
-        if WORDS[step.kind]:
+        made = f"{step.name}_linear" if activation and OPERATORS[step.kind] else step.name
+        if OPERATORS[step.kind]:
             extra, attributes = self._details(step, integer)
-            self._node(WORDS[step.kind], [*inputs, *extra], made, step.name, **attributes)
+            self._node(OPERATORS[step.kind], [*inputs, *extra], made, step.name, **attributes)
             inputs = [made]
         if activation == "relu":
             self._node("Relu", inputs, step.name)
@@ -122,7 +129,7 @@ class _Writer:
         return [], {"axis": 1} if kind in ("concat", "softmax") else {}
 
     def _weights(self, step: Step, integer: bool) -> list[str]:
-        """Names of a convolution's weight and bias, decoded from codes where it is an integer one."""
+        """Names of a convolution's weight and bias, dequantized where it is an integer one."""
         weight, bias = step.weight.detach(), step.bias
         stored = self._constant(f"{step.layer}.weight", weight.numpy()) if not integer else None
         if integer:
@@ -139,7 +146,7 @@ class _Writer:
         return [stored, self._decode_constant(f"{step.name}.bias_codes", codes, steps)]
 
     def _decode_constant(self, name: str, codes: np.ndarray, scales: np.ndarray) -> str:
-        """A DequantizeLinear of constant codes, with a scale along the first axis."""
+        """A DequantizeLinear of constant codes, with a scale along the first axis where scales are per channel."""
         if name not in self.constants:
             each = scales if self.per_channel else scales[0]
             given = [self._constant(name, codes), self._constant(f"{name}_scale", np.float32(each))]

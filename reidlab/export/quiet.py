@@ -1,4 +1,4 @@
-"""Silence for libraries that report their progress to whoever imports them."""
+"""Silence for libraries that print and warn on import and at work."""
 
 import contextlib
 import io
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Nothing printed, logged or warned inside reaches the user, not even from C++; exceptions pass."""
+    """Suppress all that is printed, logged or warned inside, even from C++; exceptions pass."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     kept = os.dup(1), os.dup(2)

@@ -1,4 +1,4 @@
-"""Observers: which range of values each activation is quantised by."""
+"""Observers: the range of values by which each activation is quantized."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -15,7 +15,7 @@ EMPTY = 1e-6
 
 
 class Range(NamedTuple):
-    """The values from `low` to `high` that int8 codes are spread over; it always holds zero."""
+    """The interval of values that int8 spans; it always holds zero."""
 
     low: float
     high: float
@@ -24,14 +24,19 @@ class Range(NamedTuple):
 def observe(
     values: Callable[[np.ndarray], Values], batches: Iterable[np.ndarray], observer: str, percentile: float = 99.99
 ) -> dict[str, Range]:
-    """The range of each activation over all batches; `values(batch)` yields their names and arrays.
+    """The range of each activation over all batches.
 
-    - "minmax": all that occurs. One extreme image counts like any other, however late it comes
+    - "minmax": from the smallest to the largest value of any batch
     - "percentile": without the outermost values, `100 - percentile` per cent of them on each side
-    - "entropy": the clipping that loses least information (Kullback-Leibler, S. Migacz, GTC 2017)
+    - "entropy": the clipping with the least Kullback-Leibler divergence (S. Migacz, GTC 2017)
 
-    `batches` is iterated once for "minmax" and twice for the others. Ranges that hold nothing, as behind a dead ReLU,
-    become [0, 1]: a scale of zero makes runtimes refuse the file.
+    Empty ranges, as behind a dead ReLU, become [0, 1]: runtimes reject a file with a scale of zero.
+
+    Args:
+        values: name and array of each activation of a batch.
+        batches: iterated once for "minmax" and twice for the others.
+        observer: one of OBSERVERS.
+        percentile: of the observer of that name.
     """
     seen: dict[str, Range] = {}
     for batch in batches:
@@ -46,7 +51,7 @@ def observe(
 
 
 def _clip(values, batches, seen: dict[str, Range], observer: str, percentile: float) -> dict[str, Range]:
-    """The ranges of a second look, which counts how often the values within those of the first occur."""
+    """The ranges after a second pass, which makes a histogram of each over the range of the first."""
     counts = {name: np.zeros(BINS) for name, full in seen.items() if full.high > full.low}
     for batch in batches:
         for name, array in values(batch):
@@ -72,35 +77,35 @@ def by_percentile(counts: np.ndarray, full: Range, percentile: float) -> Range:
 
 
 def by_entropy(counts: np.ndarray, full: Range) -> Range:
-    """The range of a histogram over `full` whose 256 levels diverge least from it, among 64 scalings of `full`.
+    """The range whose 256 levels diverge least from a histogram over `full`, among 64 scalings of `full`.
 
-    Values outside are counted at the border, as saturation does. Of equals the widest is taken.
+    Values outside saturate: they are counted at its ends. The widest of equally good ranges is taken.
     """
     edges = np.linspace(full.low, full.high, len(counts) + 1)
-    centres = (edges[:-1] + edges[1:]) / 2
+    centers = (edges[:-1] + edges[1:]) / 2
     best, least = full, np.inf
     for scaling in np.linspace(1, LEVELS / len(counts), 64):
         candidate = Range(full.low * scaling, full.high * scaling)
-        inside = (centres >= candidate.low) & (centres <= candidate.high)
-        divergence = _divergence(counts, inside, centres, candidate)
+        inside = (centers >= candidate.low) & (centers <= candidate.high)
+        divergence = _divergence(counts, inside, centers, candidate)
         if divergence < least:
             best, least = candidate, divergence
     return best
 
 
-def _divergence(counts: np.ndarray, inside: np.ndarray, centres: np.ndarray, candidate: Range) -> float:
-    """KL of the saturated histogram from its quantisation, which spreads a level evenly over its non-empty bins."""
+def _divergence(counts: np.ndarray, inside: np.ndarray, centers: np.ndarray, candidate: Range) -> float:
+    """KL divergence of the saturated histogram from its quantized one, each level spread over its non-empty bins."""
     kept = counts[inside]
     first, last = np.flatnonzero(inside)[[0, -1]]
     reference = kept.copy()
     reference[0] += counts[:first].sum()
     reference[-1] += counts[last + 1 :].sum()
-    level = ((centres[inside] - candidate.low) / (candidate.high - candidate.low) * (LEVELS - 1)).round().astype(int)
+    level = ((centers[inside] - candidate.low) / (candidate.high - candidate.low) * (LEVELS - 1)).round().astype(int)
     filled = kept > 0
     mass = np.bincount(level, kept, LEVELS)
     width = np.bincount(level, filled, LEVELS)
-    quantised = np.where(filled, (mass / np.maximum(width, 1))[level], 0)
-    p, q = reference / reference.sum(), quantised / max(quantised.sum(), 1)
+    quantized = np.where(filled, (mass / np.maximum(width, 1))[level], 0)
+    p, q = reference / reference.sum(), quantized / max(quantized.sum(), 1)
     if np.any((p > 0) & (q == 0)):
         q = np.maximum(q, 1e-9)
     return float(np.sum(p[p > 0] * np.log(p[p > 0] / q[p > 0])))

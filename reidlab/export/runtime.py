@@ -1,4 +1,4 @@
-"""Running a .tflite or .onnx file of whatever origin on images: what it expects is read from the file."""
+"""Running any .tflite or .onnx file on images: its input format is read from the file."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
 class Port(NamedTuple):
-    """An input or output of a file: `shape` has -1 where free; integers mean scale * (code - zero_point)."""
+    """An input or output of a file: `shape` has -1 where it is dynamic; real values are scale * (code - zero_point)."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -26,13 +26,13 @@ class Port(NamedTuple):
     zero_point: int = 0
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Real values of what the file returned."""
+        """Dequantize the values of a file."""
         if self.dtype.kind == "f" or not self.scale:
             return codes.astype(np.float32)
         return (codes.astype(np.float32) - self.zero_point) * np.float32(self.scale)
 
     def encode(self, values: np.ndarray) -> np.ndarray:
-        """Codes of real values; float inputs take the values themselves."""
+        """Quantize real values for a file; float inputs take them as they are."""
         if self.dtype.kind == "f":
             return values.astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -41,9 +41,21 @@ class Port(NamedTuple):
 
 @dataclass
 class Embedder:
-    """A loaded file: raw RGB pixels (B, H, W, 3) uint8 of `size` -> embeddings (B, D) float32.
+    """A loaded file: raw RGB pixels (B, H, W, 3) uint8 -> embeddings (B, D) float32.
 
-    `assumed` says what the file left open and what was taken instead, `metadata` is what it says of itself.
+    Args:
+        file: its path.
+        runtime: that runs it.
+        run: the file's input -> its output.
+        input: shape and type.
+        output: likewise.
+        channels_first: whether the input is (B, 3, H, W).
+        size: height and width of the images, -1 where dynamic.
+        mean: of the normalization, of pixels in [0, 1]; None for raw pixels.
+        std: likewise.
+        color_order: "RGB" or "BGR".
+        assumed: in words, what the file doesn't say and was assumed.
+        metadata: what the file says of itself.
     """
 
     file: Path
@@ -61,11 +73,11 @@ class Embedder:
 
     @property
     def weights_hash(self) -> str | None:
-        """That of the checkpoint that the file was made from, where it says so."""
+        """The hash of the checkpoint that the file was made from, if it names one."""
         return self.metadata.get("weights_hash")
 
     def size_for(self, wanted: Sequence[int]) -> tuple[int, int]:
-        """The size of images that it takes; `wanted` where the file leaves that free."""
+        """The height and width of its images; `wanted` where the file's are dynamic."""
         height, width = (own if own > 0 else other for own, other in zip(self.size, wanted, strict=True))
         return height, width
 
@@ -74,7 +86,7 @@ class Embedder:
         return self.embed(self.prepare(pixels))
 
     def embed(self, given: np.ndarray) -> np.ndarray:
-        """Embed what `prepare` made of pixels; files with a fixed batch are given that many images at a time."""
+        """Embed the output of `prepare`; files with a fixed batch size get that many images at a time."""
         batch = self.input.shape[0]
         blocks = [given] if batch < 1 else np.split(given, range(batch, len(given), batch))
         if batch > 1 and len(blocks[-1]) < batch:
@@ -83,7 +95,7 @@ class Embedder:
         return self.output.decode(codes.reshape(len(given), -1))
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels as the file takes them: colour order, scaling, codes and layout."""
+        """Convert pixels to the file's input: color order, normalization, quantization and layout."""
         if self.color_order == "BGR":
             pixels = pixels[..., ::-1]
         if self.mean is None:
@@ -104,9 +116,17 @@ def open_model(
 ) -> Embedder:
     """Load a .tflite (in LiteRT) or an .onnx (in onnxruntime, or openvino) as a function of raw images.
 
-    Type, quantisation and layout are the file's; mean, std (of pixels in [0, 1]) and colour order too where its
-    metadata have them. Otherwise, unless they are given here, integer inputs are taken to be raw pixels, float inputs
-    to be pixels in [0, 1], both RGB; `Embedder.assumed` says so. Raises InputError for a file that isn't such a model.
+    Type, quantization and layout are read from the file; mean, std and color order from its metadata where they are
+    there. Otherwise, unless they are given, integer inputs are assumed to be raw pixels and float inputs pixels in
+    [0, 1], both RGB; `Embedder.assumed` says so. Raises InputError for a file that isn't such a model.
+
+    Args:
+        file: ending in .tflite or .onnx.
+        mean: of each channel, of pixels in [0, 1].
+        std: likewise.
+        color_order: "RGB" or "BGR".
+        runtime: one of RUNTIMES.
+        threads: of the runtime.
     """
     file = Path(file)
     if not file.is_file():
@@ -133,7 +153,7 @@ def open_model(
     elif mean is not None and raw and (not given.scale or _codes_are_pixels(given, mean, std)):
         mean = std = None
     if not (color_order or known.get("color_order")):
-        assumed.append("colour order RGB")
+        assumed.append("color order RGB")
     color = color_order or known.get("color_order") or "RGB"
     return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed, known)
 

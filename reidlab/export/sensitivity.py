@@ -1,4 +1,4 @@
-"""What each layer costs alone: every step in turn is rounded to int8 codes while all others stay float."""
+"""The sensitivity of each layer: every step in turn is quantized to int8 while all others stay float."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reidlab.export.grid import activation_grids
 from reidlab.export.ranges import Range
-from reidlab.export.simulate import with_codes
+from reidlab.export.simulate import fake_quantized
 from reidlab.export.steps import StepNetwork
 from reidlab.progress import bar
 
@@ -22,10 +22,17 @@ def sensitivity(
     symmetric: bool = False,
     per_channel: bool = True,
 ) -> pd.DataFrame:
-    """A row for each step: its kind and what `figures(embeddings, float embeddings)` says (N, D) of it.
+    """A row for each step: its kind and the figures of the embeddings where it alone is in int8.
 
-    `batches` are pixels (B, H, W, 3) in [0, 1]; small ones, since all of a batch's tensors are kept. Only what comes
-    after a step is computed again.
+    Only what comes after a step is computed again.
+
+    Args:
+        network: the float network.
+        ranges: of its activations.
+        batches: pixels (B, H, W, 3) float32 in [0, 1]; small ones, since all of a batch's tensors are kept.
+        figures: of embeddings and float embeddings (N, D).
+        symmetric: zero points of 0.
+        per_channel: a scale for each output channel of the weights.
     """
     grids = activation_grids(network, ranges, symmetric)
     kept: dict[str, list[Tensor]] = {step.name: [] for step in network.steps}
@@ -36,7 +43,8 @@ def sensitivity(
             values = dict(network.tensors(pixels))
             plain.append(values[network.output].flatten(1))
             for position, step in enumerate(network.steps):
-                changed = {step.name: with_codes(step, [values[n] for n in step.inputs], grids[step.name], per_channel)}
+                inputs = [values[name] for name in step.inputs]
+                changed = {step.name: fake_quantized(step, inputs, grids[step.name], per_channel)}
                 for later in network.steps[position + 1 :]:
                     if not changed.keys().isdisjoint(later.inputs):
                         changed[later.name] = later(*(changed.get(n, values[n]) for n in later.inputs))

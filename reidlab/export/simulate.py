@@ -1,4 +1,4 @@
-"""A network that computes with int8 codes' values in floating point: to measure, and to train, what files will do."""
+"""Simulated int8 in floating point, to measure what a quantized file will compute, and to train it."""
 
 import copy
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from reidlab.export.grid import (
     LOW,
     Grid,
     fixed_grids,
-    leaders,
+    grid_owners,
     round_weights,
     shared_ranges,
     weight_scales,
@@ -21,8 +21,8 @@ from reidlab.export.ranges import Range
 from reidlab.export.steps import ACTIVATIONS, IMAGE, Step, StepNetwork
 
 
-def with_codes(step: Step, inputs: list[Tensor], grid: Grid, per_channel: bool = True) -> Tensor:
-    """What a step makes in int8: of rounded weights, and rounded itself."""
+def fake_quantized(step: Step, inputs: list[Tensor], grid: Grid, per_channel: bool = True) -> Tensor:
+    """A step's output with its weights and itself fake-quantized."""
     if step.kind != "conv":
         return grid.round(step(*inputs))
     weight = round_weights(step.weight, weight_scales(step.weight, per_channel))
@@ -30,11 +30,17 @@ def with_codes(step: Step, inputs: list[Tensor], grid: Grid, per_channel: bool =
 
 
 class Simulation(nn.Module):
-    """Pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D) by int8 codes, whose ranges and weights can be trained.
+    """A network in simulated int8, pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D), that can be trained.
 
-    Each range is learned as factors of its ends, so that one learning rate suits all; the gradient to them is that of
-    learned step sizes (LSQ, arXiv 1902.08153, section 2.1). `symmetric`, `per_channel` and `float_steps` are those of
-    the files.
+    Each range is learned as the logarithms of factors on its ends, so that one learning rate suits all; their gradient
+    is that of learned step sizes (LSQ, arXiv 1902.08153, section 2.1).
+
+    Args:
+        network: the float network, which is copied.
+        ranges: of its activations.
+        symmetric: zero points of 0, as in the symmetric .onnx.
+        per_channel: a scale for each output channel of the weights.
+        float_steps: names of steps that stay float.
     """
 
     def __init__(
@@ -51,27 +57,27 @@ class Simulation(nn.Module):
         self.float_steps = with_float_only(network, float_steps)
         integer = [step for step in network.steps if step.name not in self.float_steps]
         self.rounded = {name for step in integer for name in (step.name, *step.inputs)} - {IMAGE}
-        self.leader = leaders(network, symmetric)
-        self.names = sorted(set(self.leader.values()) - {IMAGE})
+        self.owners = grid_owners(network, symmetric)
+        self.names = sorted(set(self.owners.values()) - {IMAGE})
         shared = shared_ranges(network, ranges, symmetric)
         self.register_buffer("ends", torch.tensor([shared[name] for name in self.names]))  # (tensors, 2)
         self.log_factors = nn.Parameter(torch.zeros_like(self.ends))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """The embeddings."""
+        """Compute the embeddings."""
         grids = self._grids()
 
         def call(step: Step, inputs: list[Tensor]) -> Tensor:
             if step.name not in self.float_steps:
-                return with_codes(step, inputs, grids[step.name], self.per_channel)
+                return fake_quantized(step, inputs, grids[step.name], self.per_channel)
             return grids[step.name].round(step(*inputs)) if step.name in self.rounded else step(*inputs)
 
         return self.network(pixels, call)
 
     def ranges(self) -> dict[str, Range]:
-        """Those of all tensors, as they have become."""
+        """The present range of each tensor."""
         ends = dict(zip(self.names, (self.ends * self.log_factors.exp()).tolist(), strict=True))
-        return {name: Range(*ends.get(first, (0.0, 1.0))) for name, first in self.leader.items()}
+        return {name: Range(*ends.get(first, (0.0, 1.0))) for name, first in self.owners.items()}
 
     def _grids(self) -> dict[str, Grid]:
         low, high = (self.ends * self.log_factors.exp()).unbind(1)
@@ -81,6 +87,6 @@ class Simulation(nn.Module):
             scale = (high - low) / (HIGH - LOW)
             zero_point = (LOW - low / scale).round().clamp(LOW, HIGH).detach()
         known = dict(zip(self.names, map(Grid, scale, zero_point), strict=True))
-        return {name: known.get(first) for name, first in self.leader.items()} | fixed_grids(
+        return {name: known.get(first) for name, first in self.owners.items()} | fixed_grids(
             self.network, self.symmetric
         )

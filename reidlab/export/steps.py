@@ -1,4 +1,4 @@
-"""A deployable network as a list of steps, a dozen kinds that every format has a word for."""
+"""A deployable network as a list of steps: operations that every format has."""
 
 import operator
 from collections import Counter
@@ -14,7 +14,7 @@ from reidlab.errors import InputError
 
 IMAGE = "image"
 ACTIVATIONS = {"": lambda value: value, "relu": F.relu, "relu6": F.relu6}
-FUSING = ("conv", "add", "mul", "instance_norm")  # kinds that every format lets an activation follow in one operator
+FUSING = ("conv", "add", "mul", "instance_norm")  # kinds that every format fuses an activation into
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv": lambda step, x: step.convolve(x, step.weight),
     "instance_norm": lambda step, x: F.instance_norm(x, weight=step.weight, bias=step.bias, eps=step.eps),
@@ -34,13 +34,15 @@ OPERATIONS: dict[str, Callable[..., Tensor]] = {
 
 
 class Step(nn.Module):
-    """One operation on maps (B, C, H, W), of a kind in `OPERATIONS`, and the activation that follows it.
+    """One operation on feature maps (B, C, H, W), and the activation fused into it.
 
-    - `name`: of the tensor that it makes: the layer's, or the kind's, with a number where there are several
-    - `layer`: the name without the number; steps of one layer share their weights
-    - `inputs`: names of the tensors that it reads
-    - `shape`: (C, H, W) of what it makes
-    - `options`: attributes that its kind reads, such as `stride`
+    Args:
+        kind: one of `OPERATIONS`.
+        name: of its output: the layer's, or the kind's, with a number where there are several.
+        layer: the name without the number; steps of one layer share their weights.
+        inputs: names of the tensors that it reads.
+        shape: (C, H, W) of its output.
+        options: attributes of its kind, such as `stride`.
     """
 
     def __init__(self, kind: str, name: str, layer: str, inputs: Sequence[str], shape: Sequence[int], **options):
@@ -52,16 +54,16 @@ class Step(nn.Module):
             setattr(self, option, nn.Parameter(value, requires_grad=False) if plain else value)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        """The tensor that it makes."""
+        """Compute the output."""
         return ACTIVATIONS[self.activation](OPERATIONS[self.kind](self, *inputs))
 
     def convolve(self, maps: Tensor, weight: Tensor) -> Tensor:
-        """A convolution's tensor by other weights than its own, before the activation."""
+        """Convolve with other weights than its own, without the activation."""
         return F.conv2d(maps, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
     @property
     def is_depthwise(self) -> bool:
-        """Whether each channel is convolved alone."""
+        """Whether it is a depthwise convolution."""
         return self.kind == "conv" and 1 < self.groups == len(self.weight)
 
 
@@ -69,23 +71,23 @@ Call = Callable[[Step, list[Tensor]], Tensor]
 
 
 def plainly(step: Step, inputs: list[Tensor]) -> Tensor:
-    """How a step is called unless something else is to be done with it."""
+    """Call a step; the default of `StepNetwork`."""
     return step(*inputs)
 
 
 class StepNetwork(nn.Module):
-    """Pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D), one step after the other, each done by `call`."""
+    """Pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D), one step after the other, each called by `call`."""
 
     def __init__(self, steps: Iterable[Step], output: str, size: Sequence[int]):
         super().__init__()
         self.steps, self.output, self.size = nn.ModuleList(steps), output, tuple(size)
 
     def forward(self, pixels: Tensor, call: Call = plainly) -> Tensor:
-        """The embeddings."""
+        """Compute the embeddings."""
         return next(value for name, value in self.tensors(pixels, call) if name == self.output).flatten(1)
 
     def tensors(self, pixels: Tensor, call: Call = plainly) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of the image and of each step's tensor, as they are made; forgotten when no longer needed."""
+        """Name and value of the image and of each step's output, in order; each is freed after its last use."""
         needed = Counter(name for step in self.steps for name in step.inputs)
         values = {IMAGE: pixels}
         yield IMAGE, pixels
@@ -99,7 +101,7 @@ class StepNetwork(nn.Module):
 
     @torch.no_grad()
     def arrays(self, pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """The same for pixels (B, H, W, 3), as arrays."""
+        """The same as arrays, for pixels (B, H, W, 3) float32."""
         for name, value in self.tensors(torch.from_numpy(pixels).permute(0, 3, 1, 2)):
             yield name, value.numpy()
 
@@ -110,9 +112,9 @@ class StepNetwork(nn.Module):
 
 
 def as_steps(graph: fx.GraphModule, size: Sequence[int]) -> StepNetwork:
-    """A deployable graph (see `folding`) for images of `size`; InputError names the operation that has no step.
+    """A deployable graph (see `folding`) for images of `size`; InputError names an operation that has no step.
 
-    Linear layers become the convolutions that they are, batch norms that no convolution took in 1x1 depthwise ones.
+    Linear layers become convolutions, batch norms that couldn't be folded 1x1 depthwise convolutions.
     """
     try:
         ShapeProp(graph).propagate(torch.zeros(1, 3, *size))
@@ -126,9 +128,9 @@ def as_steps(graph: fx.GraphModule, size: Sequence[int]) -> StepNetwork:
 
 
 def _fuse_activations(steps: list[Step], output: str) -> str:
-    """Let each activation follow its only source in that step, where formats have one operator for both.
+    """Fuse each activation into the step before it, where formats have one operator for both.
 
-    Returns what the output is called then.
+    Returns the name of the output afterwards.
     """
     made_by = {step.name: step for step in steps}
     uses = Counter(name for step in steps for name in step.inputs) + Counter([output])
@@ -145,7 +147,7 @@ def _fuse_activations(steps: list[Step], output: str) -> str:
 
 
 class _Reader:
-    """Reads the nodes of a graph in order; `known` is what each stands for: a tensor's name, or a constant."""
+    """Reads the nodes of a graph in order; `known` maps each to a tensor's name or a constant."""
 
     def __init__(self, graph: fx.GraphModule):
         self.graph, self.steps, self.output = graph, [], ""
@@ -153,7 +155,7 @@ class _Reader:
         self.seen = Counter()
 
     def read(self, node: fx.Node) -> None:
-        """Turn one node into a step, a constant or another name for a tensor."""
+        """Turn one node into a step, a constant or an alias of a tensor."""
         if node.op == "placeholder":
             self.known[node] = IMAGE
         elif node.op == "get_attr":
@@ -177,7 +179,7 @@ class _Reader:
             self.known[node] = reader(self, node)
 
     def add(self, node: fx.Node, kind: str, *inputs: fx.Node, **options) -> str:
-        """Append a step that makes a node's value; returns its tensor's name."""
+        """Append a step that computes a node's value; returns its name."""
         layer = str(node.target) if "weight" in options else kind
         self.seen[layer] += 1
         name = f"{layer}_{self.seen[layer]}" if self.seen[layer] > 1 or layer == kind else layer
@@ -187,12 +189,12 @@ class _Reader:
         return name
 
     def value(self, node: fx.Node, position: int, key: str, default: object = None) -> object:
-        """An argument of a call, constant where it is a node."""
+        """An argument of a call; a node's constant."""
         given = node.args[position] if len(node.args) > position else node.kwargs.get(key, default)
         return self.known[given] if isinstance(given, fx.Node) else given
 
     def require(self, holds: bool, node: fx.Node, what: str) -> None:
-        """Refuse the node unless a condition holds."""
+        """InputError for the node unless a condition holds."""
         if not holds:
             raise self._refusal(node, what)
 
@@ -215,7 +217,7 @@ def _conv(read: _Reader, node: fx.Node, layer: nn.Conv2d) -> str:
 
 
 def _linear(read: _Reader, node: fx.Node, layer: nn.Linear) -> str:
-    """A convolution over all of the maps that were flattened."""
+    """A convolution over the whole of the feature maps that were flattened."""
     maps = next(step.shape for step in read.steps if step.name == read.known[node.args[0]])
     weight = layer.weight.reshape(layer.out_features, *maps)
     return read.add(node, "conv", node.args[0], weight=weight, bias=layer.bias, **POINTWISE)
@@ -297,7 +299,7 @@ def _power(read: _Reader, node: fx.Node) -> str:
 
 
 def _flatten(read: _Reader, node: fx.Node, *_) -> str:
-    """Nothing: maps stay maps, and a linear layer takes them as they are."""
+    """No step: feature maps aren't flattened, since a linear layer is a convolution over them."""
     return read.known[node.args[0]]
 
 
@@ -343,7 +345,7 @@ FUNCTIONS = {
 
 
 def _maps(node: fx.Node) -> tuple[int, int, int]:
-    """(C, H, W) of a node's value; a vector is a map of one pixel."""
+    """(C, H, W) of a node's value; a vector is a feature map of one pixel."""
     shape = tuple(node.meta["tensor_meta"].shape)
     return (*shape[1:], 1, 1)[:3]
 

@@ -1,6 +1,6 @@
-"""The network as TensorFlow Lite: float, and integers from the pixels to the embedding.
+"""Step networks as TensorFlow Lite: float, and int8 from the pixels to the embedding.
 
-Files take raw uint8 pixels (1, H, W, 3) RGB, normalise for themselves, and return float32 or, optionally, int8.
+Files take raw uint8 RGB pixels (1, H, W, 3), normalize them, and return float32 or, optionally, int8.
 """
 
 from collections.abc import Collection, Mapping
@@ -19,7 +19,7 @@ FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.Acti
 
 
 def float_file(network: StepNetwork, metadata: dict) -> bytes:
-    """The float .tflite of a network."""
+    """The float .tflite of a step network."""
     return _Writer(network, {}, False, network.shapes).finish(metadata, "float32")
 
 
@@ -31,17 +31,21 @@ def integer_file(
     output: str = "float32",
     float_steps: Collection[str] = (),
 ) -> bytes:
-    """The full-integer .tflite: int8 inside, symmetric weights, by the ranges of the activations.
+    """The full-integer .tflite of a step network: int8 activations and symmetric int8 weights.
 
-    - `per_channel`: a scale for each output channel of the weights, or one for the tensor
-    - `output`: "float32", or "int8" codes with their scale and zero point
-    - `float_steps`: names of steps that stay float (mixed precision), as instance norms and GeM always do
+    Args:
+        network: the float network.
+        ranges: of its activations.
+        metadata: what the file says of itself.
+        per_channel: a scale for each output channel of the weights, or one for the tensor.
+        output: "float32", or "int8" with a scale and zero point.
+        float_steps: names of steps that stay float (mixed precision), as instance norms and GeM always do.
     """
     return _Writer(network, ranges, per_channel, with_float_only(network, float_steps)).finish(metadata, output)
 
 
 class _Writer:
-    """Writes step after step; a tensor that is read in its other form gets it when that is first asked for."""
+    """Writes step after step; a tensor is converted between float and int8 when a step first reads the other type."""
 
     def __init__(self, network: StepNetwork, ranges: Mapping[str, Range], per_channel: bool, floats: Collection[str]):
         self.network, self.per_channel, self.floats = network, per_channel, floats
@@ -49,7 +53,7 @@ class _Writer:
         self.build = Builder()
         self.made: dict[tuple[str, bool], int] = {}  # name of a tensor, whether float -> its index
         self.pixels = self.build.tensor((1, *network.size, 3), "uint8", 1 / 255)
-        self.not_negative = {IMAGE}
+        self.non_negative = {IMAGE}
 
     def finish(self, metadata: dict, output: str) -> bytes:
         """Write all steps, then the embedding as a vector."""
@@ -58,9 +62,9 @@ class _Writer:
             made = self._tensor(step.name, as_float)
             WRITERS[step.kind](self, step, [self._get(name, as_float) for name in step.inputs], made, as_float)
             self.made[step.name, as_float] = made
-            kept = step.kind in ("max_pool", "average_pool", "slice") and step.inputs[0] in self.not_negative
+            kept = step.kind in ("max_pool", "average_pool", "slice") and step.inputs[0] in self.non_negative
             if step.activation or kept or step.kind == "sigmoid":
-                self.not_negative.add(step.name)
+                self.non_negative.add(step.name)
         name = self.network.output
         as_float = output == "float32" and (name, True) in self.made
         vector = self._tensor(name, as_float, vector=True)
@@ -71,13 +75,13 @@ class _Writer:
         return self.build.finish(self.pixels, vector, (IMAGE, OUTPUT), metadata)
 
     def _tensor(self, name: str, as_float: bool, vector: bool = False, shape: tuple | None = None) -> int:
-        """A new tensor like that of a step."""
+        """A new tensor with the shape and grid of a step's output."""
         channels, height, width = self.network.shapes[name]
         shape = shape or ((1, channels) if vector else (1, height, width, channels))
         return self.build.tensor(shape, "float32") if as_float else self.build.tensor(shape, "int8", *self.grids[name])
 
     def _get(self, name: str, as_float: bool) -> int:
-        """A step's tensor in one of its forms."""
+        """A step's output as float or int8."""
         if (name, as_float) not in self.made:
             other = self.pixels if name == IMAGE else self.made[name, not as_float]
             kind = "DEQUANTIZE" if as_float else "QUANTIZE"
@@ -89,7 +93,7 @@ class _Writer:
         return self.build.tensor(values.shape, dtype, data=values, **quantization)
 
     def conv(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
-        """A convolution, depthwise where each channel is alone."""
+        """A convolution, or a depthwise one."""
         weight = step.weight.detach()
         arranged = weight.permute(1, 2, 3, 0) if step.is_depthwise else weight.permute(0, 2, 3, 1)
         arranged, axis = arranged.numpy(), 3 if step.is_depthwise else 0
@@ -127,7 +131,7 @@ class _Writer:
         ]
 
     def _pad(self, step: Step, given: list[int], as_float: bool, border: float) -> tuple[list[int], int]:
-        """The input and TFLite's word for the padding; where it has none, a padded input, and none."""
+        """The input with SAME or VALID where that is the padding, otherwise padded by an operator, with VALID."""
         channels, *sizes = self.network.shapes[step.inputs[0]]
         kernel = step.kernel if hasattr(step, "kernel") else step.weight.shape[2:]
         dilation = getattr(step, "dilation", (1, 1))
@@ -152,8 +156,8 @@ class _Writer:
         return [self.build.op("PADV2" if border else "PAD", inputs, output)], schema.Padding.VALID
 
     def pool(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
-        """Maxima or means of windows; below the border there is nothing, which beside ReLUs is zero."""
-        border = 0.0 if step.inputs[0] in self.not_negative else LOWEST
+        """Max or average pooling; padding never wins a maximum: zero after a ReLU, else the lowest value."""
+        border = 0.0 if step.inputs[0] in self.non_negative else LOWEST
         (source,), padding = self._pad(step, given, as_float, border)
         kind = "MAX_POOL_2D" if step.kind == "max_pool" else "AVERAGE_POOL_2D"
         (height, width), (down, right) = step.kernel, step.stride
@@ -180,7 +184,7 @@ class _Writer:
         self.build.op("ADD", [scaled, bias], made, fusedActivationFunction=FUSED[step.activation])
 
     def plain(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
-        """An operator that needs to be told little."""
+        """An operator with few options."""
         kind, options, constants = step.kind, {}, []
         if kind in ("add", "mul"):
             options["fusedActivationFunction"] = FUSED[step.activation]
@@ -193,11 +197,11 @@ class _Writer:
             constants = [self._constant([0, 0, 0, step.start]), self._constant([-1, height, width, step.shape[0]])]
         elif kind in ("at_least", "power"):
             constants = [self._constant([step.bound if kind == "at_least" else step.exponent], "float32")]
-        word = step.activation.upper() if kind == "activation" else WORDS.get(kind, kind.upper())
-        self.build.op(word, [*given, *constants], made, **options)
+        operator = step.activation.upper() if kind == "activation" else OPERATORS.get(kind, kind.upper())
+        self.build.op(operator, [*given, *constants], made, **options)
 
 
-WORDS = {"sigmoid": "LOGISTIC", "concat": "CONCATENATION", "at_least": "MAXIMUM", "power": "POW"}
+OPERATORS = {"sigmoid": "LOGISTIC", "concat": "CONCATENATION", "at_least": "MAXIMUM", "power": "POW"}
 WRITERS = {
     "conv": _Writer.conv,
     "max_pool": _Writer.pool,

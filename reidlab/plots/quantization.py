@@ -1,4 +1,4 @@
-"""Pictures of quantisation: what int8 has to span, and which layers pay for it."""
+"""Pictures of quantization: the ranges of activations and the sensitivity of layers."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ def activation_ranges(ranges: pd.DataFrame) -> Figure:
     if ranges.empty:
         return empty("no ranges were observed")
     figure = blank(9.6, 3.2)
-    axes = tidy(figure.subplots(), "What int8 spans, tensor by tensor", "tensor, in the order of computation", "value")
+    axes = tidy(figure.subplots(), "Ranges of the activations", "tensor, in the order of computation", "value")
     places = np.arange(len(ranges))
     axes.bar(places, ranges["high"] - ranges["low"], bottom=ranges["low"], width=0.9, color=SERIES[0])
     axes.set_yscale("symlog", linthresh=1)
@@ -23,21 +23,21 @@ def activation_ranges(ranges: pd.DataFrame) -> Figure:
 
 
 def layer_costs(costs: pd.DataFrame) -> Figure:
-    """What each layer loses alone in int8, in the order of computation, and the worst by name.
+    """The relative error of the embeddings by each layer alone in int8, in the order of computation; the worst by name.
 
-    `costs` is indexed by step, with a column `lost`, the share of what tells images apart.
+    `costs` is indexed by step, with a column `relative_error`.
     """
     if costs.empty:
         return empty("no layer was measured")
     figure = blank(10.4, 3.4)
     every, worst = figure.subplots(1, 2, width_ratios=(1.6, 1))
-    tidy(every, "What each layer alone costs in int8", "layer, in the order of computation", "share lost")
-    tidy(worst, f"The {min(NAMED, len(costs))} costliest", "share lost", grid="x")
-    named = costs.nlargest(NAMED, "lost")
+    tidy(every, "Error by each layer alone in int8", "layer, in the order of computation", "relative error")
+    tidy(worst, f"The {min(NAMED, len(costs))} most sensitive", "relative error", grid="x")
+    named = costs.nlargest(NAMED, "relative_error")
     colors = np.where(costs.index.isin(named.index), SERIES[1], SERIES[0])
-    every.bar(np.arange(len(costs)), costs["lost"], width=0.9, color=colors)
+    every.bar(np.arange(len(costs)), costs["relative_error"], width=0.9, color=colors)
     every.set_xlim(-1, len(costs))
-    worst.barh(named.index[::-1], named["lost"][::-1], color=SERIES[1])
+    worst.barh(named.index[::-1], named["relative_error"][::-1], color=SERIES[1])
     worst.tick_params(axis="y", labelsize=8)
     worst.locator_params(axis="x", nbins=4)
     return figure

@@ -1,178 +1,167 @@
 """Stage `quantize`: int8 files of a run's network, and a table of what each step from the checkpoint to them costs."""
 
+import copy
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from reidlab import plots
-from reidlab.config import instantiate, keep_config, run_folder
-from reidlab.console import print_table
-from reidlab.data import ReidDataModule
+from reidlab.console import log, print_table
+from reidlab.data import ImageDataModule, Normalize
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings, device_of, embed
-from reidlab.export import qdq, tflite
-from reidlab.export.calibration import CalibrationImages, choose_images
-from reidlab.export.cost import cost
-from reidlab.export.methods import METHODS, Methods, Recipe
-from reidlab.export.onnx import about
-from reidlab.export.parity import ClassScore, Score, embed_file, score_of
-from reidlab.export.ranges import OBSERVERS
+from reidlab.evaluation import VALIDATION, Embeddings, Protocol, embed, protocol_of
+from reidlab.export.calibration import ImageBatches, choose_images, unseen_images
+from reidlab.export.finetune import QATOptions
+from reidlab.export.metadata import about
+from reidlab.export.parity import PARITY_ROWS, parity_table
+from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantized, Quantizer, check_choices
 from reidlab.export.runtime import RUNTIMES, open_model
-from reidlab.files import provenance, record_metrics, write_atomic, write_json
+from reidlab.files import write_json
 from reidlab.plots.saving import save_figure
-from reidlab.training.tasks import trained_network
+from reidlab.run import File, Row, Run, provenance
 
-MAIN_ROW = "checkpoint"
-FORMATS = ("tflite", "onnx")
-OUTPUTS = ("float32", "int8")
+INT8 = {"tflite": File.TFLITE_INT8, "onnx": File.ONNX_INT8}
 SHOWN = ("rank-1", "top-5", "cosine", "centred", "agreement", "threshold", "fpr_of_threshold")
-ROWS = {  # row of the table -> file and runtime
-    "onnx": ("model.onnx", "onnxruntime"),
-    "onnx int8": ("model_int8.onnx", "onnxruntime"),
-    "onnx int8 openvino": ("model_int8.onnx", "openvino"),
-    "tflite": ("model.tflite", "litert"),
-    "tflite int8": ("model_int8.tflite", "litert"),
-}
 
 
-def run(cfg) -> Path:
-    """Quantise the run's network to int8 .tflite and .onnx in `export/`; returns `quantize/parity.csv`.
+def run(run: Run) -> Run:
+    """Quantize the run's network to .tflite and .onnx in `export/`, by the methods in turn until one keeps the bound.
 
-    The table has a row for the checkpoint and for each file and runtime, all scored on the test split. Calibration
-    images and ranges are listed beside it. Raises InputError where a file loses more than `quantize.max_drop` points
-    of mAP; then none is delivered, but the table is.
+    `quantize/parity.csv` has a row for the checkpoint and for each file and runtime, all evaluated on the test split;
+    calibration images and ranges are listed beside it. Raises InputError where the main figure of a file drops by more
+    than `quantize.max_drop` points by every method; then no file is written to `export/`.
     """
-    options, folder = cfg.quantize, run_folder(cfg)
-    _check(options)
-    keep_config(cfg)
-    network, weights = trained_network(cfg)
-    if weights is None:
-        print(f"{folder.name}: no trained checkpoint and no model.weights; quantising initial weights")
-    datamodule = instantiate(cfg.data)
-    chosen = choose_images(datamodule.samples.split("train"), options.images, cfg.seed)
-    write_atomic(folder / "quantize" / "calibration.csv", chosen.to_csv(index=False))
-    images = CalibrationImages(datamodule, chosen)
-    score = score_of(cfg, datamodule)
-    reference = embed(network, datamodule, datamodule.samples.split(*datamodule.test_splits), device_of(cfg), MAIN_ROW)
-    methods = Methods(cfg, network.cpu(), datamodule, images, score)
-
-    metadata = about(cfg, weights) | {"mean": [0.0] * 3, "std": [1.0] * 3}  # of pixels in [0, 1]: the rest is folded in
-    float_files = {}
-    if "tflite" in options.formats:
-        float_files["model.tflite"] = tflite.float_file(methods.plain.network, metadata)
-    tried: list[tuple[str, Recipe, dict[str, bytes], pd.DataFrame]] = []
-    for method in _methods(options):
-        recipe = getattr(methods, method)()
-        files = float_files | _integer_files(cfg, recipe, metadata)
-        with TemporaryDirectory(dir=folder, prefix=".quantize-") as place:
-            for name, content in files.items():
-                (Path(place) / name).write_bytes(content)
-            written = {name: Path(place) / name for name in files}
-            if (exported := folder / "export" / "model.onnx").exists():
-                written[exported.name] = exported
-            table = _parity(cfg, score, reference, datamodule, written)
-        _print_parity(table, score, f"{folder.name}, {method}")
-        tried.append((method, recipe, files, table))
-        if _beyond(table, options.max_drop).empty:
+    methods, options, bound = _methods(run), _options(run), run["quantize.max_drop"]
+    run.keep_config()
+    datamodule = run.datamodule()
+    protocol = protocol_of(run, datamodule)
+    quantizer = _quantizer(run, datamodule, protocol, options)
+    reference = embed(run.network, datamodule, datamodule.test, run.device, Row.CHECKPOINT)
+    attempts: list[tuple[Quantized, pd.DataFrame]] = []
+    for method in methods:
+        found = quantizer.quantize(method)
+        table = _parity(run, found.files, reference, datamodule, protocol)
+        _print_parity(table, protocol.main, f"{run.name}, {method}")
+        attempts.append((found, table))
+        if (table["drop"].drop(Row.CHECKPOINT) <= bound).all():
             break
-    method, recipe, files, table = min(tried, key=lambda attempt: attempt[3]["drop"].max())
-    measured = options.sensitivity or "mixed" in (name for name, *_ in tried)
-    _report(folder / "quantize", recipe, options.observer, methods.costs if measured else None)
-    table["method"] = method
-    write_json(folder / "quantize" / "made_by.json", provenance())
-    parity = write_atomic(folder / "quantize" / "parity.csv", table.rename_axis("stage").to_csv())
-    record_metrics(folder, {row: figures.dropna().to_dict() for row, figures in table.drop(MAIN_ROW).iterrows()})
-    if len(failed := _beyond(table, options.max_drop)):
+    found, table = min(attempts, key=lambda attempt: attempt[1]["drop"].max())
+    _write_ranges(run, found, options.observer)
+    if run["quantize.sensitivity"] or "mixed" in (attempt.method for attempt, _ in attempts):
+        _write_sensitivity(run, quantizer.costs)
+    drops = table["drop"].drop(Row.CHECKPOINT)
+    rows = {row: figures.dropna().to_dict() for row, figures in table.drop(Row.CHECKPOINT).iterrows()}
+    run.record(rows, protocol.record(datamodule), run.checkpoint)
+    run.write(File.PARITY, table.assign(method=found.method, checkpoint=run.checkpoint).to_csv())
+    write_json(run / File.QUANTIZE_MADE_BY, provenance())
+    if len(failed := drops[~(drops <= bound)]):
+        listed = ", ".join(f"{drop:.1f} points in {row}" for row, drop in failed.items())
         raise InputError(
-            f"{parity}: {', '.join(f'{row} loses {drop:.1f}' for row, drop in failed.items())} points of {score.main}, "
-            f"over quantize.max_drop={options.max_drop}; no file was delivered; calibrate on more images or raise the "
-            "bound"
+            f"{run / File.PARITY}: {protocol.main} drops by {listed}, over quantize.max_drop={bound}; no file was "
+            "delivered; calibrate on more images or raise the bound"
         )
-    print(f"{method}: no file loses more than {table['drop'].max():.2f} points of {score.main}")
-    if recipe.float_steps:
-        print(f"float in the int8 files: {', '.join(recipe.float_steps)}")
-    for name, content in files.items():
-        print(write_atomic(folder / "export" / name, content))
-    return parity
+    log.info(f"{found.method}: {protocol.main} drops by at most {drops.max():.2f} points")
+    if found.float_steps:
+        log.info(f"float in the int8 files: {', '.join(found.float_steps)}")
+    for file, content in found.files.items():
+        log.info(run.write(file, content))
+    return run
 
 
-def _report(place: Path, recipe: Recipe, observer: str, costs: pd.DataFrame | None) -> None:
-    """The ranges, and what each layer costs if that was measured or is asked for."""
-    rows = [(name, found.low, found.high, observer) for name, found in recipe.ranges.items()]
-    table = pd.DataFrame(rows, columns=["tensor", "low", "high", "observer"])
-    write_atomic(place / "ranges.csv", table.to_csv(index=False))
-    save_figure(plots.activation_ranges(table), place / "ranges.png")
-    if costs is not None:
-        write_atomic(place / "sensitivity.csv", costs.to_csv())
-        save_figure(plots.layer_costs(costs), place / "sensitivity.png")
-
-
-def _methods(options) -> list[str]:
-    """The methods to try in turn."""
-    if options.method == "auto":
-        return list(METHODS)
-    return [options.method] if isinstance(options.method, str) else list(options.method)
-
-
-def _check(options) -> None:
-    """InputError for a choice that there isn't."""
-    if not _methods(options):
+def _methods(run: Run) -> list[str]:
+    """The methods to try in turn; InputError for one that doesn't exist."""
+    method = run["quantize.method"]
+    methods = [*METHODS] if method == "auto" else [method] if isinstance(method, str) else method
+    if not methods:
         raise InputError(f"quantize.method=[]: name one or more of {', '.join(METHODS)}, or auto")
-    given = [*(("method", name, METHODS) for name in _methods(options)), ("output", options.output, OUTPUTS)]
-    given += [("observer", options.observer, OBSERVERS), *(("formats", name, FORMATS) for name in options.formats)]
-    given += [("runtimes", name, RUNTIMES) for name in options.runtimes]
-    for key, value, allowed in given:
-        if value not in allowed:
-            raise InputError(f"quantize.{key}: there is no {value}; choose from {', '.join(allowed)}")
+    check_choices("method", methods, METHODS)
+    return methods
+
+
+def _options(run: Run) -> QuantizationOptions:
+    """The form of the files; InputError for a choice that doesn't exist or a format that no runtime evaluates."""
+    given = run["quantize"]
+    same = ("observer", "percentile", "per_channel", "output", "symmetric_onnx", "mixed_steps")
+    options = QuantizationOptions(
+        formats=tuple(given["formats"]),
+        qat=QATOptions(**given["qat"], seed=run["seed"], accelerator=run.device),
+        names=(run["export.input_name"], run["export.output_name"]),
+        **{name: given[name] for name in same},
+    )
+    check_choices("runtimes", given["runtimes"], RUNTIMES)
     for name in options.formats:
-        able = [runtime for file, runtime in ROWS.values() if file == f"model_int8.{name}"]
-        if not {*able} & {*options.runtimes}:
+        able = [runtime for file, runtime in PARITY_ROWS.values() if file == INT8[name]]
+        if not {*able} & {*given["runtimes"]}:
             raise InputError(f"quantize.runtimes: none of them runs the {name} file; add {' or '.join(able)}")
+    return options
 
 
-def _integer_files(cfg, recipe: Recipe, metadata: dict) -> dict[str, bytes]:
-    """File name -> content, of all int8 formats."""
-    options, files = cfg.quantize, {}
-    network, ranges, floats = recipe
-    if "tflite" in options.formats:
-        files["model_int8.tflite"] = tflite.integer_file(
-            network, ranges, metadata, options.per_channel, options.output, floats
-        )
-    if "onnx" in options.formats:
-        names = cfg.export.input_name, cfg.export.output_name
-        files["model_int8.onnx"] = qdq.integer_onnx(
-            network, ranges, metadata, options.symmetric_onnx, options.per_channel, floats, names
-        )
-    return files
+def _quantizer(run: Run, datamodule: ImageDataModule, protocol: Protocol, options: QuantizationOptions) -> Quantizer:
+    """The network with its images: training ones to calibrate and train on, validation ones to measure layers on."""
+    chosen = choose_images(datamodule.samples.split("train"), run["quantize.images"], run["seed"])
+    run.write(File.CALIBRATION, chosen.to_csv(index=False))
+    training = copy.copy(datamodule)
+    training.normalize = Normalize([0.0] * 3, [1.0] * 3)  # the network does that itself
+
+    @cache
+    def unseen() -> pd.DataFrame:
+        return unseen_images(datamodule, run["quantize.sensitivity_images"])
+
+    def validation() -> Iterator[np.ndarray]:
+        yield from ImageBatches(datamodule, unseen())
+
+    def main_figure(found: Tensor) -> float:
+        return protocol.evaluate(Embeddings(found, unseen()), VALIDATION).summary()[protocol.main]
+
+    return Quantizer(
+        run.network,
+        ImageBatches(datamodule, chosen),
+        run["model.mean"],
+        run["model.std"],
+        options,
+        about(run),
+        training=training,
+        validation=validation(),
+        main_figure=main_figure,
+    )
 
 
 def _parity(
-    cfg, score: Score | ClassScore, reference: Embeddings, datamodule: ReidDataModule, files: dict[str, Path]
+    run: Run, files: Mapping[File, bytes], reference: Embeddings, datamodule: ImageDataModule, protocol: Protocol
 ) -> pd.DataFrame:
-    """Figures of the checkpoint and of every file; `drop` is in points of the main one."""
-    rows = {MAIN_ROW: score(reference, reference)}
-    for row, (name, runtime) in ROWS.items():
-        if name not in files or runtime not in cfg.quantize.runtimes:
-            continue
-        embedder = open_model(files[name], runtime=runtime, threads=cfg.quantize.threads)
-        figures = score(embed_file(embedder, datamodule, reference.table, row), reference)
-        drop = 100 * (rows[MAIN_ROW][score.main] - figures[score.main])
-        rows[row] = {**figures, "drop": drop, **cost(files[name], runtime, cfg.quantize.threads)}
-    return pd.DataFrame(rows).T
+    """The parity of files that aren't in the run folder yet, and of the ONNX file there if it is the checkpoint's."""
+    with TemporaryDirectory(dir=run.folder, prefix=".quantize-") as place:
+        places = {file: Path(place) / Path(file).name for file in files}
+        for file, content in files.items():
+            places[file].write_bytes(content)
+        if run.has(File.ONNX):
+            if open_model(run / File.ONNX).weights_hash == run.checkpoint:
+                places[File.ONNX] = run / File.ONNX
+            else:
+                log.warning(f"{File.ONNX}: left out, made from another checkpoint; run `{run.command('export')}`")
+        runtimes, threads = run["quantize.runtimes"], run["quantize.threads"]
+        return parity_table(places, reference, datamodule, protocol, runtimes, threads)
 
 
-def _print_parity(table: pd.DataFrame, score: Score, title: str) -> None:
-    """What the forms give, then what they cost."""
-    table = table.rename_axis("stage")
-    given = [name for name in (score.main, "drop", *SHOWN) if name in table]
-    costs = [name for name in table if name.startswith(("size", "memory", "ms_"))]
-    print_table(table[given], title)
-    if costs:
-        print_table(table[costs].drop(MAIN_ROW))
+def _print_parity(table: pd.DataFrame, main: str, title: str) -> None:
+    """Print the figures of the files, then their costs."""
+    print_table(table[[name for name in (main, "drop", *SHOWN) if name in table]], title)
+    if costs := [name for name in table if name.startswith(("size", "memory", "ms_"))]:
+        print_table(table[costs].drop(Row.CHECKPOINT))
 
 
-def _beyond(table: pd.DataFrame, max_drop: float) -> pd.Series:
-    """The drops that are over the bound, by row."""
-    drops = table["drop"].drop(MAIN_ROW)
-    return drops[~(drops <= max_drop)]
+def _write_ranges(run: Run, found: Quantized, observer: str) -> None:
+    rows = [(name, low, high, observer) for name, (low, high) in found.ranges.items()]
+    table = pd.DataFrame(rows, columns=["tensor", "low", "high", "observer"])
+    file = run.write(File.RANGES, table.to_csv(index=False))
+    save_figure(plots.activation_ranges(table), file.with_suffix(".png"))
+
+
+def _write_sensitivity(run: Run, costs: pd.DataFrame) -> None:
+    file = run.write(File.SENSITIVITY, costs.to_csv())
+    save_figure(plots.layer_costs(costs), file.with_suffix(".png"))

@@ -25,6 +25,7 @@ TIPS = (
     "isinstance.treespec",
     "is zero",
     "in eval mode at the start of training",
+    "in a `val_dataloader` but have no `validation_step`",
     "exists and is not empty",
 )
 SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")

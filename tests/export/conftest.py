@@ -24,7 +24,7 @@ def images():
 
 @pytest.fixture(scope="session")
 def expected(network, images):
-    """Embeddings of the images by the network itself, normalised by MEAN and STD."""
+    """Embeddings of the images by the network itself, normalized by MEAN and STD."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad():
         return network((pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)).embedding.numpy()

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from reidlab.data import ReidDataModule, Samples
 from reidlab.errors import InputError
-from reidlab.export.calibration import CalibrationImages, choose_images
+from reidlab.export.calibration import CalibrationImages, ImageBatches, choose_images, unseen_images
 
 
 def table(counts):
@@ -41,7 +43,7 @@ def test_images_are_streamed_in_batches_behind_a_black_and_a_white_one(write_sam
     module = ReidDataModule(
         lambda: samples, size=(32, 16), mean=[0.5] * 3, std=[0.5] * 3, val_fraction=0, eval_batch_size=2, num_workers=0
     )
-    images = CalibrationImages(module, samples.table)
+    images = CalibrationImages(ImageBatches(module, samples.table))
     batches = list(images)
     assert [batch.shape for batch in batches] == [(2, 32, 16, 3)] * 3 + [(1, 32, 16, 3)]
     assert (batches[0][0].max(), batches[0][1].min()) == (0, 1)
@@ -60,3 +62,37 @@ def write_samples(tmp_path):
         return Samples(rows, tmp_path)
 
     return write
+
+
+def module_of(rows, **options):
+    """A data module of identities whose images are never read."""
+    samples = Samples(rows, Path())
+    return ReidDataModule(lambda: samples, size=(32, 16), mean=[0.5] * 3, std=[0.5] * 3, **options)
+
+
+def rows_of(identities, split):
+    """Rows of identities with images of two cameras each."""
+    pids = np.repeat(list(identities), 4)
+    paths = [f"{split}{i}.png" for i in range(len(pids))]
+    return pd.DataFrame({"path": paths, "pid": pids, "camid": [1, 1, 2, 2] * len(identities), "split": split})
+
+
+def test_unseen_images_are_whole_validation_identities_that_can_be_retrieved():
+    module = module_of(rows_of(range(1, 13), "train"), val_fraction=0.5)
+    chosen, validation = unseen_images(module, 10), module.validation
+    assert len(chosen) == 8 and set(chosen["split"]) == {"val_query", "val_gallery"}
+    assert {*chosen["pid"]} == {*sorted(validation["pid"].unique())[:2]}
+    pd.testing.assert_frame_equal(chosen, validation[validation["pid"].isin(chosen["pid"])])
+    assert len(unseen_images(module, 1)) == 4
+
+
+def test_without_a_validation_split_they_are_training_images_as_queries_and_gallery():
+    chosen = unseen_images(module_of(rows_of(range(1, 4), "train"), val_fraction=0), 8)
+    assert chosen["pid"].tolist() == [1] * 4 + [2] * 4
+    assert chosen.groupby("pid")["split"].apply(set).tolist() == [{"val_query", "val_gallery"}] * 2
+
+
+def test_identities_without_a_match_are_an_input_error():
+    alone = module_of(table({1: 1, 2: 1}), val_fraction=0)
+    with pytest.raises(InputError, match="no identity is both among the queries and in the gallery"):
+        unseen_images(alone, 10)

@@ -42,13 +42,13 @@ def rounded_error(graph, pixels, per_channel):
     return float(error)
 
 
-def test_equalised_networks_compute_the_same(graph, pixels):
+def test_equalized_networks_compute_the_same(graph, pixels):
     expected = graph(pixels)
     assert equalize(graph) > 10
     assert torch.allclose(graph(pixels), expected, atol=1e-5)
 
 
-def test_equalisation_undoes_what_makes_per_tensor_rounding_hard(graph, pixels):
+def test_equalization_undoes_what_makes_per_tensor_rounding_hard(graph, pixels):
     easy = rounded_error(graph, pixels, per_channel=False)
     for first, second in consecutive_layers(graph)[1:4]:
         make_hard(graph, first, second)

@@ -9,7 +9,7 @@ from reidlab.models import osnet_ain_x0_25, osnet_x0_25
 from reidlab.models.heads import Output
 
 
-def test_a_deployable_network_normalises_for_itself(graph, images, expected):
+def test_a_deployable_network_normalizes_for_itself(graph, images, expected):
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     assert torch.allclose(graph(pixels), torch.from_numpy(expected), atol=1e-5)
 
@@ -20,7 +20,7 @@ def test_no_batch_norm_and_no_classifier_is_left(graph):
     assert not any(name.startswith("network.classifier") for name, _ in graph.named_modules())
 
 
-def test_nothing_is_added_where_there_is_nothing_to_normalise(network):
+def test_nothing_is_added_where_there_is_nothing_to_normalize(network):
     assert not hasattr(deployable(network, [0, 0, 0], [1, 1, 1]), "normalize")
 
 

@@ -63,9 +63,9 @@ def forms(request, tmp_path_factory):
     place = tmp_path_factory.mktemp("forms")
     for name, content in files.items():
         (place / name).write_bytes(content)
-    found = {name: runtime.load(place / name)(images) for name in files}
+    found = {name: runtime.open_model(place / name)(images) for name in files}
     for name in ("int8", "uint8"):
-        found[f"openvino {name}"] = runtime.load(place / f"{name}.onnx", runtime="openvino")(images)
+        found[f"openvino {name}"] = runtime.open_model(place / f"{name}.onnx", runtime="openvino")(images)
     with torch.no_grad():
         return request.param, found, network(pixels).embedding.numpy(), place
 

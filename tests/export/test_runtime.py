@@ -29,51 +29,51 @@ def flat_onnx(tmp_path):
 @pytest.mark.parametrize("where", ["onnxruntime", "openvino"])
 @pytest.mark.parametrize("batch", ["n", 1, 2])
 def test_any_batch_is_served(flat_onnx, batch, where):
-    embedder = runtime.load(flat_onnx([batch, 4, 2, 3]), runtime=where)
+    embedder = runtime.open_model(flat_onnx([batch, 4, 2, 3]), runtime=where)
     assert embedder(PIXELS) == pytest.approx(PIXELS.reshape(5, 24) / 255)
 
 
 def test_the_layout_is_read_from_the_shape(flat_onnx):
-    first, last = runtime.load(flat_onnx([1, 3, 4, 2])), runtime.load(flat_onnx([1, 4, 2, 3]))
+    first, last = runtime.open_model(flat_onnx([1, 3, 4, 2])), runtime.open_model(flat_onnx([1, 4, 2, 3]))
     assert (first.channels_first, first.size) == (True, (4, 2)) and (last.channels_first, last.size) == (False, (4, 2))
 
 
 def test_channels_first_pixels_are_transposed(flat_onnx):
-    assert runtime.load(flat_onnx([1, 3, 4, 2]))(PIXELS) == pytest.approx(
+    assert runtime.open_model(flat_onnx([1, 3, 4, 2]))(PIXELS) == pytest.approx(
         PIXELS.transpose(0, 3, 1, 2).reshape(5, 24) / 255
     )
 
 
-def test_mean_std_and_colour_order_are_applied(flat_onnx):
+def test_mean_std_and_color_order_are_applied(flat_onnx):
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
-    embedder = runtime.load(flat_onnx([1, 4, 2, 3]), mean=mean, std=std, color_order="BGR")
+    embedder = runtime.open_model(flat_onnx([1, 4, 2, 3]), mean=mean, std=std, color_order="BGR")
     assert embedder(PIXELS) == pytest.approx(((PIXELS[..., ::-1] / 255 - mean) / std).reshape(5, 24), abs=1e-5)
     assert embedder.assumed == []
 
 
 def test_what_the_file_says_needs_no_assumption(flat_onnx):
     known = {"mean": "[0.5, 0.5, 0.5]", "std": "[0.5, 0.5, 0.5]", "color_order": "RGB"}
-    embedder = runtime.load(flat_onnx([1, 4, 2, 3], metadata=known))
+    embedder = runtime.open_model(flat_onnx([1, 4, 2, 3], metadata=known))
     assert embedder.assumed == [] and embedder(PIXELS) == pytest.approx(PIXELS.reshape(5, 24) / 127.5 - 1, abs=1e-5)
 
 
 def test_what_is_left_open_is_assumed_and_said(flat_onnx):
-    assert len(runtime.load(flat_onnx([1, 4, 2, 3])).assumed) == 2
-    raw = runtime.load(flat_onnx([1, 4, 2, 3], TensorProto.UINT8))
+    assert len(runtime.open_model(flat_onnx([1, 4, 2, 3])).assumed) == 2
+    raw = runtime.open_model(flat_onnx([1, 4, 2, 3], TensorProto.UINT8))
     assert raw(PIXELS) == pytest.approx(PIXELS.reshape(5, 24)) and "raw pixels" in raw.assumed[0]
 
 
 def test_a_tflite_file_describes_itself(steps, ranges, images, tmp_path):
     (tmp_path / "m.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}, output="int8"))
-    embedder = runtime.load(tmp_path / "m.tflite")
+    embedder = runtime.open_model(tmp_path / "m.tflite")
     assert (embedder.input.dtype, embedder.output.dtype, embedder.assumed) == (np.uint8, np.int8, [])
     (tmp_path / "f.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}))
-    assert embedder(images) == pytest.approx(runtime.load(tmp_path / "f.tflite")(images))
+    assert embedder(images) == pytest.approx(runtime.open_model(tmp_path / "f.tflite")(images))
 
 
 def test_a_file_written_here_serves_any_batch_at_once(steps, ranges, images, tmp_path):
     (tmp_path / "own.tflite").write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}))
-    own, calls = runtime.load(tmp_path / "own.tflite"), []
+    own, calls = runtime.open_model(tmp_path / "own.tflite"), []
     run = own.run
     own.run = lambda batch: calls.append(len(batch)) or run(batch)
     together = own(images)
@@ -89,18 +89,18 @@ def test_a_foreign_int8_input_is_encoded_by_its_scale(steps, ranges, images, tmp
     graph.inputs = graph.operators[0].inputs[:1]
     model.signatureDefs, model.metadata = [], []
     (tmp_path / "int8.tflite").write_bytes(flatbuffer.write_tflite(model))
-    expected = runtime.load(tmp_path / "uint8.tflite")(images)
-    assert runtime.load(tmp_path / "int8.tflite")(images) == pytest.approx(expected)
-    encoded = runtime.load(tmp_path / "int8.tflite", mean=[0, 0, 0], std=[1, 1, 1])
+    expected = runtime.open_model(tmp_path / "uint8.tflite")(images)
+    assert runtime.open_model(tmp_path / "int8.tflite")(images) == pytest.approx(expected)
+    encoded = runtime.open_model(tmp_path / "int8.tflite", mean=[0, 0, 0], std=[1, 1, 1])
     assert encoded.input.zero_point == -128 and encoded(images) == pytest.approx(expected)
-    shifted = runtime.load(tmp_path / "int8.tflite", mean=[0.5] * 3, std=[1, 1, 1]).prepare(images)
+    shifted = runtime.open_model(tmp_path / "int8.tflite", mean=[0.5] * 3, std=[1, 1, 1]).prepare(images)
     assert shifted == pytest.approx(np.clip(np.round((images / 255 - 0.5) * 255) - 128, -128, 127), abs=1)
 
 
 def test_pixels_that_are_their_own_codes_cost_no_arithmetic(steps, ranges, images, tmp_path):
     (tmp_path / "m.tflite").write_bytes(tflite.integer_file(steps, ranges, {"mean": [0.0] * 3, "std": [1.0] * 3}))
-    embedder = runtime.load(tmp_path / "m.tflite")
-    assert np.shares_memory(embedder.prepare(images), images) and embedder.assumed == ["colour order RGB"]
+    embedder = runtime.open_model(tmp_path / "m.tflite")
+    assert np.shares_memory(embedder.prepare(images), images) and embedder.assumed == ["color order RGB"]
 
 
 def test_codes_and_values_are_inverse():
@@ -111,7 +111,7 @@ def test_codes_and_values_are_inverse():
 
 def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, steps, ranges):
     with pytest.raises(InputError, match=r"none\.onnx: no such file"):
-        runtime.load(tmp_path / "none.onnx")
+        runtime.open_model(tmp_path / "none.onnx")
     for name, content in {
         "a.onnx": b"no",
         "b.tflite": b"no",
@@ -120,8 +120,8 @@ def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, steps, r
     }.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=name.replace(".", r"\.")):
-            runtime.load(tmp_path / name)
+            runtime.open_model(tmp_path / name)
     with pytest.raises(InputError, match=r"isn't a batch of RGB images"):
-        runtime.load(flat_onnx([1, 24]))
+        runtime.open_model(flat_onnx([1, 24]))
     with pytest.raises(InputError, match="both mean and std"):
-        runtime.load(flat_onnx([1, 4, 2, 3]), mean=[0, 0, 0])
+        runtime.open_model(flat_onnx([1, 4, 2, 3]), mean=[0, 0, 0])

@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader
 
 from reidlab.export import runtime, tflite
 from reidlab.export.equalize import consecutive_layers
-from reidlab.export.finetune import finetune, relative_error
+from reidlab.export.finetune import QATOptions, finetune, relative_error
 from reidlab.export.folding import deployable
 from reidlab.export.grid import activation_grids
 from reidlab.export.ranges import observe
 from reidlab.export.sensitivity import sensitivity
-from reidlab.export.simulate import Simulation, with_codes
+from reidlab.export.simulate import Simulation, fake_quantized
 from reidlab.export.steps import as_steps
 
 
@@ -49,7 +49,7 @@ def hard():
 
 def by_file(steps, ranges, images, place, **how):
     place.write_bytes(tflite.integer_file(steps, ranges, {"color_order": "RGB"}, **how))
-    return torch.from_numpy(runtime.load(place)(images))
+    return torch.from_numpy(runtime.open_model(place)(images))
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -80,8 +80,7 @@ def test_training_wins_back_more_than_half_of_what_int8_lost(hard, tmp_path):
         expected = steps(tensors(images))
     before = relative_error(by_file(steps, ranges, images, tmp_path / "before.tflite", **how), expected)
     simulation = Simulation(steps, ranges, **how)
-    torch.manual_seed(0)
-    finetune(simulation, steps, Images(), epochs=3, lr=2e-3, range_lr=1e-2)
+    finetune(simulation, steps, Images(), QATOptions(epochs=3, lr=2e-3, range_lr=1e-2))
     trained = by_file(simulation.network, simulation.ranges(), images, tmp_path / "after.tflite", **how)
     assert relative_error(trained, expected) < before / 2
     with torch.no_grad():
@@ -102,7 +101,7 @@ def test_the_layer_that_was_made_hard_costs_most(steps, images):
     assert costs["lost"].idxmax() == worst
 
     def alone(step, inputs):
-        return with_codes(step, inputs, grids[worst]) if step.name == worst else step(*inputs)
+        return fake_quantized(step, inputs, grids[worst]) if step.name == worst else step(*inputs)
 
     with torch.no_grad():
         expected, found = steps(tensors(images)), steps(tensors(images), alone)

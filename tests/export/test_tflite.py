@@ -80,7 +80,7 @@ def test_the_graph_is_clean(integer):
         "RESHAPE", "DEQUANTIZE",
     }  # fmt: skip
     assert names.count("PAD") == 2  # stem and max-pool: symmetric padding at stride 2 is none of TFLite's
-    assert names.count("DEPTHWISE_CONV_2D") == 11  # 10 of the streams, 1 that normalises
+    assert names.count("DEPTHWISE_CONV_2D") == 11  # 10 of the streams, 1 that normalizes
     gate = names.index("MEAN")
     assert names[gate : gate + 5] == ["MEAN", "CONV_2D", "CONV_2D", "LOGISTIC", "MUL"]
 

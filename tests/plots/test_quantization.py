@@ -14,13 +14,13 @@ def test_each_range_is_a_bar_from_its_low_to_its_high_end():
 
 
 def test_layers_stand_in_their_order_and_the_costliest_by_name():
-    costs = pd.DataFrame({"lost": [n % 7 / 100 for n in range(20)]}, index=[f"layer{n}" for n in range(20)])
+    costs = pd.DataFrame({"relative_error": [n % 7 / 100 for n in range(20)]}, index=[f"layer{n}" for n in range(20)])
     every, worst = layer_costs(costs).axes
-    assert [height for _, height in bars(every)] == costs["lost"].round(3).tolist()
+    assert [height for _, height in bars(every)] == costs["relative_error"].round(3).tolist()
     shown = [label.get_text() for label in worst.get_yticklabels()]
     assert len(shown) == 8 and set(shown[-2:]) == {"layer6", "layer13"}
 
 
 def test_nothing_to_draw_is_said_in_words():
     for draw in (activation_ranges, layer_costs):
-        assert draw(pd.DataFrame({"low": [], "high": [], "lost": []})).texts
+        assert draw(pd.DataFrame({"low": [], "high": [], "relative_error": []})).texts

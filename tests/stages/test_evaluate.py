@@ -243,7 +243,7 @@ def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, t
     assert main(["evaluate", f"model={tmp_path / 'theirs.onnx'}", *common]) == 0
     said = capsys.readouterr().out
     assert "float32 (B, 3, H, W), images of (64, 32), run by onnxruntime" in said
-    assert "assumed: pixels scaled to [0, 1]" in said and "assumed: colour order RGB" in said
+    assert "assumed: pixels scaled to [0, 1]" in said and "assumed: color order RGB" in said
     assert main(["evaluate", f"model={weights}", "data.size=[64,32]", *common]) == 0
     metrics = figures(Run(tmp_path / "foreign"))
     assert metrics["theirs.onnx"] == pytest.approx(metrics["osnet.pth"])
