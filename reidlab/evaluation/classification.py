@@ -50,7 +50,8 @@ class Classification:
 
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of the accuracies."""
-        return {name: share_interval(self.scores.accuracy(k), len(self.scores.labels)) for name, k in SHARES.items()}
+        ranks = self.scores.ranks
+        return {name: share_interval(int((ranks <= k).sum()), len(ranks)) for name, k in SHARES.items()}
 
     def per_image(self) -> pd.DataFrame:
         """Path, true and predicted class, confidence in both, and the rank of the true one; a row an image."""
