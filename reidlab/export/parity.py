@@ -8,13 +8,13 @@ import torch
 
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.progress import bar
 
 
-def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Embeddings:
+def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Outputs:
     """Features of every image of a table by an exported file."""
     if not all(n in (own, -1) for n, own in zip(embedder.size, datamodule.size, strict=True)):
         raise InputError(
@@ -23,7 +23,7 @@ def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFr
         )
     batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
     blocks = [embedder(batch["image"].permute(0, 2, 3, 1).numpy()) for batch in batches]
-    return Embeddings(torch.from_numpy(np.concatenate(blocks)), table)
+    return Outputs(torch.from_numpy(np.concatenate(blocks)), table)
 
 
 def search_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:
