@@ -8,8 +8,7 @@ from reidlab import config
 from reidlab.data import Augment, ImageDataModule
 from reidlab.errors import InputError
 
-DATA_SETS = sorted(file.stem for file in (config.CONF / "data").glob("[!_]*.yaml"))
-AUGMENTS = sorted(file.stem for file in (config.CONF / "augment").glob("[!_]*.yaml"))
+DATA_SETS, AUGMENTS = config.choices("data"), config.choices("augment")
 
 
 @pytest.mark.parametrize("name", DATA_SETS)
@@ -31,9 +30,8 @@ def test_a_missing_root_is_named(name, tmp_path):
 
 @pytest.mark.parametrize("name", AUGMENTS)
 def test_every_augmentation_is_built_and_each_step_can_be_switched_off(name):
-    steps = ("flip", "crop", "jitter", "policy", "erasing")
-    image = torch.rand(2, 3, 64, 32)
-    augment = config.instantiate(config.compose([f"augment={name}"]).augment)
+    cfg, image = config.compose([f"augment={name}"]).augment, torch.rand(2, 3, 64, 32)
+    augment, steps = config.instantiate(cfg), [key for key in cfg if not key.startswith("_")]
     assert isinstance(augment, Augment) and augment(image).shape == image.shape
     off = config.compose([f"augment={name}", *(f"augment.{step}=null" for step in steps)])
     assert torch.equal(config.instantiate(off.data).augment(image), image)

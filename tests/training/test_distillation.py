@@ -113,7 +113,9 @@ def test_a_teacher_sees_its_own_size_or_the_one_that_is_asked_for(small, tmp_pat
     for options, expected in ([], (32, 16)), (["distill.size=[48,40]"], (48, 40)):
         run, seen = student(small, tmp_path, "sizes", teacher, "distill.logits=0", "distill.feature=1", *options), []
         distillation = train.build_distillation(run, osnet_x0_25(feat_dim=64), run.datamodule(), "x")
-        distillation.teacher[0].network.register_forward_pre_hook(lambda network, given, seen=seen: seen.append(given[0].shape))
+        distillation.teacher[0].network.register_forward_pre_hook(
+            lambda network, given, seen=seen: seen.append(given[0].shape)
+        )
         distillation.teach(torch.rand(2, 3, 30, 20))
         assert seen == [(2, 3, *expected)]
 
