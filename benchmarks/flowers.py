@@ -100,7 +100,7 @@ def figures(cfg) -> dict[str, float]:
             stage.run(cfg)
     metrics, trained = read_json(folder / "metrics.json"), read_json(folder / "train.json")
     fp32, int8 = metrics[evaluate.MAIN_ROW], metrics[INT8]
-    interval = share_interval(int8["top-1"], int(int8["num_images"]))
+    interval = share_interval(round(int8["top-1"] * int8["num_images"]), int(int8["num_images"]))
     found = {"epochs": trained["epochs"], "images": int8["num_images"], "float": fp32["top-1"], "int8": int8["top-1"]}
     return found | {"low": interval.low, "high": interval.high, "size_kib": int8["size_kib"]}
 
@@ -111,7 +111,7 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
     for (network, side), rows in table.groupby(["network", "side"], sort=False):
         if len(rows) > 1:
             mean = rows.mean(numeric_only=True)
-            interval = share_interval(mean["int8"], int(mean["images"]))
+            interval = share_interval(round(mean["int8"] * mean["images"]), int(mean["images"]))
             means.append({**mean, "network": network, "side": side, "seed": "mean", "low": interval.low,
                           "high": interval.high})  # fmt: skip
     return pd.concat([table, pd.DataFrame(means)], ignore_index=True) if means else table

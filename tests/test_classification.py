@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from reidlab.evaluation.embeddings import Embeddings
 
 from reidlab.data import DrawnShapes
 from reidlab.deploy.emulator import missing_tools
 from reidlab.errors import InputError
 from reidlab.evaluation.classification import Classification
-from reidlab.evaluation.embeddings import Embeddings
 from reidlab.export.calibration import unseen_images
 from reidlab.export.runtime import open_model
 from reidlab.files import read_json

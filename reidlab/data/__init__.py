@@ -1,10 +1,12 @@
 """Images of identities or classes: where they come from, whether they are sound, and how they reach the network."""
 
 from reidlab.data.cache import DecodedCache
-from reidlab.data.classes import ClassCsv, ClassDataModule, ClassFolders, ClassLists, set_aside_images
+from reidlab.data.class_sources import ClassCsv, ClassFolders, ClassLists
+from reidlab.data.classes import ClassDataModule, set_aside_images
 from reidlab.data.combined import CombinedSources
 from reidlab.data.crop import RandomResizedCrop
-from reidlab.data.datamodule import ImageDataModule, ImageDataset, ReidDataModule
+from reidlab.data.datamodule import ImageDataModule, ImageDataset
+from reidlab.data.identities import ReidDataModule
 from reidlab.data.images import read_image
 from reidlab.data.mixing import Mix
 from reidlab.data.policy import TrivialAugment

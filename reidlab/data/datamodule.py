@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from reidlab.data.cache import DecodedCache
 from reidlab.data.images import read_batch, read_image
-from reidlab.data.sampler import IdentityBatchSampler, distributed_process
-from reidlab.data.samples import Samples, set_aside_validation
+from reidlab.data.sampler import distributed_process
+from reidlab.data.samples import Samples
 from reidlab.data.transforms import Normalize
-from reidlab.data.validate import Finding, summary, validate
+from reidlab.data.validate import Finding
 from reidlab.errors import InputError
 
 Batch = dict[str, Tensor]
@@ -243,86 +243,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             generator=torch.Generator(),  # starting workers draws a seed, and the global generator is for augmentation
             **options,
         )
-
-
-class ReidDataModule(ImageDataModule):
-    """Batches of identities, to learn from pairs or triplets and for retrieval; `pid` is the table's outside training.
-
-    Args:
-        num_instances: images of an identity that share a training batch; None shuffles all images instead.
-        camera_balanced: see `IdentityBatchSampler`.
-        class_balanced: see `IdentityBatchSampler`.
-        exclude_same_camera: whether a query's matches of its own camera are left out.
-        kwargs: those of `ImageDataModule`.
-    """
-
-    validation_splits = ("val_query", "val_gallery")
-    test_splits = ("query", "gallery")
-
-    def __init__(
-        self,
-        *args,
-        num_instances: int | None = 4,
-        camera_balanced: bool = False,
-        class_balanced: bool = False,
-        exclude_same_camera: bool = True,
-        **kwargs,
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        if num_instances is None and (camera_balanced or class_balanced):
-            raise InputError("data.num_instances=null shuffles images: no balance; give data.num_instances=4, say")
-        self.num_instances, self.exclude_same_camera = num_instances, exclude_same_camera
-        self.camera_balanced, self.class_balanced = camera_balanced, class_balanced
-
-    @cached_property
-    def samples(self) -> Samples:
-        """The table that everything reads, with its validation identities set aside; read from disk once."""
-        return set_aside_validation(self.source(), self.val_fraction, self.seed)
-
-    @cached_property
-    def classes(self) -> list[int]:
-        """The pid of each training identity."""
-        return sorted(self.samples.split("train")["pid"].unique().tolist())
-
-    def train_dataloader(self) -> DataLoader:
-        """Batches of `num_instances` images an identity, or of all images shuffled."""
-        table = self.samples.split("train")
-        table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
-        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
-        if self.num_instances is None:
-            return self._shuffled(dataset)
-        sampler = IdentityBatchSampler(
-            table["pid"],
-            self.batch_size,
-            self.num_instances,
-            self.seed,
-            camids=table["camid"] if self.camera_balanced else None,
-            class_balanced=self.class_balanced,
-        )
-        loader = self._loader(dataset, persistent=True, batch_sampler=sampler)
-        if len(loader) == 0:
-            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(table)} training images")
-        return loader
-
-    def validate(self) -> list[Finding]:
-        """What is wrong with the data set."""
-        return validate(self.samples, self.exclude_same_camera)
-
-    def summary(self) -> pd.DataFrame:
-        """What is in each split."""
-        return summary(self.samples)
-
-    def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
-        """Whole identities, about `count` images: the first, at least one, that are among queries and in the gallery.
-
-        InputError where there is none.
-        """
-        query = table["split"].str.endswith("query")
-        both = set(table.loc[query, "pid"]) & set(table.loc[~query, "pid"])
-        counts = table[table["pid"].isin(both)].groupby("pid").size().cumsum()
-        if counts.empty:
-            raise InputError("no identity is both among the queries and in the gallery; see what `reidlab data` finds")
-        return table[table["pid"].isin(counts.index[(counts <= count) | (counts == counts.iloc[0])])]
 
 
 def _as_it_is(batch: Batch) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from reidlab.data.classes import ClassFolders
+from reidlab.data.class_sources import ClassFolders
 from reidlab.data.samples import Samples
 from reidlab.errors import InputError
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from reidlab.data import ImageDataModule
 from reidlab.evaluation.classification import Classification
-from reidlab.evaluation.embeddings import Embeddings, embed
+from reidlab.evaluation.outputs import Outputs, embed
 from reidlab.evaluation.protocols import ClassificationProtocol, Protocol, RetrievalProtocol, protocol_of
 from reidlab.evaluation.retrieval import TEST, VALIDATION, Retrieval
 
@@ -13,7 +13,7 @@ __all__ = [
     "VALIDATION",
     "Classification",
     "ClassificationProtocol",
-    "Embeddings",
+    "Outputs",
     "Protocol",
     "Retrieval",
     "RetrievalProtocol",

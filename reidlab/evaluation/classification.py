@@ -1,4 +1,4 @@
-"""A split's images and the classes that a network gives them: figures, tables and pictures."""
+"""Classification of a split's images: figures, tables and pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from reidlab import plots
 from reidlab.data import ClassDataModule
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.metrics import ClassScores, Interval, share_interval
 
 SHARES = {"top-1": 1, "top-5": 5}  # accuracies with an interval: name -> k
@@ -20,16 +20,16 @@ SHARES = {"top-1": 1, "top-5": 5}  # accuracies with an interval: name -> k
 
 @dataclass(frozen=True)
 class Classification:
-    """Images with class confidences (N, C) in the place of embeddings; `classes` are the pids of the C columns."""
+    """Class confidences (N, C) of images; the C columns are the classes whose pids and names are given."""
 
-    confidences: Embeddings
+    confidences: Outputs
     classes: Sequence[int]
     names: Sequence[str]
 
     @classmethod
-    def of(cls, confidences: Embeddings, datamodule: ClassDataModule) -> "Classification":
-        """Confidences in a data set's classes; InputError where the network has another number of them."""
-        known = confidences.features.shape[1]
+    def of(cls, confidences: Outputs, datamodule: ClassDataModule) -> "Classification":
+        """Confidences in the classes of a data set; InputError where the network has another number of classes."""
+        known = confidences.values.shape[1]
         if known != datamodule.num_classes:
             raise InputError(
                 f"the network has {known} classes, data '{datamodule.name}' has {datamodule.num_classes}; "
@@ -42,7 +42,7 @@ class Classification:
         """All figures."""
         number = {pid: column for column, pid in enumerate(self.classes)}
         labels = [number[pid] for pid in self.confidences.table["pid"]]
-        return ClassScores(self.confidences.features, torch.tensor(labels, dtype=torch.int64))
+        return ClassScores(self.confidences.values, torch.tensor(labels, dtype=torch.int64))
 
     def summary(self) -> dict[str, float]:
         """All figures."""
@@ -50,7 +50,8 @@ class Classification:
 
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of the accuracies."""
-        return {name: share_interval(self.scores.accuracy(k), len(self.scores.labels)) for name, k in SHARES.items()}
+        ranks = self.scores.ranks
+        return {name: share_interval(int((ranks <= k).sum()), len(ranks)) for name, k in SHARES.items()}
 
     def per_image(self) -> pd.DataFrame:
         """Path, true and predicted class, confidence in both, and the rank of the true one; a row an image."""
@@ -72,16 +73,16 @@ class Classification:
         return pd.DataFrame(self.scores.per_class(), index=pd.Index(self.names, name="class"))
 
     def confusion(self) -> pd.DataFrame:
-        """Images of each class (rows) by the class that they were taken for (columns)."""
+        """Number of images by their class (rows) and predicted class (columns)."""
         return pd.DataFrame(self.scores.confusion, index=pd.Index(self.names, name="class"), columns=self.names)
 
     def mistakes(self) -> pd.DataFrame:
-        """The images taken for another class, surest first."""
+        """Misclassified images, the most confident first."""
         found = self.per_image()
         return found[found["class"] != found["predicted"]].sort_values("confidence", ascending=False, kind="stable")
 
     def pictures(self, read: Callable[[str], np.ndarray], mistakes: int) -> dict[str, Figure]:
-        """Name -> picture; `read` gives a path's image, `mistakes` is how many of these are shown."""
+        """Draw the confusion matrix, the calibration, and the first `mistakes`; `read` gives the image of a path."""
         worst = self.mistakes().head(mistakes)
         captions = worst["predicted"] + worst["confidence"].map(" {:.0%}, not ".format) + worst["class"]
         tiles = [

@@ -1,4 +1,4 @@
-"""How networks are judged: what two figures must share before they are compared."""
+"""Evaluation protocols: what two figures must share before they are compared."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reidlab.data import ClassDataModule, ImageDataModule
 from reidlab.evaluation.classification import Classification
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
 from reidlab.metrics.closeness import Distance
 from reidlab.run import Run
@@ -16,9 +16,12 @@ from reidlab.run import Run
 
 @dataclass(frozen=True)
 class RetrievalProtocol:
-    """Queries are ranked in their gallery by a distance; matches of the query's own camera count or are left out.
+    """Retrieval of queries in their gallery.
 
-    `wanted_fpr` is the share of different identities that a threshold lets pass.
+    Args:
+        distance: euclidean or cosine.
+        exclude_same_camera: whether matches of a query's own camera are left out.
+        wanted_fpr: the false positive rate that a threshold of verification is calibrated to.
     """
 
     distance: Distance = "euclidean"
@@ -26,25 +29,26 @@ class RetrievalProtocol:
     wanted_fpr: float = 1e-3
     main: ClassVar[str] = "mAP"
 
-    def evaluate(self, embeddings: Embeddings, splits: tuple[str, str] = TEST) -> Retrieval:
-        """The queries of two splits searched in their gallery."""
+    def evaluate(self, embeddings: Outputs, splits: tuple[str, str] = TEST) -> Retrieval:
+        """Retrieval of the queries of the first split in the gallery of the second."""
         return Retrieval.of(embeddings, splits, self.distance, self.exclude_same_camera)
 
     def record(self, datamodule: ImageDataModule) -> dict:
-        """What a figure's row says of how it was measured: distance, same-camera rule, hash of query and gallery."""
+        """The protocol as a row of `metrics.json` keeps it: distance, same-camera rule, hash of query and gallery."""
         rules = {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
         return rules | {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
 
-    def compare(self, embeddings: Embeddings, reference: Embeddings) -> dict[str, float]:
-        """All figures of a form's test embeddings, and how close they are to those of the checkpoint.
+    def compare(self, embeddings: Outputs, reference: Outputs) -> dict[str, float]:
+        """All figures of an exported form's test embeddings, and their agreement with those of the checkpoint.
 
-        - `cosine`: mean over all images
-        - `centred`: the same after each side's gallery mean is subtracted, which shows what plain cosine hides
-        - `threshold`: the distance that lets `wanted_fpr` of different identities pass for the same
-        - `fpr_of_threshold`: how many pass by the checkpoint's threshold
+        - `cosine`: mean cosine similarity of the two embeddings of an image
+        - `centred`: the same after each side's gallery mean is subtracted: of embeddings that have a large common part
+          the plain one is always near 1
+        - `threshold`: calibrated to `wanted_fpr`
+        - `fpr_of_threshold`: the false positive rate at the checkpoint's threshold
         """
         found, before = self.evaluate(embeddings), self.evaluate(reference)
-        same = torch.nn.functional.cosine_similarity(embeddings.features, reference.features)
+        same = torch.nn.functional.cosine_similarity(embeddings.values, reference.values)
         centred = torch.nn.functional.cosine_similarity(_centred(embeddings), _centred(reference))
         own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))
         passing = own.fpr[own.thresholds.searchsorted(earlier.threshold, side="right") - 1]
@@ -59,21 +63,21 @@ class RetrievalProtocol:
 
 @dataclass(frozen=True)
 class ClassificationProtocol:
-    """The most confident class is compared with the true one."""
+    """Classification: the most confident class is compared with the true one."""
 
     datamodule: ClassDataModule
     main: ClassVar[str] = "top-1"
 
-    def evaluate(self, confidences: Embeddings, splits: tuple[str, ...] = ()) -> Classification:
-        """All images and their classes, whatever the splits."""
+    def evaluate(self, confidences: Outputs, splits: tuple[str, ...] = ()) -> Classification:
+        """Classification of all images, whatever the splits."""
         return Classification.of(confidences, self.datamodule)
 
     def record(self, datamodule: ImageDataModule) -> dict:
-        """What a figure's row says of how it was measured: the hash of the test images."""
+        """The protocol as a row of `metrics.json` keeps it: the hash of the test images."""
         return {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
 
-    def compare(self, confidences: Embeddings, reference: Embeddings) -> dict[str, float]:
-        """All figures of a form's test confidences, and the share of images with the checkpoint's class."""
+    def compare(self, confidences: Outputs, reference: Outputs) -> dict[str, float]:
+        """All figures of an exported form's test confidences, and the share of images with the checkpoint's class."""
         found, before = self.evaluate(confidences), self.evaluate(reference)
         same = (found.scores.predicted == before.scores.predicted).double().mean()
         return {**found.summary(), "agreement": float(same)}
@@ -83,12 +87,12 @@ Protocol = RetrievalProtocol | ClassificationProtocol
 
 
 def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
-    """How a run's network is judged on its own data."""
+    """The protocol of a run on its own data."""
     if run.is_classifier:
         return ClassificationProtocol(datamodule)
     same_camera = run["evaluate.exclude_same_camera"] and datamodule.exclude_same_camera
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
 
 
-def _centred(embeddings: Embeddings) -> Tensor:
-    return embeddings.features - embeddings.split("gallery").features.mean(0)
+def _centred(embeddings: Outputs) -> Tensor:
+    return embeddings.values - embeddings.split("gallery").values.mean(0)

@@ -1,4 +1,4 @@
-"""A split's queries searched in its gallery: figures, per-query table, nearest images and their pictures."""
+"""Retrieval of queries in their gallery: figures, a table of the queries, nearest images and their pictures."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,12 +7,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from reidlab import plots
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.metrics import (
     Ranking,
     TopK,
@@ -33,16 +32,21 @@ VALIDATION = ("val_query", "val_gallery")
 class Retrieval:
     """Queries and gallery with their embeddings, under one protocol."""
 
-    query: Embeddings
-    gallery: Embeddings
+    query: Outputs
+    gallery: Outputs
     distance: str
     exclude_same_camera: bool
 
     @classmethod
-    def of(
-        cls, embeddings: Embeddings, splits: tuple[str, str], distance: str, exclude_same_camera: bool
-    ) -> "Retrieval":
-        """The queries of one split and the gallery of another; InputError where no query has a match."""
+    def of(cls, embeddings: Outputs, splits: tuple[str, str], distance: str, exclude_same_camera: bool) -> "Retrieval":
+        """Queries of one split in the gallery of another; InputError where no query has a match.
+
+        Args:
+            embeddings: of both splits.
+            splits: of the queries and of the gallery.
+            distance: euclidean or cosine.
+            exclude_same_camera: whether matches of a query's own camera are left out.
+        """
         found = cls(*map(embeddings.split, splits), distance, exclude_same_camera)
         if not found.ranking.valid.any():
             raise InputError("no query has a match in the gallery; see what `reidlab data` finds")
@@ -60,21 +64,20 @@ class Retrieval:
 
     def nearest(self, queries: Sequence[int], k: int) -> TopK:
         """The k nearest gallery items of the queries at these positions."""
-        chosen = Embeddings(self.query.features[torch.as_tensor(queries)], self.query.table.iloc[queries])
-        return top_k(*self._sides(chosen), **self._protocol, k=k)
+        return top_k(*self._sides(self.query.rows(queries)), **self._protocol, k=k)
 
     def expanded(self, k: int, alpha: float) -> "Retrieval":
-        """The same with expanded queries, which are compared by cosine."""
-        features = expand_queries(self.query.features, self.gallery.features, k, alpha)
-        return replace(self, query=Embeddings(features, self.query.table), distance="cosine")
+        """Retrieval by expanded queries, see `expand_queries`; they are compared by cosine."""
+        expanded = expand_queries(self.query.values, self.gallery.values, k, alpha)
+        return replace(self, query=replace(self.query, values=expanded), distance="cosine")
 
     def within(self, pattern: str, key: str) -> "Retrieval":
-        """The same in the gallery images alone whose path fits a shell pattern; `key` names it in the InputErrors."""
-        fits = torch.tensor([fnmatchcase(path, pattern) for path in self.gallery.table["path"]])
+        """Retrieval among the gallery images whose path fits a shell pattern; `key` names it in the InputErrors."""
+        fits = np.array([fnmatchcase(path, pattern) for path in self.gallery.table["path"]])
         if not fits.any():
             example = self.gallery.table["path"].iloc[0]
             raise InputError(f"{key}: no gallery image's path fits {pattern!r}; they are like {example}")
-        found = replace(self, gallery=Embeddings(self.gallery.features[fits], self.gallery.table[fits.numpy()]))
+        found = replace(self, gallery=self.gallery.rows(fits))
         if not found.ranking.valid.any():
             raise InputError(f"{key}: no query has a match in the {fits.sum()} gallery images that fit {pattern!r}")
         return found
@@ -112,11 +115,18 @@ class Retrieval:
         return order[: int(self.ranking.valid.sum())].tolist()
 
     def picture(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray], title: str = "") -> Figure:
-        """What these queries found, with distances and frames; `read` gives a sample's image (H, W, 3)."""
+        """Draw the nearest gallery images of some queries, with their distances, framed by whether they match.
+
+        Args:
+            queries: their positions.
+            k: how many gallery images.
+            read: gives a sample's image (H, W, 3).
+            title: of the picture.
+        """
         return plots.ranking_gallery(self.pictured(queries, k, read), title)
 
     def pictured(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray]) -> list[plots.Ranking]:
-        """The rows of such a picture."""
+        """The rows of `picture`, one a query."""
         nearest, rows = self.nearest(queries, k), []
         for line, position in enumerate(queries):
             sample, shown = self.query.table.iloc[position], nearest.index[line] >= 0
@@ -137,11 +147,11 @@ class Retrieval:
     def _protocol(self) -> dict:
         return {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
 
-    def _sides(self, query: Embeddings) -> tuple:
+    def _sides(self, query: Outputs) -> tuple:
         """Features, pids and camids of some queries and of the gallery, in the order that `metrics` takes them."""
         sides = (query, self.gallery)
         return (
-            *(side.features for side in sides),
+            *(side.values for side in sides),
             *(side.column("pid") for side in sides),
             *(side.column("camid") for side in sides),
         )

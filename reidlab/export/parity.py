@@ -9,7 +9,7 @@ import torch
 
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.protocols import Protocol
 from reidlab.evaluation.retrieval import TEST, Retrieval
 from reidlab.export.cost import cost
@@ -28,7 +28,7 @@ PARITY_ROWS = {  # row -> file and the runtime that it is evaluated in
 
 def parity_table(
     files: Mapping[File, Path],
-    reference: Embeddings,
+    reference: Outputs,
     datamodule: ImageDataModule,
     protocol: Protocol,
     runtimes: Collection[str],
@@ -57,7 +57,7 @@ def parity_table(
     return pd.DataFrame(rows).T.rename_axis("stage")
 
 
-def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Embeddings:
+def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Outputs:
     """Features of every image of a table by an exported file."""
     if not all(n in (own, -1) for n, own in zip(embedder.size, datamodule.size, strict=True)):
         raise InputError(
@@ -66,7 +66,7 @@ def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFr
         )
     batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
     blocks = [embedder(batch["image"].permute(0, 2, 3, 1).numpy()) for batch in batches]
-    return Embeddings(torch.from_numpy(np.concatenate(blocks)), table)
+    return Outputs(torch.from_numpy(np.concatenate(blocks)), table)
 
 
 def search_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:

@@ -1,12 +1,19 @@
-"""How good class scores are: accuracy with its uncertainty, class by class, and whether confidences can be believed."""
+"""Accuracy of class scores with its uncertainty, figures of each class, and the calibration of confidences."""
 
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 
 import torch
+from scipy.stats import binomtest
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.classification import (
+    multiclass_calibration_error,
+    multiclass_confusion_matrix,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
 
 from reidlab.errors import InputError
 from reidlab.metrics.uncertainty import Interval
@@ -34,10 +41,15 @@ class ClassScores:
         if len(self.labels) == 0:
             raise InputError("no images to score; see what `reidlab data` finds")
 
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return self.confidences.shape[1]
+
     @cached_property
     def predicted(self) -> Tensor:
         """The class of the highest confidence, (N,)."""
-        return self.confidences.argsort(dim=1, descending=True, stable=True)[:, 0]
+        return self.confidences.argmax(1)
 
     @cached_property
     def ranks(self) -> Tensor:
@@ -48,36 +60,40 @@ class ClassScores:
     @cached_property
     def confusion(self) -> Tensor:
         """Images of true class i that were taken for class j, (C, C)."""
-        count = self.confidences.shape[1]
-        return torch.bincount(self.labels * count + self.predicted, minlength=count**2).view(count, count)
+        return multiclass_confusion_matrix(self.confidences, self.labels, self.num_classes)
 
     def accuracy(self, k: int = 1) -> float:
-        """The share of images whose class is among the k most confident ones."""
+        """The share of images whose class is among the k most confident ones.
+
+        Not by torchmetrics, whose top-k takes any of several classes with equal confidence: int8 networks give many.
+        """
         return float((self.ranks <= k).double().mean())
 
     def per_class(self) -> dict[str, Tensor]:
         """Recall, precision, F1 and the number of images of each class, (C,); 0 where a quotient isn't defined."""
-        hits = self.confusion.diagonal().double()
-        images, claimed = self.confusion.sum(1), self.confusion.sum(0)
-        recall, precision = (hits / total.clamp(min=1) for total in (images, claimed))
-        f1 = 2 * recall * precision / (recall + precision).clamp(min=1e-12)
-        return {"recall": recall, "precision": precision, "f1": f1, "num_images": images}
+        figures = {"recall": multiclass_recall, "precision": multiclass_precision, "f1": multiclass_f1_score}
+        given = (self.confidences, self.labels, self.num_classes)
+        each = {name: figure(*given, average="none") for name, figure in figures.items()}
+        return each | {"num_images": self.confusion.sum(1)}
 
     def calibration(self, bins: int = CALIBRATION_BINS) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, mean confidence and accuracy of each of `bins` equal intervals of the confidence, (bins,) each."""
-        confidence = self.confidences.gather(1, self.predicted[:, None]).squeeze(1).double()
-        place = (confidence * bins).ceil().long().sub(1).clamp(0, bins - 1)
-        count, sure, right = (
-            torch.zeros(bins, dtype=torch.double).index_add_(0, place.cpu(), values.cpu())
-            for values in (torch.ones_like(confidence), confidence, (self.predicted == self.labels).double())
+        """Images, mean confidence and accuracy in each of `bins` equal intervals of the confidence, (bins,) each.
+
+        The bins of `calibration_error`, which torchmetrics keeps to itself.
+        """
+        confidence = self.confidences.amax(1).double().cpu()
+        right = (self.predicted == self.labels).double().cpu()
+        place = (confidence * bins).long().clamp(0, bins - 1)
+        count, sure, hits = (
+            torch.bincount(place, values, minlength=bins) for values in (torch.ones_like(right), confidence, right)
         )
-        return count, sure / count.clamp(min=1), right / count.clamp(min=1)
+        return count, sure / count.clamp(min=1), hits / count.clamp(min=1)
 
     @property
     def calibration_error(self) -> float:
         """Expected calibration error: the mean gap of confidence and accuracy (Guo et al., arXiv 1706.04599, eq. 3)."""
-        count, sure, right = self.calibration()
-        return float((count * (sure - right).abs()).sum() / count.sum())
+        shares = self.confidences.clamp(0, 1)  # torchmetrics takes values outside for logits
+        return float(multiclass_calibration_error(shares, self.labels, self.num_classes, n_bins=CALIBRATION_BINS))
 
     @property
     def log_likelihood(self) -> float:
@@ -85,14 +101,18 @@ class ClassScores:
         return float(self.confidences.gather(1, self.labels[:, None]).double().clamp(min=1e-12).log().mean())
 
     def summary(self) -> dict[str, float | int]:
-        """top-1, top-5, means over the classes of recall and F1, calibration error, likelihood, number of images."""
+        """top-1, top-5, means of recall and F1, calibration error, likelihood, number of images.
+
+        The means are over the classes that have images; torchmetrics' count a class without images as 0 where an image
+        was taken for it.
+        """
         each = self.per_class()
-        shown = each["num_images"] > 0
+        present = each["num_images"] > 0
         return {
             "top-1": self.accuracy(),
             "top-5": self.accuracy(5),
-            "class_recall": float(each["recall"][shown].mean()),
-            "macro_f1": float(each["f1"][shown].mean()),
+            "class_recall": float(each["recall"][present].mean()),
+            "macro_f1": float(each["f1"][present].mean()),
             "calibration_error": self.calibration_error,
             "log_likelihood": self.log_likelihood,
             "num_images": len(self.labels),
@@ -138,13 +158,10 @@ class ClassMetric(Metric):
         return torch.cat(state) if isinstance(state, list) else state
 
 
-def share_interval(share: float, count: int, level: float = 0.95) -> Interval:
-    """Wilson's score interval of a share of `count` images (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
+def share_interval(hits: int, count: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share, `hits` of `count` (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
 
-    >>> [round(end, 3) for end in share_interval(0.9, 100)]
+    >>> [round(end, 3) for end in share_interval(90, 100)]
     [0.826, 0.945]
     """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count**2)) ** 0.5
-    return Interval(middle - half, middle + half)
+    return Interval(*map(float, binomtest(hits, count).proportion_ci(level, method="wilson")))

@@ -66,8 +66,8 @@ def _embedder(run: Run) -> Embed:
         datamodule = run.datamodule(size=size, cache=None)
         datamodule.samples = samples
         if embedder:
-            return embed_file(embedder, datamodule, samples.table, label).features
-        return embed(run.network, datamodule, samples.table, run.device, label).features
+            return embed_file(embedder, datamodule, samples.table, label).values
+        return embed(run.network, datamodule, samples.table, run.device, label).values
 
     return call
 

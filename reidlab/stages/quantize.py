@@ -14,7 +14,7 @@ from reidlab import plots
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, Normalize
 from reidlab.errors import InputError
-from reidlab.evaluation import VALIDATION, Embeddings, Protocol, embed, protocol_of
+from reidlab.evaluation import VALIDATION, Outputs, Protocol, embed, protocol_of
 from reidlab.export.calibration import ImageBatches, choose_images, unseen_images
 from reidlab.export.finetune import QATOptions
 from reidlab.export.metadata import about
@@ -116,7 +116,7 @@ def _quantizer(run: Run, datamodule: ImageDataModule, protocol: Protocol, option
         yield from ImageBatches(datamodule, unseen())
 
     def main_figure(found: Tensor) -> float:
-        return protocol.evaluate(Embeddings(found, unseen()), VALIDATION).summary()[protocol.main]
+        return protocol.evaluate(Outputs(found, unseen()), VALIDATION).summary()[protocol.main]
 
     return Quantizer(
         run.network,
@@ -132,7 +132,7 @@ def _quantizer(run: Run, datamodule: ImageDataModule, protocol: Protocol, option
 
 
 def _parity(
-    run: Run, files: Mapping[File, bytes], reference: Embeddings, datamodule: ImageDataModule, protocol: Protocol
+    run: Run, files: Mapping[File, bytes], reference: Outputs, datamodule: ImageDataModule, protocol: Protocol
 ) -> pd.DataFrame:
     """The parity of files that aren't in the run folder yet, and of the ONNX file there if it is the checkpoint's."""
     with TemporaryDirectory(dir=run.folder, prefix=".quantize-") as place:

@@ -83,7 +83,7 @@ def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
         optimizer=instantiate(cfg.optimizer),
         schedule=instantiate(cfg.schedule),
         regime=instantiate(cfg.regime),
-        distillation=_distillation(run, network, datamodule, data_hash),
+        distillation=build_distillation(run, network, datamodule, data_hash),
         seed=cfg.seed,
     )
 
@@ -99,6 +99,24 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
     if cfg.model.weights:
         log.info(load_weights(network, cfg.model.weights))
     return network
+
+
+def build_distillation(run: Run, student: nn.Module, datamodule: ImageDataModule, data_hash: str) -> nn.Module | None:
+    """The terms by which the network follows a teacher; None where the settings have none.
+
+    Args:
+        run: whose settings name the teacher and the weights of the terms.
+        student: the network to train.
+        datamodule: of its images.
+        data_hash: of its samples; class scores come only from a teacher of the same ones.
+    """
+    options = run.config.get("distill")
+    if not options:
+        return None
+    if isinstance(options.teacher, Mapping):  # a network with ImageNet weights, and not a run
+        return instantiate(options, student=student, datamodule=datamodule, data_hash=data_hash)
+    teacher = _teacher(options.teacher, options.logits, data_hash)
+    return instantiate(options, student=student, datamodule=datamodule, teacher=teacher)
 
 
 def build_trainer(
@@ -160,17 +178,6 @@ def _needs_classifier(run: Run) -> bool:
     terms = [term for term in cfg.loss.values() if isinstance(term, Mapping)]
     taught = cfg.get("distill") and cfg.distill.logits
     return run.is_classifier or bool(taught) or any(term.get("sees") == "logits" for term in terms)
-
-
-def _distillation(run: Run, student: nn.Module, datamodule: ImageDataModule, data_hash: str) -> nn.Module | None:
-    """The terms by which the network follows a teacher, if the settings have one."""
-    options = run.config.get("distill")
-    if not options:
-        return None
-    if isinstance(options.teacher, Mapping):  # a network with ImageNet weights, and not a run
-        return instantiate(options, student=student, datamodule=datamodule, data_hash=data_hash)
-    teacher = _teacher(options.teacher, options.logits, data_hash)
-    return instantiate(options, student=student, datamodule=datamodule, teacher=teacher)
 
 
 def _teacher(folder: str | Path | None, logits: float, data_hash: str) -> Teacher:

@@ -23,7 +23,7 @@ class ReplayEpochs(pl.Callback):
     """
 
     def __init__(self, folder: Path, history: History):
-        self.parts, self.history = sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")), history
+        self.folder, self.history = folder, history
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The checkpoint is loaded, and no epoch has begun."""
@@ -32,8 +32,9 @@ class ReplayEpochs(pl.Callback):
                 for row in self.history.rows:
                     for figures in _as_logged(row):
                         logger.log_metrics(figures, step=row.get("step"))
-                for part in self.parts:
-                    if part.stem == f"run-{logger.experiment.id}":
+                present = Path(logger.experiment.dir).parent
+                for part in (self.folder / "wandb").glob(f"offline-run-*/run-{logger.experiment.id}.wandb"):
+                    if part.parent.resolve() != present.resolve():
                         part.with_suffix(".wandb.synced").touch()
 
 

@@ -7,12 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reidlab.config import compose, instantiate
 from reidlab.data import (
-    ClassCsv,
     ClassDataModule,
     ClassFolders,
-    ClassLists,
     RandomResizedCrop,
     Samples,
     set_aside_images,
@@ -21,96 +18,12 @@ from reidlab.data.validate import class_summary, validate_classes
 from reidlab.errors import InputError
 
 
-@pytest.fixture
-def flowers(tmp_path, write_image):
-    """Twenty images of each of three classes, in folders named by them."""
-    for label in ("rose", "class10", "class2"):
-        for number in range(20):
-            write_image(tmp_path / label / f"{number}.png", size=(40, 36))
-    return tmp_path
-
-
 def found(samples):
     return [(one.level, one.kind, one.where) for one in validate_classes(samples, progress=False)]
 
 
 def splits_of(samples):
     return dict(zip(samples.table["path"], samples.table["split"], strict=True))
-
-
-def test_folders_are_classes_in_natural_order(flowers, write_image):
-    write_image(flowers / "stray.png")
-    (flowers / "rose" / "notes.txt").write_text("hybrid")
-    write_image(flowers / "rose" / "more" / "deep.JPG")
-    samples = ClassFolders(flowers)()
-    assert samples.names == {1: "class2", 2: "class10", 3: "rose"}
-    assert len(samples.table) == 61 and set(samples.table["split"]) == {"train"}
-    assert samples.table.set_index("path").loc["rose/more/deep.JPG", "pid"] == 3
-    assert samples.notes == ["2 files ignored that aren't images in a class's folder, e.g. rose/notes.txt"]
-
-
-def test_folders_of_splits(flowers, write_image):
-    for split in ("learn", "check"):
-        for label in "ab":
-            write_image(flowers / split / label / "1.png")
-    samples = ClassFolders(flowers, {"train": "learn", "test": "check", "val": None})()
-    assert splits_of(samples) == {
-        "learn/a/1.png": "train", "learn/b/1.png": "train", "check/a/1.png": "test", "check/b/1.png": "test"
-    }  # fmt: skip
-
-
-def test_layout_of_tiny_imagenet(tmp_path, write_image):
-    for file in ("train/n01/images/n01_0.JPEG", "train/n02/images/n02_0.JPEG", "test/images/test_0.JPEG"):
-        write_image(tmp_path / file)
-    (tmp_path / "train/n01/n01_boxes.txt").write_text("n01_0.JPEG 0 0 9 9")
-    samples = instantiate(compose(["data=tiny_imagenet", f"data.root={tmp_path}"]).data.source)()
-    assert samples.names == {1: "n01", 2: "n02"}
-    assert splits_of(samples) == {"train/n01/images/n01_0.JPEG": "train", "train/n02/images/n02_0.JPEG": "train"}
-
-
-def test_lists_of_food101(flowers):
-    (flowers / "meta").mkdir()
-    (flowers / "meta/train.txt").write_text("apple_pie/1\nsushi/2\n\n")
-    (flowers / "meta/test.txt").write_text("sushi/3\n")
-    lists = {"train": "meta/train.txt", "test": "meta/test.txt"}
-    samples = ClassLists(flowers, lists)()
-    assert splits_of(samples) == {
-        "images/apple_pie/1.jpg": "train", "images/sushi/2.jpg": "train", "images/sushi/3.jpg": "test"
-    }  # fmt: skip
-    (flowers / "meta/test.txt").write_text("sushi/3\nsushi\n")
-    with pytest.raises(InputError, match=r"test.txt: line 2 is 'sushi'; write class/image"):
-        ClassLists(flowers, lists)()
-
-
-def test_a_table(flowers):
-    rows = "Path, LABEL ,note\nrose/1.png, rose,x\nrose/2.png,rose,\nclass2\\3.png,weed,\n"
-    (flowers / "table.csv").write_text(rows)
-    samples = ClassCsv("table.csv", flowers)()
-    assert samples.names == {1: "rose", 2: "weed"}
-    assert splits_of(samples) == {"rose/1.png": "train", "rose/2.png": "train", "class2/3.png": "train"}
-    (flowers / "table.csv").write_text("path,label,split\nrose/1.png,a,Train\nrose/2.png,b,test\nrose/3.png,b,val\n")
-    assert list(splits_of(ClassCsv("table.csv", flowers)()).values()) == ["train", "test", "val"]
-    (flowers / "table.csv").write_text("path,label,split\nrose/1.png,,train\nrose/9x.png,b,query\n")
-    with pytest.raises(InputError, match=r"row 2 has no label; row 3 has a split other than train, val, test; row 3 n"):
-        ClassCsv("table.csv", flowers)()
-    (flowers / "table.csv").write_text("path,pid\nrose/1.png,a\n")
-    with pytest.raises(InputError, match=r"column 'label' is missing; found path, pid"):
-        ClassCsv("table.csv", flowers)()
-
-
-@pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (lambda root: ClassFolders(root / "none"), r"data\.root doesn't exist; found class10/, class2/, rose/"),
-        (lambda root: ClassFolders(root / "rose"), r"no folder in it holds images"),
-        (lambda root: ClassFolders(root, {"train": ".", "query": "q"}), r"'query' isn't one of train, val, test"),
-        (lambda root: ClassFolders(root, {"test": "."}), r"name where the split 'train' is"),
-        (lambda root: ClassLists(root, {"train": "meta/train.txt"}), r"meta/train.txt: can't be read"),
-    ],
-)
-def test_what_is_wrong_with_a_source_is_named(source, message, flowers):
-    with pytest.raises(InputError, match=message):
-        source(flowers)()
 
 
 def test_each_class_is_divided_by_the_hash_of_seed_and_content(flowers):
@@ -163,7 +76,7 @@ def test_fractions_that_leave_nothing_are_refused(fractions, flowers):
 def test_batches(flowers):
     data = ClassDataModule(
         ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), test_fraction=0.2, val_fraction=0.1,
-        batch_size=8, num_instances=None, num_workers=0, enlarged=1.5,
+        batch_size=8, num_workers=0, enlarged=1.5,
     )  # fmt: skip
     assert data.num_classes == 3 and data.class_names == ["class2", "class10", "rose"]
     stored = next(iter(data.train_dataloader()))
@@ -183,7 +96,7 @@ def test_batches(flowers):
 
 def test_crops_grow_with_the_epochs_and_say_what_they_show(flowers):
     data = ClassDataModule(
-        ClassFolders(flowers), (32, 32), (0, 0, 0), (1, 1, 1), batch_size=8, num_instances=None, num_workers=0,
+        ClassFolders(flowers), (32, 32), (0, 0, 0), (1, 1, 1), batch_size=8, num_workers=0,
         progressive=[(0, 0.5), (0.6, 0.75), (0.8, 1)],
     )  # fmt: skip
     stored = next(iter(data.train_dataloader()))
@@ -199,7 +112,7 @@ def test_crops_grow_with_the_epochs_and_say_what_they_show(flowers):
 
 
 def test_decoded_images_are_the_same_batches(flowers, tmp_path_factory):
-    options = {"test_fraction": 0.2, "batch_size": 8, "num_instances": None, "num_workers": 0}
+    options = {"test_fraction": 0.2, "batch_size": 8, "num_workers": 0}
     cache = tmp_path_factory.mktemp("cache")
     read, kept = (
         ClassDataModule(ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), cache=place, **options)
@@ -218,11 +131,10 @@ def test_without_a_crop_training_reads_the_network_size(flowers):
         (1, 1, 1),
         crop=None,
         batch_size=4,
-        num_instances=None,
         num_workers=0,
     )
     assert next(iter(data.train_dataloader()))["image"].shape[2:] == (16, 16)
-    data = ClassDataModule(ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), batch_size=400, num_instances=None)
+    data = ClassDataModule(ClassFolders(flowers), (16, 16), (0, 0, 0), (1, 1, 1), batch_size=400)
     with pytest.raises(InputError, match=r"data.batch_size=400 is more than the \d+ training images"):
         data.train_dataloader()
     assert isinstance(data.crop, RandomResizedCrop)
@@ -276,7 +188,7 @@ def test_grey_and_exif_images_are_read_as_any_other(tmp_path):
             pixels = np.full((20, 20), 40 * number, np.uint8)
             Image.fromarray(pixels, mode="L").save(tmp_path / label / f"{number}.jpg")
     data = ClassDataModule(
-        ClassFolders(tmp_path), (16, 16), (0, 0, 0), (1, 1, 1), test_fraction=0.3, batch_size=2, num_instances=None,
+        ClassFolders(tmp_path), (16, 16), (0, 0, 0), (1, 1, 1), test_fraction=0.3, batch_size=2,
         num_workers=0,
     )  # fmt: skip
     assert next(iter(data.test_dataloader()))["image"].shape[1] == 3

@@ -1,40 +1,17 @@
+"""What data modules of identities and of classes have in common, on one of identities."""
+
 import hashlib
 
-import numpy as np
-import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from reidlab.data import datamodule as module
-from reidlab.data.datamodule import ReidDataModule
-from reidlab.data.images import read_image
-from reidlab.data.samples import Samples
+from reidlab.data.identities import ReidDataModule
 from reidlab.data.transforms import Augment, RandomErasing, RandomHorizontalFlip, RandomPadCrop
 from reidlab.errors import InputError
 
-MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
-
-
-@pytest.fixture
-def people(tmp_path, write_image):
-    """Ten training identities (pids 10, 20, ... 100) and two to test, four images each."""
-    rows = []
-    for pid in [*range(10, 110, 10), 7, 8]:
-        for image in range(4):
-            split = "train" if pid > 8 else ("query" if image == 0 else "gallery")
-            rows.append((f"{pid}_{image}.png", pid, image % 2 + 1, split))
-            write_image(tmp_path / rows[-1][0], size=(20, 10))
-    return Samples(pd.DataFrame(rows, columns=["path", "pid", "camid", "split"]), tmp_path)
-
-
-@pytest.fixture
-def make(people):
-    def build(**options):
-        defaults = {"batch_size": 8, "num_instances": 2, "val_fraction": 0.2, "num_workers": 0, "eval_batch_size": 3}
-        return ReidDataModule(lambda: people, (24, 12), MEAN, STD, **(defaults | options))
-
-    return build
+MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)  # of the fixture `make`
 
 
 class Recorder(pl.LightningModule):
@@ -76,33 +53,6 @@ def make_trainer(folder, **options):
     )
 
 
-def test_training_batches(make, people):
-    data = make()
-    assert data.num_classes == len(data.classes) == 8 and set(data.classes) < set(range(10, 110, 10))
-    for batch in data.train_dataloader():
-        assert batch["image"].shape == (8, 3, 24, 12) and batch["image"].dtype == torch.uint8
-        assert [data.classes[label] for label in batch["pid"]] == people.table["pid"][batch["index"].numpy()].tolist()
-        assert batch["camid"].tolist() == people.table["camid"][batch["index"].numpy()].tolist()
-        assert batch["pid"].unique().numel() == 4 and not batch["is_query"].any()
-        first = read_image(people.files()[batch["index"][0]], (24, 12))
-        assert np.array_equal(batch["image"][0].permute(1, 2, 0).numpy(), first)
-
-
-def test_test_batches_are_queries_then_gallery_with_their_own_pids(make, people):
-    batches = list(make(num_workers=1).test_dataloader())
-    index = torch.cat([batch["index"] for batch in batches]).tolist()
-    rows = people.split("query", "gallery")
-    assert index == rows.index.tolist()
-    assert torch.cat([batch["pid"] for batch in batches]).tolist() == rows["pid"].tolist()
-    assert torch.cat([batch["is_query"] for batch in batches]).tolist() == [True] * 2 + [False] * 6
-
-
-def test_validation_batches_are_people_that_training_never_sees(make):
-    data = make()
-    (val,) = {frozenset(torch.cat([batch["pid"] for batch in data.val_dataloader()]).tolist())}
-    assert len(val) == 2 and not val & set(data.classes)
-
-
 def test_preprocess_scales_augments_only_in_training_and_normalises(make):
     data = make(augment=RandomHorizontalFlip(p=1))
     pixels = torch.randint(256, (2, 3, 24, 12), dtype=torch.uint8)
@@ -139,21 +89,6 @@ def test_any_table_can_be_loaded(make, people):
     assert batch["index"].tolist() == [5, 2]
     with pytest.raises(InputError, match="no images to load"):
         make().loader(people.table[:0])
-
-
-def epochs_of(data, count):
-    loader = data.train_dataloader()
-    for epoch in range(count):
-        loader.sampler.set_epoch(epoch)
-        yield [batch["index"].tolist() for batch in loader]
-
-
-def test_without_num_instances_all_images_are_shuffled(make):
-    one, two = epochs_of(make(num_instances=None, val_fraction=0, batch_size=10), 2)
-    assert sorted(np.ravel(one)) == sorted(np.ravel(two)) == list(range(40)) and one != two
-    assert [one, two] == list(epochs_of(make(num_instances=None, val_fraction=0, batch_size=10), 2))
-    with pytest.raises(InputError, match="batch_size=41 is more than the 40 training images"):
-        make(num_instances=None, val_fraction=0, batch_size=41).train_dataloader()
 
 
 @pytest.mark.parametrize("num_instances", [2, None])

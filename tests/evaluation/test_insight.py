@@ -1,4 +1,4 @@
-"""What an evaluation shows beyond its figures, on features made by hand."""
+"""Pictures of retrieval and their tables, on embeddings made by hand."""
 
 import numpy as np
 import pandas as pd
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from reidlab.evaluation import insight
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.models import osnet_x0_25
 
@@ -28,18 +28,20 @@ def side(split, rows):
     """Embeddings of (pid, camid, x, y)."""
     table = pd.DataFrame([(f"{split}/{n}.png", p, c, split) for n, (p, c, *_) in enumerate(rows)],
                          columns=["path", "pid", "camid", "split"])  # fmt: skip
-    return Embeddings(torch.tensor([row[2:] for row in rows], dtype=torch.float32), table)
+    return Outputs(torch.tensor([row[2:] for row in rows], dtype=torch.float32), table)
 
 
-def searched(query, gallery, network=None):
-    return insight.Search(network, Data(), Retrieval(side("query", query), side("gallery", gallery), "euclidean", True))
+def retrieved(query, gallery, network=None):
+    return insight.Retrieved(
+        network, Data(), Retrieval(side("query", query), side("gallery", gallery), "euclidean", True)
+    )
 
 
 GALLERY = [(1, 2, 4, 0), (1, 1, 0, 0), (2, 2, 1, 0), (3, 2, 0, 9)]
 
 
-def test_confusions_name_the_stranger_and_the_nearest_match_of_another_camera():
-    drawn = insight.confusions(searched([(1, 1, 0, 0), (3, 1, 0, 9)], GALLERY))
+def test_confusions_name_the_other_identity_and_the_nearest_match_of_another_camera():
+    drawn = insight.confusions(retrieved([(1, 1, 0, 0), (3, 1, 0, 9)], GALLERY))
     row = drawn.table.iloc[0]
     assert len(drawn.table) == 1
     assert (row["pid"], row["mistaken_for"], row["found"], row["match"]) == (1, 2, "gallery/2.png", "gallery/0.png")
@@ -49,7 +51,7 @@ def test_confusions_name_the_stranger_and_the_nearest_match_of_another_camera():
 
 def test_confusions_keep_the_furthest_miss_of_two_identities_and_the_worst_first():
     query = [(1, 1, 1, 0), (1, 1, 0.5, 0), (3, 1, 4, 0.5)]
-    drawn = insight.confusions(searched(query, GALLERY))
+    drawn = insight.confusions(retrieved(query, GALLERY))
     assert drawn.table[["pid", "mistaken_for", "query"]].to_numpy().tolist() == [
         [3, 1, "query/2.png"],
         [1, 2, "query/0.png"],
@@ -58,15 +60,14 @@ def test_confusions_keep_the_furthest_miss_of_two_identities_and_the_worst_first
 
 
 def test_a_faultless_run_has_no_confusions():
-    drawn = insight.confusions(searched([(3, 1, 0, 9)], GALLERY))
+    drawn = insight.confusions(retrieved([(3, 1, 0, 9)], GALLERY))
     assert drawn.table.empty and "no images" in drawn.figure.texts[0].get_text()
 
 
 def test_camera_pairs_rank_one_camera_in_another():
     rng = np.random.default_rng(0)
     rows = [(pid, camid, *rng.normal(pid, 1.5, 2)) for pid in range(1, 7) for camid in (1, 2, 3) for _ in range(2)]
-    search = searched(rows[::2], rows[1::2])
-    drawn = insight.camera_pairs(search)
+    drawn = insight.camera_pairs(retrieved(rows[::2], rows[1::2]))
     for a in (1, 2, 3):
         for b in (1, 2, 3):
             precisions = []
@@ -80,33 +81,29 @@ def test_camera_pairs_rank_one_camera_in_another():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_the_plane_shows_the_identities_with_most_images_and_is_reproducible():
+def test_the_map_shows_the_identities_with_most_images_and_is_reproducible():
     rng = np.random.default_rng(0)
     rows = [(pid, n % 2 + 1, *rng.normal(9 * pid, 1, 2)) for pid in range(1, 5) for n in range(6 if pid < 4 else 2)]
-    search = searched(rows[::3], [*rows[1::3], *rows[2::3], (0, 1, 0, 0), (-1, 1, 0, 0)])
-    first, second = (insight.plane(search, num_identities=3, max_images=5) for _ in range(2))
+    found = retrieved(rows[::3], [*rows[1::3], *rows[2::3], (0, 1, 0, 0), (-1, 1, 0, 0)])
+    first, second = (insight.embedding_map(found, num_identities=3, max_images=5) for _ in range(2))
     assert first.table.groupby("pid").size().to_dict() == {1: 5, 2: 5, 3: 5}
     pd.testing.assert_frame_equal(first.table, second.table)
 
 
 def test_attention_is_the_norm_of_the_feature_maps():
     network = osnet_x0_25(num_classes=0).eval()
-    drawn = insight.attention(searched([(1, 1, 0, 0), (3, 1, 0, 9)], GALLERY, network), [1, 0])
+    drawn = insight.attention(retrieved([(1, 1, 0, 0), (3, 1, 0, 9)], GALLERY, network), [1, 0])
     assert drawn.table["path"].tolist() == ["query/1.png", "query/0.png"]
     assert len(drawn.figure.axes[0].images) == 4
 
 
-def test_the_queries_that_a_file_spoils_come_with_what_they_found_before(monkeypatch, tmp_path):
+def test_the_largest_drops_are_drawn_before_and_after():
     query = [(1, 1, 0, 0), (2, 1, 1, 0)]
-    search = searched(query, GALLERY)
-    monkeypatch.setattr(Data, "samples", type("S", (), {"split": lambda self, *names: None})(), raising=False)
-    monkeypatch.setattr(insight, "load", lambda file: None)
-    turned = [side("query", [(1, 1, 0, 0), (2, 1, 9, 9)]), side("gallery", GALLERY)]
-    features, table = torch.cat([s.features for s in turned]), pd.concat([s.table for s in turned])
-    monkeypatch.setattr(insight, "embed_file", lambda *how: Embeddings(features, table))
-    served = insight.served(search, tmp_path / "int8.tflite")
-    assert insight.losses(search.found, search.found).tolist() == [0, 0]
-    drawn = insight.spoiled(search, served, "int8.tflite", count=1)
-    assert drawn.table["pid"].tolist() == [2] and (drawn.table["lost"] > 0).all()
+    before = retrieved(query, GALLERY)
+    after = retrieved([(1, 1, 0, 0), (2, 1, 9, 9)], GALLERY).found
+    assert insight.precision_drops(before.found, before.found).tolist() == [0, 0]
+    drawn = insight.largest_drops(before, after, "int8.tflite", count=1)
+    row = drawn.table.iloc[0]
+    assert row["pid"] == 2 and row["drop"] == row["AP_float"] - row["AP_file"] > 0
     titles = [text.get_text() for text in drawn.figure.axes[0].texts]
     assert any(t.startswith("float: pid 2") for t in titles) and any(t.startswith("int8.tflite: pid 2") for t in titles)

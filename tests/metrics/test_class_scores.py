@@ -52,6 +52,15 @@ def test_the_likelihood_is_that_of_cross_entropy(scores):
     assert scores.log_likelihood == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_the_bins_of_the_diagram_are_those_of_the_error(scores):
+    """With ties, and with confidences on the bins' edges, as int8 networks have them."""
+    rounded = ClassScores((scores.confidences * 15).round() / 15, scores.labels)
+    for each in (scores, rounded):
+        count, sure, right = each.calibration()
+        assert count.sum() == 200
+        assert each.calibration_error == pytest.approx(float((count * (sure - right).abs()).sum() / 200), abs=1e-6)
+
+
 def test_certain_and_always_right_is_calibrated():
     assert ClassScores(torch.eye(3), torch.arange(3)).calibration_error == 0
     assert ClassScores(torch.eye(3), torch.tensor([1, 2, 0])).calibration_error == 1
@@ -79,9 +88,9 @@ def test_images_that_a_distributed_sampler_repeats_count_once(scores):
 
 def test_wilsons_interval():
     """Its ends are the shares p whose normal test just doesn't reject the one found: |found - p| = z sd(p)."""
-    for share, count in ((0.0, 10), (0.87, 375), (1.0, 5)):
-        for end in share_interval(share, count):
-            assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / count), abs=1e-6)
+    for hits, count in ((0, 10), (326, 375), (5, 5)):
+        for end in share_interval(hits, count):
+            assert abs(hits / count - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / count), abs=1e-6)
 
 
 def test_wrong_input_is_named():

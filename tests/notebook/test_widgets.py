@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.notebook import widgets
 
@@ -21,7 +21,7 @@ def retrieval(*query):
     for split, camid, places in (("query", 1, query), ("gallery", 2, (0, 1, 9))):
         rows = [(f"{split}/{pid}.png", pid, camid, split) for pid in range(1, len(places) + 1)]
         table = pd.DataFrame(rows, columns=["path", "pid", "camid", "split"])
-        sides.append(Embeddings(torch.tensor(places, dtype=torch.float32)[:, None], table))
+        sides.append(Outputs(torch.tensor(places, dtype=torch.float32)[:, None], table))
     return Retrieval(*sides, "euclidean", True)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from reidlab.cli import main
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
+from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
@@ -191,7 +191,7 @@ def test_the_same_camera_counts_where_the_switch_says_so(scored):
 def test_a_part_of_the_gallery_without_images_or_matches_is_named(pattern, message):
     table = pd.DataFrame({"path": ["1.jpg", "far/2.jpg", "near/1.jpg"], "pid": [1, 2, 1], "camid": [1, 2, 2]})
     splits = ["query", "gallery", "gallery"]
-    embeddings = Embeddings(torch.eye(3), table.assign(split=splits))
+    embeddings = Outputs(torch.eye(3), table.assign(split=splits))
     found = Retrieval.of(embeddings, ("query", "gallery"), "euclidean", True)
     assert found.within("near/*", "key").ranking.summary()["mAP"] == 1
     with pytest.raises(InputError, match=f"^key: {message}"):

@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from reidlab.config import compose, instantiate
+from reidlab.config import write_config
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.models import efficientnet_lite0, osnet_x0_25
+from reidlab.run import File, Run
 from reidlab.stages import train
 from reidlab.training.distillation import (
     angle_loss,
@@ -76,19 +77,18 @@ def test_a_perfect_student_has_nothing_to_learn(term, pair):
 def teacher(small, tmp_path_factory):
     root = tmp_path_factory.mktemp("teacher")
     place = [f"run.root={root}", "run.name=teacher", "trainer.max_epochs=1", "model.network.feat_dim=64"]
-    train.run(compose([*small, *place]))
-    return root / "teacher"
+    return train.run(Run.compose([*small, *place])).folder
 
 
-def config(small, root, name, teacher, *more):
+def student(small, root, name, teacher, *more):
     terms = ["distill=standard", "distill.distance=25", "distill.angle=50"]
     place = [f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *terms]
-    return compose([*small, *place, "model.network.feat_dim=32", f"distill.teacher={teacher}", *more])
+    return Run.compose([*small, *place, "model.network.feat_dim=32", f"distill.teacher={teacher}", *more])
 
 
 def test_a_student_learns_by_all_terms_and_resumes(small, tmp_path, teacher, monkeypatch):
     before = (teacher / "checkpoints" / "best.ckpt").read_bytes()
-    train.run(config(small, tmp_path, "unbroken", teacher))
+    unbroken = train.run(student(small, tmp_path, "unbroken", teacher))
     start = ReidTask.on_train_epoch_start
 
     def fail(task):
@@ -98,42 +98,41 @@ def test_a_student_learns_by_all_terms_and_resumes(small, tmp_path, teacher, mon
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
         patch.setattr(ReidTask, "on_train_epoch_start", fail)
-        train.run(config(small, tmp_path, "broken", teacher))
-    train.run(config(small, tmp_path, "broken", teacher))
-    one, two = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        for name in ("unbroken", "broken")
-    )
+        train.run(student(small, tmp_path, "broken", teacher))
+    resumed = train.run(student(small, tmp_path, "broken", teacher))
+    one, two = (torch.load(run / File.LAST, weights_only=True)["state_dict"] for run in (unbroken, resumed))
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
     assert one["distillation.project.weight"].shape == (64, 32)
     assert not any("teacher" in name for name in one)
-    header = (tmp_path / "unbroken" / "history.csv").read_text().splitlines()[0]
-    assert all(f"train/distill_{term}" in header for term in ("feature", "distance", "angle", "logits"))
+    logged = unbroken.table_of(File.HISTORY)
+    assert all(f"train/distill_{term}" in logged for term in ("feature", "distance", "angle", "logits"))
     assert (teacher / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
 def test_a_teacher_sees_its_own_size_or_the_one_that_is_asked_for(small, tmp_path, teacher):
     for options, expected in ([], (32, 16)), (["distill.size=[48,40]"], (48, 40)):
-        cfg = config(small, tmp_path, "sizes", teacher, "distill.logits=0", "distill.feature=1", *options)
-        data = instantiate(cfg.data)
-        data.setup("fit")
-        student, seen = osnet_x0_25(feat_dim=64), []
-        distillation = instantiate(cfg.distill, student=student, datamodule=data, data_hash="x")
-        distillation.teacher[0].register_forward_pre_hook(lambda network, given, seen=seen: seen.append(given[0].shape))
+        run, seen = student(small, tmp_path, "sizes", teacher, "distill.logits=0", "distill.feature=1", *options), []
+        distillation = train.build_distillation(run, osnet_x0_25(feat_dim=64), run.datamodule(), "x")
+        distillation.teacher[0].network.register_forward_pre_hook(
+            lambda network, given, seen=seen: seen.append(given[0].shape)
+        )
         distillation.teach(torch.rand(2, 3, 30, 20))
         assert seen == [(2, 3, *expected)]
 
 
 def test_a_teacher_of_other_identities_gives_no_scores(small, tmp_path, teacher):
     with pytest.raises(InputError, match=r"no scores for the identities.*set distill\.logits=0"):
-        train.run(config(small, tmp_path, "other", teacher, "seed=5"))
+        train.run(student(small, tmp_path, "other", teacher, "seed=5"))
 
 
 def test_a_teacher_must_be_trained(small, tmp_path):
-    write_json(tmp_path / "half" / "train.json", {"finished": False})
-    for teacher, message in {"null": "name the folder", tmp_path / "half": "no finished training"}.items():
+    half = Run.compose([*small, f"run.root={tmp_path}", "run.name=half"])
+    write_config(half.config, half / File.CONFIG)
+    write_json(half / File.TRAINING, {"finished": False})
+    messages = {"null": "name the folder", half.folder: "no finished training", tmp_path / "none": "no such run"}
+    for teacher, message in messages.items():
         with pytest.raises(InputError, match=message):
-            train.run(config(small, tmp_path, "x", teacher))
+            train.run(student(small, tmp_path, "x", teacher))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 3)])
@@ -168,7 +167,7 @@ def test_the_fitted_classifier_is_where_the_gradient_ends():
 
 @pytest.fixture(scope="module")
 def crops(tmp_path_factory):
-    """A config of drawn shapes that an EfficientNet of random weights teaches."""
+    """Settings of drawn shapes that an EfficientNet of random weights teaches."""
     root = tmp_path_factory.mktemp("crops")
     torch.manual_seed(0)
     network = efficientnet_lite0()
@@ -185,21 +184,17 @@ def crops(tmp_path_factory):
     ]  # fmt: skip
 
 
-def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_path):
-    config = compose([*crops, "run.name=student"])
-    train.run(config)
-    folder = tmp_path.joinpath(config.run.root, "student")
-    header = (folder / "history.csv").read_text().splitlines()[0]
-    assert "train/distill_feature" in header and "train/distill_logits" in header
-    state = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops):
+    run = train.run(Run.compose([*crops, "run.name=student"]))
+    assert {"train/distill_feature", "train/distill_logits"} <= set(run.table_of(File.HISTORY))
+    state = torch.load(run / File.LAST, weights_only=True)["state_dict"]
     assert [name for name in state if "distill" in name] == ["distillation.project.weight", "distillation.project.bias"]
-    data = instantiate(config.data)
-    data.setup()
-    network = instantiate(config.model.network, num_classes=data.num_classes)
+    data = run.datamodule()
+    network = run.untrained_network(data.num_classes)
 
     def teacher(*more):
-        cfg = compose([*crops, *more])
-        return instantiate(cfg.distill, student=network, datamodule=instantiate(cfg.data), data_hash="x")
+        run = Run.compose([*crops, *more])
+        return train.build_distillation(run, network, run.datamodule(), "x")
 
     cached, fresh = teacher(), teacher("data.cache=null")
     assert torch.equal(cached.maps, fresh.maps)
@@ -218,20 +213,19 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops, tmp_pa
 def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
     """The local term is the mean over the places; over crops that a window mirrors, as over mirrored images."""
     local = ["augment.flip=null", "data.size=[64,64]", "distill.local=2", "distill.feature=0", "distill.logits=0"]
-    cfg = compose([*crops, *local])
-    data = instantiate(cfg.data)
-    data.setup()
-    student = instantiate(cfg.model.network, num_classes=data.num_classes).eval()
-    distillation = instantiate(cfg.distill, student=student, datamodule=data, data_hash="x")
+    run = Run.compose([*crops, *local])
+    data = run.datamodule()
+    network = run.untrained_network(data.num_classes).eval()
+    distillation = train.build_distillation(run, network, data, "x")
     rows = torch.tensor(data.samples.split("train").index[:3].to_numpy())
     image = torch.rand(3, 3, 96, 64)
 
     def term(window):
-        embedding, logits = student(image)
+        embedding, logits = network(image)
         batch = {"index": rows, "window": torch.tensor([window] * 3).float()}
         return distillation(batch, embedding, logits)["distill_local"]
 
-    maps = distillation.project(student.featuremaps(image).permute(0, 2, 3, 1))  # (3, 3, 2, 8)
+    maps = distillation.project(network.featuremaps(image).permute(0, 2, 3, 1))  # (3, 3, 2, 8)
     for window in ([0, 0, 1, 1], [0, 1, 1, -1]):
         seen = distillation.maps[:3].float() if window[3] > 0 else distillation.maps[:3].float().flip(2)
         taught = torch.nn.functional.interpolate(seen.permute(0, 3, 1, 2), (3, 2), mode="area").permute(0, 2, 3, 1)
@@ -239,10 +233,10 @@ def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
         cosine = torch.nn.functional.cosine_similarity(maps, taught, dim=3)
         torch.testing.assert_close(term(window), 2 * (2 - 2 * cosine).mean())
     term([0, 0, 1, 1]).backward()
-    assert all(p.grad.abs().sum() > 0 for p in student.parameters() if p.dim() == 4)
+    assert all(p.grad.abs().sum() > 0 for p in network.parameters() if p.dim() == 4)
     for override, message in {
         "model.network.feat_dim=64": "feat_dim=null",
         "augment.flip.p=0.5": r"augment\.flip=null data\.crop\.flip=0\.5",
     }.items():
         with pytest.raises(InputError, match=rf"distill\.local=1.*{message}"):
-            train.run(compose([*crops, "distill.local=1", override, "run.name=refused"]))
+            train.run(Run.compose([*crops, "distill.local=1", override, "run.name=refused"]))

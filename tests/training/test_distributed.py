@@ -5,22 +5,19 @@ import os
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import compose, instantiate
-from reidlab.evaluation.embeddings import embed
-from reidlab.evaluation.retrieval import VALIDATION, Retrieval
-from reidlab.training.tasks import trained_network
+from reidlab.evaluation import VALIDATION, embed, protocol_of
+from reidlab.run import File, Run
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 import pytorch_lightning as pl
 import torch
+from reidlab.run import Run
 from reidlab.stages import train
-from reidlab.config import compose
 
 class Witness(pl.Callback):
     rows = []
@@ -36,7 +33,7 @@ class Witness(pl.Callback):
         self.rows = []
 
 torch.set_num_threads(1)
-train.run(compose(sys.argv[2:]), watchers=[Witness()])
+train.run(Run.compose(sys.argv[2:]), [Witness()])
 """
 
 
@@ -57,8 +54,8 @@ def test_two_processes_train_as_one(small, tmp_path, launcher):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
-    cfg = compose(overrides)
-    datamodule = instantiate(cfg.data)
+    run = Run.compose(overrides)
+    datamodule = run.datamodule()
     for epoch in (0, 1):
         seen = [json.loads((tmp_path / f"seen-{rank}-{epoch}.json").read_text()) for rank in (0, 1)]
         rows = [row for process in seen for batch in process["rows"] for row in batch]
@@ -66,10 +63,9 @@ def test_two_processes_train_as_one(small, tmp_path, launcher):
         assert len(seen[0]["rows"]) == len(seen[1]["rows"])
         assert seen[0]["weights"] == seen[1]["weights"] and seen[0]["centers"] == seen[1]["centers"] != 0
 
-    network, file = trained_network(cfg)
-    embeddings = embed(network, datamodule, datamodule.samples.split(*VALIDATION), "cpu", "validation")
-    alone = Retrieval.of(embeddings, VALIDATION, cfg.model.distance, cfg.data.exclude_same_camera).ranking.summary()
-    history = pd.read_csv(tmp_path / "two" / "history.csv")
-    epoch = torch.load(file, weights_only=True)["epoch"]
+    embeddings = embed(run.network, datamodule, datamodule.validation, "cpu", "validation")
+    alone = protocol_of(run, datamodule).evaluate(embeddings, VALIDATION).summary()
+    history = run.table_of(File.HISTORY)
+    epoch = torch.load(run / File.BEST, weights_only=True)["epoch"]
     for figure in ("mAP", "rank-1", "mINP"):
         assert history.loc[epoch, f"val/{figure}"] == pytest.approx(alone[figure], abs=1e-6)

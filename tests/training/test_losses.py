@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reidlab.config import CONF, compose, instantiate
+from reidlab.config import choices, compose, instantiate
 from reidlab.training.losses import CenterLoss
 
 
@@ -173,11 +173,11 @@ def test_centre_loss_and_its_centres_are_those_of_the_paper(batch):
     assert torch.allclose(loss.centers, centers, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in (CONF / "loss").glob("[!_]*.yaml")))
+@pytest.mark.parametrize("name", choices("loss"))
 def test_every_recipe_gives_finite_terms_and_a_gradient(name, batch):
     embeddings, logits, labels = batch
     embeddings.requires_grad_(), logits.requires_grad_()
     terms = recipe(f"loss={name}")(embeddings, logits, labels)
     sum(terms.values()).backward()
-    assert all(term.isfinite() and term >= 0 for term in terms.values())
+    assert terms and all(term.isfinite() for term in terms.values())
     assert embeddings.grad is not None or logits.grad is not None

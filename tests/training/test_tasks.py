@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from reidlab.config import compose
 from reidlab.errors import InputError
+from reidlab.run import File, Run
 from reidlab.stages import train
 from reidlab.training.tasks import ReidTask
 
@@ -19,8 +19,8 @@ STATEFUL = [
 ]
 
 
-def config(small, root, name, *more):
-    return compose([*small, f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *more])
+def trained(small, root, name, *more):
+    return train.run(Run.compose([*small, f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *more]))
 
 
 def stop_before(epoch, monkeypatch):
@@ -37,14 +37,12 @@ def stop_before(epoch, monkeypatch):
 
 def test_all_state_is_resumed(small, tmp_path, monkeypatch):
     """Centres, averaged weights and accumulated steps end where an unbroken run has them."""
-    train.run(config(small, tmp_path, "unbroken", *STATEFUL))
+    unbroken = trained(small, tmp_path, "unbroken", *STATEFUL)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
         stop_before(1, patch)
-        train.run(config(small, tmp_path, "broken", *STATEFUL))
-    train.run(config(small, tmp_path, "broken", *STATEFUL))
-    one, two = (
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True) for name in ("unbroken", "broken")
-    )
+        trained(small, tmp_path, "broken", *STATEFUL)
+    resumed = trained(small, tmp_path, "broken", *STATEFUL)
+    one, two = (torch.load(run / File.LAST, weights_only=True) for run in (unbroken, resumed))
     for state in ("state_dict", "current_model_state"):
         assert all(torch.equal(tensor, two[state][name]) for name, tensor in one[state].items())
     assert one["state_dict"]["loss.losses.center.centers"].any()
@@ -54,7 +52,7 @@ def test_all_state_is_resumed(small, tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_longer_finite_is_named_with_its_place(small, tmp_path):
     with pytest.raises(InputError, match=r"epoch 0, batch 1: the loss term 'softmax' is no longer finite"):
-        train.run(config(small, tmp_path, "steep", "optimizer=sgd", "optimizer.lr=1e38"))
+        trained(small, tmp_path, "steep", "optimizer=sgd", "optimizer.lr=1e38")
     assert not list((tmp_path / "steep" / "checkpoints").glob("*.ckpt"))
 
 
@@ -62,12 +60,12 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
     seen, step = [], ReidTask.training_step
     monkeypatch.setattr(ReidTask, "training_step", lambda *a: seen.append(step(*a)) or seen[-1])
     more = ["loss=arcface", "model.network.neck=null", "trainer.precision=bf16-mixed", "trainer.max_epochs=1"]
-    best = train.run(config(small, tmp_path, "half", *more))
-    state = torch.load(best, weights_only=True)["state_dict"]
+    run = trained(small, tmp_path, "half", *more)
+    state = torch.load(run / File.BEST, weights_only=True)["state_dict"]
     assert seen[0].dtype == state["loss.losses.arcface.W"].dtype == torch.float32
     assert not any("classifier" in name for name in state)  # no term learns from its logits
 
 
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
-    train.run(config(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0"))
-    assert (tmp_path / "clipped" / "train.json").exists()
+    run = trained(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0")
+    assert run.training["finished"]

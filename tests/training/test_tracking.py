@@ -1,4 +1,4 @@
-"""Trackers: offline without an account, what they are told, and that a resumed run stays one run."""
+"""Trackers: offline without an account, what they are given, and that a resumed run stays one run."""
 
 import json
 import struct
@@ -9,7 +9,7 @@ import pytest
 import pytorch_lightning as pl
 
 from reidlab import cli
-from reidlab.config import compose
+from reidlab.run import Run
 from reidlab.stages import train
 from reidlab.training import tracking
 
@@ -20,13 +20,11 @@ def tracked(small, tmp_path, monkeypatch):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no stored login
 
-    def run(logger, *more, watchers=()):
+    def tracked_run(logger, *more, callbacks=()):
         overrides = ["trainer.max_epochs=1", f"logger={logger}", f"run.root={tmp_path}", "run.name=t", *more]
-        cfg = compose([*small, *overrides])
-        train.run(cfg, watchers)
-        return tmp_path / cfg.run.name
+        return train.run(Run.compose([*small, *overrides]), callbacks)
 
-    return run
+    return tracked_run
 
 
 def written(file):
@@ -58,7 +56,7 @@ def records(file):
     pytest.fail(f"{file}: no end")
 
 
-def told(file):
+def logged(file):
     """What was logged, a dict a line, without W&B's own clocks; pictures as their keys."""
     for record in records(file):
         line = {}
@@ -86,36 +84,36 @@ def test_wandb_is_offline_without_login_or_question(tracked):
     file = next(run.glob("run-*.wandb"))
     assert records(file)
     record = file.read_bytes()
-    for told in (b"learning_rate", b"val/mAP", b"osnet_x0_25", b"data_hash", b"git_commit", b"worst_rankings"):
-        assert told in record, told
+    for text in (b"learning_rate", b"val/mAP", b"osnet_x0_25", b"data_hash", b"git_commit", b"worst_rankings"):
+        assert text in record, text
     assert list(run.glob("files/media/images/validation/worst_rankings_*.png"))
     assert "torch==" in (run / "files" / "requirements.txt").read_text()
 
 
-def test_a_resumed_run_tells_wandb_what_an_unbroken_one_tells(tracked):
+def test_a_resumed_run_logs_to_wandb_what_an_unbroken_one_logs(tracked):
     """Stopped before and after its first epochs, its newest part has all, and the id of those that sync leaves out."""
     pytest.importorskip("wandb", reason="needs the tracking extra")
     unbroken = next((tracked("wandb", "run.name=unbroken", "trainer.max_epochs=3") / "wandb").glob("offline*/*.wandb"))
     for epoch in (0, 2):
         with pytest.raises(KeyboardInterrupt):
-            tracked("wandb", "trainer.max_epochs=3", watchers=[Stop(epoch)])
+            tracked("wandb", "trainer.max_epochs=3", callbacks=[Stop(epoch)])
     run = tracked("wandb", "trainer.max_epochs=3")
     parts = sorted((run / "wandb").glob("offline-run-*/run-*.wandb"))
     assert len(parts) == 3 and len({part.name for part in parts}) == 1
     assert [part.with_suffix(".wandb.synced").exists() for part in parts] == [True, True, False]
-    assert list(told(parts[-1])) == list(told(unbroken))
+    assert list(logged(parts[-1])) == list(logged(unbroken))
     assert [next(r.exit.exit_code for r in records(part) if r.HasField("exit")) for part in parts] == [1, 1, 0]
 
 
 def test_the_workspace_has_panels_of_all_that_runs_log_and_of_nothing_else(tracked):
     pytest.importorskip("wandb_workspaces", reason="needs the tracking extra")
     run = tracked("wandb")
-    logged = set().union(*told(next((run / "wandb").glob("offline-run-*/*.wandb"))))
-    view = tracking.workspace("team", "reidlab", tracking.logged(run.parent))
+    names = set().union(*logged(next((run / "wandb").glob("offline-run-*/*.wandb"))))
+    view = tracking.workspace("team", "reidlab", tracking.logged(run.folder.parent))
     panels = [panel for section in view.sections for panel in section.panels]
     named = [key for panel in panels for key in getattr(panel, "media_keys", None) or panel.y]
     assert len(named) == len(set(named)) == len(panels)
-    assert set(named) == logged - {"_step", "epoch", "trainer/global_step"}
+    assert set(named) == names - {"_step", "epoch", "trainer/global_step"}
     assert [section.name for section in view.sections] == ["Validation", "Worst rankings", "Losses", "More"]
     assert json.loads(view._to_model().model_dump_json(by_alias=True))["entity"] == "team"
 
@@ -128,19 +126,19 @@ def test_a_workspace_needs_an_entity_and_a_project(place, tmp_path, capsys):
 
 def test_a_workspace_needs_a_login(tracked, capsys):
     pytest.importorskip("wandb_workspaces", reason="needs the tracking extra")
-    assert cli.main(["dashboard", "--wandb", "team/reidlab", "--runs", str(tracked("none").parent)]) == 2
+    assert cli.main(["dashboard", "--wandb", "team/reidlab", "--runs", str(tracked("none").folder.parent)]) == 2
     assert "wandb login" in capsys.readouterr().err
 
 
 def test_csv(tracked):
-    table = pd.concat(pd.read_csv(file) for file in tracked("csv").glob("csv/version_*/metrics.csv"))
+    table = pd.concat(pd.read_csv(file) for file in tracked("csv").folder.glob("csv/version_*/metrics.csv"))
     assert {"train/loss", "val/mAP", "learning_rate"} <= set(table)
 
 
 @pytest.mark.slow  # TensorBoard loads tensorflow where that is installed
 def test_tensorboard(tracked):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(next(tracked("tensorboard").glob("tensorboard/version_*"))))
+    events = accumulator.EventAccumulator(str(next(tracked("tensorboard").folder.glob("tensorboard/version_*"))))
     events.Reload()
     assert {"train/loss", "val/mAP", "learning_rate"} <= set(events.Tags()["scalars"])
     assert events.Tags()["images"] == ["validation/worst_rankings"]

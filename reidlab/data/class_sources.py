@@ -1,0 +1,131 @@
+"""Where images of classes come from: a folder for each class, a CSV, or lists in text files.
+
+A source is a callable without arguments that returns `Samples`; a config builds it, so that a new data set is a yaml.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from reidlab.data.images import read_bytes
+from reidlab.data.samples import IMAGE_EXTENSIONS, Samples
+from reidlab.data.sources import CsvSamples, found_in, require_folder, walk
+from reidlab.errors import InputError
+
+CLASS_SPLITS = ("train", "val", "test")
+
+
+class ClassFolders:
+    """One folder a class, its images anywhere below it; the folder's name is the class.
+
+    `splits` maps a split to the folder that holds its classes' folders; by default all images are for training, and
+    the data module divides them. Files that are no images, and images outside of a class's folder, are noted.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        splits: Mapping[str, str | None] | None = None,
+        extensions: Sequence[str] = IMAGE_EXTENSIONS,
+    ) -> None:
+        self.root = Path(root)
+        self.splits = {split: folder for split, folder in (splits or {"train": "."}).items() if folder is not None}
+        self.extensions = tuple(extension.lower() for extension in extensions)
+        require_splits(self.splits)
+
+    def __call__(self) -> Samples:
+        """Read all folders; InputError where one is missing or none holds images."""
+        require_folder(self.root, "data.root")
+        rows, strays = [], []
+        for split, name in self.splits.items():
+            folder = require_folder(self.root / name, f"the {split} folder")
+            for path in walk(folder):
+                label, _, rest = path.partition("/")
+                if rest and path.lower().endswith(self.extensions) and not label.startswith("."):
+                    rows.append(((Path(name) / path).as_posix(), label, split))
+                else:
+                    strays.append(path)
+        if not rows:
+            raise InputError(f"{self.root}: no folder in it holds images; {found_in(self.root)}")
+        notes = (
+            [f"{len(strays)} files ignored that aren't images in a class's folder, e.g. {strays[0]}"] if strays else []
+        )
+        return number_classes(rows, self.root, notes)
+
+
+class ClassCsv(CsvSamples):
+    """A user's table: columns `path` (relative to `root`) and `label`, perhaps `split` (train, val or test).
+
+    Without `split` all images are for training, and the data module divides them. Rows that can't be used are an
+    InputError that gives their numbers as a spreadsheet counts them.
+    """
+
+    label = "label"
+    splits = CLASS_SPLITS
+
+    def __init__(self, file: str | Path, root: str | Path) -> None:
+        super().__init__(file, root)
+
+    def __call__(self) -> Samples:
+        """Read the table."""
+        table = self.read()
+        table["split"] = table["split"].replace("", "train")
+        return number_classes(table[["path", "label", "split"]].itertuples(index=False), self.root, [])
+
+
+class ClassLists:
+    """One text file a split, a line an image: its path below `images`, without `suffix`, beginning with its class.
+
+    The layout of Food-101 (Bossard et al., ECCV 2014): `meta/train.txt` has lines such as `apple_pie/1005649`.
+    """
+
+    def __init__(self, root: str | Path, lists: Mapping[str, str | None], images: str = "images", suffix: str = ".jpg"):
+        self.root, self.images, self.suffix = Path(root), images, suffix
+        self.lists = {split: file for split, file in lists.items() if file is not None}
+        require_splits(self.lists)
+
+    def __call__(self) -> Samples:
+        """Read all lists; InputError names a list that is missing and lines that aren't `class/image`."""
+        require_folder(self.root, "data.root")
+        rows = []
+        for split, name in self.lists.items():
+            file = self.root / name
+            lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+            for number, line in enumerate(lines, start=1):
+                label, _, rest = line.strip().partition("/")
+                if not line.strip():
+                    continue
+                if not rest:
+                    raise InputError(f"{file}: line {number} is '{line.strip()}'; write class/image")
+                rows.append((f"{self.images}/{line.strip()}{self.suffix}", label, split))
+        if not rows:
+            raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
+        return number_classes(rows, self.root, [])
+
+
+def number_classes(rows: Iterable[tuple[str, str, str]], root: Path, notes: list[str]) -> Samples:
+    """Samples of (path, class, split); classes are numbered 1, 2, ... in natural order of their names."""
+    table = pd.DataFrame(list(rows), columns=["path", "label", "split"])
+    names = dict(enumerate(sorted(table["label"].unique(), key=natural), start=1))
+    if len(names) < 2:
+        raise InputError(f"{root}: holds one class only, {names[1]}; a classifier needs two or more")
+    pids = {name: pid for pid, name in names.items()}
+    return Samples(table.assign(pid=table["label"].map(pids), camid=0), root, notes, names)
+
+
+def natural(name: str) -> list[tuple[bool, int | str]]:
+    """A key that sorts numbers within names by their value: class2 before class10."""
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdecimal(), int(part) if part.isdecimal() else part) for part in parts]
+
+
+def require_splits(splits: Iterable[str]) -> None:
+    """InputError for a split that a data set of classes doesn't have, or without one to train on."""
+    counts = Counter(splits)
+    if unknown := sorted(set(counts) - set(CLASS_SPLITS)):
+        raise InputError(f"data.source: '{unknown[0]}' isn't one of {', '.join(CLASS_SPLITS)}")
+    if "train" not in counts:
+        raise InputError("data.source: name where the split 'train' is")

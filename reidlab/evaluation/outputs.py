@@ -1,0 +1,59 @@
+"""Outputs of a network for every image of a table: embeddings, or class confidences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from reidlab.data import ImageDataModule
+from reidlab.metrics import flip_averaged
+from reidlab.progress import bar
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Embeddings (N, D) or class confidences (N, C), float32, of the images of a table of N rows."""
+
+    values: Tensor
+    table: pd.DataFrame
+
+    def rows(self, chosen: Sequence[int] | np.ndarray | pd.Series) -> "Outputs":
+        """Some of them, by their positions (M,) or by a boolean mask (N,)."""
+        chosen = np.array(chosen, dtype=None if len(chosen) else int)
+        return Outputs(self.values[torch.from_numpy(chosen)], self.table.iloc[chosen])
+
+    def split(self, *names: str) -> "Outputs":
+        """Those of some splits."""
+        return self.rows(self.table["split"].isin(names))
+
+    def column(self, name: str) -> Tensor:
+        """A whole-number column of the table as a tensor (N,)."""
+        return torch.from_numpy(self.table[name].to_numpy("int64", copy=True))
+
+
+@torch.inference_mode()
+def embed(
+    network: nn.Module, datamodule: ImageDataModule, table: pd.DataFrame, device: str, label: str, flip: bool = False
+) -> Outputs:
+    """Run a network over the images of a table: embeddings, or confidences where it is a `Confidences`.
+
+    Args:
+        network: left in evaluation mode, on the device.
+        datamodule: prepares the images.
+        table: rows of its samples.
+        device: cpu, cuda or another of torch's.
+        label: of the progress bar.
+        flip: average the outputs of an image and of its mirror image.
+    """
+    network = network.to(device, memory_format=torch.channels_last).eval()
+
+    def call(images: Tensor) -> Tensor:
+        return network(images.to(device, memory_format=torch.channels_last)).embedding
+
+    forward, blocks = flip_averaged(call) if flip else call, []
+    for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
+        blocks.append(forward(datamodule.preprocess(batch)["image"]).float().cpu())
+    return Outputs(torch.cat(blocks), table)
