@@ -57,7 +57,7 @@ def test_relative_paths_start_at_the_working_folder_or_else_at_the_root(tmp_path
     monkeypatch.chdir(tmp_path)
     assert config.compose(["data.root=crops"]).data.root == str(tmp_path / "crops")
     cfg = config.compose(["data=market1501"])
-    assert cfg.data.root == cfg.data.source.root == str(config.ROOT / "data" / "market1501")
+    assert cfg.data.root == cfg.data.source.root == str(config.root() / "data" / "market1501")
     assert Path(cfg.run.root).is_absolute()
 
 
@@ -109,7 +109,7 @@ def test_every_choice_builds_what_training_takes(choice, tmp_path):
     assert terms and all(term.isfinite() for term in terms.values())
     optimizer = config.instantiate(cfg.optimizer)(nn.Linear(2, 2).parameters())
     config.instantiate(cfg.schedule)(optimizer)
-    assert config.instantiate(cfg.regime).trunk_rate >= 0
+    assert config.instantiate(cfg.regime).backbone_lr_scale >= 0
     assert config.instantiate(cfg.task)
     callbacks = [config.instantiate(callback) for callback in cfg.callbacks.values() if callback]
     loggers = [config.instantiate(logger) for logger in cfg.logger.values() if logger]
