@@ -40,8 +40,11 @@ def sample(texture: Array, x: Array, y: Array, metres: float) -> Array:
 
 
 class Finish(NamedTuple):
-    """How a floor or wall looks: its albedo (sRGB), how uneven that is, and, if laid in cells, their width, height and
-    joint in metres, how much their shades differ, and whether every other row is shifted."""
+    """The surface of a floor or wall: its albedo (sRGB) and how uneven that is.
+
+    Where it is laid in cells: their width, height and joint in metres, how much their shades differ, and whether every
+    other row is shifted.
+    """
 
     albedo: tuple[float, float, float]
     roughness: float
@@ -86,10 +89,10 @@ def _grid(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 class Backdrop:
-    """A view's background while it is painted, sRGB (H, W, 3): `front` is its upper rows, a wall `depth` metres away,
-    and `floor` the rows below, both windows on `paint`.
+    """A view's background while it is painted, sRGB (H, W, 3).
 
-    `wall` (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
+    `front` is its upper rows, a wall `depth` metres away, and `floor` the rows below, both windows on `paint`; `wall`
+    (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
     """
 
     def __init__(self, view: View, depth: float, rng: Generator):

@@ -70,8 +70,11 @@ class Placed:
 
 
 class Cover(NamedTuple):
-    """The candidate pixels (`index`) that a tube covers: `step` along its profile, `q` across it from -1 to 1 (right),
-    and `beyond`, how far out on a round end, from -1 to 1."""
+    """The candidate pixels (`index`) that a tube covers.
+
+    `step` is along its profile, `q` across it from -1 to 1 (right), and `beyond` how far out on a round end, from -1
+    to 1.
+    """
 
     index: Array
     step: Array
