@@ -316,7 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
                 "overrides", nargs=command.overrides, help="Hydra overrides, e.g. data=market1501 seed=1"
             )
         for action in parsers[name]._actions:
-            action.completer = COMPLETERS.get(action.dest)
+            action.completer = COMPLETERS.get(action.dest)  # type: ignore[attr-defined]  # argcomplete reads it
     return parser
 
 

@@ -18,11 +18,12 @@ CAR_PAINTS = (
     (0.3, 0.33, 0.28),
 )
 NOISE_SIZE = 256
+Colour = Sequence[float] | Array
 
 
 def noise_texture(rng: Generator, octaves: int = 5) -> Array:
     """Tileable fractal noise in about [-1, 1], (256, 256) float32."""
-    total = np.zeros((NOISE_SIZE, NOISE_SIZE), np.float32)
+    total: Array = np.zeros((NOISE_SIZE, NOISE_SIZE), np.float32)
     for octave in range(octaves):
         cells = 8 << octave
         grid = np.pad(rng.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
@@ -125,12 +126,12 @@ class Backdrop:
         muted = 0.1 + 0.8 * (grey + 0.55 * (self.paint - grey))
         return linear(np.clip(cv2.GaussianBlur(muted, (0, 0), 0.6), 0, 1))
 
-    def polygon(self, points: Sequence[Sequence[float]], colour: Sequence[float]) -> None:
+    def polygon(self, points: Sequence[Sequence[float]] | Array, colour: Colour) -> None:
         """Fill the outline through these world points."""
         corners = self.view.project(np.asarray(points, float))[:, :2]
         cv2.fillPoly(self.paint, [np.round(corners * 8).astype(np.int32)], tuple(map(float, colour)), cv2.LINE_AA, 3)
 
-    def board(self, left: float, bottom: float, width: float, height: float, z: float, colour: Sequence[float]) -> None:
+    def board(self, left: float, bottom: float, width: float, height: float, z: float, colour: Colour) -> None:
         """An upright rectangle that faces the camera."""
         right, top = left + width, bottom + height
         self.polygon([(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)], colour)
@@ -146,7 +147,7 @@ class Backdrop:
         """A random, not too gaudy colour."""
         return 0.5 * self.rng.uniform(0.1, 0.9) + 0.5 * self.rng.uniform(0.1, 0.9, 3)
 
-    def pole(self, x: float, z: float, radius: float, height: float, colour: Sequence[float]) -> None:
+    def pole(self, x: float, z: float, radius: float, height: float, colour: Colour) -> None:
         """A round pole or column, lighter on its left."""
         self.shade(x, z, 2 * radius, 0.2)
         for part in range(6):
