@@ -17,7 +17,7 @@ import torch
 from stm32_networks import int8_file
 
 from reidlab.card import published
-from reidlab.config import ROOT, compose, instantiate
+from reidlab.config import CLONE, compose, instantiate
 from reidlab.deploy import export_c, parse_tflite, run_firmware
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
@@ -26,8 +26,8 @@ from reidlab.errors import InputError
 from reidlab.files import write_atomic
 from reidlab.models import Confidences
 
-TABLE, PAGE = ROOT / "data" / "choosing.csv", ROOT / "docs" / "choosing.md"
-FLOWERS = ROOT / "data" / "flowers_results.csv"
+TABLE, PAGE = CLONE / "data" / "choosing.csv", CLONE / "docs" / "choosing.md"
+FLOWERS = CLONE / "data" / "flowers_results.csv"
 CORE = "Cortex-M7"
 NETWORKS = [  # name, data set, height, width, classes
     *[(f"osnet_x{width}", "deepsportradar", 256, 128, 0) for width in ("0_25", "0_5", "0_75", "1_0")],

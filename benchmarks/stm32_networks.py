@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from reidlab.config import ROOT
+from reidlab.config import CLONE
 from reidlab.deploy.features import features, kinds_of
 from reidlab.deploy.tflite_graph import Graph, parse_tflite
 from reidlab.export import tflite
@@ -20,7 +20,7 @@ from reidlab.export.ranges import Range
 from reidlab.export.steps import as_steps
 from reidlab.models import FDMobileNet, Output, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
-TABLE = ROOT / "data" / "stm32_networks.csv"
+TABLE = CLONE / "data" / "stm32_networks.csv"
 
 
 class Classifier(nn.Module):
@@ -135,7 +135,7 @@ def row_of(graph: Graph) -> dict[str, object]:
 
 def main():
     columns = ["family", "alpha", "dataset", "resolution"]
-    published = pd.read_csv(ROOT / "data" / "stm32_published.csv", dtype=str, keep_default_na=False)
+    published = pd.read_csv(CLONE / "data" / "stm32_published.csv", dtype=str, keep_default_na=False)
     colored = published[published["resolution"].str.endswith("x3")]  # as all that this project makes
     networks = colored[columns].drop_duplicates().sort_values(columns)
     rows = [key | row_of(graph_of(**key)) for key in networks.to_dict("records")]

@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlab.config import ROOT, compose, instantiate
+from reidlab.config import CLONE, compose, instantiate
 from reidlab.console import print_table
 from reidlab.data import Augment, FolderLayout, RandomHorizontalFlip, ReidDataModule, Samples, SyntheticPeople
 from reidlab.files import provenance, write_json
@@ -132,7 +132,7 @@ def main() -> None:
     samples = images(options.data)
     given = (samples, options.workers, device)
     steps = {"reidlab": Ours(*given), "reidlab bf16": Ours(*given, precision="bf16")}
-    pipelines = {"reidlab": steps["reidlab"], "reidlab cached": Ours(*given, cache=ROOT / "data" / "cache")}
+    pipelines = {"reidlab": steps["reidlab"], "reidlab cached": Ours(*given, cache=CLONE / "data" / "cache")}
     if options.torchreid:
         theirs = Torchreid(options.torchreid, options.vision, *given)
         steps["torchreid"] = pipelines["torchreid"] = theirs
@@ -182,7 +182,7 @@ def arguments() -> argparse.Namespace:
 def images(root: Path | None) -> Samples:
     """Training images, repeated until an epoch is long enough to time."""
     if root is None:
-        root = ROOT / "data" / "synthetic_training_benchmark"
+        root = CLONE / "data" / "synthetic_training_benchmark"
         SyntheticPeople(root, 24, 20, num_cameras=4, images_per_camera=8, size=(128, 64))()
     layout = FolderLayout(root, {"train": "bounding_box_train"}, r"(?P<pid>-?\d+)_c(?P<camid>\d+)")
     table = layout().split("train")

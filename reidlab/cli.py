@@ -19,6 +19,12 @@ WHOLE = ("data", "train", "evaluate", "export")
 MODEL_FILES = (".tflite", ".onnx", ".ckpt", ".pth", ".pt", ".safetensors")
 
 
+def init(args: argparse.Namespace) -> None:
+    from reidlab import workspace
+
+    workspace.init(args.folder)
+
+
 def data(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import data
@@ -164,6 +170,9 @@ class Command:
 
 
 COMMANDS = {
+    "init": Command(
+        init, "lay out a folder to work in", "reidlab init my-people", "no file is overwritten", overrides=""
+    ),
     "data": Command(data, "read, validate and picture a data set", "reidlab data data=market1501 data.root=DIR"),
     "train": Command(
         train,
@@ -280,6 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=command.help, description=f"{command.help}. Example: {command.example}")
         for name, command in COMMANDS.items()
     }
+    parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
@@ -305,7 +315,7 @@ def build_parser() -> argparse.ArgumentParser:
                 "overrides", nargs=command.overrides, help="Hydra overrides, e.g. data=market1501 seed=1"
             )
         for action in parsers[name]._actions:
-            action.completer = COMPLETERS.get(action.dest)
+            action.completer = COMPLETERS.get(action.dest)  # type: ignore[attr-defined]  # argcomplete reads it
     return parser
 
 
@@ -330,9 +340,9 @@ def complete_runs(**_) -> list[str]:
 
 def complete_notebooks(**_) -> list[str]:
     """Names of notebooks."""
-    from reidlab.config import NOTEBOOKS
+    from reidlab.config import find_files
 
-    return sorted(file.stem for file in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    return [*find_files("notebooks", "[0-9][0-9]_*.ipynb")]
 
 
 COMPLETERS = {  # by an argument's name

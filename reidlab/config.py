@@ -1,4 +1,4 @@
-"""Find the project's root, compose a config, and say precisely what is wrong with an override."""
+"""Find the workspace, compose a config, and say precisely what is wrong with an override."""
 
 import difflib
 import os
@@ -10,9 +10,12 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, InstantiationException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,9 +23,11 @@ from omegaconf.errors import OmegaConfBaseException
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
 
-ROOT = Path(os.environ.get("REIDLAB_ROOT", Path(__file__).resolve().parents[1]))
-CONF = ROOT / "conf"
-NOTEBOOKS = ROOT / "notebooks"
+_PACKAGE = Path(__file__).resolve().parent
+_IS_CLONE = all((_PACKAGE.parent / name).is_file() for name in ("pyproject.toml", "conf/config.yaml"))
+CLONE = _PACKAGE.parent if _IS_CLONE else None
+SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables and models of data/, as released
+CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
 OPTIONAL_GROUPS = ("distill", "experiment")
 
@@ -47,29 +52,55 @@ MOVED_MODULES = {  # of classes in configs that earlier releases stored
 RENAMED_KEYS = {"regime.trunk_rate": "regime.backbone_lr_scale"}
 
 
+def root() -> Path:
+    """The workspace, which holds `runs/`, `data/` and perhaps `conf/` and `notebooks/` of its own.
+
+    It is `$REIDLAB_ROOT`, or the nearest folder with `conf/experiment/` among the working folder and those above it, or
+    reidlab's clone, or, without one, the working folder.
+    """
+    if given := os.environ.get("REIDLAB_ROOT"):
+        return Path(given).absolute()
+    here = Path.cwd()
+    return next((f for f in (here, *here.parents) if (f / "conf" / "experiment").is_dir()), CLONE or here)
+
+
+def find_files(folder: str, pattern: str) -> dict[str, Path]:
+    """Released files of a folder and the workspace's own, by name without suffix; of two namesakes the workspace's."""
+    found = {file.stem: file for place in (SHIPPED, root()) for file in (place / folder).glob(pattern)}
+    return dict(sorted(found.items()))
+
+
+class _WorkspaceConfigs(SearchPathPlugin):
+    """Lets Hydra look into `conf/` of the workspace before it looks into the released one."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own, released = str(root() / "conf"), str(CONF)
+        if own != released and any(element.path == released for element in search_path.get_path()):
+            search_path.prepend("workspace", own, SearchPathQuery(path=released))
+
+
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
     """The resolved config of `conf/config.yaml` under Hydra overrides such as `data=market1501` or `seed=1`.
 
-    Relative paths are taken from the working folder where they exist there, else from the project's root.
+    Files in `conf/` of the workspace are found beside the released ones, and in place of one with the same name.
+    Relative paths are resolved by `resolve_path`.
     Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
     value of another type than the default's.
     """
-    if not CONF.is_dir():
-        raise InputError(f"{CONF}: no config folder; install reidlab from its clone (`pip install -e .`)")
     overrides = list(overrides)
     parsed = _parse(overrides)
     for override in parsed:
         _check_choice(override)
     absent = [o.key_or_group for o in parsed if o.key_or_group in OPTIONAL_GROUPS and o.value() is None]
     parsed = [o for o in parsed if o.key_or_group not in absent]  # Hydra knows no group=null on the command line
+    Plugins.instance().register(_WorkspaceConfigs)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        chosen = [o.input_line for o in parsed if choices(o.key_or_group)]
         try:
-            defaults = hydra_compose("config", chosen)
+            defaults = hydra_compose("config", [str(o.input_line) for o in parsed if choices(o.key_or_group)])
             for override in parsed:
                 if not choices(override.key_or_group):
                     _check_key(override, defaults)
-            cfg = hydra_compose("config", [o.input_line for o in parsed])
+            cfg = hydra_compose("config", [str(o.input_line) for o in parsed])
             OmegaConf.set_struct(cfg, False)
             for group in absent:
                 cfg.pop(group, None)
@@ -194,13 +225,12 @@ def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
 
 def choices(group: str) -> list[str]:
     """The choices of a config group; empty for anything that is no group."""
-    folder = CONF / group
-    return sorted(f.stem for f in folder.glob("*.yaml") if not f.stem.startswith("_")) if folder.is_dir() else []
+    return [*find_files(f"conf/{group}", "[!_]*.yaml")]
 
 
 def groups() -> list[str]:
     """The config groups."""
-    return sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    return [name for name, place in find_files("conf", "*").items() if place.is_dir()]
 
 
 def keys(cfg: DictConfig) -> list[str]:
@@ -209,9 +239,15 @@ def keys(cfg: DictConfig) -> list[str]:
 
 
 def resolve_path(value: str | Path) -> Path:
-    """An absolute path: from the working folder where it exists there, else from the project's root."""
+    """An absolute path: from the working folder where it exists there, else from the workspace.
+
+    Released models are found from anywhere, as `data/models/...`, unless the workspace has one of the same name.
+    """
     path = Path(value).expanduser()
-    return path.absolute() if path.is_absolute() or path.exists() else (ROOT / path).absolute()
+    if path.is_absolute() or path.exists():
+        return path.absolute()
+    released = path.parts[:2] == ("data", "models") and (SHIPPED / path).exists() and not (root() / path).exists()
+    return (SHIPPED if released else root()) / path
 
 
 def _parse(overrides: list[str]) -> list[Override]:
@@ -236,8 +272,7 @@ def _check_key(override: Override, defaults: DictConfig) -> None:
     leaves = _leaves(OmegaConf.to_container(defaults))
     known = {prefix for leaf in leaves for prefix in _prefixes(leaf)}
     if key not in known:
-        groups = [f.name for f in CONF.iterdir() if f.is_dir()]
-        raise InputError(f"{key}: no such key{_nearest(key, [*known, *groups])}; see conf/ for all keys")
+        raise InputError(f"{key}: no such key{_nearest(key, [*known, *groups()])}; see {CONF} for all keys")
     default, value = leaves.get(key), override.value()
     if default is None or value is None or isinstance(default, str) or key not in leaves:
         return

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from packaging.requirements import Requirement
 
-from reidlab.config import ROOT
+from reidlab.config import CLONE, root
 
 EXTRAS = {
     "export": "ONNX export and its checks",
@@ -21,7 +21,7 @@ EXTRAS = {
     "tracking": "Weights & Biases and TensorBoard",
     "dashboard": "reidlab dashboard",
     "notebooks": "JupyterLab, reidlab notebooks",
-    "dev": "make test, make lint",
+    "dev": "make test, make lint, in a clone",
 }
 TOOLS = {
     "arm-none-eabi-gcc": ("firmware for Cortex-M", "apt install gcc-arm-none-eabi"),
@@ -60,12 +60,15 @@ def checks() -> Iterator[Check]:
     """Python, memory and disk, the packages of each extra, the accelerator, and tools that are no packages."""
     python = platform.python_version() if sys.version_info >= (3, 11) else None
     yield Check("Python", python, "everything", "install Python 3.11 or newer", required=True)
-    yield Check("packages", _packages(None), "data, train, evaluate", "make install", required=True)
+    everything, one = (
+        ("make install", "pip install -e '.[{}]'") if CLONE else ("pip install reidlab", "pip install 'reidlab[{}]'")
+    )
+    yield Check("packages", _packages(None), "data, train, evaluate", everything, required=True)
     for extra, enables in EXTRAS.items():
-        yield Check(f"packages [{extra}]", _packages(extra), enables, f"pip install -e '.[{extra}]'")
+        yield Check(f"packages [{extra}]", _packages(extra), enables, one.format(extra))
     yield Check("processor", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", "everything", "")
     yield Check("GPU", _gpu(), "training in minutes, not hours", "works without; NVIDIA: a driver and a CUDA torch")
-    yield Check("disk", _disk(), "runs and data sets", f"free {DISK_WANTED / 2**30:.0f} GiB at {ROOT}", required=True)
+    yield Check("disk", _disk(), "runs and data sets", f"free {DISK_WANTED / 2**30:.0f} GiB at {root()}", required=True)
     for tool, (enables, advice) in TOOLS.items():
         yield Check(tool, _tool(tool), enables, advice)
 
@@ -90,7 +93,7 @@ def _gpu() -> str | None:
 
 
 def _disk() -> str | None:
-    free = shutil.disk_usage(ROOT).free
+    free = shutil.disk_usage(root()).free
     return f"{free / 2**30:.0f} GiB free" if free >= DISK_WANTED else None
 
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -15,7 +15,7 @@ class Lines:
 
     def __init__(self, items: Iterable = (), desc: str = "", total: int | None = None, unit: str = "it"):
         self.items, self.desc, self.unit = items, desc, unit
-        self.total = total or (len(items) if hasattr(items, "__len__") else None)
+        self.total = total or (len(items) if isinstance(items, Sized) else None)
         self.done, self.started = 0, time.monotonic()
         self.told = self.started
 

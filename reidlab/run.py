@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from reidlab.config import (
+    CLONE,
     compose,
     compose_for,
     instantiate,
@@ -486,10 +487,11 @@ def _cpu_model() -> str:
 
 def _git_commit() -> str | None:
     """The commit that this code is at, with `+changes` where the tree differs from it; None outside a checkout."""
-    here = Path(__file__).parent
+    if CLONE is None:
+        return None  # git would answer for whatever repository the installed package lies in
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(["git", *words], cwd=CLONE, capture_output=True, text=True, check=True, timeout=10)
         return done.stdout.strip()
 
     try:

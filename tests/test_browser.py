@@ -20,8 +20,7 @@ import pandas as pd
 import pytest
 
 from reidlab import dashboard
-from reidlab.config import ROOT, compose
-from reidlab.notebook import NOTEBOOKS
+from reidlab.config import CLONE, compose
 from reidlab.stages import evaluate, report, train
 
 pytestmark = pytest.mark.browser
@@ -166,7 +165,7 @@ def lab(tmp_path_factory):
     """JupyterLab over copies of the notebooks whose parameters are small; its address, token included, and folder."""
     pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
     folder = tmp_path_factory.mktemp("lab")
-    for file in NOTEBOOKS.glob("*.ipynb"):
+    for file in (CLONE / "notebooks").glob("*.ipynb"):
         copy = nbformat.read(file, as_version=4)
         cell = next(cell for cell in copy.cells if "parameters" in cell.metadata.get("tags", []))
         overrides = [*TINY.split(), f"run.root={folder / 'runs'}", f"data.root={folder / 'data'}"]
@@ -185,7 +184,7 @@ def lab(tmp_path_factory):
         *("--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}"),
         *(f"--LabApp.user_settings_dir={folder / '.settings'}", f"--LabApp.workspaces_dir={folder / '.workspaces'}"),
     ]
-    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    path = f"{CLONE}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     own = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(folder / ".config")}
     with serving(command, port, "/api?token=t", **own) as address:
         yield address, folder

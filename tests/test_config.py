@@ -54,13 +54,66 @@ def test_null_leaves_out_an_optional_group_that_an_experiment_chose():
     assert "data=None: no such choice" in message("data=null")
 
 
-def test_relative_paths_start_at_the_working_folder_or_else_at_the_root(tmp_path, monkeypatch):
+def test_relative_paths_start_at_the_working_folder_or_else_at_the_workspace(tmp_path, monkeypatch):
     (tmp_path / "crops").mkdir()
     monkeypatch.chdir(tmp_path)
     assert config.compose(["data.root=crops"]).data.root == str(tmp_path / "crops")
     cfg = config.compose(["data=market1501"])
-    assert cfg.data.root == cfg.data.source.root == str(config.ROOT / "data" / "market1501")
+    assert cfg.data.root == cfg.data.source.root == str(config.root() / "data" / "market1501")
     assert Path(cfg.run.root).is_absolute()
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """A working folder below a workspace with configs of its own."""
+    for name, text in {
+        "experiment/mine.yaml": "# @package _global_\ndefaults: [smoke, override /model: tiny]\nrun: {name: mine}\n",
+        "model/tiny.yaml": "defaults: [osnet_x0_25]\nname: tiny\nnetwork: {feat_dim: 8}\n",
+        "logger/none.yaml": "mine: null\n",
+        "extra/one.yaml": "a: 1\n",
+    }.items():
+        file = tmp_path / "conf" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "deep" / "er")
+    return tmp_path
+
+
+def test_configs_of_the_workspace_stand_beside_the_released_ones(workspace):
+    cfg = config.compose(["experiment=mine"])
+    assert cfg.model.name == "tiny" and cfg.model.network.feat_dim == 8 and cfg.model.distance == "cosine"
+    assert cfg.data.name == config.compose(["experiment=smoke"]).data.name
+    assert {"mine", "smoke", "demo"} <= set(config.choices("experiment"))
+    assert {"extra", "model"} <= set(config.groups()) and config.choices("extra") == ["one"]
+    assert "did you mean mine?" in message("experiment=min")
+
+
+def test_a_config_of_the_workspace_takes_the_place_of_a_released_namesake(workspace):
+    assert config.compose(["logger=none"]).logger == {"mine": None}
+    assert config.choices("logger").count("none") == 1
+
+
+def test_paths_start_at_the_workspace_above_the_working_folder(workspace, monkeypatch, tmp_path_factory):
+    assert config.resolve_path("runs") == workspace / "runs"
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    monkeypatch.setenv("REIDLAB_ROOT", str(elsewhere))
+    assert config.resolve_path("runs") == elsewhere / "runs"
+
+
+def test_without_a_workspace_the_clone_is_it_or_else_the_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert config.root() == config.CLONE == Path(__file__).parents[1]
+    monkeypatch.setattr(config, "CLONE", None)
+    assert config.root() == tmp_path
+
+
+def test_released_models_are_found_from_any_workspace_unless_it_has_its_own(workspace):
+    model = Path("data", "models", "demo_osnet_x0_25", "checkpoints", "best.ckpt")
+    assert config.resolve_path(model) == config.SHIPPED / model
+    (workspace / model).parent.mkdir(parents=True)
+    (workspace / model).touch()
+    assert config.resolve_path(model) == workspace / model
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden"])

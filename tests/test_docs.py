@@ -10,13 +10,13 @@ import yaml
 
 from reidlab import cli
 from reidlab.card import published
-from reidlab.config import ROOT, compose, instantiate
+from reidlab.config import CLONE, compose, instantiate
 from reidlab.deploy.boards import BOARDS
 
-sys.path.append(str(ROOT / "benchmarks"))
+sys.path.append(str(CLONE / "benchmarks"))
 import choosing
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [CLONE / "README.md", CLONE / "CHANGELOG.md", *sorted((CLONE / "docs").glob("*.md"))]
 COMMAND = re.compile(r"reidlab [a-z-]+(?![\w|])[^`\n]*")
 COMPOSED = {*cli.STAGES, "run"}  # the other commands' words are no overrides of a config
 
@@ -48,7 +48,7 @@ def test_commands_are_understood(command):
 
 
 def test_every_key_of_the_protocols_page_exists():
-    text = (ROOT / "docs" / "protocols.md").read_text()
+    text = (CLONE / "docs" / "protocols.md").read_text()
     named = set(re.findall(r"`((?:data|evaluate|model|loss|schedule)\.[\w.]+)", text))
     cfg = compose(["model=resnet50"])
     assert len(named) > 10
@@ -74,7 +74,7 @@ def test_the_tables_of_the_choosing_page_are_those_of_its_figures():
 
 
 def test_the_layout_shown_reads_its_files(tmp_path):
-    block = re.search(r"```yaml\n(.*?)```", (ROOT / "docs" / "own_data.md").read_text(), re.DOTALL)[1]
+    block = re.search(r"```yaml\n(.*?)```", (CLONE / "docs" / "own_data.md").read_text(), re.DOTALL)[1]
     for name in ("train/1_c1.jpg", "query/2_c1.jpg", "gallery/2_c2.jpg", "distractors/0_c2.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -56,4 +56,11 @@ def test_a_full_disk_is_noticed(monkeypatch):
 def test_the_bare_command_lists_every_command_with_an_example(capsys):
     assert cli.main([]) == 0
     text = capsys.readouterr().out
-    assert all(example in text for _, _, example in cli.STAGES.values()) and "reidlab doctor" in text
+    assert all(command.example in text for command in cli.COMMANDS.values()) and "reidlab doctor" in text
+
+
+def test_without_a_clone_the_advice_is_for_the_installed_package(monkeypatch):
+    monkeypatch.setattr(doctor, "CLONE", None)
+    advice = {check.name: check.advice for check in doctor.checks()}
+    assert advice["packages"] == "pip install reidlab"
+    assert advice["packages [export]"] == "pip install 'reidlab[export]'"

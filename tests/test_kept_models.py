@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import ROOT
+from reidlab.config import CLONE
 from reidlab.data import ClassFolders, set_aside_images
 from reidlab.data.images import read_batch
 from reidlab.deploy.features import features
@@ -15,9 +15,9 @@ from reidlab.run import Row, Run
 from reidlab.stages import evaluate, predict
 from reidlab.training.distillation import fit_classifier
 
-PHOTOGRAPHS = ROOT.parent / "shared" / "data" / "flowers"
+PHOTOGRAPHS = CLONE.parent / "shared" / "data" / "flowers"
 KIB = {"fdmobilenet_x0_25": 128.32, "st_fdmobilenet_v1": 144.93}
-KEPT = sorted((ROOT / "data" / "models").glob("flowers_*"))
+KEPT = sorted((CLONE / "data" / "models").glob("flowers_*"))
 each = pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 
 
@@ -61,7 +61,7 @@ def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network
     if not PHOTOGRAPHS.is_dir():
         pytest.skip(f"no photographs at {PHOTOGRAPHS}")
     trunk = Run.compose([f"experiment=pretrained_{network}"]).untrained_network().eval()
-    load_weights(trunk, ROOT / "data" / "models" / f"pretrained_{network}" / "checkpoints" / "best.ckpt")
+    load_weights(trunk, CLONE / "data" / "models" / f"pretrained_{network}" / "checkpoints" / "best.ckpt")
     samples = set_aside_images(ClassFolders(PHOTOGRAPHS)(), {"test": 0.15}, 0)
     seen = {}
     for split in ("train", "test"):
@@ -78,7 +78,7 @@ def test_a_line_through_the_features_of_a_pretrained_trunk_tells_flowers(network
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["osnet_x0_25", "osnet_x1_0"])
 def test_demo_people_are_found_as_often_as_the_figures_say(network, tmp_path):
-    folder = ROOT / "data" / "models" / f"demo_{network}"
+    folder = CLONE / "data" / "models" / f"demo_{network}"
     weights = f"model.weights={folder}/checkpoints/best.ckpt"
     run = Run.compose(["experiment=demo", f"model={network}", weights, f"run.root={tmp_path}", "evaluate.baselines=[]",
                    f"data.root={tmp_path}/people"])  # fmt: skip

@@ -10,10 +10,10 @@ from itertools import pairwise
 import nbformat
 import pytest
 
-from reidlab.config import ROOT
-from reidlab.notebook import NOTEBOOKS, execute_all
+from reidlab.config import CLONE
+from reidlab.notebook.execute import execute_all
 
-FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
+FILES = sorted((CLONE / "notebooks").glob("*.ipynb"))
 MAIN, OTHERS = FILES[:5], FILES[5:]
 TINY = (
     "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
@@ -145,7 +145,7 @@ def test_nbval_finds_the_same_data_again(executed):
 
 
 def test_nothing_is_left_in_the_tree(executed):
-    made = [ROOT / "runs" / "smoke", ROOT / "data" / "synthetic_smoke"]
+    made = [CLONE / "runs" / "smoke", CLONE / "data" / "synthetic_smoke"]
     folder, _ = executed
     newer = [p for p in made if p.exists() and p.stat().st_mtime > (folder / FILES[0].name).stat().st_ctime]
     assert newer == []

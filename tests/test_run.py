@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from reidlab.config import ROOT
+from reidlab.config import CLONE
 from reidlab.errors import InputError
 from reidlab.files import file_hash
 from reidlab.run import INITIAL, File, Row, Run, Task, provenance
@@ -100,7 +100,7 @@ def test_the_network_is_the_checkpoints_else_the_given_weights_else_the_seeds(ru
     assert run.weights is None and run.checkpoint == INITIAL
     initial = run.untrained_network().state_dict()
     assert all(torch.equal(tensor, initial[name]) for name, tensor in run.network.state_dict().items())
-    weights = ROOT / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
+    weights = CLONE / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
     given = Run.compose(["experiment=smoke", f"run.root={tmp_path}", "run.name=given", f"model.weights={weights}"])
     assert given.weights == weights and given.checkpoint == file_hash(weights) and not given.is_trained
     checkpoint(given, 1)

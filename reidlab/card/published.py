@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from reidlab.config import ROOT
+from reidlab.config import SHIPPED
 from reidlab.deploy.estimate import PUBLISHED as STM32
 from reidlab.deploy.estimate import age_of_tool
 
-ACCURACY = ROOT / "data" / "published_results.csv"
-NVIDIA = ROOT / "data" / "nvidia_published.csv"
+ACCURACY = SHIPPED / "data" / "published_results.csv"
+NVIDIA = SHIPPED / "data" / "nvidia_published.csv"
 NETWORK = re.compile(r"(osnet|fdmobilenet)_x(\d)_(\d+)")  # -> family and width in the table of STM32 boards
 DATA = {"tf_flowers": "flowers"}
 

@@ -30,7 +30,8 @@ class CombinedSources:
     def __call__(self) -> Samples:
         """Read all sources, in the order given."""
         require_folder(self.root, "data.root")
-        tables, notes, names = [], [], {}
+        tables, notes = [], []
+        names: dict[int, str] = {}
         last_pid = last_camid = 0
         for name, source in self.sources.items():
             samples = source()

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -21,7 +22,7 @@ from reidlab.data.samples import (
 )
 from reidlab.errors import InputError
 
-MARKET1501 = {
+MARKET1501: dict[str, Any] = {
     "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
     "pattern": r"(?P<pid>-?\d+)_c(?P<camid>\d+)",
 }
@@ -225,7 +226,7 @@ class SyntheticPeople:
         progress: bool = True,
     ) -> None:
         self.root = Path(root)
-        self.options = {
+        self.options: dict[str, Any] = {
             "num_identities": num_identities,
             "train_identities": train_identities,
             "num_cameras": num_cameras,
@@ -272,7 +273,7 @@ def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
 def camera(match: re.Match[str] | None, key: str) -> int:
     """The number in the group `camid`, or UNKNOWN; an InputError names the config key that finds something else."""
     number = match.groupdict().get("camid") if match else None
-    if number is None:
+    if match is None or number is None:
         return UNKNOWN
     if not number.isdecimal():
         raise InputError(f"{key}: finds '{number}' for camid in {match.string}, which isn't a number")

@@ -53,6 +53,9 @@ class Normalize(nn.Module):
     The result is float32 with channels last in memory.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
@@ -149,6 +152,7 @@ class RandomErasing(nn.Module):
     """
 
     attempts = 10
+    value: Tensor
 
     def __init__(
         self,

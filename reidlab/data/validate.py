@@ -137,7 +137,7 @@ def _shared_identities(table: pd.DataFrame) -> Iterator[Finding]:
     people = table[table["pid"] > 0]
     rows = {stage: people[people["split"].isin(splits)] for stage, splits in STAGES.items()}
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
-        level = "error" if (one, other) == ("train", "test") else "warning"
+        level: Literal["error", "warning"] = "error" if (one, other) == ("train", "test") else "warning"
         for pid in sorted(set(rows[one]["pid"]) & set(rows[other]["pid"])):
             examples = [part.loc[part["pid"] == pid, "path"].iloc[0] for part in (rows[one], rows[other])]
             message = f"is in {one} ({examples[0]}) and in {other} ({examples[1]})"

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
 
-from reidlab.config import ROOT
+from reidlab.config import SHIPPED
 from reidlab.deploy.features import FREE, PADDING, Features, kinds_of
 from reidlab.deploy.tflite_graph import Graph
 from reidlab.errors import InputError
 
-PUBLISHED = ROOT / "data" / "stm32_published.csv"
-NETWORKS = ROOT / "data" / "stm32_networks.csv"
+PUBLISHED = SHIPPED / "data" / "stm32_published.csv"
+NETWORKS = SHIPPED / "data" / "stm32_networks.csv"
 KEY = ["family", "alpha", "dataset", "resolution"]
 KIB = 1024
 COVERAGE = 0.9  # of the intervals, where there are rows enough

@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reidlab.config import ROOT, run_folder
+from reidlab.config import root, run_folder
 from reidlab.errors import InputError
 
-ENVIRONMENT = ROOT / ".cache" / "triton"
+ENVIRONMENT = root() / ".cache" / "triton"
 PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.22,<2")
 SERVED = "reid_python"
 INSTALL = "reidlab serve --install"

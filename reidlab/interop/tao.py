@@ -130,9 +130,9 @@ def run(file: str | Path, name: str | None = None) -> Path:
     """
     file = Path(file)
     name = name or file.stem.replace(".", "_")
-    target = config.CONF / "experiment" / f"{name}.yaml"
-    if target.exists():
-        raise InputError(f"{target}: exists already; choose another name or delete it")
+    target = config.root() / "conf" / "experiment" / f"{name}.yaml"
+    if name in config.choices("experiment"):
+        raise InputError(f"experiment={name}: exists already; choose another name")
     choices, values, refused = translate(read_specification(file))
     values |= {"run.name": name, "callbacks.early_stopping": None}
     text = "".join(

@@ -1,7 +1,7 @@
 """Who is compared with whom: matches, junk, distractors and same-camera pairs, independent of any distance."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -41,11 +41,11 @@ class Pairing:
     def of(cls, query_pids, gallery_pids, query_camids=None, gallery_camids=None, *, exclude_same_camera: bool = True):
         """Build from anything that holds integers (lists, arrays, tensors); camids may be None."""
         query, gallery = (torch.as_tensor(pids, dtype=torch.int64) for pids in (query_pids, gallery_pids))
-        cameras = (
+        query_cameras, gallery_cameras = (
             torch.full_like(pids, UNKNOWN_CAMERA) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
             for ids, pids in ((query_camids, query), (gallery_camids, gallery))
         )
-        return cls(query, gallery, *cameras, exclude_same_camera)
+        return cls(query, gallery, query_cameras, gallery_cameras, exclude_same_camera)
 
     def fitting(self, query: Tensor, gallery: Tensor) -> "Pairing":
         """Check that there is one pid and camid per embedding (Q, D) and (G, D), and move to their device."""
@@ -55,7 +55,7 @@ class Pairing:
                 raise InputError(
                     f"{name}: {tuple(getattr(self, name).shape)} for {len(embeddings)} images: give one each"
                 )
-        return Pairing(*(getattr(self, name).to(query.device) for name in ids), self.exclude_same_camera)
+        return replace(self, **{name: getattr(self, name).to(query.device) for name in ids})
 
     @property
     def num_gallery(self) -> int:

@@ -110,7 +110,8 @@ def rank_blocks(blocks: Iterable[Tensor], protocol: Pairing, closeness: Closenes
         block = _Block(scores, start, protocol, closeness)
         parts.append(_figures(block.matches.row, block.ahead(), len(scores)))
         start += len(scores)
-    return Ranking(*(torch.cat(column) for column in zip(*parts, strict=True)), num_gallery=protocol.num_gallery)
+    precision, first, last, matches = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Ranking(precision, first, last, matches, protocol.num_gallery)
 
 
 class _Block:
@@ -135,30 +136,30 @@ class _Block:
         per_query = unsure.new_zeros(len(self.scores)).index_add_(0, row, unsure)
         crowded = (per_query > self.scores.shape[1] * CROWDED)[row]
         few, many = (~crowded & (unsure > 0)).nonzero().squeeze(1), crowded.nonzero().squeeze(1)
-        surely[few] += self._undecided_ahead(few, low, high)
-        surely[many] = self._ahead_anew(many)
+        surely[few] += self._undecided_ahead(few, low, high, self.closeness)
+        surely[many] = self._ahead_anew(many, self.closeness)
         return surely
 
-    def _undecided_ahead(self, which: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    def _undecided_ahead(self, which: Tensor, low: Tensor, high: Tensor, closeness: Closeness) -> Tensor:
         """Of the non-matches that float32 can't tell from a match, how many rank before it; pairs in float64."""
         row, col, queries = self.matches.row[which], self.matches.col[which], self.queries[which]
         bounds = zip(row.tolist(), low[which].tolist(), high[which].tolist(), strict=True)
         rivals = [_between(self.scores[line].numpy(force=True), least, most) for line, least, most in bounds]
         match = torch.tensor([n for n, found in enumerate(rivals) for _ in found], dtype=torch.int64, device=row.device)
         rival = torch.from_numpy(np.concatenate([np.empty(0, np.int64), *rivals])).to(row.device)
-        own = self.closeness.pairs(queries, col) - self.closeness.margin(torch.float64)[queries]
-        reached = self.closeness.pairs(queries[match], rival) >= own[match]
+        own = closeness.pairs(queries, col) - closeness.margin(torch.float64)[queries]
+        reached = closeness.pairs(queries[match], rival) >= own[match]
         return torch.bincount(match[reached], minlength=len(which))
 
-    def _ahead_anew(self, which: Tensor) -> Tensor:
+    def _ahead_anew(self, which: Tensor, closeness: Closeness) -> Tensor:
         """The whole count in float64, for queries whose gallery is a crowd to float32, as a collapsed network's is."""
         ahead = torch.zeros_like(which)
         lines, line = self.matches.row[which].unique_consecutive(return_inverse=True)
         for begin, end in spans(len(lines), max(1, CHUNK // self.scores.shape[1])):
             part = ((line >= begin) & (line < end)).nonzero().squeeze(1)
             chosen, row, queries = which[part], line[part] - begin, self.queries[which[part]]
-            scores = self.closeness.rows(self.start + lines[begin:end])
-            own = scores[row, self.matches.col[chosen]] - self.closeness.margin(torch.float64)[queries]
+            scores = closeness.rows(self.start + lines[begin:end])
+            own = scores[row, self.matches.col[chosen]] - closeness.margin(torch.float64)[queries]
             scores[self.scores[lines[begin:end]] == -torch.inf] = -torch.inf
             ahead[part] = _reaching(scores, row, own[None])[0]
         return ahead
@@ -177,15 +178,15 @@ def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
         return _reaching_dense(scores, row, edges)
     counts = np.zeros(tuple(edges.shape), dtype=np.int64)
     rows, begins, sizes = np.unique(row.numpy(), return_index=True, return_counts=True)
-    lines, edges = scores.numpy(), edges.numpy()
-    floors = np.minimum.reduceat(edges[0], begins)
+    lines, bounds = scores.numpy(), edges.numpy()
+    floors = np.minimum.reduceat(bounds[0], begins)
     groups = zip(rows.tolist(), floors.tolist(), begins.tolist(), (begins + sizes).tolist(), strict=True)
     for number, floor, begin, end in groups:
         line = lines[number]
         reach = (line >= floor).nonzero()[0]
         near = line[reach] if len(reach) * 8 < len(line) else line.copy()
         near.sort()
-        counts[:, begin:end] = len(near) - near.searchsorted(edges[:, begin:end])
+        counts[:, begin:end] = len(near) - near.searchsorted(bounds[:, begin:end])
     return torch.from_numpy(counts)
 
 

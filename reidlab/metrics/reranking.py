@@ -91,17 +91,17 @@ def _encode(embeddings: Tensor, k1: int, k2: int) -> tuple[sparse.csr_array, Ten
 def _neighbours(closeness: Closeness, k: int) -> tuple[np.ndarray, Tensor]:
     """Each image and its k nearest others, nearest first (N, 1 + k), and the largest squared distance of each (N,)."""
     squares = closeness.query_norms.square()
-    neighbours, farthest, start = [], [], 0
+    neighbours, reaches, start = [], [], 0
     for scores in closeness.blocks():
         own = torch.arange(start, start + len(scores), device=scores.device)
-        farthest.append(squares[own] - 2 * scores.amin(1))
+        reaches.append(squares[own] - 2 * scores.amin(1))
         scores[own - start, own] = -torch.inf
         index = _best(scores, min(k + SPARE, scores.shape[1] - 1))  # (n, k + SPARE)
         exact = closeness.distances(own.repeat_interleave(index.shape[1]), index.flatten()).view_as(index)
         nearest = index.gather(1, exact.argsort(1)[:, :k])
         neighbours.append(torch.cat([own[:, None], nearest], 1).cpu().numpy())
         start += len(scores)
-    farthest = torch.cat(farthest).float()
+    farthest = torch.cat(reaches).float()
     return np.concatenate(neighbours), farthest.where(farthest > 0, 1)
 
 

@@ -104,7 +104,8 @@ def verify(
     figures = _figures(positives.sum(0, keepdims=True), negatives.sum(0, keepdims=True), wanted_fpr, edges)
     return Verification(
         thresholds,
-        *(total[0] for total in totals),
+        totals[0][0],
+        totals[1][0],
         wanted_fpr,
         {name: float(value[0]) for name, value in figures.items()},
         _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed),

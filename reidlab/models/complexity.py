@@ -63,7 +63,8 @@ def blocks(network: ReIdNetwork, size: tuple[int, int] = (256, 128), classifier:
     block before. The classifier is left out unless asked for, so that the sums are those of `complexity`.
     """
     parts = list(_parts(network, classifier))
-    shapes, macs = [()] * len(parts), [0] * len(parts)
+    shapes: list[tuple[int, ...]] = [()] * len(parts)
+    macs = [0] * len(parts)
     part_of = {module: number for number, (_, part) in enumerate(parts) for module in part.modules()}
 
     def count(module: nn.Module, _inputs: tuple, output: Tensor) -> None:

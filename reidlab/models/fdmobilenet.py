@@ -22,7 +22,8 @@ ST_V1_ALPHAS = (0.5, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25
 def separable(in_channels: int, out_channels: int, stride: int, depthwise: str) -> nn.Sequential:
     """Depthwise 3x3, and after it what `DEPTHWISE` says; 1x1, BN, ReLU."""
     bias = depthwise == "linear"
-    layers = OrderedDict(depthwise=nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=bias))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["depthwise"] = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=bias)
     if not bias:
         layers["depthwise_bn"] = nn.BatchNorm2d(in_channels)
     if depthwise == "norm":

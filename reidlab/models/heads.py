@@ -90,7 +90,7 @@ class ReIdNetwork(nn.Module):
 class Confidences(nn.Module):
     """A trained classifier as later stages use it: in the place of the embedding stand class confidences (B, C)."""
 
-    def __init__(self, network: ReIdNetwork):
+    def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
 

@@ -4,7 +4,7 @@ Parameters are named as in the authors' published checkpoints, so that these loa
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial, reduce
 
 import torch
@@ -17,7 +17,8 @@ InstanceNorm = partial(nn.InstanceNorm2d, affine=True)
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, norm=nn.BatchNorm2d, relu=True):
     """Convolution without bias, then the norm (None: none), then ReLU."""
-    layers = OrderedDict(conv=nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False))
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     if norm:
         layers["bn"] = norm(out_channels)
     if relu:
@@ -35,7 +36,7 @@ def lite_conv(channels: int, depthwise_first: bool = False) -> nn.Sequential:
     )
 
 
-CONVOLUTIONS = {
+CONVOLUTIONS: dict[str, Callable[[int], nn.Module]] = {
     "lite": lite_conv,
     "depthwise-first": partial(lite_conv, depthwise_first=True),
     "full": lambda channels: conv_norm(channels, channels, kernel=3),
@@ -120,7 +121,7 @@ class OSNet(ReIdNetwork):
     ):
         super().__init__()
         one_of("variant", variant, ("plain", "ibn", "ain"))
-        one_of("convolution", convolution, CONVOLUTIONS)
+        one_of("convolution", convolution, tuple(CONVOLUTIONS))
         norm2, norm3, norm4 = {
             "plain": ((None, None), (None, None), (None, None)),
             "ibn": (("after", "after"), (None, None), (None, None)),

@@ -16,13 +16,13 @@ class IBN(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.half = channels // 2
-        self.IN = nn.InstanceNorm2d(self.half, affine=True)
-        self.BN = nn.BatchNorm2d(channels - self.half)
+        self.cut = channels // 2
+        self.IN = nn.InstanceNorm2d(self.cut, affine=True)
+        self.BN = nn.BatchNorm2d(channels - self.cut)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
-        return torch.cat((self.IN(maps[:, : self.half]), self.BN(maps[:, self.half :])), 1)
+        return torch.cat((self.IN(maps[:, : self.cut]), self.BN(maps[:, self.cut :])), 1)
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -24,7 +25,7 @@ FAMILIES = {"conv1.conv.weight": osnet, "conv1.weight": resnet}  # by the tensor
 
 # Training checkpoints keep their best score as a numpy scalar; what rebuilds one runs no code of the file's.
 _numpy_scalar = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS = [
+NUMPY_SCALARS: list[Any] = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
     *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -127,7 +128,7 @@ def pickled_code(content: bytes) -> str | None:
         for opcode, value, _ in pickletools.genops(content):
             words += [value] if isinstance(value, str) else []
             if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
-                name = ".".join(words[-2:]) if opcode.name == "STACK_GLOBAL" else value.replace(" ", ".")
+                name = ".".join(words[-2:]) if opcode.name == "STACK_GLOBAL" else str(value).replace(" ", ".")
                 if name.split(".")[0] not in ("torch", "numpy", "collections"):
                     return name
     except ValueError:  # no pickle, or the end of one

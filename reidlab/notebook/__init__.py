@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from reidlab import plots
-from reidlab.config import ROOT
+from reidlab.config import SHIPPED, root
 from reidlab.console import log
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
@@ -21,7 +21,7 @@ from reidlab.plots.saving import png
 from reidlab.run import File, Run
 
 PARAMETERS = ("experiment", "overrides")
-DEMO_RESULTS = ROOT / "data" / "demo_results.csv"
+DEMO_RESULTS = SHIPPED / "data" / "demo_results.csv"
 _SHARPNESS = 2  # pixels of a shown figure per CSS pixel
 
 
@@ -99,14 +99,14 @@ def demo_results() -> pd.DataFrame:
     From this machine's `runs/demo`, where that was evaluated, else from the published `data/demo_results.csv`; empty
     where there is neither.
     """
-    here = ROOT / "runs" / "demo" / File.METRICS
+    here = root() / "runs" / "demo" / File.METRICS
     if metrics := read_json(here):
         log.info(f"measured here: {here}")
         return pd.DataFrame(metrics).T[["mAP", "rank-1"]].rename_axis("row")
     if not DEMO_RESULTS.exists():
-        log.info("not measured yet; `make demo` measures it here")
+        log.info("not measured yet; `reidlab run experiment=demo` measures it here")
         return pd.DataFrame(columns=["mAP", "rank-1"])
-    log.info(f"measured elsewhere: {DEMO_RESULTS}; `make demo` measures it here")
+    log.info(f"measured elsewhere: {DEMO_RESULTS}; `reidlab run experiment=demo` measures it here")
     return pd.read_csv(DEMO_RESULTS, index_col="row")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlab.config import NOTEBOOKS, ROOT
+from reidlab.config import find_files, root
 from reidlab.console import log, print_table
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
@@ -17,20 +17,20 @@ from reidlab.files import write_atomic
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
-def execute_all(
-    parameters: Sequence[str] = (), only: Sequence[str] = (), folder: Path = ROOT / "runs" / "notebooks"
-) -> pd.DataFrame:
-    """Execute notebooks in reading order; each executed one and an HTML copy go into `folder`.
+def execute_all(parameters: Sequence[str] = (), only: Sequence[str] = (), folder: Path | None = None) -> pd.DataFrame:
+    """Execute notebooks in reading order; each executed one and an HTML copy go into `folder`, else `runs/notebooks`.
 
-    `parameters` are `name=value`, where the value of `overrides` is split as a shell would; `only` has names such as
-    `01_data`, or `01`. Prints and returns a table of what was done. Raises InputError for a parameter that none of them
-    has, and, after all have been tried, for the first one with a failing cell.
+    The notebooks are the released ones and the workspace's own. `parameters` are `name=value`, where the value of
+    `overrides` is split as a shell would; `only` has names such as `01_data`, or `01`. Prints and returns a table of
+    what was done. Raises InputError for a parameter that none of them has, and, after all have been tried, for the
+    first one with a failing cell.
     """
     try:
         import papermill
     except ImportError as error:
         raise InputError("notebooks need papermill: pip install 'reidlab[notebooks]'") from error
 
+    folder = folder or root() / "runs" / "notebooks"
     chosen = _choose(only)
     known = {notebook: papermill.inspect_notebook(notebook) for notebook in chosen}
     given = dict(_split(parameter) for parameter in parameters)
@@ -96,9 +96,7 @@ def _write_html(executed: Path) -> None:
 
 def _choose(only: Sequence[str]) -> list[Path]:
     """The notebooks with these names or numbers, all without any, in reading order."""
-    notebooks = {file.stem: file for file in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))}
-    if not notebooks:
-        raise InputError(f"{NOTEBOOKS}: no notebooks; install reidlab from its clone (`pip install -e .`)")
+    notebooks = find_files("notebooks", "[0-9][0-9]_*.ipynb")
     for name in only:
         if not any(_is(name, stem) for stem in notebooks):
             raise InputError(f"{name}: no such notebook; there are {', '.join(notebooks)}")

@@ -32,7 +32,7 @@ def architecture(blocks: pd.DataFrame, image_shape: tuple[int, int, int], title:
     count = len(blocks)
     figure = blank(max(7.5, 0.66 * count + 1.6), 4.9)
     maps, stored, computed = figure.subplots(3, 1, sharex=True, height_ratios=(3.4, 1, 1))
-    figure.get_layout_engine().set(h_pad=0.06, hspace=0.0)
+    figure.set_layout_engine("constrained", h_pad=0.06, hspace=0.0)
     for axes in (maps, stored, computed):
         axes.patch.set_visible(False)
         axes.spines[["top", "right", "left", "bottom"]].set_visible(False)

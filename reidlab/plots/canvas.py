@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,9 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
 
 
-def tidy(axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: str = "y") -> Axes:
+def tidy(
+    axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: Literal["x", "y", "both", ""] = "y"
+) -> Axes:
     """Titles, no frame on the right and above, and faint lines along one axis (`x`, `y`, `both` or nothing)."""
     axes.set_title(title, fontsize=11, loc="left", color=INK)
     axes.set_xlabel(xlabel, fontsize=9.5, color=INK)

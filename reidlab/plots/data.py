@@ -70,7 +70,9 @@ def image_sizes(sizes: np.ndarray, input_size: tuple[int, int] | None = None) ->
     figure = blank(4.6, 4.2)
     title = f"{len(sizes):,} images, {len(shapes)} " + ("size" if len(shapes) == 1 else "sizes")
     axes = tidy(figure.subplots(), title, "width, pixels", "height, pixels", "both")
-    axes.scatter(*shapes.T, s=16 + 300 * counts / counts.max(), color=SERIES[0], alpha=0.55, linewidth=0)
+    axes.scatter(
+        shapes[:, 0], shapes[:, 1], s=16 + 300 * counts / counts.max(), color=SERIES[0], alpha=0.55, linewidth=0
+    )
     limit = shapes.max(axis=0).astype(float)
     if input_size:
         height, width = input_size

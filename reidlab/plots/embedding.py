@@ -5,12 +5,12 @@ from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import color_sequences, colormaps
 from matplotlib.figure import Figure
 
 from reidlab.plots.canvas import FAINT, INK, MARKERS, MATCH, MISMATCH, SERIES, Tile, TileRow, blank, tidy, tile_sheet
 
-_IDENTITY_COLORS = [color for number, color in enumerate(colormaps["tab20"].colors) if number // 2 != 7]  # no greys
+_IDENTITY_COLORS = [color for number, color in enumerate(color_sequences["tab20"]) if number // 2 != 7]  # no greys
 
 
 class Roc(NamedTuple):
@@ -89,7 +89,8 @@ def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_iden
     for number, camid in enumerate(np.unique(camids)):
         own = camids == camid
         axes.scatter(
-            *xy[own].T,
+            xy[own, 0],
+            xy[own, 1],
             s=26,
             marker=MARKERS[number % len(MARKERS)],
             linewidth=0.3,
@@ -98,8 +99,10 @@ def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_iden
         )
         axes.scatter([], [], s=26, marker=MARKERS[number % len(MARKERS)], color=FAINT, label=f"camera {camid}")
     for pid in named:
+        x, y = np.median(xy[pids == pid], axis=0)
         axes.text(
-            *np.median(xy[pids == pid], axis=0),
+            x,
+            y,
             str(pid),
             fontsize=7.5,
             ha="center",

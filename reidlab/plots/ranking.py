@@ -90,8 +90,8 @@ def camera_pair_matrix(
     picture = axes.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=1)
     axes.set_facecolor("#efefef")
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(len(camids)), camids)
-    axes.set_yticks(range(len(camids)), camids)
+    axes.set_xticks(range(len(camids)), map(str, camids))
+    axes.set_yticks(range(len(camids)), map(str, camids))
     for row, column in np.argwhere(np.isfinite(values)):
         value = values[row, column]
         text = f"{value:.2f}" + (f"\n{counts[row, column]:.0f}" if counts is not None else "")

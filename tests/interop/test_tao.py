@@ -1,7 +1,5 @@
 """A TAO specification becomes an experiment that composes, and nothing in it is dropped in silence."""
 
-import shutil
-
 import pytest
 
 from reidlab import config
@@ -54,8 +52,8 @@ evaluate:
 
 @pytest.fixture
 def conf(tmp_path, monkeypatch):
-    """A copy of conf/ that a test may write into."""
-    monkeypatch.setattr(config, "CONF", shutil.copytree(config.CONF, tmp_path / "conf"))
+    """The `conf/` of a workspace of the test's own."""
+    monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     return tmp_path / "conf"
 
 

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reidlab import notebook
+from reidlab import config, notebook
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.notebook import execute
@@ -21,7 +21,8 @@ from reidlab.notebook import execute
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """A function that writes a notebook of code cells, the first one its parameters, where `execute_all` looks."""
-    monkeypatch.setattr(execute, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(config, "SHIPPED", tmp_path)
+    monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
 
     def write(name, *cells):
@@ -145,7 +146,7 @@ def test_results_and_artifacts_of_a_run(tmp_path):
 
 
 def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notebook, "ROOT", tmp_path)
+    monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     monkeypatch.setattr(notebook, "DEMO_RESULTS", tmp_path / "published.csv")
     assert notebook.demo_results().empty and "not measured yet" in capsys.readouterr().out
     published = pd.DataFrame({"row": ["checkpoint"], "mAP": [0.8], "rank-1": [0.9], "machine": ["m"], "commit": ["c"]})

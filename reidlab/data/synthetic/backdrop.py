@@ -18,11 +18,12 @@ CAR_PAINTS = (
     (0.3, 0.33, 0.28),
 )
 NOISE_SIZE = 256
+Colour = Sequence[float] | Array
 
 
 def noise_texture(rng: Generator, octaves: int = 5) -> Array:
     """Tileable fractal noise in about [-1, 1], (256, 256) float32."""
-    total = np.zeros((NOISE_SIZE, NOISE_SIZE), np.float32)
+    total: Array = np.zeros((NOISE_SIZE, NOISE_SIZE), np.float32)
     for octave in range(octaves):
         cells = 8 << octave
         grid = np.pad(rng.standard_normal((cells, cells)).astype(np.float32), 2, mode="wrap")
@@ -40,8 +41,11 @@ def sample(texture: Array, x: Array, y: Array, metres: float) -> Array:
 
 
 class Finish(NamedTuple):
-    """How a floor or wall looks: its albedo (sRGB), how uneven that is, and, if laid in cells, their width, height and
-    joint in metres, how much their shades differ, and whether every other row is shifted."""
+    """The surface of a floor or wall: its albedo (sRGB) and how uneven that is.
+
+    Where it is laid in cells: their width, height and joint in metres, how much their shades differ, and whether every
+    other row is shifted.
+    """
 
     albedo: tuple[float, float, float]
     roughness: float
@@ -86,10 +90,10 @@ def _grid(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 class Backdrop:
-    """A view's background while it is painted, sRGB (H, W, 3): `front` is its upper rows, a wall `depth` metres away,
-    and `floor` the rows below, both windows on `paint`.
+    """A view's background while it is painted, sRGB (H, W, 3).
 
-    `wall` (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
+    `front` is its upper rows, a wall `depth` metres away, and `floor` the rows below, both windows on `paint`; `wall`
+    (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
     """
 
     def __init__(self, view: View, depth: float, rng: Generator):
@@ -122,12 +126,12 @@ class Backdrop:
         muted = 0.1 + 0.8 * (grey + 0.55 * (self.paint - grey))
         return linear(np.clip(cv2.GaussianBlur(muted, (0, 0), 0.6), 0, 1))
 
-    def polygon(self, points: Sequence[Sequence[float]], colour: Sequence[float]) -> None:
+    def polygon(self, points: Sequence[Sequence[float]] | Array, colour: Colour) -> None:
         """Fill the outline through these world points."""
         corners = self.view.project(np.asarray(points, float))[:, :2]
         cv2.fillPoly(self.paint, [np.round(corners * 8).astype(np.int32)], tuple(map(float, colour)), cv2.LINE_AA, 3)
 
-    def board(self, left: float, bottom: float, width: float, height: float, z: float, colour: Sequence[float]) -> None:
+    def board(self, left: float, bottom: float, width: float, height: float, z: float, colour: Colour) -> None:
         """An upright rectangle that faces the camera."""
         right, top = left + width, bottom + height
         self.polygon([(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)], colour)
@@ -143,7 +147,7 @@ class Backdrop:
         """A random, not too gaudy colour."""
         return 0.5 * self.rng.uniform(0.1, 0.9) + 0.5 * self.rng.uniform(0.1, 0.9, 3)
 
-    def pole(self, x: float, z: float, radius: float, height: float, colour: Sequence[float]) -> None:
+    def pole(self, x: float, z: float, radius: float, height: float, colour: Colour) -> None:
         """A round pole or column, lighter on its left."""
         self.shade(x, z, 2 * radius, 0.2)
         for part in range(6):

@@ -291,7 +291,8 @@ def _hair_and_hat(person: Person, head: Array) -> list[Part]:
 
 def _bag(person: Person, neck: Array, hip: Array, hand: Array) -> list[Part]:
     paint = _solid(CLOTH[person.bag_colour])
-    dark = _solid(tuple(int(0.7 * c) for c in CLOTH[person.bag_colour]))
+    red, green, blue = (int(0.7 * c) for c in CLOTH[person.bag_colour])
+    dark = _solid((red, green, blue))
     side = 1.0 if person.bag_on_left else -1.0
     if person.bag == "backpack":
         pack = ((0.0, 0.11, 0.06), (0.2, 0.145, 0.085), (1.0, 0.15, 0.1))
@@ -299,10 +300,10 @@ def _bag(person: Person, neck: Array, hip: Array, hand: Array) -> list[Part]:
         parts = [Part(high, high + xyz(0, -0.38, -0.02), pack, paint, folds=0.08)]
         pocket = ((0.0, 0.1, 0.05), (1.0, 0.11, 0.05))
         parts.append(Part(high + xyz(0, -0.22, -0.07), high + xyz(0, -0.35, -0.08), pocket, dark))
-        for strap in (-1, 1):
-            top = neck + xyz(0.115 * strap, -0.035, 0.06)
+        for shoulder in (-1, 1):
+            top = neck + xyz(0.115 * shoulder, -0.035, 0.06)
             parts.append(
-                Part(top, top + xyz(0.015 * strap, -0.36, 0.075), ((0.0, 0.024, 0.02), (1.0, 0.022, 0.02)), paint)
+                Part(top, top + xyz(0.015 * shoulder, -0.36, 0.075), ((0.0, 0.024, 0.02), (1.0, 0.022, 0.02)), paint)
             )
         return parts
     if person.bag == "messenger":

@@ -66,10 +66,14 @@ class Camera:
         figures = [subject]
         if rng.random() < 0.2:
             beside = foot[0] + rng.choice([-1, 1]) * rng.uniform(0.5, 0.85)
-            figures.append(self._place(crowd[rng.integers(len(crowd))], (beside, depth - rng.uniform(0.3, 0.9)), rng))
+            figures.append(
+                self._place(crowd[int(rng.integers(len(crowd)))], (beside, depth - rng.uniform(0.3, 0.9)), rng)
+            )
         if rng.random() < 0.35:
             beside = foot[0] * 1.15 + rng.uniform(-1.0, 1.0)
-            figures.append(self._place(crowd[rng.integers(len(crowd))], (beside, depth + rng.uniform(1.2, 4)), rng))
+            figures.append(
+                self._place(crowd[int(rng.integers(len(crowd)))], (beside, depth + rng.uniform(1.2, 4)), rng)
+            )
 
         canvas = Canvas(height, width, self.wrinkles)
         canvas.draw(figures, self.view, window)

@@ -133,7 +133,9 @@ def draw_people(count: int, seed: int) -> list[Person]:
     """
     rng = np.random.default_rng([seed, 1])
     tops, bottoms = draw_wardrobe(rng)
-    people, seen, rejected = [], [], 0
+    people: list[Person] = []
+    seen: list[tuple] = []
+    rejected = 0
     while len(people) < count:
         person = _draw_person(rng, tops, bottoms)
         traits = visible_traits(person)

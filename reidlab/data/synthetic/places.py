@@ -11,11 +11,11 @@ from reidlab.data.synthetic.render import Array, View
 def street(view: View, rng: Generator) -> Array:
     """A pavement, a road with parked cars, and a brick front with windows and a shop sign."""
     scene = Backdrop(view, 15.0, rng)
-    x, z = scene.ground
+    xs, zs = scene.ground
     scene.lay("slabs")
-    scene.lay("asphalt", (z > 9.5) & (z < 13.5))
-    scene.floor[(z > 9.35) & (z < 9.5)] = (0.66, 0.65, 0.62)
-    scene.floor[(np.abs(z - 11.6) < 0.07) & ((x % 3) < 1.6)] = (0.82, 0.82, 0.78)
+    scene.lay("asphalt", (zs > 9.5) & (zs < 13.5))
+    scene.floor[(zs > 9.35) & (zs < 9.5)] = (0.66, 0.65, 0.62)
+    scene.floor[(np.abs(zs - 11.6) < 0.07) & ((xs % 3) < 1.6)] = (0.82, 0.82, 0.78)
     scene.build("brick")
     for left in np.arange(-11, 11, 3.1):
         scene.opening(left + 0.5, 0.9, 1.7, 1.6)
@@ -54,12 +54,12 @@ def hall(view: View, rng: Generator) -> Array:
 def park(view: View, rng: Generator) -> Array:
     """A gravel path between lawns, with trees, a bench, a lamp, and a hedge under the sky."""
     scene = Backdrop(view, 22.0, rng)
-    x, z = scene.ground
+    xs, zs = scene.ground
     scene.lay("gravel")
-    scene.lay("grass", np.abs(x - 0.05 * z) > 2.6 + 0.3 * sample(scene.texture, x, z, 5.0))
+    scene.lay("grass", np.abs(xs - 0.05 * zs) > 2.6 + 0.3 * sample(scene.texture, xs, zs, 5.0))
     scene.build("hedge")
-    x, y = scene.wall
-    scene.front[y > 2.6 + 0.8 * sample(scene.texture, x, 0 * y, 7.0)] = (0.74, 0.81, 0.88)
+    xs, ys = scene.wall
+    scene.front[ys > 2.6 + 0.8 * sample(scene.texture, xs, 0 * ys, 7.0)] = (0.74, 0.81, 0.88)
     for x, z in ((-6.5, 19), (5.5, 20), (-3.4, 15), (7.5, 14)):
         scene.tree(x + rng.uniform(-0.4, 0.4), z, rng.uniform(2.6, 3.4))
     scene.shade(3.6, 12.5, 0.9, 0.4)
@@ -74,9 +74,9 @@ def park(view: View, rng: Generator) -> Array:
 def yard(view: View, rng: Generator) -> Array:
     """Marked concrete behind a railing, a plastered wall with a shutter and a door, and bins."""
     scene = Backdrop(view, 14.0, rng)
-    x, z = scene.ground
+    xs, zs = scene.ground
     scene.lay("concrete")
-    scene.floor[(np.abs((x + z) % 4 - 0.1) < 0.06) & (z > 5)] = (0.78, 0.68, 0.22)
+    scene.floor[(np.abs((xs + zs) % 4 - 0.1) < 0.06) & (zs > 5)] = (0.78, 0.68, 0.22)
     scene.build("plaster")
     scene.front[scene.wall[1] < 1.0] *= (0.62, 0.66, 0.72)
     scene.board(-5.5, 0, 3.4, 2.9, 13.98, (0.36, 0.4, 0.44))
@@ -89,8 +89,8 @@ def yard(view: View, rng: Generator) -> Array:
         scene.shade(x, 13.2, 0.5, 0.4)
         scene.board(x - 0.33, 0, 0.66, 0.95, 13.2, tint)
         scene.board(x - 0.37, 0.95, 0.74, 0.1, 13.2, 0.6 * tint)
-    for x in np.arange(-8, 9, 1.4):
-        scene.board(x, 0, 0.05, 1.0, 11.8, (0.5, 0.52, 0.55))
+    for post in np.arange(-8, 9, 1.4):
+        scene.board(post, 0, 0.05, 1.0, 11.8, (0.5, 0.52, 0.55))
     for height in (0.5, 0.95):
         scene.board(-8, height, 16, 0.05, 11.8, (0.5, 0.52, 0.55))
     return scene.light()

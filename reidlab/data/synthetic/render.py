@@ -70,10 +70,13 @@ class Placed:
 
 
 class Cover(NamedTuple):
-    """The candidate pixels (`index`) that a tube covers: `step` along its profile, `q` across it from -1 to 1 (right),
-    and `beyond`, how far out on a round end, from -1 to 1."""
+    """The pixels that a tube covers, as positions among the candidates (`chosen`).
 
-    index: Array
+    `step` is along its profile, `q` across it from -1 to 1 (right), and `beyond` how far out on a round end, from -1
+    to 1.
+    """
+
+    chosen: Array
     step: Array
     q: Array
     beyond: Array
@@ -201,7 +204,7 @@ class Canvas:
         tubes = Tubes(figures, view, window)
         tube, x, y = tubes.pixels(*self.shape)
         seen = tubes.cover(tube, x, y)
-        tube, pixel = tube[seen.index], (y * self.shape[1] + x)[seen.index].astype(np.intp)
+        tube, pixel = tube[seen.chosen], (y * self.shape[1] + x)[seen.chosen].astype(np.intp)
         surface = tubes.surface(tube, seen)
         np.minimum.at(self.depth, pixel, surface.depth)
         front_most = np.flatnonzero(surface.depth == self.depth[pixel])
