@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from kept import keep
-from omegaconf import OmegaConf
 from scipy import stats
 
-from reidlab.config import compose, read_config, run_folder, write_config
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.errors import InputError
-from reidlab.files import provenance, read_json, write_atomic
+from reidlab.files import write_atomic
+from reidlab.run import File, Row, Run, provenance
 from reidlab.stages import evaluate, train
 
 CARD = """# {network}, trained on drawn people
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
         table = compare(args.seeds, args.name, args.overrides, args.distilled)
         if args.keep:
             for name in ("demo_teacher", f"{args.name}_{args.seeds[0]}"):
-                keep_network(run_folder(compose([f"run.name={name}"])), args.keep)
+                keep_network(Run(name), args.keep)
     except InputError as error:
         print(f"distillation: {error}", file=sys.stderr)
         return 2
@@ -71,7 +70,7 @@ def compare(seeds: list[int], name: str, overrides: list[str], distilled_overrid
         scratch = scored("demo", f"scratch_{seed}", seed, *overrides)
         taught = [*overrides, *distilled_overrides, f"evaluate.against={scratch.name}"]
         distilled = scored("demo_distilled", f"{name}_{seed}", seed, *taught)
-        against = pd.read_csv(distilled / "evaluate" / "checkpoint" / f"against_{scratch.name}.csv", index_col=0)
+        against = pd.read_csv(distilled / File.EVALUATE / Row.CHECKPOINT / f"against_{scratch.name}.csv", index_col=0)
         rows[seed] = [mean_ap(teacher), mean_ap(scratch), mean_ap(distilled), *against.loc["mAP"].iloc[:3]]
     table = pd.DataFrame.from_dict(rows, "index", columns=["teacher", "scratch", "distilled", "gain", "low", "high"])
     if len(seeds) > 1:
@@ -81,36 +80,31 @@ def compare(seeds: list[int], name: str, overrides: list[str], distilled_overrid
     return table.astype(np.float64).rename_axis("seed")
 
 
-def scored(experiment: str, name: str, seed: int, *overrides: str) -> Path:
-    """The folder of a run, trained if it wasn't, and evaluated."""
-    print(f"== {name}", flush=True)
-    cfg = compose([f"experiment={experiment}", f"run.name={name}", f"seed={seed}", "data.seed=0", *FEWER, *overrides])
-    train.run(cfg)
-    evaluate.run(cfg)
-    return run_folder(cfg)
+def scored(experiment: str, name: str, seed: int, *overrides: str) -> Run:
+    """A run, trained if it wasn't, and evaluated."""
+    log.info(f"== {name}")
+    given = [f"experiment={experiment}", f"run.name={name}", f"seed={seed}", "data.seed=0", *FEWER, *overrides]
+    return evaluate.run(train.run(Run.compose(given)))
 
 
-def keep_network(run: Path, root: Path) -> None:
-    """Keep a run, and of its config what a teacher is asked for."""
-    cfg = read_config(run / "config.yaml")
-    folder = root / f"demo_{cfg.model.name}"
-    figures, trained = read_json(run / "metrics.json")[evaluate.MAIN_ROW], read_json(run / "train.json")
+def keep_network(run: Run, root: Path) -> None:
+    """Keep a run with a card."""
+    figures, trained, name = run.results[Row.CHECKPOINT].figures, run.training, run["model.name"]
     card = CARD.format(
-        network=cfg.model.name,
-        size=" x ".join(map(str, cfg.data.size)),
+        network=name,
+        size=" x ".join(map(str, run["data.size"])),
         mean_ap=figures["mAP"],
         queries=figures["num_query"],
         people=trained["num_identities"],
         epochs=trained["epochs"],
-        taught=", taught by OSNet x1.0" if cfg.get("distill") else "",
-        seed=cfg.seed,
+        taught=", distilled from OSNet x1.0" if run["distill"] else "",
+        seed=run["seed"],
     )
-    keep(run, folder, (evaluate.MAIN_ROW,), card, half=True)
-    write_config(OmegaConf.create({"model": cfg.model, "data": {"size": cfg.data.size}}), folder / "config.yaml")
+    keep(run, root / f"demo_{name}", (Row.CHECKPOINT,), card, half=True)
 
 
-def mean_ap(folder: Path) -> float:
-    return read_json(folder / "metrics.json")["checkpoint"]["mAP"]
+def mean_ap(run: Run) -> float:
+    return run.results[Row.CHECKPOINT].figures["mAP"]
 
 
 if __name__ == "__main__":

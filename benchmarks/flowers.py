@@ -1,14 +1,14 @@
-"""The four flower classifiers, trained, evaluated and quantised for several seeds; a row each, and their means.
+"""The four flower classifiers, trained, evaluated and quantized for several seeds; a row each, and their means.
 
     python benchmarks/flowers.py data.root=FLOWERS                     # seeds 0 and 1; hours on a CPU
     python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
     python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
 
-Accuracies are top-1 on the test split, that no training saw, and no choice but the way to int8; intervals (95 %) are
-over its images. A seed changes the classifier's initial weights, order and augmentation; splits and pretrained trunks
-(`pretrained.py`) stay. Runs are kept in `runs/`, and the same command goes on where it was stopped. The networks at 224
-go on from those at 128, of the same seed. `--keep` copies the int8 .tflite and the weights of the first seed to a
-folder.
+Accuracies are top-1 on the test split, which is used for no training and no choice but the way to int8; intervals
+(95 %) are over its images. A seed changes the classifier's initial weights, order and augmentation; splits and
+pretrained backbones (`pretrained.py`) stay. Runs are kept in `runs/`; the same command goes on where it was stopped.
+The networks at 224 go on from those at 128, of the same seed. `--keep` copies the int8 .tflite and the weights of the
+first seed to a folder.
 """
 
 import argparse
@@ -18,26 +18,24 @@ from pathlib import Path
 import pandas as pd
 from kept import keep
 
-from reidlab.config import compose, run_folder
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.errors import InputError
-from reidlab.files import provenance, read_json, write_atomic
+from reidlab.files import write_atomic
 from reidlab.metrics import share_interval
+from reidlab.run import File, Row, Run, provenance
 from reidlab.stages import evaluate, quantize, train
-from reidlab.training.tasks import BEST_CHECKPOINT, known_classes
 
 NETWORKS = ("fdmobilenet_x0_25", "st_fdmobilenet_v1")
 SIDES = (128, 224)
 BEFORE = {224: 128}  # what goes on from what
-INT8 = "tflite int8"
 CARD = """# {name}
 
-Tells {classes}: {network}, {side} x {side} pixels.
+Classifies {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that no training saw, and no choice but the way to int8: int8 {int8:.1%}
 (95 % interval {low:.1%} to {high:.1%}), float {float:.1%}.
-Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, taught by EfficientNet-Lite0.
+Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, distilled from EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
 
@@ -61,14 +59,14 @@ def main(argv: list[str] | None = None) -> int:
         for seed in args.seeds:
             for side in args.sides:
                 for network in args.networks:
-                    cfg = config(network, side, seed, args.overrides)
-                    if args.finished and not read_json(run_folder(cfg) / "train.json").get("finished"):
+                    run = composed(network, side, seed, args.overrides)
+                    if args.finished and not run.training.get("finished"):
                         continue
                     if side in BEFORE and not args.finished:
-                        train.run(config(network, BEFORE[side], seed, args.overrides))
-                    rows.append({"network": network, "side": side, "seed": seed, **figures(cfg)})
+                        train.run(composed(network, BEFORE[side], seed, args.overrides))
+                    rows.append({"network": network, "side": side, "seed": seed, **figures(run)})
                     if args.keep and seed == args.seeds[0]:
-                        keep_classifier(cfg, args.keep / f"flowers_{network}_{side}", rows[-1])
+                        keep_classifier(run, args.keep / f"flowers_{network}_{side}", rows[-1])
     except InputError as error:
         print(f"flowers: {error}", file=sys.stderr)
         return 2
@@ -82,27 +80,27 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def config(network: str, side: int, seed: int, overrides: list[str]):
-    """The config of one run, named after its seed."""
+def composed(network: str, side: int, seed: int, overrides: list[str]) -> Run:
+    """One run, named after its seed."""
     name = f"flowers_{network}_{{}}_s{seed}"
-    start = [f"model.weights=runs/{name.format(BEFORE[side])}/{BEST_CHECKPOINT}"] if side in BEFORE else []
-    run = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
-    return compose([*run, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
+    start = [f"model.weights=runs/{name.format(BEFORE[side])}/{File.BEST}"] if side in BEFORE else []
+    own = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
+    return Run.compose([*own, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
-def figures(cfg) -> dict[str, float]:
-    """Train, evaluate and quantise a run, as far as that isn't done; accuracies in per cent and the file's size."""
-    folder = run_folder(cfg)
-    print(f"== {folder.name}", flush=True)
-    train.run(cfg)
-    for stage, row in ((evaluate, evaluate.MAIN_ROW), (quantize, INT8)):
-        if row not in read_json(folder / "metrics.json"):
-            stage.run(cfg)
-    metrics, trained = read_json(folder / "metrics.json"), read_json(folder / "train.json")
-    fp32, int8 = metrics[evaluate.MAIN_ROW], metrics[INT8]
-    interval = share_interval(round(int8["top-1"] * int8["num_images"]), int(int8["num_images"]))
-    found = {"epochs": trained["epochs"], "images": int8["num_images"], "float": fp32["top-1"], "int8": int8["top-1"]}
-    return found | {"low": interval.low, "high": interval.high, "size_kib": int8["size_kib"]}
+def figures(run: Run) -> dict[str, float]:
+    """Train, evaluate and quantize a run, as far as that isn't done; accuracies in per cent and the file's size."""
+    log.info(f"== {run.name}")
+    train.run(run)
+    for stage, row in ((evaluate, Row.CHECKPOINT), (quantize, Row.TFLITE_INT8)):
+        if row not in run.results:
+            stage.run(run)
+    fp32, int8 = run.results[Row.CHECKPOINT].figures, run.results[Row.TFLITE_INT8].figures
+    count = int(int8["num_images"])
+    interval = share_interval(round(int8["top-1"] * count), count)
+    found = {"images": int8["num_images"], "float": fp32["top-1"], "int8": int8["top-1"]}
+    found |= {"low": interval.low, "high": interval.high, "size_kib": int8["size_kib"]}
+    return {"epochs": run.training["epochs"], **found}
 
 
 def with_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -117,14 +115,13 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(means)], ignore_index=True) if means else table
 
 
-def keep_classifier(cfg, folder: Path, row: dict) -> None:
+def keep_classifier(run: Run, folder: Path, row: dict) -> None:
     """Keep a run, and its int8 .tflite."""
-    run = run_folder(cfg)
     network, side = row["network"], row["side"]
     before = f"flowers_{network}_{BEFORE[side]}" if side in BEFORE else f"pretrained_{network}"
-    card = CARD.format(**row, name=folder.name, classes=", ".join(known_classes(cfg)), before=before)
-    keep(run, folder, (evaluate.MAIN_ROW, "tflite", INT8), card)
-    write_atomic(folder / "export" / "model_int8.tflite", (run / "export" / "model_int8.tflite").read_bytes())
+    card = CARD.format(**row, name=folder.name, classes=", ".join(run.classes), before=before)
+    keep(run, folder, (Row.CHECKPOINT, Row.TFLITE, Row.TFLITE_INT8), card)
+    write_atomic(folder / File.TFLITE_INT8, (run / File.TFLITE_INT8).read_bytes())
 
 
 if __name__ == "__main__":

@@ -7,19 +7,17 @@ sitting on one machine.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 import torch
 
-from reidlab.config import compose_for
 from reidlab.console import print_table
 from reidlab.errors import InputError
 from reidlab.export.cost import latency_ms, measure
-from reidlab.files import provenance, write_atomic
-from reidlab.training.tasks import trained_network
+from reidlab.files import write_json
+from reidlab.run import File, Run, provenance
 
 SUFFIXES = {".onnx": ("onnxruntime", "openvino"), ".tflite": ("litert",)}
 
@@ -33,9 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     args = parser.parse_args(argv)
     settings = [(threads, batch) for threads in args.threads for batch in args.batches]
-    files = [*sorted(f for f in (args.run / "export").glob("*") if f.suffix in SUFFIXES), *args.files]
     try:
-        rows = [("checkpoint", "pytorch", *setting, eager_ms(args.run, *setting)) for setting in settings]
+        run = Run(args.run)
+        files = [*sorted(f for f in (run / File.EXPORT).glob("*") if f.suffix in SUFFIXES), *args.files]
+        rows = [("checkpoint", "pytorch", *setting, eager_ms(run, *setting)) for setting in settings]
         for file in files:
             for runtime in SUFFIXES.get(file.suffix, ()):
                 found = measure(file, runtime, settings)["ms"]
@@ -45,20 +44,16 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     table = pd.DataFrame(rows, columns=["file", "runtime", "threads", "batch", "ms"]).set_index("file")
     table["images_per_s"] = 1000 * table["batch"] / table["ms"]
-    print_table(table, f"{args.run.name}: latency of a batch")
-    place = args.run / "benchmarks"
-    write_atomic(place / "inference.csv", table.to_csv())
-    write_atomic(place / "inference.json", json.dumps(provenance(), indent=2))
-    print(place / "inference.csv")
+    print_table(table, f"{run.name}: latency of a batch")
+    write_json(run / "benchmarks/inference.json", provenance())
+    print(run.write("benchmarks/inference.csv", table.to_csv()))
     return 0
 
 
-def eager_ms(run: Path, threads: int, batch: int) -> float:
-    cfg = compose_for([f"run.root={run.absolute().parent}", f"run.name={run.name}"])
-    network, _ = trained_network(cfg)
+def eager_ms(run: Run, threads: int, batch: int) -> float:
     torch.set_num_threads(threads)
     with torch.inference_mode():
-        return latency_ms(network, torch.rand(batch, 3, *cfg.data.size))
+        return latency_ms(run.network, torch.rand(batch, 3, *run["data.size"]))
 
 
 if __name__ == "__main__":

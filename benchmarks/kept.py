@@ -1,33 +1,48 @@
-"""Trained networks that stay in git, in `data/models`: folders that later stages take for those of runs."""
+"""Trained networks that stay in git, in `data/models`: small folders that `Run` opens as those of runs."""
 
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from omegaconf import OmegaConf
 
-from reidlab.files import read_json, write_atomic, write_json
+from reidlab.config import write_config
+from reidlab.files import write_atomic, write_json
 from reidlab.models import read_weights
-from reidlab.training.tasks import BEST_CHECKPOINT
+from reidlab.run import File, Row, Run
 
 OF_THIS_MACHINE = ("ms_", "memory")
 
 
-def keep(run: Path, folder: Path, stages: Sequence[str], card: str, half: bool = False) -> None:
-    """Copy a run's best weights (in float16 if `half`), the figures of some stages, how it was trained; add a card."""
+def keep(run: Run, folder: Path, rows: Sequence[Row], card: str, half: bool = False) -> None:
+    """Copy what a later training or prediction needs of a run.
+
+    Args:
+        run: a trained and evaluated run.
+        folder: gets the best weights, the figures, what training recorded, and of the settings the experiment, the
+            network and the size of its images.
+        rows: of the figures, those to copy; those of this machine's speed and memory are left out.
+        card: Markdown.
+        half: whether weights are rounded to float16.
+    """
     weights = {
         name: tensor.half() if half and tensor.is_floating_point() else tensor
-        for name, tensor in read_weights(run / BEST_CHECKPOINT).items()
+        for name, tensor in read_weights(run / File.BEST).items()
         if "distillation" not in name
     }
     torch.save({"state_dict": weights}, buffer := io.BytesIO())
-    write_atomic(folder / BEST_CHECKPOINT, buffer.getvalue())
-    figures = {
-        stage: {name: value for name, value in row.items() if not name.startswith(OF_THIS_MACHINE)}
-        for stage, row in read_json(run / "metrics.json").items()
-        if stage in stages
+    write_atomic(folder / File.BEST, buffer.getvalue())
+    write_json(folder / File.TRAINING, {key: value for key, value in run.training.items() if key != "machine"})
+    write_atomic(folder / File.CARD_MARKDOWN, card)
+    settings = {
+        "run": {"overrides": [given for given in run["run.overrides"] if given.startswith("experiment=")]},
+        "model": run["model"] | {"weights": None},
+        "data": {"size": run["data.size"]},
     }
-    write_json(folder / "metrics.json", figures)
-    trained = {key: value for key, value in read_json(run / "train.json").items() if key != "machine"}
-    write_json(folder / "train.json", trained)
-    write_atomic(folder / "card.md", card)
+    write_config(OmegaConf.create(settings), folder / File.CONFIG)
+    kept = Run(folder)
+    for row in rows:
+        result = run.results[row]
+        figures = {name: value for name, value in result.figures.items() if not name.startswith(OF_THIS_MACHINE)}
+        kept.record({row: figures}, result.protocol, kept.checkpoint)

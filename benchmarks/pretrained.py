@@ -1,4 +1,4 @@
-"""Trunks that small classifiers start from: trained on nine tenths of Tiny ImageNet, scored on the rest.
+"""Backbones that small classifiers start from: trained on nine tenths of Tiny ImageNet, scored on the rest.
 
     python benchmarks/pretrained.py --keep data/models data.root=TINY_IMAGENET   # an hour on a CPU
 
@@ -13,17 +13,16 @@ from pathlib import Path
 from flowers import NETWORKS
 from kept import keep
 
-from reidlab.config import compose, run_folder
 from reidlab.errors import InputError
-from reidlab.files import read_json
+from reidlab.run import Row, Run
 from reidlab.stages import evaluate, train
 
 CARD = """# {name}
 
-A trunk to start from where there are few pictures: {network}, at 128 x 128 pixels.
+A backbone to start from where there are few pictures: {network}, at 128 x 128 pixels.
 
 Top-1 accuracy {top1:.1%} on {images:.0f} training photographs of Tiny ImageNet ({classes} classes) that it did not see.
-Trained on the others for {epochs} epochs, seed 0, taught by EfficientNet-Lite0. Weights in float16. ImageNet's
+Trained on the others for {epochs} epochs, seed 0, distilled from EfficientNet-Lite0. Weights in float16. ImageNet's
 photographs are for research: read its terms before you sell what learned from them.
 
     reidlab train data=class_folders data.root=pictures model={network} model.network.depthwise=linear_bn \\
@@ -42,15 +41,13 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         for network in args.networks:
-            cfg = compose([f"experiment=pretrained_{network}", "logger=csv", *args.overrides])
-            train.run(cfg)
-            figures = read_json(evaluate.run(cfg))[evaluate.MAIN_ROW]
+            run = Run.compose([f"experiment=pretrained_{network}", "logger=csv", *args.overrides])
+            figures = evaluate.run(train.run(run)).results[Row.CHECKPOINT].figures
             if args.keep:
-                run = run_folder(cfg)
-                trained = read_json(run / "train.json")
+                trained = run.training
                 card = CARD.format(name=run.name, network=network, top1=figures["top-1"], epochs=trained["epochs"],
                                    images=figures["num_images"], classes=trained["num_identities"])  # fmt: skip
-                keep(run, args.keep / run.name, [evaluate.MAIN_ROW], card, half=True)
+                keep(run, args.keep / run.name, [Row.CHECKPOINT], card, half=True)
     except InputError as error:
         print(f"pretrained: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,7 @@
 Builds each one with random weights, writes its int8 .tflite and sums up its operators into data/stm32_networks.csv.
 """
 
+import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
@@ -134,6 +135,7 @@ def row_of(graph: Graph) -> dict[str, object]:
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     columns = ["family", "alpha", "dataset", "resolution"]
     published = pd.read_csv(CLONE / "data" / "stm32_published.csv", dtype=str, keep_default_na=False)
     colored = published[published["resolution"].str.endswith("x3")]  # as all that this project makes

@@ -28,10 +28,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlab.config import CLONE, compose, instantiate
+from reidlab.config import CLONE, instantiate
 from reidlab.console import print_table
 from reidlab.data import Augment, FolderLayout, RandomHorizontalFlip, ReidDataModule, Samples, SyntheticPeople
-from reidlab.files import provenance, write_json
+from reidlab.files import write_json
+from reidlab.run import Run, provenance
 
 SIZE, BATCH, CLASSES, RATE = (256, 128), 64, 751, 3e-4
 IMAGES_AN_EPOCH = 64_000
@@ -62,13 +63,13 @@ class Ours:
             yield self.data.preprocess(on_device, training=True)["image"], on_device["pid"]
 
     def trainer(self, name: str, weights: dict | None = None) -> Step:
-        cfg = compose([f"model={name}", "loss=softmax", *(PLAIN if "resnet" in name else [])])
-        network = instantiate(cfg.model.network, num_classes=CLASSES)
+        run = Run.compose([f"model={name}", "loss=softmax", "optimizer=adam", *(PLAIN if "resnet" in name else [])])
+        network = run.untrained_network(CLASSES)
         if weights:
             network.load_state_dict(weights)
         network = network.to(self.device, memory_format=torch.channels_last).train()
-        loss = instantiate(cfg.loss)
-        optimizer = instantiate(compose(["optimizer=adam"]).optimizer)(network.parameters(), lr=RATE)
+        loss = instantiate(run.config.loss)
+        optimizer = instantiate(run.config.optimizer)(network.parameters(), lr=RATE)
 
         def step(images: Tensor, pids: Tensor) -> Tensor:
             with torch.autocast(self.device, self.half, enabled=self.half is not None):

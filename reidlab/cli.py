@@ -127,7 +127,7 @@ def serve(args: argparse.Namespace) -> None:
 def import_tao(args: argparse.Namespace) -> None:
     from reidlab.interop import tao
 
-    tao.run(args.file, args.name)
+    tao.import_specification(args.file, args.name)
 
 
 def dashboard(args: argparse.Namespace) -> None:

@@ -104,7 +104,10 @@ class File(StrEnum):
     CARD_PARTS = "card"
     SEARCH = "search.json"
     SEARCH_LOG = "search.log"
+    SEARCH_LOCK = "search.lock"
     TRIALS = "trials.csv"
+    TRIAL_RUNS = "trials"
+    PARALLEL = "parallel.png"
 
 
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left

@@ -12,7 +12,7 @@ import torch
 from reidlab import config
 from reidlab.run import Run
 
-PAGE = (config.ROOT / "docs" / "extending.md").read_text()
+PAGE = (config.CLONE / "docs" / "extending.md").read_text()
 FILES = re.findall(r"`([\w/]+\.(?:py|yaml))`(?:(?!```|`[\w/]+\.(?:py|yaml)`).)*?```\w+\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -26,7 +26,7 @@ def added(tmp_path_factory):
         for path, text in FILES:
             name = path.removesuffix(".py").replace("/", ".")
             if path.endswith(".yaml"):
-                assert not (config.ROOT / path).exists()
+                assert not (config.CLONE / path).exists()
                 (conf.parent / path).write_text(text)
                 continue
             module = ModuleType(name)

@@ -1,6 +1,7 @@
 """Command `import-tao`: a TAO ReIdentificationNet experiment specification as an experiment of reidlab."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,23 +9,25 @@ from typing import Any
 import yaml
 
 from reidlab import config
+from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an experiment
 SECTIONS = ("model", "dataset", "re_ranking", "train", "evaluate", "inference", "export")
 BACKBONES = {"resnet_18": "resnet18", "resnet_34": "resnet34", "resnet_50": "resnet50", "resnet_101": "resnet101"}
 OPTIMIZERS = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
 
 
 def flag(value: Any) -> bool:
-    """True or False; other words for them are refused."""
+    """Read True or False; other words for them are refused."""
     if not isinstance(value, bool):
         raise ValueError("expected True or False")
     return value
 
 
 def numbers(value: Any) -> list[float]:
-    """A list of numbers."""
+    """Read a list of numbers."""
     return [float(number) for number in value]
 
 
@@ -86,12 +89,12 @@ TRANSLATED: dict[str, Any] = {
     "train.optim.center_lr": 0.5,
 }
 
-# Honoured at this value alone, with the reason for all others.
+# Supported at this value alone, with the reason for all others.
 FIXED: dict[str, tuple[Any, str]] = {
     "model.input_channels": (3, "networks here take RGB"),
     "model.id_loss_type": ("softmax", "choose loss=arcface or loss=cosface for another loss on identities"),
     "model.cos_layer": (False, "choose loss=arcface or loss=cosface for a cosine classifier"),
-    "model.reduce_feat_dim": (False, "of swin backbones; feat_dim is the width here"),
+    "model.reduce_feat_dim": (False, "for swin backbones only; feat_dim is the width here"),
     "train.optim.bias_lr_factor": (1, "biases learn at the rate of the weights"),
     "train.optim.weight_decay_bias": (5e-4, "biases decay as the weights, by train.optim.weight_decay"),
     "train.optim.warmup_method": ("linear", "warm-up is linear"),
@@ -100,7 +103,7 @@ FIXED: dict[str, tuple[Any, str]] = {
 _OWN_PLACE = "each stage writes into the run folder, runs/<name>"
 _GIVEN_LATER = "give it to the stage, as model.weights=FILE"
 NEVER: dict[str, str] = {
-    "model.pretrain_hw_ratio": "of swin backbones",
+    "model.pretrain_hw_ratio": "for swin backbones only",
     "dataset.num_classes": "counted in the training folder",
     "train.checkpoint_interval": "the best and the last epoch are kept, the last one every epoch",
     "train.gpu_ids": "choose devices with CUDA_VISIBLE_DEVICES",
@@ -122,37 +125,39 @@ NEVER: dict[str, str] = {
 }
 
 
-def run(file: str | Path, name: str | None = None) -> Path:
-    """Write `conf/experiment/<name>.yaml` (default: the file's name) and print what could not be honoured, and why.
+def import_specification(file: str | Path, name: str | None = None) -> Path:
+    """Write `conf/experiment/<name>.yaml` (default: the file's name) and log what isn't supported, and why.
 
     A key that the file leaves out has TAO's default. Raises InputError for a file that is no specification, a value of
-    the wrong type, a backbone or optimizer that isn't here, or where that experiment exists already.
+    the wrong type, a backbone or optimizer that isn't here, a name that isn't usable, or an experiment that exists.
     """
     file = Path(file)
     name = name or file.stem.replace(".", "_")
+    if not NAME.fullmatch(name):
+        raise InputError(f"--name={name!r}: not usable as an experiment's name; choose letters, digits, - and _")
     target = config.root() / "conf" / "experiment" / f"{name}.yaml"
     if name in config.choices("experiment"):
         raise InputError(f"experiment={name}: exists already; choose another name")
     choices, values, refused = translate(read_specification(file))
     values |= {"run.name": name, "callbacks.early_stopping": None}
+    unsupported = [_one_line(f"not supported: {key}: {reason}") for key, reason in refused.items()]
+    comments = ["@package _global_", _one_line(f"From the TAO specification {file.name}."), *unsupported]
     text = "".join(
         [
-            "# @package _global_\n",
-            f"# From the TAO specification {file.name}.\n",
-            *(f"# Not honoured: {key}: {reason}\n" for key, reason in refused.items()),
+            *(f"# {comment}\n" for comment in comments),
             yaml.safe_dump({"defaults": [{f"override /{group}": choice} for group, choice in choices.items()]}),
             yaml.safe_dump(_nested(values), sort_keys=False),
         ]
     )
     write_atomic(target, text)
-    for key, reason in refused.items():
-        print(f"not honoured: {key}: {reason}")
-    print(f"{target}: train it with `reidlab train experiment={name}`")
+    for line in unsupported:
+        log.info(line)
+    log.info(f"{target}: train it with `reidlab train experiment={name}`")
     return target
 
 
 def read_specification(file: Path) -> dict[str, Any]:
-    """Dotted key -> value of a specification in the present spelling; `model_config` and the like are the older one."""
+    """Read dotted key -> value, in the present spelling; `model_config` and the like are the older one."""
     try:
         content = yaml.safe_load(file.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -166,7 +171,7 @@ def read_specification(file: Path) -> dict[str, Any]:
 
 
 def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
-    """Choices of config groups, values by dotted key, and the keys that can't be honoured with the reason of each."""
+    """Return choices of config groups, values by dotted key, and unsupported keys with the reason of each."""
     refused = {}
     for key, value in given.items():
         if key in NEVER:
@@ -193,7 +198,7 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
 
 
 def _network(spec: Mapping[str, Any], values: dict, refused: dict) -> None:
-    """Backbone, neck, size of the image, initial weights."""
+    """Translate backbone, neck, size of the image, initial weights."""
     values["model.network._target_"] = f"reidlab.models.{_one_of('model.backbone', spec, BACKBONES)}"
     values["model.network.neck"] = "bnneck" if spec["model.neck"] == "bnneck" else None
     values["data.size"] = [_read(f"model.{side}", spec[f"model.{side}"], int) for side in
@@ -203,7 +208,7 @@ def _network(spec: Mapping[str, Any], values: dict, refused: dict) -> None:
 
 
 def _loss(spec: Mapping[str, Any], values: dict, refused: dict) -> str:
-    """The choice of `loss` and its values."""
+    """Return the choice of `loss`, and translate its values."""
     values["loss.softmax.loss.label_smoothing"] = (
         0.1 if _read("model.label_smooth", spec["model.label_smooth"], flag) else 0.0
     )
@@ -218,7 +223,7 @@ def _loss(spec: Mapping[str, Any], values: dict, refused: dict) -> str:
 
 
 def _data(spec: Mapping[str, Any], values: dict) -> None:
-    """The folders, as splits under their common parent, and what a batch is made of."""
+    """Translate the folders, to splits under their common parent, and the sampler of batches."""
     folders = {split: spec[f"dataset.{key}_dataset_dir"] for split, key in
                (("train", "train"), ("query", "query"), ("gallery", "test"))}  # fmt: skip
     if given := {split: str(folder) for split, folder in folders.items() if folder}:
@@ -238,9 +243,14 @@ def _read(key: str, value: Any, read: Callable) -> Any:
 
 
 def _one_of(key: str, spec: Mapping[str, Any], known: Mapping[str, str]) -> str:
-    if spec[key] not in known:
-        raise InputError(f"{key}={spec[key]}: not available here; there are {', '.join(known)}")
-    return known[spec[key]]
+    if (value := str(spec[key])) not in known:
+        raise InputError(f"{key}={value}: not available here; there are {', '.join(known)}")
+    return known[value]
+
+
+def _one_line(text: str) -> str:
+    """Replace line breaks and control characters, by which a comment would end or a terminal be written to."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _flat(node: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,10 @@
 import hashlib
 import math
 import re
+import time
+import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +14,28 @@ import optuna
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+from filelock import FileLock, Timeout
+from matplotlib import pyplot
 from matplotlib.figure import Figure
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-from reidlab.config import compose, run_folder
+from reidlab.config import compose
+from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import read_json, write_atomic, write_json
-from reidlab.plots.canvas import INK, SERIES, blank, empty
+from reidlab.files import read_json, write_json
+from reidlab.plots.canvas import empty, tidy
 from reidlab.plots.saving import save_figure
+from reidlab.run import File, Run
 from reidlab.stages import train
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+BEGUN = (TrialState.RUNNING, TrialState.WAITING)
+POLL_S = 1.0  # between looks at what other processes train
 NUMBER = r"[-+.\deE]+"
 RANGE = re.compile(rf"(interval|log|range)\(\s*({NUMBER})\s*,\s*({NUMBER})\s*\)")
 DISTRIBUTIONS = {
@@ -35,8 +45,8 @@ DISTRIBUTIONS = {
 }
 
 
-class Judge(pl.Callback):
-    """Reports each validation to the trial and ends one that is worse than the median of its predecessors."""
+class ReportToTrial(pl.Callback):
+    """Report each validation to a trial, and end one that is worse than the median of its predecessors."""
 
     def __init__(self, trial: Trial, figure: str):
         self.trial, self.figure = trial, figure
@@ -48,83 +58,99 @@ class Judge(pl.Callback):
             raise optuna.TrialPruned
 
 
-class Here:
-    """Trials in this process, one after the other."""
+class SharedStudy:
+    """An Optuna study in a run folder, for any number of processes at once, on all machines that share the folder.
 
-    at_once = 1
+    A process holds the lock of a trial's folder while it trains there; an operating system releases those of a killed
+    one, whose trial another process then goes on with.
+    """
 
-    def start(self, *trial) -> None:
-        """Train it."""
-        _attempt(*trial)
+    def __init__(self, run: Run, axes: Mapping[str, BaseDistribution], patient_epochs: int):
+        self.run, self.axes, self.figure = run, axes, run["task.monitor"]
+        self.turn = FileLock(run / File.SEARCH_LOCK)  # of the process that takes or records a trial
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.storage = JournalStorage(JournalFileBackend(str(run / File.SEARCH_LOG)))
+        with self.turn:
+            self.study = optuna.create_study(
+                storage=self.storage,
+                study_name="search",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=patient_epochs),
+            )
 
-    def wait(self) -> None:
-        """It is over already."""
+    def next(self, wanted: int) -> tuple[Trial, AbstractContextManager] | None:
+        """A trial to train, with the lock of its folder; None once there are as many ended trials as wanted.
 
+        Waits where other processes train all that is left, since one of them may be killed.
+        """
+        waiting = False
+        while True:
+            with self.turn:
+                if taken := self._take(wanted):
+                    return taken
+                if not (others := self.study.get_trials(states=BEGUN)):
+                    return None
+            if not waiting:
+                log.info(f"other processes train trials {', '.join(str(trial.number) for trial in others)}: waiting")
+            waiting = True
+            time.sleep(POLL_S)
 
-class RayCluster:
-    """Trials as Ray tasks, a GPU each where the cluster has some; its machines share the run folder."""
+    def _take(self, wanted: int) -> tuple[Trial, AbstractContextManager] | None:
+        """An abandoned trial, else a new one; None where as many as wanted were begun.
 
-    def __init__(self, address: str, at_once: int):
+        A trial with the values of one in training is left until that has ended, and has its figure at once then.
+        """
+        while True:
+            abandoned = [trial for trial in self.study.get_trials(states=BEGUN) if not self._is_held(trial)]
+            if abandoned:
+                self.storage.set_trial_state_values(abandoned[0]._trial_id, TrialState.WAITING)  # the next to be asked
+            elif len(self.study.trials) >= wanted:
+                return None
+            self.study.sampler = TPESampler(seed=len(self.study.trials), constant_liar=True)
+            trial = self.study.ask(self.axes)
+            with suppress(Timeout):
+                return trial, self._lock(trial).acquire()
+
+    def _lock(self, trial: Trial | FrozenTrial) -> FileLock:
+        return FileLock(self.run / File.TRIAL_RUNS / f"{folder_name(trial)}.lock", timeout=0)
+
+    def _is_held(self, trial: FrozenTrial) -> bool:
         try:
-            import ray
-        except ImportError as error:
-            raise InputError("--ray needs Ray: pip install ray, on all machines of the cluster") from error
-        ray.init(address=address)
-        gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        self.ray, self.at_once, self.attempt, self.running = ray, at_once, ray.remote(num_gpus=gpus)(_attempt), []
+            with self._lock(trial):
+                return False
+        except Timeout:
+            return True
 
-    def start(self, *trial) -> None:
-        """Queue it."""
-        self.running.append(self.attempt.remote(*trial))
-
-    def wait(self) -> None:
-        """Until one of them is over."""
-        over, self.running = self.ray.wait(self.running)
-        try:
-            self.ray.get(over)
-        except self.ray.exceptions.RayTaskError as error:
-            raise error.cause from error
+    def tell(self, trial: Trial, value: float | None = None, state: TrialState | None = None) -> None:
+        """End a trial, and write the table and the picture of all."""
+        with self.turn:
+            self.study.tell(trial, value, state)
+            table = trial_table(self.study.get_trials(states=ENDED), self.figure)
+            self.run.write(File.TRIALS, table.to_csv(index=False))
+            save_figure(parallel_coordinates(self.study, self.figure), self.run / File.PARALLEL)
 
 
-def run(
-    overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5, cluster: Here | RayCluster | None = None
-) -> Path:
+def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> Path:
     """Search until the run folder holds `trials` trials, and return it; the same command goes on where it stopped.
 
     Overrides with several values are the axes: `loss=softmax,softmax_triplet`, `optimizer.lr=log(1e-4,1e-2)`,
-    `model.network.dropout=interval(0,0.5)`, `data.num_instances=range(2,8)` (both ends included). No trial is stopped
-    in its first `patient_epochs`. Writes `search.log` (Optuna's storage), `trials.csv` and `parallel.png`; each trial
-    is a run in `trials/`. One such command at a time; `cluster` is where the trials run. Raises InputError where
-    nothing varies, where the folder holds another search or a training, or where the first trial can't be trained.
+    `model.network.dropout=interval(0,0.5)`, `data.num_instances=range(2,8)` (both ends included). The same command may
+    run any number of times at once, see `SharedStudy`. No trial is stopped in its first `patient_epochs`. Writes
+    `search.log` (Optuna's storage), `trials.csv` and `parallel.png`; each trial is a run in `trials/`. Raises
+    InputError where nothing varies, where the folder holds another search or a training, or where no trial could be
+    trained yet and one can't.
     """
     axes, fixed = split_axes(overrides)
-    cfg = compose(fixed)
-    folder, figure = run_folder(cfg), cfg.task.monitor
-    _claim(folder, {"axes": {key: repr(axis) for key, axis in axes.items()},
-                    "fixed": [o for o in fixed if not o.startswith("run.")]})  # fmt: skip
     _try_values(axes, fixed)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / "search.log"))),
-        study_name="search",
-        direction="maximize",
-        load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=patient_epochs),
-    )
-    for interrupted in study.get_trials(states=(TrialState.RUNNING,)):
-        study.tell(interrupted.number, state=TrialState.FAIL)
-        study.set_user_attr(f"repeated {interrupted.number}", True)
-        study.enqueue_trial(interrupted.params)
-    cluster, running = cluster or Here(), 0
-    while (ended := len(counted(study))) < trials:
-        for _ in range(min(cluster.at_once, trials - ended) - running):
-            study.sampler = TPESampler(seed=len(study.trials), constant_liar=cluster.at_once > 1)
-            cluster.start(study, study.ask(axes), fixed, folder)
-        cluster.wait()
-        running = len(study.get_trials(states=(TrialState.RUNNING,)))
-        write_atomic(folder / "trials.csv", trial_table(counted(study), figure).to_csv(index=False))
-        save_figure(parallel_coordinates(counted(study), axes, figure), folder / "parallel.png")
-    return folder
+    run = Run.compose(fixed)
+    _claim(run, axes, fixed)
+    study = SharedStudy(run, axes, patient_epochs)
+    while taken := study.next(trials):
+        trial, lock = taken
+        with lock:
+            _train(study, trial, fixed)
+    return run.folder
 
 
 def split_axes(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
@@ -150,12 +176,6 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], l
     return axes, fixed
 
 
-def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that ended, without those that were interrupted and repeated."""
-    ended = study.get_trials(states=FINISHED)
-    return [trial for trial in ended if f"repeated {trial.number}" not in study.user_attrs]
-
-
 def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:
     """One row a trial, best first: how it ended, its validation figure (the last one if pruned), epochs, values."""
     rows = [
@@ -178,86 +198,76 @@ def score(trial: FrozenTrial) -> float:
     return trial.intermediate_values.get(trial.last_step, math.nan)
 
 
-def parallel_coordinates(
-    trials: Sequence[FrozenTrial], axes: Mapping[str, BaseDistribution], validated: str = "val/mAP"
-) -> Figure:
-    """A line a trial through its value on every axis to its figure `validated`; finished ones darker the better."""
-    shown = sorted((t for t in trials if not math.isnan(score(t))), key=score)
-    if not shown:
-        return empty("no trial has been validated yet")
-    scores = np.array([score(trial) for trial in shown])
-    low, high = scores.min(), max(scores.max(), scores.min() + 1e-9)
-    figure = blank(2.2 * (len(axes) + 1) + 1, 4.2)
-    plot = figure.subplots()
-    for place, trial in enumerate(shown):
-        heights = [position(axis, trial.params[key]) for key, axis in axes.items()]
-        complete = trial.state is TrialState.COMPLETE
-        plot.plot(
-            [*heights, (scores[place] - low) / (high - low)],
-            color=SERIES[0] if complete else "#b0b0b0",
-            alpha=0.25 + 0.75 * place / len(shown) if complete else 0.5,
-            linewidth=2.4 if place == len(shown) - 1 else 1.2,
-        )
-    for place, axis in enumerate(axes.values()):
-        plot.axvline(place, color=INK, linewidth=0.8)
-        values = axis.choices if isinstance(axis, CategoricalDistribution) else (axis.low, axis.high)
-        for value in values:
-            text = value if isinstance(value, str) else f"{value:.3g}"
-            plot.annotate(text, (place, position(axis, value)), xytext=(4, 3), textcoords="offset points", fontsize=8)
-    plot.axvline(len(axes), color=INK, linewidth=0.8)
-    for height, value in ((0, low), (1, high)):
-        plot.annotate(f"{value:.3f}", (len(axes), height), xytext=(4, 3), textcoords="offset points", fontsize=8)
-    plot.set_xticks(range(len(axes) + 1), [*axes, validated], fontsize=9)
-    plot.set_yticks([])
-    plot.spines[:].set_visible(False)
-    plot.set_title(f"{len(shown)} trials; grey: stopped early", fontsize=11, loc="left", color=INK)
-    return figure
+def parallel_coordinates(study: optuna.Study, figure: str) -> Figure:
+    """Draw a line for each completed trial, from its validation figure through its values; the darkest is the best."""
+    completed = study.get_trials(states=(TrialState.COMPLETE,))
+    if not completed:
+        return empty("no trial has completed yet")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is experimental, that an axis has one value
+        axes = plot_parallel_coordinate(study, target_name=figure)
+    drawn, lines, names = axes.figure, axes.collections[0], sorted({key for trial in completed for key in trial.params})
+    pyplot.close(drawn)  # it stays a figure, and leaves pyplot's list of them
+    drawn.axes[1].remove()  # the color bar says what the first axis says
+    width = 2.2 * len(names) + 2.5
+    drawn.set_size_inches(width, 4.2)
+    for part in drawn.axes:
+        part.set_position((0.9 / width, 0.1, 2.2 * len(names) / width, 0.78))
+    best, spread = lines.get_array().max(), np.ptp(lines.get_array())
+    lines.set_clim(best - (spread * 1.3 or 1), best)  # the worst is no white line
+    axes.set_title("")
+    tidy(axes, f"completed trials: {len(completed)}", grid="")
+    axes.set_xticks(range(len(names) + 1), [figure, *names], rotation=0)
+    return drawn
 
 
-def position(axis: BaseDistribution, value: float | str) -> float:
-    """Where a value lies on its axis, 0 to 1."""
-    if isinstance(axis, CategoricalDistribution):
-        return axis.choices.index(value) / max(1, len(axis.choices) - 1)
-    low, value, high = (math.log(v) if getattr(axis, "log", False) else v for v in (axis.low, value, axis.high))
-    return (value - low) / max(high - low, 1e-12)
+def folder_name(trial: Trial | FrozenTrial) -> str:
+    """The name of a trial's folder, by its values, so that a repeated one goes on there."""
+    return hashlib.sha256("\n".join(_values(trial)).encode()).hexdigest()[:10]
 
 
-def _claim(folder: Path, search: Mapping) -> None:
+def _values(trial: Trial | FrozenTrial) -> list[str]:
+    return [f"{key}={value}" for key, value in sorted(trial.params.items())]
+
+
+def _claim(run: Run, axes: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
     """Write what is searched into the run folder, unless it holds another search or a training."""
-    stored = read_json(folder / "search.json")
-    if (stored and stored != search) or (folder / "train.json").exists():
-        raise InputError(f"{folder}: holds another search or a training; choose another run.name")
-    write_json(folder / "search.json", search)
+    search = {
+        "axes": {key: repr(axis) for key, axis in axes.items()},
+        "fixed": [override for override in fixed if not override.startswith("run.")],
+    }
+    stored = read_json(run / File.SEARCH)
+    if (stored and stored != search) or run.training:
+        raise InputError(f"{run.folder}: holds another search or a training; choose another run.name")
+    (run / File.TRIAL_RUNS).mkdir(parents=True, exist_ok=True)
+    write_json(run / File.SEARCH, search)
 
 
 def _try_values(axes: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
-    """Compose every choice and both ends of every range once, so that a misspelled one is told before hours pass."""
+    """Compose every choice and both ends of every range once, so that a misspelled one is refused before any trial."""
     for key, axis in axes.items():
         values = axis.choices if isinstance(axis, CategoricalDistribution) else (axis.low, axis.high)
         for value in values:
             compose([*fixed, f"{key}={value}"])
 
 
-def _attempt(study: optuna.Study, trial: Trial, fixed: Sequence[str], folder: Path) -> None:
-    """Train one trial, in a folder named by its values so that a repeated one goes on, and tell the study."""
-    values = [f"{key}={value}" for key, value in sorted(trial.params.items())]
-    name = hashlib.sha256("\n".join(values).encode()).hexdigest()[:10]
-    print(f"trial {trial.number} ({name}): {' '.join(values)}", flush=True)
-    place = [o for o in fixed if not o.startswith(("run.name=", "run.root="))]
-    cfg = compose([*place, *values, f"run.root={folder / 'trials'}", f"run.name={name}"])
+def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
+    """Train one trial in its folder, and tell the study."""
+    values, root = _values(trial), study.run / File.TRIAL_RUNS
+    log.info(f"trial {trial.number} ({folder_name(trial)}): {' '.join(values)}")
+    kept = [override for override in fixed if not override.startswith(("run.name=", "run.root="))]
+    run = Run.compose([*kept, *values, f"run.root={root}", f"run.name={folder_name(trial)}"])
     try:
-        train.run(cfg, watchers=[Judge(trial, cfg.task.monitor)])
+        train.run(run, [ReportToTrial(trial, study.figure)])
+        reached = run.training[train.best_key(study.figure)]
+        if reached is None:
+            raise InputError("a search needs a validation split: raise data.val_fraction")
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
-        return
     except (InputError, torch.OutOfMemoryError) as error:
         study.tell(trial, state=TrialState.FAIL)
-        if not any(t.state is TrialState.COMPLETE for t in study.trials):
+        if not study.study.get_trials(states=(TrialState.COMPLETE,)):
             raise
-        print(f"trial {trial.number} failed: {error}", flush=True)
-        return
-    reached = read_json(folder / "trials" / name / "train.json")[train.best_key(cfg.task.monitor)]
-    if reached is None:
-        study.tell(trial, state=TrialState.FAIL)
-        raise InputError("a search needs a validation split: raise data.val_fraction")
-    study.tell(trial, reached)
+        log.warning(f"trial {trial.number} failed: {error}")
+    else:
+        study.tell(trial, reached)

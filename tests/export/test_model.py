@@ -10,7 +10,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import reidlab
-from reidlab.config import ROOT
+from reidlab.config import SHIPPED
 from reidlab.data import SyntheticPeople
 from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
@@ -21,7 +21,7 @@ from reidlab.export.steps import as_steps
 from reidlab.run import File, Run
 from reidlab.stages import export
 
-WEIGHTS = ROOT / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
+WEIGHTS = SHIPPED / "data" / "models" / "demo_osnet_x0_25" / "checkpoints" / "best.ckpt"
 VERDICT = {"threshold": 0.3, "threshold_low": 0.25, "threshold_high": 0.35, "wanted_fpr": 0.001, "distance": "cosine"}
 
 
@@ -137,7 +137,7 @@ def test_a_threshold_of_another_checkpoint_or_distance_decides_nothing(run, file
 
 
 def test_kept_models_load_by_their_folder():
-    model = reidlab.load(ROOT / "data" / "models" / "flowers_fdmobilenet_x0_25_128")
+    model = reidlab.load(SHIPPED / "data" / "models" / "flowers_fdmobilenet_x0_25_128")
     assert model.classes == ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
     assert model([np.zeros((90, 70, 3), np.uint8)]).sum() == pytest.approx(1, abs=1e-5)
 

@@ -4,7 +4,8 @@ import pytest
 
 from reidlab import config
 from reidlab.errors import InputError
-from reidlab.interop import tao as import_tao
+from reidlab.interop import tao
+from reidlab.run import File, Run
 from reidlab.stages import train
 
 SPECIFICATION = """
@@ -59,11 +60,11 @@ def conf(tmp_path, monkeypatch):
 
 def imported(tmp_path, text):
     (tmp_path / "spec.yaml").write_text(text)
-    import_tao.run(tmp_path / "spec.yaml", "tao")
+    tao.import_specification(tmp_path / "spec.yaml", "tao")
     return config.compose(["experiment=tao"])
 
 
-def test_what_is_given_is_honoured_and_the_rest_has_taos_default(conf, tmp_path):
+def test_what_is_given_is_translated_and_the_rest_has_taos_default(conf, tmp_path):
     cfg = imported(tmp_path, SPECIFICATION)
     network = cfg.model.network
     assert network._target_ == "reidlab.models.resnet50" and not network.stem_relu
@@ -82,9 +83,9 @@ def test_what_is_given_is_honoured_and_the_rest_has_taos_default(conf, tmp_path)
     assert cfg.evaluate.flip and cfg.evaluate.rerank == {"enabled": True, "k1": 15, "k2": 6, "weight": 0.3}
 
 
-def test_every_key_that_is_not_honoured_is_named_with_the_reason(conf, tmp_path, capsys):
+def test_every_key_that_is_not_supported_is_named_with_the_reason(conf, tmp_path, capsys):
     imported(tmp_path, SPECIFICATION)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not honoured: ")]
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not supported: ")]
     named = {line.split(": ")[1]: line for line in lines}
     assert set(named) == {
         "model.pretrain_hw_ratio", "dataset.num_classes", "dataset.shiny", "train.gpu_ids",
@@ -96,12 +97,12 @@ def test_every_key_that_is_not_honoured_is_named_with_the_reason(conf, tmp_path,
 
 def test_the_older_spelling_is_the_same(conf, tmp_path):
     (tmp_path / "spec.yaml").write_text(SPECIFICATION)
-    new = import_tao.read_specification(tmp_path / "spec.yaml")
+    new = tao.read_specification(tmp_path / "spec.yaml")
     older = SPECIFICATION
     for section in ("model", "dataset", "re_ranking", "train", "evaluate"):
         older = older.replace(f"\n{section}:\n", f"\n{section}_config:\n")
     (tmp_path / "spec.yaml").write_text(older)
-    assert import_tao.read_specification(tmp_path / "spec.yaml") == new
+    assert tao.read_specification(tmp_path / "spec.yaml") == new
 
 
 def test_an_empty_model_section_is_taos_default_network(conf, tmp_path, capsys):
@@ -116,6 +117,7 @@ def test_an_empty_model_section_is_taos_default_network(conf, tmp_path, capsys):
     ("text", "message"),
     [
         ("model: {backbone: swin_tiny_patch4_window7_224}", "model.backbone=swin_tiny.*resnet_50"),
+        ("model: {backbone: [resnet_50]}", "model.backbone=.*resnet_50"),
         ("train: {optim: {name: Lion}}", "train.optim.name=Lion.*Adam"),
         ("dataset: {batch_size: many}", "dataset.batch_size=many"),
         ("model: {with_center_loss: maybe}", "model.with_center_loss=maybe.*True or False"),
@@ -136,10 +138,39 @@ def test_an_experiment_is_not_overwritten(conf, tmp_path):
         imported(tmp_path, "train: {seed: 2}")
 
 
+@pytest.mark.parametrize("end", ["\\n", "\\r", "\\x85", "\\u2028", "\\u2029", "\\0", "\\e[2J"])
+@pytest.mark.parametrize("text", ['model: {"dark%sseed: 666 #": 1}', 'model: {id_loss_type: "%sseed: 666 #"}'])
+def test_nothing_in_a_specification_ends_the_comment_that_it_is_written_into(text, end, conf, tmp_path, capsys):
+    assert imported(tmp_path, text % end).seed == 1234
+    written = (conf / "experiment" / "tao.yaml").read_text()
+    assert "seed: 666" in written and all(letter.isprintable() or letter == "\n" for letter in written)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "name", ["../../evil", "/tmp/evil", "a/b", "..", ".hidden", "_private", "a b", "a\nb", "a\n", "é"]
+)
+def test_a_name_that_is_no_plain_word_is_refused(name, conf, tmp_path):
+    (tmp_path / "spec.yaml").write_text("train: {seed: 1}")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(InputError, match="not usable"):
+        tao.import_specification(tmp_path / "spec.yaml", name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_hostile_file_name_neither_names_the_experiment_nor_ends_its_comment(conf, tmp_path):
+    file = tmp_path / "spec\nseed: 666 #.yaml"
+    file.write_text("train: {seed: 1}")
+    with pytest.raises(InputError, match="not usable"):
+        tao.import_specification(file)
+    tao.import_specification(file, "tao")
+    assert config.compose(["experiment=tao"]).seed == 1
+
+
 @pytest.mark.slow
 def test_an_imported_experiment_trains(conf, tmp_path, small, market):
     (tmp_path / "spec.yaml").write_text("model: {backbone: resnet_18, feat_dim: 64, with_center_loss: True}")
-    import_tao.run(tmp_path / "spec.yaml", "tao")
+    tao.import_specification(tmp_path / "spec.yaml", "tao")
     options = [option for option in small if not option.startswith("data=")]
-    best = train.run(config.compose(["experiment=tao", *options, f"run.root={tmp_path}", "trainer.max_epochs=1"]))
-    assert best.exists()
+    run = Run.compose(["experiment=tao", *options, f"run.root={tmp_path}", "trainer.max_epochs=1"])
+    assert train.run(run).has(File.BEST)

@@ -1,9 +1,11 @@
 """Searches: what varies, what is kept, what an interruption costs."""
 
 import math
-import pickle
+import signal
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -13,28 +15,32 @@ from optuna.trial import TrialState, create_trial
 
 from reidlab.errors import InputError
 from reidlab.files import write_json
+from reidlab.run import File, Run
 from reidlab.stages import search
 
 AXES = ["loss=softmax,softmax_triplet", "optimizer.lr=log(1e-4,1e-2)"]
 
 
+def pretend_training(run, callbacks):
+    """Training that takes no time: the validation figure rises over three epochs to what the rate gives."""
+    figure = run["task.monitor"]
+    reached = 1 + math.log10(run["optimizer.lr"]) / 4 + (0.05 if run["loss.triplet"] else 0)
+    for epoch in range(3):
+        trainer = types.SimpleNamespace(current_epoch=epoch, callback_metrics={figure: reached * (epoch + 1) / 3})
+        for callback in callbacks:
+            callback.on_validation_end(trainer, None)
+    write_json(run / File.TRAINING, {search.train.best_key(figure): reached})
+    return run
+
+
 @pytest.fixture
 def fake_training(monkeypatch):
-    """Training that takes no time: the validation figure rises over three epochs to what the rate gives."""
+    """The names of the folders that were trained in, in order."""
     trained = []
 
-    class Trainer:
-        callback_metrics, current_epoch = {}, 0
-
-    def run(cfg, watchers):
-        folder = search.run_folder(cfg)
-        trained.append(folder.name)
-        reached = 1 + math.log10(cfg.optimizer.lr) / 4 + (0.05 if "triplet" in cfg.loss else 0)
-        for epoch in range(3):
-            Trainer.current_epoch, Trainer.callback_metrics = epoch, {cfg.task.monitor: reached * (epoch + 1) / 3}
-            for watcher in watchers:
-                watcher.on_validation_end(Trainer, None)
-        write_json(folder / "train.json", {"best_" + cfg.task.monitor.replace("/", "_"): reached})
+    def run(run, callbacks):
+        trained.append(run.name)
+        return pretend_training(run, callbacks)
 
     monkeypatch.setattr(search.train, "run", run)
     return trained
@@ -84,11 +90,11 @@ def test_classifiers_are_searched_by_their_accuracy(small, tmp_path, fake_traini
 def test_an_interrupted_search_goes_on_in_the_same_trial(small, tmp_path, fake_training, monkeypatch):
     train = search.train.run
 
-    def interrupted(cfg, watchers):
+    def interrupted(run, callbacks):
         if len(fake_training) == 2:
-            fake_training.append(search.run_folder(cfg).name)
+            fake_training.append(run.name)
             raise KeyboardInterrupt
-        train(cfg, watchers)
+        train(run, callbacks)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(search.train, "run", interrupted)
@@ -115,65 +121,113 @@ def test_another_search_in_the_same_folder_is_refused(small, tmp_path, fake_trai
 def test_a_trial_that_cannot_be_trained_fails_alone_unless_it_is_the_first(small, tmp_path, fake_training, monkeypatch):
     train = search.train.run
 
-    def diverges(cfg, watchers):
+    def diverges(run, callbacks):
         if len(fake_training) == 1:
             fake_training.append("failed")
             raise InputError("no longer finite")
-        train(cfg, watchers)
+        train(run, callbacks)
 
     monkeypatch.setattr(search.train, "run", diverges)
     table = pd.read_csv(searched(small, tmp_path, trials=3) / "trials.csv")
     assert sorted(table["state"]) == ["complete", "complete", "fail"]
-    monkeypatch.setattr(search.train, "run", lambda cfg, watchers: (_ for _ in ()).throw(InputError("broken image")))
+    monkeypatch.setattr(search.train, "run", lambda run, callbacks: (_ for _ in ()).throw(InputError("broken image")))
     with pytest.raises(InputError, match="broken image"):
         searched(small, tmp_path / "other", trials=3)
 
 
+PROCESS = """
+import os, signal, sys, time
+from pathlib import Path
+from reidlab.run import File, Run
+from reidlab.stages import search
+from tests.stages.test_search import pretend_training
+
+root, killed, *overrides = sys.argv[1:]
+
+def run(run, callbacks):
+    with (Path(root) / "begun").open("a") as file:
+        file.write(f"{run.name} {os.getpid()}\\n")
+    if killed == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.3)
+    pretend_training(run, callbacks)
+
+search.train.run = run
+search.POLL_S = 0.1
+search.run(overrides, trials=6, patient_epochs=9)
+"""
+
+
 @pytest.fixture
-def ray(monkeypatch):
-    """As much of Ray as a search asks for: tasks get copies of what they are given, and run when waited for."""
-    library = types.ModuleType("ray")
-    library.exceptions = types.SimpleNamespace(RayTaskError=type("RayTaskError", (Exception,), {"cause": None}))
-    library.addresses, library.most = [], 0
+def start():
+    """Start a process of the search; `killed` ends as soon as it trains."""
+    started = []
 
-    def remote(**options):
-        library.options = options
-        return lambda function: types.SimpleNamespace(remote=lambda *given: (function, pickle.dumps(given)))
+    def start(root, overrides, word):
+        command = [sys.executable, "-c", PROCESS, str(root), word, *overrides]
+        started.append(subprocess.Popen(command, cwd=Path(__file__).parents[2]))
+        return started[-1]
 
-    def wait(tasks):
-        library.most = max(library.most, len(tasks))
-        return tasks[:1], tasks[1:]
-
-    def get(tasks):
-        for function, given in tasks:
-            function(*pickle.loads(given))
-
-    library.init = lambda address: library.addresses.append(address)
-    library.cluster_resources = lambda: {"CPU": 8.0, "GPU": 2.0}
-    library.remote, library.wait, library.get = remote, wait, get
-    monkeypatch.setitem(sys.modules, "ray", library)
-    return library
+    yield start
+    for process in started:
+        process.kill()
 
 
-def test_a_cluster_trains_several_trials_at_once(small, tmp_path, fake_training, ray):
+def test_processes_share_the_trials_and_repeat_that_of_a_killed_one(small, tmp_path, start):
     overrides = [*small, *AXES, f"run.root={tmp_path}", "run.name=s"]
-    folder = search.run(overrides, trials=7, patient_epochs=1, cluster=search.RayCluster("auto", at_once=3))
-    assert ray.addresses == ["auto"] and ray.options == {"num_gpus": 1} and ray.most == 3
-    assert len(pd.read_csv(folder / "trials.csv")) == 7 and len(fake_training) == 7
+    assert start(tmp_path, overrides, "killed").wait(120) == -signal.SIGKILL
+    for process in [start(tmp_path, overrides, "lives") for _ in range(2)]:
+        assert process.wait(120) == 0
+    begun = [line.split() for line in (tmp_path / "begun").read_text().splitlines()]
+    names = [name for name, _ in begun]
+    table = pd.read_csv(tmp_path / "s" / "trials.csv")
+    assert sorted(table["trial"]) == list(range(6)) and set(table["state"]) == {"complete"}
+    assert names[0] == names[1] and len(names) == 7 and len(set(names)) == 6  # the killed one's twice, others once
+    assert len({process for _, process in begun}) == 3  # both took trials
 
 
-def test_positions_on_axes():
-    assert search.position(FloatDistribution(1e-4, 1e-2, log=True), 1e-3) == pytest.approx(0.5)
-    assert search.position(IntDistribution(2, 8), 8) == 1
-    assert search.position(CategoricalDistribution(["a", "b", "c"]), "b") == 0.5
+def test_a_trial_in_training_elsewhere_is_left_alone(small, tmp_path, fake_training, monkeypatch):
+    """Its values come up again in this process, and nothing else is left to do: it waits, and trains nothing twice."""
+    overrides = [*small, "loss=softmax,softmax_triplet", f"run.root={tmp_path}", "run.name=s"]
+    axes, fixed = search.split_axes(overrides)
+    run = Run.compose(fixed)
+    search._claim(run, axes, fixed)
+    other = search.SharedStudy(run, axes, 5)
+    trial, lock = other.next(1)
+    waited = []
+
+    def sleep(seconds):
+        waited.append([*fake_training])
+        with lock:
+            other.tell(trial, 0.5)
+
+    monkeypatch.setattr(search.time, "sleep", sleep)
+    search.run(overrides, trials=1)
+    assert waited == [[]] and fake_training == []
+    assert pd.read_csv(run / File.TRIALS)["val/mAP"].tolist() == [0.5]
+
+
+def test_a_picture_has_an_axis_for_each_key_and_names_the_figure():
+    study = optuna.create_study(direction="maximize")
+    axes = {"optimizer.lr": FloatDistribution(1e-4, 1e-2, log=True), "loss": CategoricalDistribution(["a", "b"])}
+    for value, params in ((0.2, {"optimizer.lr": 1e-3, "loss": "a"}), (0.4, {"optimizer.lr": 1e-2, "loss": "b"})):
+        study.add_trial(create_trial(value=value, params=params, distributions=axes))
+    drawn = search.parallel_coordinates(study, "val/mAP")
+    first, *others = drawn.axes
+    assert [label.get_text() for label in first.get_xticklabels()] == ["val/mAP", "loss", "optimizer.lr"]
+    assert first.get_title(loc="left") == "completed trials: 2"
+    (lines,) = first.collections
+    assert [line[0, 1] for line in lines.get_segments()] == pytest.approx([0.2, 0.4])
+    assert lines.get_array().tolist() == pytest.approx([0.2, 0.4]) and others[1].get_yscale() == "log"
 
 
 def test_a_picture_without_scores_says_so():
-    failed = create_trial(state=TrialState.FAIL, params={}, distributions={})
-    assert search.parallel_coordinates([failed], {"a": FloatDistribution(0, 1)}).texts
+    study = optuna.create_study(direction="maximize")
+    study.add_trial(create_trial(state=TrialState.FAIL, params={}, distributions={}))
+    assert search.parallel_coordinates(study, "val/mAP").texts
 
 
-def test_the_judge_stops_a_real_training(small, tmp_path, monkeypatch):
+def test_a_real_training_is_stopped_by_its_reports(small, tmp_path, monkeypatch):
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda trial: True)
     folder = search.run([*small, AXES[0], f"run.root={tmp_path}", "run.name=s"], trials=1)
     table = pd.read_csv(folder / "trials.csv")
