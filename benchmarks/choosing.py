@@ -18,7 +18,7 @@ from stm32_networks import int8_file
 
 from reidlab.card import published
 from reidlab.config import CLONE, compose, instantiate
-from reidlab.deploy import export_c, parse_tflite, run_firmware
+from reidlab.deploy import export_c, parse_graph, run_firmware
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
@@ -52,7 +52,7 @@ def main() -> None:
     rows = []
     for network in NETWORKS:
         content, key = tflite_of(*network)
-        found = features(parse_tflite(content))
+        found = features(parse_graph(content))
         rows += [key | {"macs": found.macs} | row for row in on_boards(content, found, network)]
         wanted = args.emulate is not None and (not args.emulate or key["network"] in args.emulate)
         measured = on_core(content) if wanted else kept(before, key)
@@ -86,7 +86,7 @@ def on_boards(content: bytes, found, network: tuple) -> list[dict]:
     if data == "flowers":
         own = pd.read_csv(FLOWERS).query("network == @name and side == @width and seed != 'mean'")
         accuracy["measured_accuracy"] = own["int8"].mean()
-    graph, rows = parse_tflite(content), []
+    graph, rows = parse_graph(content), []
     for board in BOARDS:
         row = accuracy | {"target": board}
         if board in theirs.index:
@@ -111,7 +111,7 @@ def on_core(content: bytes) -> dict[str, float]:
         folder = Path(place)
         (folder / "model_int8.tflite").write_bytes(content)
         export_c(folder / "model_int8.tflite", folder / "c")
-        graph = parse_tflite(content)
+        graph = parse_graph(content)
         image = np.random.default_rng(0).integers(0, 256, (1, *graph.tensors[graph.inputs[0]].shape[1:]), np.uint8)
         run = run_firmware(folder / "c", image, "m7")
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reidlab.deploy import BOARDS, export_c, memory_lines, memory_rules, read_tflite, run_firmware
+from reidlab.deploy import CORES, export_c, memory_lines, memory_rules, read_graph, run_firmware
 from reidlab.deploy.microcontroller import reference_embeddings
 
 PORTABLE = ("-U__ARM_FEATURE_DSP",)
@@ -19,9 +19,9 @@ PORTABLE = ("-U__ARM_FEATURE_DSP",)
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tflite", type=Path)
-    parser.add_argument("--cores", nargs="+", choices=BOARDS, default=list(BOARDS))
+    parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
     args = parser.parse_args()
-    graph = read_tflite(args.tflite)
+    graph = read_graph(args.tflite)
     print("\n".join(memory_lines(memory_rules(graph))))
     with tempfile.TemporaryDirectory() as folder:
         report = export_c(args.tflite, Path(folder))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reidlab.config import CLONE
 from reidlab.deploy.features import features, kinds_of
-from reidlab.deploy.tflite_graph import Graph, parse_tflite
+from reidlab.deploy.tflite_graph import Graph, parse_graph
 from reidlab.export import tflite
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import Range
@@ -125,7 +125,7 @@ def graph_of(family: str, alpha: str, dataset: str, resolution: str) -> Graph:
     torch.manual_seed(0)
     height, width, _ = map(int, resolution.split("x"))
     network = BUILDERS[family](alpha, CLASSES[dataset])
-    return parse_tflite(int8_file(network, (height, width)))
+    return parse_graph(int8_file(network, (height, width)))
 
 
 def row_of(graph: Graph) -> dict[str, object]:

@@ -9,7 +9,7 @@ from reidlab.config import CLONE
 from reidlab.data import ClassFolders, set_aside_images
 from reidlab.data.images import read_batch
 from reidlab.deploy.features import features
-from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.models import load_weights
 from reidlab.run import Row, Run
 from reidlab.stages import evaluate, predict
@@ -24,7 +24,7 @@ each = pytest.mark.parametrize("folder", KEPT, ids=lambda folder: folder.name)
 @each
 def test_int8_weights_are_as_published(folder):
     network = folder.name.removeprefix("flowers_").rsplit("_", 1)[0]
-    found = features(read_tflite(folder / "export" / "model_int8.tflite"))
+    found = features(read_graph(folder / "export" / "model_int8.tflite"))
     assert found.weight_bytes / 1024 == pytest.approx(KIB[network], abs=0.01)
 
 

@@ -1,36 +1,13 @@
-"""From an int8 .tflite to a device: reading it, its footprint, its memory plan, C99, and proof on an emulated core."""
+"""From a trained network to a device: reading a .tflite, its footprint, C99 with a memory plan, bundles by target."""
 
-from reidlab.deploy.c_export import CReport, export_c
-from reidlab.deploy.emulator import BOARDS, FirmwareRun, missing_tools, run_firmware
-from reidlab.deploy.footprint import OpCost, op_costs
-from reidlab.deploy.memory import MemoryRule, lifetime_rows, memory_lines, memory_rules
-from reidlab.deploy.planner import Placement, Plan, Step, plan
-from reidlab.deploy.program import Program, compile_program
-from reidlab.deploy.tflite_graph import Graph, Op, Quantization, Tensor, parse_tflite, read_tflite
+from reidlab.deploy.c_export import export_c
+from reidlab.deploy.emulator import CORES, missing_tools, run_firmware
+from reidlab.deploy.footprint import op_costs
+from reidlab.deploy.memory import memory_lines, memory_rules
+from reidlab.deploy.target import Deployable, Target
+from reidlab.deploy.tflite_graph import parse_graph, read_graph
 
 __all__ = [
-    "BOARDS",
-    "CReport",
-    "FirmwareRun",
-    "Graph",
-    "MemoryRule",
-    "Op",
-    "OpCost",
-    "Placement",
-    "Plan",
-    "Program",
-    "Quantization",
-    "Step",
-    "Tensor",
-    "compile_program",
-    "export_c",
-    "lifetime_rows",
-    "memory_lines",
-    "memory_rules",
-    "missing_tools",
-    "op_costs",
-    "parse_tflite",
-    "plan",
-    "read_tflite",
-    "run_firmware",
-]
+    "CORES", "Deployable", "Target", "export_c", "memory_lines", "memory_rules", "missing_tools", "op_costs",
+    "parse_graph", "read_graph", "run_firmware",
+]  # fmt: skip

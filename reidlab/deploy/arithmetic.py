@@ -15,7 +15,7 @@ ACTIVATION_LIMITS = {
 
 
 def fixed_point(real: float) -> tuple[int, int]:
-    """A positive real as (multiplier in [2^30, 2^31), shift): real = multiplier * 2^(-31 - shift)."""
+    """Convert a positive real to (multiplier in [2^30, 2^31), shift): real = multiplier * 2^(-31 - shift)."""
     if real == 0:
         return 0, 1
     fraction, exponent = math.frexp(real)
@@ -26,7 +26,7 @@ def fixed_point(real: float) -> tuple[int, int]:
 
 
 def rescaled(value: int, multiplier: int, shift: int) -> int:
-    """The reference's value * multiplier * 2^(-31 - shift): the rounded high half, then shifted, ties away from 0."""
+    """The reference's value * multiplier * 2^(-31 - shift): high half, rounded, then shifted with ties away from 0."""
     high = ((value << max(-shift, 0)) * multiplier + (1 << 30)) >> 31
     if shift <= 0:
         return high
@@ -34,7 +34,7 @@ def rescaled(value: int, multiplier: int, shift: int) -> int:
 
 
 def rescaling(real: float, largest: int) -> tuple[int, int] | None:
-    """`fixed_point` for values of at most `largest` in magnitude, or None where 32 bits can't hold the way there.
+    """`fixed_point` for values of at most `largest` in magnitude, or None where a product needs more than 32 bits.
 
     A rescaling whose every result rounds to zero becomes (0, 1), which needs no wide shift.
     """
@@ -68,14 +68,14 @@ def mul_rescaling(scale_a: np.float32, scale_b: np.float32, out_scale: np.float3
 
 
 def curve(real: float, integer_bits: int) -> dict[str, int]:
-    """How an input becomes fixed point with so many integer bits, and the magnitude beyond which it saturates."""
+    """Rescaling of an input to fixed point with `integer_bits`, and the magnitude at which it saturates."""
     multiplier, shift = fixed_point(min(real * (1 << (31 - integer_bits)), (1 << 31) - 1.0))
     limit = math.floor(((1 << integer_bits) - 1) * (1 << (31 - integer_bits)) * 2.0**shift)
     return {"multiplier": multiplier, "shift": shift, "limit": limit}
 
 
 def activation_range(activation: str, scale: np.float32, zero_point: int) -> tuple[int, int]:
-    """The int8 codes that a fused activation lets through."""
+    """Lowest and highest int8 code of a fused activation."""
     codes = [
         np.float32(np.floor(np.abs(np.float32(limit) / scale) + 0.5) * np.sign(limit)) + zero_point
         for limit in ACTIVATION_LIMITS[activation]

@@ -1,13 +1,13 @@
-"""What a model finds on the boards: memory that is on the chip, by their makers' data sheets."""
+"""STM32 boards and the memory on their chips, from the makers' data sheets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Board:
-    """A board by the name that its maker gives it; memory in KiB, None where it is external and ample.
+    """A board and its on-chip memory in KiB, None where memory is external and ample.
 
-    `target` is what STEdgeAI Core calls its chip.
+    `target` is the name of its chip in STEdgeAI Core.
     """
 
     name: str
@@ -17,7 +17,7 @@ class Board:
     target: str | None = None
 
     def fits(self, ram_kib: float | None, flash_kib: float | None) -> bool | None:
-        """Whether both amounts fit on the chip; None where that can't be known."""
+        """Whether both amounts fit on the chip; None where one is unknown."""
         limits = [(need, room) for need, room in ((ram_kib, self.ram_kib), (flash_kib, self.flash_kib)) if room]
         if any(need is not None and need > room for need, room in limits):
             return False

@@ -12,13 +12,13 @@ import numpy as np
 
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
-from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.files import write_atomic
 
 
 @dataclass(frozen=True)
 class CReport:
-    """What the exported C needs: bytes of RAM and flash, and how near the plan is to its bound."""
+    """RAM and flash that the exported C needs, and the lower bound of its arena."""
 
     folder: Path
     arena_bytes: int
@@ -31,11 +31,15 @@ class CReport:
 def export_c(tflite: Path, folder: Path, distance: str = "euclidean", extra_macs: float = 0.1) -> CReport:
     """Write `reid.h`, `reid_model.c`, `reid_kernels.[ch]` and a README into a folder.
 
-    - `extra_macs`: work that may be repeated, as a share of the whole, where that lowers the arena
-
     Raises InputError, naming the operator, for what can't be exported.
+
+    Args:
+        tflite: the int8 model.
+        folder: to write to.
+        distance: that embeddings are compared by, for the README.
+        extra_macs: work that may be repeated, as a share of the whole, where that lowers the arena.
     """
-    program = compile_program(read_tflite(tflite), extra_macs)
+    program = compile_program(read_graph(tflite), extra_macs)
     source = _Source(program)
     values = source.values() | {"name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance}
     templates = files("reidlab.deploy") / "c"
@@ -72,7 +76,7 @@ class _Pool:
 
     @property
     def content(self) -> np.ndarray:
-        """All elements; C has no empty arrays, so that there is at least one."""
+        """All elements, at least one, since C has no empty arrays."""
         return np.concatenate(self.chunks) if self.chunks else np.zeros(1, self.dtype)
 
     def text(self) -> str:
@@ -98,7 +102,7 @@ class _Source:
             self._stage(position, stage)
 
     def values(self) -> dict:
-        """What the templates ask for."""
+        """The values of the templates' placeholders."""
         height, width, channels = self.program.network.image_shape
         pools = (self.weights, self.words, self.shifts)
         checksum = 1
@@ -169,7 +173,7 @@ class _Source:
 
 
 def _wrapped(items: Iterable[str], width: int = 118) -> str:
-    """Items separated by commas, in lines of bounded width."""
+    """Join items by commas, in lines of bounded width."""
     lines, line = [], " "
     for item in items:
         if len(line) + len(item) + 2 > width:

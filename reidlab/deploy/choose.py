@@ -1,60 +1,44 @@
-"""Networks beside targets: which fits where, how fast, how good, and which no other beats."""
+"""Networks beside targets: whether they fit, latency, accuracy, and the Pareto front of each target."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from reidlab import plots
-from reidlab.config import read_config, run_folder
-from reidlab.console import print_table
 from reidlab.deploy import vela
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
-from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
-from reidlab.files import read_json, write_atomic
-from reidlab.plots.saving import save_figure
+from reidlab.run import Row
 
-INT8 = "export/model_int8.tflite"
 SCORES = ("mAP", "top-1")
-EMULATED = "emulated "
 COLUMNS = ["model", "target", "fits", "ram_kib", "flash_kib", "latency_ms", "note"]
 
 
-def run(cfg) -> Path | None:
-    """Print the table of all networks that share this run's data; write it as `deploy/choice.csv`, with a picture.
+@dataclass(frozen=True)
+class Candidate:
+    """A network to choose from.
 
-    Networks are the runs beside this one that have an int8 .tflite. None where there is none.
+    Args:
+        name: of the network.
+        model: its int8 .tflite.
+        figures: what was measured of it, by row of `metrics.json`.
+        note: about its accuracy.
     """
-    folder = run_folder(cfg)
-    folders = [folder, *(other for other in alike(folder, cfg.data.name) if other != folder)]
-    table = choice([each for each in folders if (each / INT8).is_file()])
-    if table.empty:
-        return None
-    score = next((name for name in SCORES if name in table), SCORES[0])
-    shown = table.assign(fits=table["fits"].map({True: "yes", False: "no"}), front=table["front"].map({True: "*"}))
-    print_table(shown.set_index("model"), "Which network where (*: no other beats it there)")
-    save_figure(plots.pareto(table, score), folder / "deploy" / "choice.png")
-    return write_atomic(folder / "deploy" / "choice.csv", table.to_csv(index=False))
+
+    name: str
+    model: Path
+    figures: Mapping[str, Mapping[str, float]]
+    note: str = ""
 
 
-def alike(folder: Path, data: str) -> Iterator[Path]:
-    """The run folders beside one that are of the same data set."""
-    for config in sorted(folder.parent.glob("*/config.yaml")):
-        try:
-            if read_config(config).data.name == data:
-                yield config.parent
-        except (InputError, AttributeError):
-            continue
-
-
-def choice(folders: list[Path]) -> pd.DataFrame:
+def choice(candidates: Sequence[Candidate]) -> pd.DataFrame:
     """A row for each network and target; `front` marks those that no other network beats on their target."""
-    rows = [row | {"model": folder.name} for folder in folders for row in _rows(folder)]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([_row(candidate, row) for candidate in candidates for row in _targets(candidate)])
     if table.empty:
         return table
     scores = [name for name in SCORES if name in table]
@@ -67,28 +51,36 @@ def choice(folders: list[Path]) -> pd.DataFrame:
     return table
 
 
+def score_of(table: pd.DataFrame) -> str:
+    """The accuracy that a table of `choice` has."""
+    return next((name for name in SCORES if name in table), SCORES[0])
+
+
 def pareto_front(costs: pd.Series, scores: pd.Series) -> np.ndarray:
-    """Which rows no other beats: none costs as little with a higher score, or less with as high a one."""
+    """Mark the rows for which no other has a lower cost and at least their score, or a higher score at no more cost."""
     costs, scores = np.asarray(costs, float), np.asarray(scores, float)
     at_least = (costs[:, None] <= costs) & (scores[:, None] >= scores)
     better = (costs[:, None] < costs) | (scores[:, None] > scores)
     return ~(at_least & better).any(0)
 
 
-def _rows(folder: Path) -> Iterator[dict]:
-    """What is known of a run's network: on the emulated cores and this machine measured, on STM32 boards estimated."""
-    metrics = read_json(folder / "metrics.json")
-    scores = {name: value for name, value in metrics.get("tflite int8", {}).items() if name in SCORES}
-    for stage, figures in metrics.items():
-        if stage.startswith(EMULATED) and "instructions" in figures:
+def _row(candidate: Candidate, row: dict) -> dict:
+    return row | {"model": candidate.name, "note": "; ".join(filter(None, (row["note"], candidate.note)))}
+
+
+def _targets(candidate: Candidate) -> Iterator[dict]:
+    """What is known of a network: on the emulated cores and this machine measured, on STM32 boards estimated."""
+    scores = _scores(candidate.figures.get(Row.TFLITE_INT8, {}))
+    for row, figures in candidate.figures.items():
+        if row.startswith(Row.EMULATED) and "instructions" in figures:
             yield scores | {
-                "target": f"C99, {stage}",
+                "target": f"C99, {row}",
                 "fits": True,
                 "ram_kib": figures["ram_bytes"] / 1024,
                 "flash_kib": figures["flash_bytes"] / 1024,
                 "note": f"{figures['instructions'] / 1e6:.1f} M instructions",
             }
-    graph = read_tflite(folder / INT8)
+    graph = read_graph(candidate.model)
     found = features(graph)
     for name, board in BOARDS.items():
         try:
@@ -101,12 +93,14 @@ def _rows(folder: Path) -> Iterator[dict]:
         needs = {"ram_kib": ram, "flash_kib": flash, "latency_ms": figures.get("latency_ms")}
         note = "a guess: unlike published ones" if expected.outside else "estimate"
         yield scores | {"target": name, "fits": board.fits(ram, flash), **needs, "note": note}
-    yield scores | {"target": vela.ACCELERATOR} | _by_vela(folder / INT8)
-    for stage, figures in metrics.items():
+    yield scores | {"target": vela.ACCELERATOR} | _by_vela(candidate.model)
+    for row, figures in candidate.figures.items():
         if latency := figures.get("ms_1_thread"):
-            yield {"target": f"this CPU, {stage}", "latency_ms": latency, "note": "measured"} | {
-                name: figures[name] for name in SCORES if name in figures
-            }
+            yield _scores(figures) | {"target": f"this CPU, {row}", "latency_ms": latency, "note": "measured"}
+
+
+def _scores(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: figures[name] for name in SCORES if name in figures}
 
 
 def _by_vela(model: Path) -> dict:

@@ -1,49 +1,68 @@
-"""Stage `deploy` with `deploy=edge_linux`: a zip that a Linux board runs, with its model, runner and own test."""
+"""Linux boards: a zip with the int8 models, a runner that needs neither torch nor reidlab, and its own test."""
 
 import io
 import json
 import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from reidlab.config import instantiate, run_folder
+from reidlab.console import log
 from reidlab.data.images import read_batch
+from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.errors import InputError
 from reidlab.export.runtime import open_model
 from reidlab.files import write_atomic
 
 SOURCES = Path(__file__).parent / "edge"
-MODELS = {"tflite": "model.tflite", "onnx": "model.onnx"}
 
 
-def run(cfg) -> Path:
-    """Write `deploy/<run>_edge_linux.zip`: int8 models, `reid.py`, `test_reid.py`, and embeddings to test against."""
-    options, folder = cfg.deploy, run_folder(cfg)
-    files = {name: folder / file for name, file in options.models.items() if (folder / file).is_file()}
-    if not files:
-        raise InputError(f"{folder / 'export'}: no int8 model; run `reidlab quantize` first, or set deploy.models")
-    datamodule = instantiate(cfg.data)
-    table = datamodule.samples.split(*datamodule.test_splits).head(options.images)
-    root = datamodule.samples.root
-    images = read_batch([root / path for path in table["path"]], tuple(datamodule.size))
-    card = {"size": list(cfg.data.size), "distance": cfg.model.distance, "threads": options.threads}
-    embedders = {name: open_model(file) for name, file in files.items()}
-    if any(embedder.output.dtype != np.float32 for embedder in embedders.values()):
-        raise InputError("the runner wants float embeddings: `reidlab quantize quantize.output=float32`")
-    desk = {MODELS[name]: embedder(images) for name, embedder in embedders.items()}
-    arrays = io.BytesIO()
-    np.savez_compressed(arrays, images=images, **desk)
-    content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
-    content |= {MODELS[name]: file.read_bytes() for name, file in files.items()}
-    content |= {"card.json": json.dumps(card | {"model": cfg.model.name}).encode(), "desk.npz": arrays.getvalue()}
-    bundle = write_atomic(folder / "deploy" / f"{folder.name}_edge_linux.zip", zipped(content))
-    print(f"{bundle}  {bundle.stat().st_size / 1024:.0f} KiB; on the board: python test_reid.py")
-    return bundle
+@dataclass(frozen=True)
+class EdgeLinux(Target):
+    """A zip that a Linux board runs.
+
+    Args:
+        name: of the target.
+        models: path of the .tflite and of the .onnx; one that is absent is left out.
+        images: how many test images come along, with their embeddings.
+        threads: of the board's CPU.
+    """
+
+    models: Mapping[str, str]
+    images: int
+    threads: int
+
+    def deploy(self, given: Deployable, out: Path) -> Figures:
+        """Write `<network>_edge_linux.zip`: models, `reid.py`, `test_reid.py`, and embeddings to test against."""
+        present = {kind: path for kind, path in self.models.items() if given.has(path)}
+        files = {kind: given.file(path) for kind, path in (present or self.models).items()}
+        samples, table = given.datamodule.samples, given.datamodule.test.head(self.images)
+        size = given.datamodule.size
+        images = read_batch([samples.root / path for path in table["path"]], size)
+        embedders = {kind: open_model(file) for kind, file in files.items()}
+        if any(embedder.output.dtype != np.float32 for embedder in embedders.values()):
+            raise InputError("the runner takes float embeddings: run `reidlab quantize quantize.output=float32`")
+        card = {
+            "size": size,
+            "distance": given.distance,
+            "threads": self.threads,
+            "model": given.architecture,
+        }
+        arrays = io.BytesIO()
+        embeddings = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
+        np.savez_compressed(arrays, images=images, **embeddings)
+        content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
+        content |= {f"model.{kind}": file.read_bytes() for kind, file in files.items()}
+        content |= {"card.json": json.dumps(card).encode(), "desk.npz": arrays.getvalue()}
+        bundle = write_atomic(out / f"{given.name}_{self.name}.zip", zipped(content))
+        log.info(f"{bundle}  {bundle.stat().st_size / 1024:.0f} KiB; on the board: python test_reid.py")
+        return {}
 
 
-def zipped(content: dict[str, bytes]) -> bytes:
-    """A zip of files by name, the same for the same content."""
+def zipped(content: Mapping[str, bytes]) -> bytes:
+    """Zip files by name; equal content gives equal bytes."""
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as bundle:
         for name, data in content.items():

@@ -13,21 +13,18 @@ import numpy as np
 
 from reidlab.errors import InputError
 
-BOARDS = {"m4": "mps2-an386", "m7": "mps2-an500", "m55": "mps3-an547"}
-TOOLS = {
-    "make": "make",
-    "cc": "gcc",
-    "arm-none-eabi-gcc": "gcc-arm-none-eabi",
-    "qemu-system-arm": "qemu-system-arm",
-}
-# Sections of the firmware that only serve the emulation: the image and embedding buffers.
+CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m55": "mps3-an547"}
+TOOLS = {  # command -> Debian package
+    "make": "make", "cc": "gcc", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
+}  # fmt: skip
+# The image and embedding buffers of the emulation lie in other sections.
 FLASH_SECTIONS, RAM_SECTIONS = (".text", ".rodata", ".data"), (".data", ".bss")
 STATUS = {2: "a processor fault", 3: "damaged constants", 4: "no access to its files", 5: "a full disk"}
 
 
 @dataclass(frozen=True)
 class FirmwareRun:
-    """What a run on the emulated core gave.
+    """Results of a run on the emulated core.
 
     - `embeddings`: (N, D) float32; `instructions`: of each `reid_run`
     - `flash_bytes`, `ram_bytes`: by section; `stack_bytes`: deepest use, by painting
@@ -42,7 +39,7 @@ class FirmwareRun:
 
 
 def missing_tools() -> str | None:
-    """What to install before `run_firmware` works, or None."""
+    """The command that installs the tools that `run_firmware` lacks, or None."""
     packages = [package for command, package in TOOLS.items() if shutil.which(command) is None]
     return f"apt-get install --no-install-recommends {' '.join(packages)}" if packages else None
 
@@ -50,12 +47,19 @@ def missing_tools() -> str | None:
 def run_firmware(
     folder: Path, images: np.ndarray, core: str = "m7", timeout_s: float = 600, compiler_flags: Sequence[str] = ()
 ) -> FirmwareRun:
-    """Build the C of a folder (see `export_c`) for a core, m4, m7 or m55, and run it on images (N, H, W, C) uint8.
+    """Build exported C for a core and run it on images.
 
-    Raises InputError where tools are missing, the build fails (a model too large for the board) or the run does.
+    Raises InputError where tools are missing, the build fails (a model too large for the board) or the run fails.
+
+    Args:
+        folder: of the C, see `export_c`.
+        images: (N, H, W, C) uint8.
+        core: m4, m7 or m55.
+        timeout_s: of the run.
+        compiler_flags: added to the build's own.
     """
-    if core not in BOARDS:
-        raise InputError(f"core={core}: choose one of {', '.join(BOARDS)}")
+    if core not in CORES:
+        raise InputError(f"core={core}: choose one of {', '.join(CORES)}")
     if install := missing_tools():
         raise InputError(f"core={core}: the emulation needs more tools; {install}")
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
@@ -103,7 +107,7 @@ def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) 
     """(instructions of each image, bytes of stack)."""
     counter = f"{build / 'count.so'},begin={symbols['reid_run']},end={symbols['measured']}"
     command = [
-        "qemu-system-arm", "-M", BOARDS[core], "-display", "none", "-monitor", "none", "-serial", "none",
+        "qemu-system-arm", "-M", CORES[core], "-display", "none", "-monitor", "none", "-serial", "none",
         "-semihosting-config", "enable=on,target=native", "-kernel", build / "firmware.elf", "-plugin", counter,
     ]  # fmt: skip
     try:

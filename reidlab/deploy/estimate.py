@@ -1,8 +1,8 @@
 """RAM, flash and time on STM32 boards, calibrated on published figures, with an interval and without silent guesses.
 
-Each board and tool version is calibrated by itself: non-negative prices of a graph's features that come closest to the
-published figures in relative terms, those of networks that resemble the graph above all. How far off that is, is
-measured on networks that are left out; the terms and the width of resemblance were chosen by the same measure.
+Each board and tool version is calibrated by itself: a non-negative least-squares fit of the relative error, in which
+published networks weigh by their similarity to the graph. Its error is measured on networks that are left out; the
+terms and the width of the similarity were chosen by the same measure.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,40 +22,25 @@ PUBLISHED = SHIPPED / "data" / "stm32_published.csv"
 NETWORKS = SHIPPED / "data" / "stm32_networks.csv"
 KEY = ["family", "alpha", "dataset", "resolution"]
 KIB = 1024
-COVERAGE = 0.9  # of the intervals, where there are rows enough
+COVERAGE = 0.9  # of the intervals, where enough rows are published
 MARGIN = 1.5  # how far outside of the calibration's range a feature may lie
 FEWEST_MODELS = 2
 NOTABLE = 0.01  # share of the elements from which a kind of operator counts
-QUANTITIES = {  # what is estimated -> column of the published table
+QUANTITIES = {  # estimated quantity -> column of the published table
     "ram_kib": "total_ram_kib",
     "weights_kib": "weights_flash_kib",
     "flash_kib": "total_flash_kib",
     "latency_ms": "inference_ms",
 }
 RANGED = ("macs", "weight_bytes", "streamed_peak_bytes", "operators")
-
-
-def _ram(f: Features) -> list[float]:
-    return [1, f.streamed_peak_bytes / KIB, f.input_bytes / KIB]
-
-
-def _weights(f: Features) -> list[float]:
-    return [f.weight_bytes / KIB, f.operators]
-
-
-def _flash(f: Features) -> list[float]:
-    return [1, f.weight_bytes / KIB, f.channels / KIB]
-
-
-def _latency(f: Features) -> list[float]:
-    return [1, f.macs / 1e6, f.outputs / 1e6, f.operators, f.weight_bytes / KIB]
-
-
 TERMS: dict[str, Callable[[Features], list[float]]] = {
-    "ram_kib": _ram, "weights_kib": _weights, "flash_kib": _flash, "latency_ms": _latency,
-}  # fmt: skip
-WIDTH = 0.15  # how far resemblance reaches
-FLOOR = 0.01  # the least that a network counts
+    "ram_kib": lambda f: [1, f.streamed_peak_bytes / KIB, f.input_bytes / KIB],
+    "weights_kib": lambda f: [f.weight_bytes / KIB, f.operators],
+    "flash_kib": lambda f: [1, f.weight_bytes / KIB, f.channels / KIB],
+    "latency_ms": lambda f: [1, f.macs / 1e6, f.outputs / 1e6, f.operators, f.weight_bytes / KIB],
+}
+WIDTH = 0.15  # of the similarity between networks
+FLOOR = 0.01  # the smallest weight of a network
 
 
 @dataclass(frozen=True)
@@ -70,10 +55,10 @@ class Figure:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a network is expected to need on a board with a tool's version.
+    """The estimated needs of a network on a board with a tool's version.
 
-    `outside` says in words in which respects nothing like it was published, and for which figures; those have no
-    interval.
+    `outside` lists in words where the network lies outside of what was published, and for which figures; those have
+    no interval.
     """
 
     board: str
@@ -86,7 +71,7 @@ class Estimate:
 class Calibration:
     """The published rows of one quantity on one board with one tool.
 
-    `errors` has a row for each: its model, the figure, and what is estimated from all other models.
+    `errors` has a row for each: its model, the figure, and the estimate from all other models.
     """
 
     quantity: str
@@ -94,7 +79,7 @@ class Calibration:
     errors: pd.DataFrame
 
     def figure(self, features: Features, trusted: bool) -> Figure:
-        """The estimate with its interval: as wide as held-out errors were, by the conformal quantile of their size."""
+        """The estimate with its interval, whose width is the conformal quantile of the held-out errors."""
         value = _fitted(self.quantity, features, self.rows)
         sizes = np.sort(np.abs(np.log(self.errors["estimated"] / self.errors["published"])))
         if not trusted:
@@ -105,9 +90,15 @@ class Calibration:
 
 
 def estimate(graph: Graph, features: Features, board: str, tool: str | None = None) -> Estimate:
-    """Estimate a graph's needs on a board, by the newest tool there or a named one such as "STEdgeAI Core 3.0.0".
+    """Estimate the needs of a graph on a board.
 
     Raises InputError for a board or tool without published figures.
+
+    Args:
+        graph: of an int8 .tflite.
+        features: of the graph.
+        board: one of `BOARDS`.
+        tool: such as "STEdgeAI Core 3.0.0"; None for the newest of the board.
     """
     table = published()
     boards = sorted(table["board"].unique())
@@ -125,7 +116,7 @@ def estimate(graph: Graph, features: Features, board: str, tool: str | None = No
 
 
 def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
-    """In which respects a network is unlike all that a calibration has seen, in words."""
+    """The respects, in words, in which a network lies outside of a calibration's networks."""
     said = []
     known = set(" ".join(found.rows["kinds"]).split())
     if unknown := sorted(kinds_of(graph, NOTABLE) - known - {*FREE, *PADDING, "FULLY_CONNECTED"}):
@@ -141,7 +132,7 @@ def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:
 
 
 def _summary(said: Mapping[str, Sequence[str]]) -> list[str]:
-    """Each reason once, with the quantities that it concerns where these aren't all."""
+    """List each reason once, with the quantities that it concerns unless these are all."""
     concerned: dict[str, list[str]] = {}
     for quantity, words in said.items():
         for reason in words:
@@ -181,7 +172,7 @@ def calibration(board: str, tool: str, quantity: str) -> Calibration | None:
 
 
 def cross_validation() -> pd.DataFrame:
-    """Every published figure beside the estimate by prices learnt from other models."""
+    """Every published figure beside its estimate from the other models."""
     found = []
     for (board, tool), _ in published().groupby(["board", "tool"]):
         for quantity in QUANTITIES:
@@ -191,22 +182,22 @@ def cross_validation() -> pd.DataFrame:
 
 
 def age_of_tool(tool: str) -> tuple[bool, list[int]]:
-    """Sorts names of tools with their versions from the oldest to the newest: ST renamed them."""
+    """Sort key of tools with their versions, from the oldest to the newest: ST renamed them."""
     return tool.startswith(("STEdgeAI", "X-LINUX-AI")), [int(n) for n in tool.split()[-1].lstrip("v").split(".")]
 
 
 def _fitted(quantity: str, features: Features, rows: pd.DataFrame) -> float:
-    """The estimate by non-negative prices with the least sum of squared relative errors over weighted rows."""
+    """Estimate by a non-negative fit with the least weighted sum of squared relative errors over the rows."""
     terms = (
         np.array([TERMS[quantity](each) for each in rows["features"]]) / rows[QUANTITIES[quantity]].to_numpy()[:, None]
     )
     away = ((np.array([_place(each) for each in rows["features"]]) - _place(features)) ** 2).sum(1)
     weights = np.sqrt(FLOOR + np.exp(-away / (2 * WIDTH**2)))
-    prices, _ = nnls(terms * weights[:, None], weights)
-    return float(np.dot(TERMS[quantity](features), prices))
+    factors, _ = nnls(terms * weights[:, None], weights)
+    return float(np.dot(TERMS[quantity](features), factors))
 
 
 def _place(f: Features) -> np.ndarray:
-    """Where a network lies among others: what its work consists of, and how much there is for each byte of memory."""
+    """Coordinates of a network for its similarity to others: shares of work by kind, and work per byte of memory."""
     shares = np.array([f.pointwise_macs, f.conv_macs, f.depthwise_macs]) / max(f.macs, 1)
     return np.array([*2 * shares, 0.5 * np.log(max(f.macs, 1) / f.whole_peak_bytes)])

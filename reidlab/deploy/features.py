@@ -1,4 +1,4 @@
-"""What an estimate of RAM, flash and time starts from: sums over the operators of a .tflite graph."""
+"""Features of a .tflite graph that RAM, flash and latency are estimated from: sums over its operators."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.tflite_graph import Graph, Op
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-FREE = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")  # their output lies where their input did
+FREE = ("QUANTIZE", "DEQUANTIZE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")  # their output shares their input's memory
 PADDING = ("PAD", "PADV2")
 ELEMENTWISE = ("ADD", "MUL", "SUB", "LOGISTIC", "RELU", "RELU6", "TANH", "HARD_SWISH", "SOFTMAX")
 WINDOWED = (*CONVOLUTIONS, "MAX_POOL_2D", "AVERAGE_POOL_2D")
@@ -21,7 +21,7 @@ class Features:
     - `pointwise_outputs`, ..., `other_outputs`: elements that each group writes, one rescaling each
     - `channels`: output channels of all convolutions
     - `whole_peak_bytes`: live tensors at the worst operator, elementwise results in their input's place
-    - `streamed_peak_bytes`: the same where convolutions too write over an input that nobody reads again
+    - `streamed_peak_bytes`: the same where convolutions, too, overwrite an input that isn't read again
     """
 
     pointwise_macs: int
@@ -50,7 +50,7 @@ class Features:
 
 
 def features(graph: Graph) -> Features:
-    """The features of a graph; padding and changes of type or shape cost nothing."""
+    """Compute the features of a graph; padding and changes of type or shape cost nothing."""
     macs, outputs, channels, weight_bytes, operators = Counter(), Counter(), 0, 0, 0
     alias = absorbed(graph)
     for op, cost in zip(graph.ops, op_costs(graph), strict=True):
@@ -81,7 +81,7 @@ def kinds_of(graph: Graph, least: float = 0.0) -> set[str]:
 
 
 def absorbed(graph: Graph) -> dict[int, int]:
-    """Tensor -> the one whose bytes it is: results of type and shape changes, and of padding that convolutions do."""
+    """Map tensors to those whose memory they share: results of type and shape changes and of absorbed padding."""
     alias: dict[int, int] = {}
     for op in graph.ops:
         readers = graph.consumers.get(op.outputs[0], [])

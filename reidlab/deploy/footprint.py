@@ -1,4 +1,4 @@
-"""What each operator of a graph costs: multiply-accumulates, bytes of weights and of activations."""
+"""Cost of each operator of a graph: multiply-accumulates, bytes of weights and of activations."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class OpCost:
 
 
 def op_costs(graph: Graph) -> list[OpCost]:
-    """Cost by operator; a constant that several operators share counts for the first."""
+    """List the cost of every operator; a constant that several operators share counts for the first."""
     costs, counted = [], set()
     for op in graph.ops:
         inputs = [graph.tensors[i] for i in op.inputs if i >= 0]

@@ -1,4 +1,6 @@
-"""From a .tflite graph to nodes of C kernels, with padding and the image's sign absorbed by their consumers."""
+"""Lowering a .tflite graph to nodes of C kernels; padding and the image's sign are absorbed by their consumers."""
+
+from functools import partial
 
 import numpy as np
 
@@ -13,7 +15,7 @@ TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
 
 
 def lower(graph: Graph) -> Network:
-    """The network of an int8 graph: one uint8 image in, one vector out; InputError names what can't be exported."""
+    """Lower an int8 graph of one uint8 image in and one vector out; InputError names what can't be exported."""
     if len(graph.inputs) != 1 or len(graph.outputs) != 1:
         raise InputError(
             f"{graph.name}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; needs one of each"
@@ -38,7 +40,7 @@ def lower(graph: Graph) -> Network:
         HANDLERS[op.kind](build, op)
     output = _finish(build)
     size = build.rows[output].nbytes // 4
-    return Network(graph.name, image.index, output, (height, width, channels), size, build.nodes, build.rows)
+    return Network(image.index, output, (height, width, channels), size, build.nodes, build.rows)
 
 
 def _finish(build: Builder) -> int:
@@ -87,8 +89,8 @@ def _window(build: Builder, op: Op, kernel: tuple[int, int], absorb: bool = True
 def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     """Bias (None: all zero), multiplier and shift of each output channel, and both zero points.
 
-    `flat`: (out channels, taps). A channel that 31 bits can't hold, but that says the same whatever it sees (pruned
-    ones have tiny scales and huge biases), becomes that constant, its taps 0 here; InputError for other ones.
+    `flat`: (out channels, taps). A channel that 31 bits can't hold but whose output is constant (pruned channels
+    have tiny scales and huge biases) becomes that constant, its taps 0 here; InputError for other ones.
     """
     quantization = build.graph.tensors[op.inputs[1]].quantization
     if quantization is None or quantization.scale.size not in (1, len(flat)) or quantization.zero_point.any():
@@ -108,7 +110,7 @@ def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
             results = {arithmetic.rescaled(int(end), *arithmetic.fixed_point(real)) for end in ends[:, channel]}
             results = {min(max(result, -128 - out_zero), 127 - out_zero) for result in results}
             if len(results) > 1 or largest >= 1 << 31:
-                raise build.refuse(op, f"channel {channel} needs more than 32 bits; quantise with wider ranges")
+                raise build.refuse(op, f"channel {channel} needs more than 32 bits; quantize with wider ranges")
             flat[channel], bias[channel], pair = 0, 2 * results.pop(), arithmetic.HALF
         pairs.append(pair)
     multiplier, shift = zip(*pairs, strict=True)
@@ -124,12 +126,9 @@ def _weights(build: Builder, op: Op, axes: int) -> np.ndarray:
     return weights.data
 
 
-def _conv_2d(build: Builder, op: Op) -> None:
-    _convolution(build, op, _weights(build, op, 4))
-
-
-def _convolution(build: Builder, op: Op, weights: np.ndarray) -> None:
-    """Weights (out channels, height, width, in channels)."""
+def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> None:
+    """CONV_2D, or a depthwise convolution of one channel with weights (out channels, height, width, in channels)."""
+    weights = _weights(build, op, 4) if weights is None else weights
     channels, out_channels = (build.shape(i, op)[2] for i in (op.inputs[0], op.outputs[0]))
     if (out_channels, channels) != (weights.shape[0], weights.shape[3]):
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {channels} -> {out_channels} channels")
@@ -194,7 +193,7 @@ def _sum(build: Builder, op: Op) -> None:
     (scale_a, zero_a), (scale_b, zero_b), (scale, zero) = (build.quantization(i, op) for i in (a, b, op.outputs[0]))
     (multiplier, shift), (out_multiplier, out_shift) = arithmetic.add_rescalings(scale_a, scale_b, scale)
     if not 0 <= min(shift, out_shift) <= max(shift, out_shift) <= arithmetic.MAX_RIGHT_SHIFT:
-        raise build.refuse(op, "scales differ too much; quantise with wider ranges")
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
     params = {"multiplier": multiplier, "shift": shift, "out_multiplier": out_multiplier, "out_shift": out_shift,
               "zero": (zero_a, zero_b, zero), "count": _row_bytes(build, op)}  # fmt: skip
     build.emit(op, "reid_sum_row", "reid_sum", params, (a, b), trailing=True)
@@ -208,7 +207,7 @@ def _mul(build: Builder, op: Op) -> None:
     (scale_a, zero_a), (scale_b, zero_b), (scale, zero) = (build.quantization(i, op) for i in (a, b, op.outputs[0]))
     pair = arithmetic.rescaling(arithmetic.mul_rescaling(scale_a, scale_b, scale), 255 * 255)
     if pair is None:
-        raise build.refuse(op, "scales differ too much; quantise with wider ranges")
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
     count = _row_bytes(build, op)
     params = {"multiplier": pair[0], "shift": pair[1], "zero": (zero_a, zero_b, zero), "count": count,
               "period": count if other == shape else shape[2]}  # fmt: skip
@@ -249,7 +248,7 @@ def _quantize(build: Builder, op: Op) -> None:
     (in_scale, in_zero), (out_scale, out_zero) = build.quantization(source, op), build.quantization(target.index, op)
     pair = arithmetic.rescaling(float(in_scale) / float(out_scale), 255)
     if pair is None:
-        raise build.refuse(op, "scales differ too much; quantise with wider ranges")
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
     params = {"multiplier": pair[0], "shift": pair[1], "in_zero": in_zero, "out_zero": out_zero,
               "count": _row_bytes(build, op)}  # fmt: skip
     build.emit(op, "reid_scale_row", "reid_scale", params, (source,), trailing=True)
@@ -283,7 +282,7 @@ def _reshape(build: Builder, op: Op) -> None:
 
 
 def _pad(build: Builder, op: Op) -> None:
-    """PAD and PADV2: absorbed where every consumer can see beyond the border, else a node."""
+    """PAD and PADV2: absorbed where every consumer pads with the same value, else a node."""
     source, target = op.inputs[0], op.outputs[0]
     amounts = build.constant(op, 1, "int32")
     shape, padded = build.shape(source, op), build.shape(target, op)
@@ -303,14 +302,6 @@ def _pad(build: Builder, op: Op) -> None:
     params = {"value": value, "row_bytes": shape[1] * shape[2], "left_bytes": left * shape[2],
               "right_bytes": right * shape[2]}  # fmt: skip
     build.emit(op, "reid_border_row", "reid_border", params, (source,), pad=top)
-
-
-def _max_pool(build: Builder, op: Op) -> None:
-    _pool(build, op, "reid_max_pool_row", absorb=True)
-
-
-def _average_pool(build: Builder, op: Op) -> None:
-    _pool(build, op, "reid_average_pool_row", absorb=False)
 
 
 def _pool(build: Builder, op: Op, kernel: str, absorb: bool) -> None:
@@ -336,26 +327,16 @@ def _mean(build: Builder, op: Op) -> None:
     multiplier, shift = arithmetic.mean_rescaling(in_scale, out_scale, height * width)
     largest = height * width * 255 << (max(-shift, 0) + 1)
     if shift > arithmetic.MAX_RIGHT_SHIFT or largest >= 1 << 31 or height * width > 0xFFFF:
-        raise build.refuse(op, "scales differ too much; quantise with wider ranges")
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
     params = {"multiplier": multiplier, "shift": shift, "in_zero": in_zero, "out_zero": out_zero,
               "pixels": height * width, "channels": channels}  # fmt: skip
     build.emit(op, "reid_average_all", "reid_average", params, (source,), window=0)
 
 
 HANDLERS = {
-    "ADD": _sum,
-    "AVERAGE_POOL_2D": _average_pool,
-    "CONV_2D": _conv_2d,
-    "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
-    "DEQUANTIZE": _dequantize,
-    "FULLY_CONNECTED": _fully_connected,
-    "LOGISTIC": _logistic,
-    "MAX_POOL_2D": _max_pool,
-    "MEAN": _mean,
-    "MUL": _mul,
-    "PAD": _pad,
-    "PADV2": _pad,
-    "QUANTIZE": _quantize,
-    "RESHAPE": _reshape,
-    "SOFTMAX": _softmax,
-}
+    "ADD": _sum, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d, "DEQUANTIZE": _dequantize,
+    "FULLY_CONNECTED": _fully_connected, "LOGISTIC": _logistic, "MEAN": _mean, "MUL": _mul, "PAD": _pad, "PADV2": _pad,
+    "QUANTIZE": _quantize, "RESHAPE": _reshape, "SOFTMAX": _softmax,
+    "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
+    "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
+}  # fmt: skip

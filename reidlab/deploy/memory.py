@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reidlab.deploy.lowering import lower
-from reidlab.deploy.planner import Plan, Step, plan
+from reidlab.deploy.planner import Plan, PlanStep, plan
 from reidlab.deploy.program import Program, compile_program, place_stages
 from reidlab.deploy.streaming import single_stages
 from reidlab.deploy.tflite_graph import Graph
@@ -12,7 +12,7 @@ from reidlab.deploy.tflite_graph import Graph
 
 @dataclass(frozen=True)
 class MemoryRule:
-    """One set of rules: the peak that its plan reaches, and what no order of its steps can go below."""
+    """One set of rules, and the memory plan that follows from it."""
 
     rule: str
     plan: Plan
@@ -25,7 +25,7 @@ class MemoryRule:
 
 
 def memory_rules(graph: Graph, program: Program | None = None) -> list[MemoryRule]:
-    """Peaks by rule. The image and the float output count in the first only: the C export leaves them to the caller."""
+    """Plan a graph by each rule. Image and float output count in the first only: the caller of the C owns them."""
     network = lower(graph)
     single = place_stages(network, single_stages(network))
     streamed = compile_program(graph, extra_macs=0)
@@ -39,9 +39,9 @@ def memory_rules(graph: Graph, program: Program | None = None) -> list[MemoryRul
 
 
 def plan_operators(graph: Graph) -> Plan:
-    """A graph's own operators, every tensor whole and none in place, in the best order."""
+    """Plan a graph's own operators in the best order, every tensor whole and none in place."""
     steps = [
-        Step(f"{op.index} {op.kind}", tuple(t for t in op.inputs if graph.tensors[t].data is None), op.outputs[0])
+        PlanStep(f"{op.index} {op.kind}", tuple(t for t in op.inputs if graph.tensors[t].data is None), op.outputs[0])
         for op in graph.ops
     ]
     sizes = {t: graph.tensors[t].nbytes for step in steps for t in (*step.inputs, step.output)}

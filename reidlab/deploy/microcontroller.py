@@ -1,55 +1,76 @@
-"""Stage `deploy` with `deploy=c`: C99 of a run's int8 model, its memory by rule, and the same figures from a core."""
+"""Microcontrollers: C99 of an int8 model, its memory by rule, and proof that emulated cores compute the same."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from reidlab.config import instantiate, run_folder
-from reidlab.console import print_table
-from reidlab.data import ClassDataModule, ReidDataModule
+from reidlab.console import log, print_table
+from reidlab.data import ImageDataModule
 from reidlab.deploy.c_export import CReport, export_c
 from reidlab.deploy.emulator import FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
-from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
-from reidlab.evaluation.embeddings import Embeddings
-from reidlab.export.calibration import choose_images
-from reidlab.export.parity import ClassScore, Score, score_of
-from reidlab.files import record_metrics, write_atomic, write_json
-
-KIB = 1024
-FIGURES = ("mAP", "rank-1", "num_query", "num_gallery", "top-1", "num_images")
+from reidlab.files import file_hash, write_atomic, write_json
+from reidlab.run import Row
 
 
-def run(cfg) -> Path:
-    """Write `deploy/c/` of the run: the C, tables of costs and memory, and what emulated cores made of test images.
+@dataclass(frozen=True)
+class C99(Target):
+    """C99 of the int8 model, run on emulated cores where the tools for that are installed.
 
-    Every core's embeddings must equal those of the TFLite reference kernels, bit for bit, or InputError says how many
-    differ. Without the tools for it the emulation is left out, and what to install is printed.
+    Args:
+        name: of the target.
+        model: path of the int8 .tflite.
+        extra_macs: see `export_c`.
+        cores: names of `CORES`; none writes the C without running it.
+        images: how many test images each core embeds.
+        timeout_s: of each core's run.
     """
-    options, folder = cfg.deploy, run_folder(cfg)
-    model = folder / options.model
-    if not model.is_file():
-        raise InputError(f"{model}: no int8 model; run `reidlab quantize` first, or set deploy.model")
-    out = folder / "deploy" / "c"
-    report = export_c(model, out, cfg.model.distance, options.extra_macs)
-    _write_tables(model, out, options.extra_macs)
-    print(f"{out}  RAM {report.arena_bytes / KIB:.1f} KiB, weights {report.weight_bytes / KIB:.1f} KiB")
-    install = missing_tools()
-    if options.cores and install:
-        print(f"not run on emulated cores, which needs more tools: {install}")
-    elif options.cores:
-        _prove(cfg, model, out, report)
-    return out
+
+    model: str
+    extra_macs: float
+    cores: Sequence[str]
+    images: int
+    timeout_s: float
+
+    def deploy(self, given: Deployable, out: Path) -> Figures:
+        """Write the C and tables of its costs; returns the figures of every core, which are in `firmware.json`, too.
+
+        Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
+        """
+        model = given.file(self.model)
+        report = export_c(model, out, given.distance, self.extra_macs)
+        write_tables(model, out, self.extra_macs)
+        log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
+        install = missing_tools()
+        if self.cores and install:
+            log.warning(f"not run on emulated cores, which needs more tools: {install}")
+        if install or not self.cores:
+            return {}
+        pixels = pixels_of(given.datamodule, self.images)
+        expected = reference_embeddings(model.read_bytes(), pixels)
+        figures = {}
+        for core in self.cores:
+            found = run_firmware(out, pixels, core, self.timeout_s)
+            if wrong := int((found.embeddings != expected).any(1).sum()):
+                raise InputError(f"{model.name} on {core}: {wrong} of {len(pixels)} embeddings differ from TFLite's")
+            figures[f"{Row.EMULATED} {core}"] = figures_of(found, report)
+        made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
+        write_json(out / "firmware.json", made_from | figures)
+        print_table(pd.DataFrame(figures).T.rename_axis("core"), given.name)
+        return figures
 
 
-def _write_tables(model: Path, out: Path, extra_macs: float) -> None:
-    """`costs.csv` by operator, `memory.csv` by rule, `lifetimes.csv` of the arena."""
-    graph = read_tflite(model)
+def write_tables(model: Path, out: Path, extra_macs: float) -> None:
+    """Write `costs.csv` by operator, `memory.csv` by rule, and `lifetimes.csv` of the tensors in the arena."""
+    graph = read_graph(model)
     program = compile_program(graph, extra_macs)
     rules = memory_rules(graph, program)
     write_atomic(out / "costs.csv", pd.DataFrame(op_costs(graph)).to_csv(index=False))
@@ -57,33 +78,13 @@ def _write_tables(model: Path, out: Path, extra_macs: float) -> None:
     table = pd.DataFrame(rows, columns=["rule", "peak_bytes", "lower_bound_bytes", "macs"])
     write_atomic(out / "memory.csv", table.to_csv(index=False))
     write_atomic(out / "lifetimes.csv", pd.DataFrame(lifetime_rows(program.plan)).to_csv(index=False))
-    print("\n".join(memory_lines(rules)))
+    log.info("\n".join(memory_lines(rules)))
 
 
-def _prove(cfg, model: Path, out: Path, report: CReport) -> None:
-    """Run test images on each core, compare, and record the figures."""
-    datamodule = instantiate(cfg.data)
-    table = tested_images(datamodule, cfg.deploy.images)
-    pixels = _pixels(datamodule, table)
-    expected = reference_embeddings(model.read_bytes(), pixels)
-    rows = {}
-    for core in cfg.deploy.cores:
-        found = run_firmware(out, pixels, core, cfg.deploy.timeout_s)
-        different = int((found.embeddings != expected).any(1).sum())
-        if different:
-            raise InputError(f"{model.name} on {core}: {different} of {len(pixels)} embeddings differ from TFLite's")
-        rows[f"emulated {core}"] = _figures(score_of(cfg, datamodule), found, table, report)
-    folder = run_folder(cfg)
-    record_metrics(folder, rows)
-    write_json(out / "firmware.json", rows)
-    print_table(pd.DataFrame(rows).T.rename_axis("core"), folder.name)
-
-
-def _figures(score: Score | ClassScore, found: FirmwareRun, table: pd.DataFrame, report: CReport) -> dict[str, float]:
-    summary = score.summary(Embeddings(torch.from_numpy(found.embeddings), table))
+def figures_of(found: FirmwareRun, report: CReport) -> dict[str, float]:
+    """The figures of a run whose embeddings all equal the reference; its accuracy is that of the int8 .tflite."""
     return {
-        **{name: summary[name] for name in FIGURES if name in summary},
-        "bit_exact_images": len(table),
+        "bit_exact_images": len(found.embeddings),
         "instructions": max(found.instructions),
         "instructions_per_mac": max(found.instructions) / report.macs,
         "flash_bytes": sum(found.flash_bytes.values()),
@@ -92,34 +93,16 @@ def _figures(score: Score | ClassScore, found: FirmwareRun, table: pd.DataFrame,
     }
 
 
-def tested_images(datamodule: ReidDataModule, images: int) -> pd.DataFrame:
-    """Test images that a core is given: whole identities, or all classes evenly."""
-    table = datamodule.samples.split(*datamodule.test_splits)
-    if isinstance(datamodule, ClassDataModule):
-        return choose_images(table, images, seed=0).reset_index(drop=True)
-    return whole_identities(table, images)
-
-
-def whole_identities(table: pd.DataFrame, images: int) -> pd.DataFrame:
-    """The first identities that are both queries and in the gallery, with all their images, up to a number of images.
-
-    The first identity is kept whatever its size.
-    """
-    both = set(table.loc[table["split"] == "query", "pid"]) & set(table.loc[table["split"] == "gallery", "pid"])
-    counts = table[table["pid"].isin(both)].groupby("pid").size().cumsum()
-    chosen = counts.index[(counts <= images) | (np.arange(len(counts)) == 0)]
-    if not len(chosen):
-        raise InputError("no identity is both among the queries and in the gallery; see what `reidlab data` finds")
-    return table[table["pid"].isin(chosen)].reset_index(drop=True)
-
-
-def _pixels(datamodule: ReidDataModule, table: pd.DataFrame) -> np.ndarray:
-    batches = [batch["image"].permute(0, 2, 3, 1).numpy() for batch in datamodule.loader(table)]
+def pixels_of(datamodule: ImageDataModule, images: int) -> np.ndarray:
+    """Test images (N, H, W, 3) uint8, evenly from the whole split."""
+    table = datamodule.test
+    chosen = np.unique(np.linspace(0, len(table) - 1, min(images, len(table))).astype(int))
+    batches = [batch["image"].permute(0, 2, 3, 1).numpy() for batch in datamodule.loader(table.iloc[chosen])]
     return np.ascontiguousarray(np.concatenate(batches))
 
 
 def reference_embeddings(tflite: bytes, images: np.ndarray) -> np.ndarray:
-    """Embeddings (N, D) of images (N, H, W, 3) uint8 by the TFLite reference kernels, codes turned into reals."""
+    """Embeddings (N, D) float32 of images (N, H, W, 3) uint8 by the TFLite reference kernels."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     interpreter = Interpreter(model_content=tflite, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)

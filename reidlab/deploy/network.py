@@ -1,4 +1,4 @@
-"""The network as the C executor sees it: nodes, each one kernel call per row, and the tensors between them."""
+"""The network of the C executor: nodes, each one kernel call per row, and the tensors between them."""
 
 from dataclasses import dataclass, field
 
@@ -28,7 +28,7 @@ class Node:
 
     - `params`: the fields of the kernel's C struct; arrays stand for constants that live in flash
     - `window`, `stride`, `pad`: rows of the first input that an output row needs; window 0: all of them at once
-    - `trailing`: it reads every byte before it writes that far, so its output may replace its input
+    - `trailing`: each byte is read before it is overwritten, so that the output may replace the input
     - `scratch_bytes`: work space of a call
     """
 
@@ -50,7 +50,6 @@ class Node:
 class Network:
     """Nodes in an executable order; the caller owns the image and the float32 output."""
 
-    name: str
     image: int
     output: int
     image_shape: tuple[int, int, int]
@@ -88,7 +87,7 @@ class Builder:
         """(scale, zero point) of an int8 activation."""
         tensor = self.graph.tensors[index]
         if tensor.dtype != "int8" or tensor.quantization is None or tensor.quantization.scale.size != 1:
-            raise self.refuse(op, f"tensor {index} is {tensor.dtype}, not int8 with one scale; quantise it to int8")
+            raise self.refuse(op, f"tensor {index} is {tensor.dtype}, not int8 with one scale; quantize it to int8")
         if tensor.data is not None:
             raise self.refuse(op, f"tensor {index} is constant where an activation is expected")
         zero = int(tensor.quantization.zero_point[0])

@@ -1,4 +1,4 @@
-"""Stage `deploy` with `deploy=nvidia`: one folder for TensorRT, DeepStream and Triton, pre-processing in the graph."""
+"""NVIDIA: one folder for TensorRT, DeepStream and Triton, with the pre-processing in the graph."""
 
 import shlex
 from collections.abc import Collection
@@ -10,13 +10,13 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from reidlab.config import run_folder
+from reidlab.console import log
+from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.errors import InputError
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
-from reidlab.export.steps import as_steps
+from reidlab.export.steps import StepNetwork, as_steps
 from reidlab.files import write_atomic
-from reidlab.training.tasks import trained_network
 
 BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
 PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"
@@ -26,7 +26,7 @@ PRECISIONS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_in
 
 @dataclass(frozen=True)
 class Interface:
-    """What a deployed network takes and gives: RGB pixels (B, 3, height, width) in [0, 1] -> (B, features)."""
+    """Input and output of a deployed network: RGB pixels (B, 3, height, width) in [0, 1] -> (B, features)."""
 
     input: str
     output: str
@@ -36,83 +36,137 @@ class Interface:
     largest_batch: int
 
 
-def run(cfg) -> Path:
-    """Write `deploy/nvidia/` of the run: ONNX in three precisions, commands, DeepStream configs, a Triton repository.
+@dataclass(frozen=True)
+class Nvidia(Target):
+    """ONNX in three precisions, commands for TensorRT, DeepStream configs, and a Triton repository.
 
-    Each file is run in ONNX Runtime and compared; InputError says where fp16 differs from fp32 by more than
-    `deploy.tolerance`. int8 is there only after `reidlab quantize`.
+    Args:
+        name: of the target.
+        int8: path of the int8 .onnx; left out where it is absent.
+        input_name: of the tensor.
+        output_name: likewise.
+        tao_names: name both as TAO does.
+        largest_batch: of engines and of Triton.
+        tolerance: largest difference between fp16 and fp32 embeddings, in parts of their length.
+        served: precision of the Triton models that aren't engines.
+        instances: of each Triton model.
+        instance_kind: where they run.
+        max_queue_size: requests that may wait for a batch.
+        max_queue_delay_us: for how long.
     """
-    options, folder = cfg.deploy, run_folder(cfg)
-    out = folder / "deploy" / "nvidia"
-    names = TAO_NAMES if options.tao_names else (cfg.export.input_name, cfg.export.output_name)
-    network, weights = trained_network(cfg)
-    if weights is None:
-        print(f"{folder.name}: no trained checkpoint and no model.weights; deploying initial weights")
-    steps = as_steps(deployable(network, cfg.model.mean, cfg.model.std), cfg.data.size)
-    height, width = cfg.data.size
-    metadata = {"model": cfg.model.name, "color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}
-    made = {"fp32": qdq.float_onnx(steps, metadata, names)}
-    made["fp16"] = half(made["fp32"])
-    quantized = folder / options.int8
-    if quantized.is_file():
-        made["int8"] = renamed(quantized.read_bytes(), names)
-    else:
-        print(f"{quantized}: absent, so no int8 in this folder; run `reidlab quantize` first")
-    face = Interface(*names, height, width, steps.shapes[steps.output][0], options.largest_batch)
-    check(made, face, options.tolerance)
-    for precision, content in made.items():
-        write_atomic(out / PRECISIONS[precision], content)
-    for name, text in (commands(face, made) | deepstream(face, cfg)).items():
-        write_atomic(out / name, text)
-    served = made.get(options.served, made["fp32"])
-    for name, backend in BACKENDS.items():
-        write_atomic(out / "triton" / name / "config.pbtxt", triton_config(name, backend, face, options))
-        if backend != "tensorrt":
-            write_atomic(out / "triton" / name / "1" / "model.onnx", served)
-        if backend == "python":
-            write_atomic(out / "triton" / name / "1" / "model.py", PYTHON_MODEL.read_text())
-    write_atomic(out / "README.md", readme(face, made))
-    print(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
-    return out
+
+    int8: str
+    input_name: str
+    output_name: str
+    tao_names: bool
+    largest_batch: int
+    tolerance: float
+    served: str
+    instances: int
+    instance_kind: str
+    max_queue_size: int
+    max_queue_delay_us: int
+
+    def deploy(self, given: Deployable, out: Path) -> Figures:
+        """Write the folder; every file was run in ONNX Runtime.
+
+        Raises InputError where fp16 differs from fp32 by more than `tolerance`.
+        """
+        if self.served not in PRECISIONS:
+            raise InputError(f"deploy.served={self.served}: choose from {', '.join(PRECISIONS)}")
+        names = TAO_NAMES if self.tao_names else (self.input_name, self.output_name)
+        size = given.datamodule.size
+        steps = as_steps(deployable(given.network(), given.mean, given.std), size)
+        face = Interface(*names, *size, steps.shapes[steps.output][0], self.largest_batch)
+        made = self.models(given, steps, names)
+        check(made, face, self.tolerance)
+        for precision, content in made.items():
+            write_atomic(out / PRECISIONS[precision], content)
+        for name, text in (commands(face, made) | deepstream(face, given.distance == "cosine")).items():
+            write_atomic(out / name, text)
+        self.write_repository(out / "triton", face, made.get(self.served, made["fp32"]))
+        write_atomic(out / "README.md", readme(face, made))
+        log.info(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
+        return {}
+
+    def models(self, given: Deployable, steps: StepNetwork, names: tuple[str, str]) -> dict[str, bytes]:
+        """The content of the .onnx by precision; int8 only where the network was quantized."""
+        metadata = {"model": given.architecture, "distance": given.distance, "weights_hash": given.checkpoint}
+        metadata |= {"color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}
+        made = {"fp32": qdq.float_onnx(steps, metadata, names)}
+        made["fp16"] = half(made["fp32"])
+        if given.has(self.int8):
+            made["int8"] = renamed(given.file(self.int8).read_bytes(), names)
+        else:
+            log.info(f"{given.folder / self.int8}: absent, so no int8 in this folder; run `reidlab quantize` first")
+        return made
+
+    def write_repository(self, folder: Path, face: Interface, served: bytes) -> None:
+        """Write Triton's models, of which TensorRT's has no engine yet."""
+        for name, backend in BACKENDS.items():
+            write_atomic(folder / name / "config.pbtxt", self.triton_config(name, backend, face))
+            if backend != "tensorrt":
+                write_atomic(folder / name / "1" / "model.onnx", served)
+            if backend == "python":
+                write_atomic(folder / name / "1" / "model.py", PYTHON_MODEL.read_text())
+
+    def triton_config(self, name: str, backend: str, face: Interface) -> str:
+        """The `config.pbtxt` of a model."""
+        kind = {"onnxruntime": 'platform: "onnxruntime_onnx"', "tensorrt": 'platform: "tensorrt_plan"'}
+        where = "KIND_GPU" if backend == "tensorrt" else self.instance_kind
+        preferred = ", ".join(str(n) for n in (4, 8, 16, 32, 64) if n <= face.largest_batch) or "1"
+        return f"""name: "{name}"
+{kind.get(backend, 'backend: "python"')}
+max_batch_size: {face.largest_batch}
+input [{{ name: "{face.input}", data_type: TYPE_FP32, dims: [3, {face.height}, {face.width}] }}]
+output [{{ name: "{face.output}", data_type: TYPE_FP32, dims: [{face.features}] }}]
+dynamic_batching {{
+  preferred_batch_size: [{preferred}]
+  max_queue_delay_microseconds: {self.max_queue_delay_us}
+  default_queue_policy {{ max_queue_size: {self.max_queue_size} }}
+}}
+instance_group [{{ count: {self.instances}, kind: {where} }}]
+"""
 
 
 def half(content: bytes) -> bytes:
-    """The network with float16 weights and arithmetic between float32 images and float32 embeddings."""
+    """Convert a network to float16 weights and arithmetic; its input and output stay float32."""
     model = onnx.load_from_string(content)
     graph = model.graph
     for constant in graph.initializer:
         if constant.data_type == TensorProto.FLOAT:
-            constant.CopyFrom(
-                numpy_helper.from_array(numpy_helper.to_array(constant).astype(np.float16), constant.name)
-            )
+            values = numpy_helper.to_array(constant).astype(np.float16)
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
     given, made = graph.input[0].name, graph.output[0].name
-    for node in graph.node:
-        node.input[:] = [f"{name}_fp16" if name == given else name for name in node.input]
-        node.output[:] = [f"{name}_fp16" if name == made else name for name in node.output]
+    _rename(graph, {given: f"{given}_fp16", made: f"{made}_fp16"})
     first = helper.make_node("Cast", [given], [f"{given}_fp16"], name="to_fp16", to=TensorProto.FLOAT16)
     last = helper.make_node("Cast", [f"{made}_fp16"], [made], name="to_fp32", to=TensorProto.FLOAT)
-    nodes = [first, *graph.node, last]
-    del graph.node[:]
-    graph.node.extend(nodes)
+    graph.node.insert(0, first)
+    graph.node.append(last)
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
 def renamed(content: bytes, names: tuple[str, str]) -> bytes:
-    """The network with other names of its input and output."""
+    """Rename the input and output of a network."""
     model = onnx.load_from_string(content)
-    graph = model.graph
-    new = {graph.input[0].name: names[0], graph.output[0].name: names[1]}
-    for node in graph.node:
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
-    graph.input[0].name, graph.output[0].name = names
+    sides = (model.graph.input[0], model.graph.output[0])
+    _rename(model.graph, {side.name: name for side, name in zip(sides, names, strict=True)})
+    for side, name in zip(sides, names, strict=True):
+        side.name = name
     onnx.checker.check_model(model)
     return model.SerializeToString()
 
 
+def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Rename tensors in all nodes."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+
+
 def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
-    """Run every precision at batch 1 and the largest; fp16 must equal fp32 within `tolerance` of its length."""
+    """Run every precision at batch 1 and the largest; InputError where fp16 is off by more than `tolerance`."""
     images = np.random.default_rng(0).random((face.largest_batch, 3, face.height, face.width), np.float32)
     found = {}
     for precision, content in made.items():
@@ -157,8 +211,11 @@ def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
     }
 
 
-def deepstream(face: Interface, cfg) -> dict[str, str]:
-    """Configs of nvinfer, which numbers precisions 0 fp32, 1 int8, 2 fp16, and of nvtracker: 0 fp32, 1 fp16, 2 int8."""
+def deepstream(face: Interface, normalized: bool) -> dict[str, str]:
+    """Configs of nvinfer, which numbers precisions 0 fp32, 1 int8, 2 fp16, and of nvtracker: 0 fp32, 1 fp16, 2 int8.
+
+    `normalized`: whether the tracker scales embeddings to length 1.
+    """
     batch, scale = face.largest_batch, 1 / 255
     infer = {
         "gpu-id": 0, "net-scale-factor": f"{scale:.17g}", "offsets": "0;0;0", "model-color-format": 0,
@@ -171,7 +228,7 @@ def deepstream(face: Interface, cfg) -> dict[str, str]:
         "reidType": 2, "batchSize": batch, "workspaceSize": 1000, "reidFeatureSize": face.features,
         "reidHistorySize": 100, "inferDims": f"[3, {face.height}, {face.width}]", "networkMode": 1, "inputOrder": 0,
         "colorFormat": 0, "offsets": "[0.0, 0.0, 0.0]", "netScaleFactor": f"{scale:.17g}", "keepAspc": 0,
-        "addFeatureNormalization": int(cfg.model.distance == "cosine"), "outputReidTensor": 1,
+        "addFeatureNormalization": int(normalized), "outputReidTensor": 1,
         "onnxFile": "model.onnx", "modelEngineFile": f"model.onnx_b{batch}_gpu0_fp16.engine",
     }  # fmt: skip
     return {
@@ -182,27 +239,8 @@ def deepstream(face: Interface, cfg) -> dict[str, str]:
     }
 
 
-def triton_config(name: str, backend: str, face: Interface, options) -> str:
-    """A model's `config.pbtxt`."""
-    kind = {"onnxruntime": 'platform: "onnxruntime_onnx"', "tensorrt": 'platform: "tensorrt_plan"'}
-    where = "KIND_GPU" if backend == "tensorrt" else options.instance_kind
-    preferred = ", ".join(str(n) for n in (4, 8, 16, 32, 64) if n <= face.largest_batch) or "1"
-    return f"""name: "{name}"
-{kind.get(backend, 'backend: "python"')}
-max_batch_size: {face.largest_batch}
-input [{{ name: "{face.input}", data_type: TYPE_FP32, dims: [3, {face.height}, {face.width}] }}]
-output [{{ name: "{face.output}", data_type: TYPE_FP32, dims: [{face.features}] }}]
-dynamic_batching {{
-  preferred_batch_size: [{preferred}]
-  max_queue_delay_microseconds: {options.max_queue_delay_us}
-  default_queue_policy {{ max_queue_size: {options.max_queue_size} }}
-}}
-instance_group [{{ count: {options.instances}, kind: {where} }}]
-"""
-
-
 def readme(face: Interface, made: dict[str, bytes]) -> str:
-    """What is in the folder, and how each part is used."""
+    """The README of the folder: its files and how to use them."""
     rows = "\n".join(f"| `{PRECISIONS[name]}` | {len(content) / 1024:.0f} KiB |" for name, content in made.items())
     return f"""# {face.features} features from {face.height} x {face.width} RGB pixels, on NVIDIA
 
@@ -215,7 +253,7 @@ standard deviation are in the graph. Output `{face.output}` (batch, {face.featur
 
 - TensorRT: `sh build_tensorrt_8_to_10.sh fp16`, or `build_tensorrt_11.sh`. An engine is for one GPU and one version.
 - DeepStream: `deepstream_nvinfer.txt` beside a detector, or `deepstream_nvtracker.yml` in the tracker's config.
-- Triton: `tritonserver --model-repository triton`. `reid_tensorrt` wants an engine first:
+- Triton: `tritonserver --model-repository triton`. `reid_tensorrt` needs an engine first:
   `cp model_fp16.plan triton/reid_tensorrt/1/model.plan`. `reid_python` needs numpy and onnxruntime.
 
 The files were run by ONNX Runtime; engines have to be built and checked on the GPU that will serve.

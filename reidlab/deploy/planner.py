@@ -1,4 +1,4 @@
-"""Where every tensor lies in one static arena: the best order of steps, buffers shared over time, results in place.
+"""Memory plan of one static arena: the best order of steps, buffers shared over time, results in place.
 
 A step reads whole tensors, writes one, and needs work space while it runs. The order is found by a best-first search
 over sets of finished steps; where that takes too many states, the order of the file is kept.
@@ -11,10 +11,15 @@ from itertools import count
 
 SEARCH_LIMIT = 200_000
 ALIGNMENT = 8
+PLACING_ORDERS = (  # of buffers (size, first, last): by size, by start, by area
+    lambda buffer: (-buffer[0], buffer[1]),
+    lambda buffer: (buffer[1], -buffer[0]),
+    lambda buffer: (-buffer[0] * (buffer[2] - buffer[1] + 1), buffer[1]),
+)
 
 
 @dataclass(frozen=True)
-class Step:
+class PlanStep:
     """One unit of execution; `replaceable` are inputs that the output may overwrite if nothing needs them later."""
 
     name: str
@@ -38,13 +43,13 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """The outcome: steps in order, offsets of tensors and of each step's work space, and what a picture needs.
+    """Steps in order, offsets of tensors and of each step's work space, and all placements.
 
     - `arena_bytes`: the size to reserve; `live_bytes`: needed at each position, whatever the placement
     - `lower_bound`: no order and no placement of these steps can need less
     """
 
-    steps: list[Step]
+    steps: list[PlanStep]
     offsets: dict[int, int]
     work_offsets: dict[int, list[int]]
     arena_bytes: int
@@ -53,11 +58,14 @@ class Plan:
     placements: list[Placement] = field(repr=False)
 
 
-def plan(steps: Sequence[Step], sizes: dict[int, int], held: tuple[int, ...], kept: tuple[int, ...] = ()) -> Plan:
+def plan(steps: Sequence[PlanStep], sizes: dict[int, int], held: tuple[int, ...], kept: tuple[int, ...] = ()) -> Plan:
     """Order the steps and place their tensors.
 
-    - `sizes`: tensor -> bytes; one that is absent lies elsewhere and is not placed
-    - `held`: tensors that exist before the first step; `kept`: those that must exist after the last
+    Args:
+        steps: in an executable order.
+        sizes: tensor -> bytes; one that is absent lies elsewhere and is not placed.
+        held: tensors that exist before the first step.
+        kept: tensors that must exist after the last.
     """
     problem = _Problem(list(steps), {tensor: _align(size) for tensor, size in sizes.items()}, held, kept)
     order = problem.best_order()
@@ -69,9 +77,9 @@ def _align(size: int) -> int:
 
 
 class _Problem:
-    """Sets of steps are bit masks."""
+    """The search for the best order; sets of steps are bit masks."""
 
-    def __init__(self, steps: list[Step], sizes: dict[int, int], held: tuple[int, ...], kept: tuple[int, ...]):
+    def __init__(self, steps: list[PlanStep], sizes: dict[int, int], held: tuple[int, ...], kept: tuple[int, ...]):
         self.steps, self.sizes, self.held, self.kept = steps, sizes, held, set(kept)
         maker = {step.output: index for index, step in enumerate(steps)}
         self.needs = [sum({1 << maker[t] for t in step.inputs if t in maker}) for step in steps]
@@ -97,7 +105,7 @@ class _Problem:
         return during, live + size - sum(self.sizes[tensor] for tensor in dying) - unused, replaced
 
     def best_order(self) -> list[int]:
-        """The order with the smallest peak; of equals, one found first."""
+        """The order with the smallest peak; of equals, the first that is found."""
         start = sum(self.sizes.get(tensor, 0) for tensor in self.held)
         everything = (1 << len(self.steps)) - 1
         ticket = count()
@@ -119,7 +127,7 @@ class _Problem:
         return list(range(len(self.steps)))
 
     def _moves(self, peak: int, done: int, live: int, trail):
-        """Every step that may run next; one that costs nothing and frees something goes alone: it can't be wrong."""
+        """Every step that may run next, or only one that costs nothing and frees memory, which is always optimal."""
         moves = []
         for index, needs in enumerate(self.needs):
             if done >> index & 1 or needs & ~done:
@@ -132,7 +140,7 @@ class _Problem:
         return moves
 
     def place(self, order: list[int]) -> Plan:
-        """Put buffers, each one tensor or a chain of replacements, as low as they fit: the largest first."""
+        """Place buffers, each one tensor or a chain of replacements, as low as they fit, the largest first."""
         first, last, chain = {tensor: 0 for tensor in self.held if tensor in self.sizes}, {}, {}
         live_bytes, done, live = [], 0, sum(self.sizes[tensor] for tensor in first)
         work = []
@@ -160,7 +168,7 @@ class _Problem:
             size, start, end = buffers.get(top, (0, first[top], 0))
             buffers[top] = (max(size, self.sizes[tensor]), start, max(end, last.get(tensor, first[tensor])))
         offsets = min(
-            (_lowest_fit(buffers, by) for by in (_by_size, _by_start, _by_area)),
+            (_lowest_fit(buffers, by) for by in PLACING_ORDERS),
             key=lambda found: max((found[key] + buffers[key][0] for key in found), default=0),
         )
         arena = max((offsets[key] + buffers[key][0] for key in buffers), default=0)
@@ -213,20 +221,8 @@ def _unwind(trail) -> list[int]:
     return order[::-1]
 
 
-def _by_size(buffer: tuple[int, int, int]):
-    return -buffer[0], buffer[1]
-
-
-def _by_start(buffer: tuple[int, int, int]):
-    return buffer[1], -buffer[0]
-
-
-def _by_area(buffer: tuple[int, int, int]):
-    return -buffer[0] * (buffer[2] - buffer[1] + 1), buffer[1]
-
-
 def _lowest_fit(buffers: dict[object, tuple[int, int, int]], order) -> dict[object, int]:
-    """Each buffer, in the given order, at the lowest offset that no buffer of overlapping lifetime uses."""
+    """Place each buffer, in the given order, at the lowest offset that no buffer of overlapping lifetime uses."""
     offsets: dict[object, int] = {}
     for key in sorted(buffers, key=lambda key: order(buffers[key])):
         size, start, end = buffers[key]

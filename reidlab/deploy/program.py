@@ -1,11 +1,11 @@
-"""The stages of a network in their order and places: what the C export writes down and reports."""
+"""The stages of a network with their order and memory, as the C export writes them."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 from reidlab.deploy.lowering import lower
 from reidlab.deploy.network import Network
-from reidlab.deploy.planner import Plan, Step, plan
+from reidlab.deploy.planner import Plan, PlanStep, plan
 from reidlab.deploy.streaming import Stage, stages
 from reidlab.deploy.tflite_graph import Graph
 
@@ -46,9 +46,9 @@ def compile_program(graph: Graph, extra_macs: float = 0.1) -> Program:
 
 
 def place_stages(network: Network, parts: list[Stage], recomputed: frozenset[int] = frozenset()) -> Program:
-    """Order some stages and place what they hold."""
+    """Order stages and place their tensors, rings and scratch space."""
     steps = [
-        Step(
+        PlanStep(
             f"stage {index}",
             stage.inputs,
             stage.output,

@@ -1,6 +1,6 @@
 """A real Triton server on this machine, without a container: the one inside the `nvidia-pytriton` wheel.
 
-It lives in an environment of its own, since it wants an older numpy. It has the Python back end only.
+It runs in an environment of its own, since it needs an older numpy. It has the Python back end only.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from reidlab.config import root, run_folder
+from reidlab.config import root
+from reidlab.console import log
 from reidlab.errors import InputError
 
 ENVIRONMENT = root() / ".cache" / "triton"
@@ -24,16 +25,15 @@ SERVED = "reid_python"
 INSTALL = "reidlab serve --install"
 
 
-def run(cfg, http_port: int = 8000, grpc_port: int = 8001, environment: Path = ENVIRONMENT) -> None:
-    """Serve the Triton repository of a run's `deploy/nvidia` until interrupted."""
-    repository = run_folder(cfg) / "deploy" / "nvidia" / "triton"
-    with serving(repository, http_port, grpc_port, environment) as server:
-        print(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it", flush=True)
+def serve(repository: Path, http_port: int = 8000, grpc_port: int = 8001) -> None:
+    """Serve the Python model of a Triton repository, such as that of `deploy=nvidia`, until interrupted."""
+    with serving(repository, http_port, grpc_port) as server:
+        log.info(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it")
         server.wait()
 
 
 def install(environment: Path = ENVIRONMENT) -> None:
-    """Make the server's environment."""
+    """Create the virtual environment that the server needs."""
     for command in (
         [sys.executable, "-m", "venv", environment],
         [environment / "bin" / "python", "-m", "pip", "install", "--quiet", *PACKAGES],
@@ -52,9 +52,16 @@ def serving(
     environment: Path = ENVIRONMENT,
     timeout_s: float = 120,
 ) -> Iterator[subprocess.Popen]:
-    """A server of the repository's Python model on ports of this machine, ready when the block begins.
+    """Run a server of the repository's Python model while the block lasts; it is ready when the block begins.
 
-    Raises InputError, with the server's last words, where it ends or isn't ready in time.
+    Raises InputError, with the last error in the server's log, where it ends or isn't ready in time.
+
+    Args:
+        repository: with the model `reid_python`.
+        http_port: of this machine.
+        grpc_port: likewise.
+        environment: see `install`.
+        timeout_s: until it is ready.
     """
     if not (repository / SERVED / "config.pbtxt").is_file():
         raise InputError(f"{repository}: no Triton repository; run `reidlab deploy deploy=nvidia` first")
@@ -80,11 +87,11 @@ def serving(
             "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
             "PYTHONPATH": str(packages),
         }
-        log = Path(place) / "log"
-        with log.open("wb") as words:
+        lines = Path(place) / "log"
+        with lines.open("wb") as words:
             server = subprocess.Popen(command, env=variables, stdout=words, stderr=subprocess.STDOUT)
         try:
-            _wait_ready(server, f"http://127.0.0.1:{http_port}/v2/models/{SERVED}/ready", timeout_s, log)
+            _wait_ready(server, f"http://127.0.0.1:{http_port}/v2/models/{SERVED}/ready", timeout_s, lines)
             yield server
         finally:
             server.terminate()
@@ -94,12 +101,12 @@ def serving(
                 server.kill()
 
 
-def _wait_ready(server: subprocess.Popen, url: str, timeout_s: float, log: Path) -> None:
+def _wait_ready(server: subprocess.Popen, url: str, timeout_s: float, lines: Path) -> None:
     end = time.monotonic() + timeout_s
     while server.poll() is None and time.monotonic() < end:
         with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=2):
             return
         time.sleep(0.2)
-    words = [line for line in log.read_text(errors="replace").splitlines() if "error:" in line.lower()]
+    words = [line for line in lines.read_text(errors="replace").splitlines() if "error:" in line.lower()]
     state = "isn't ready in time" if server.poll() is None else f"ended with {server.returncode}"
     raise InputError(f"tritonserver {state}: {' '.join(words[-1:])[:300]}")

@@ -1,4 +1,4 @@
-"""ST's own tool, where it is installed: STEdgeAI Core is closed, so it is called and its printed report is read."""
+"""STEdgeAI Core, ST's own tool, where it is installed: it is closed, so its printed report is read."""
 
 import os
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reidlab.errors import InputError
 
-KNOWN_MAJORS = (2, 3, 4)  # those whose report has the lines below
+KNOWN_MAJORS = (2, 3, 4)  # of reports that have the lines below
 SIZE = r"\s*:\s*([\d,]+)\s*B\b"
 LINES = {  # key -> (pattern of its line, factor)
     "macs": (r"^\s*macc\s*:\s*([\d,]+)", 1),
@@ -31,17 +31,21 @@ class Tool:
     version: str
 
     def analyze(self, model: Path, target: str, out: Path) -> dict[str, float]:
-        """RAM, flash and MACs for a target such as stm32h7, by `LINES`."""
+        """Report RAM, flash and MACs for a target such as stm32h7, by `LINES`."""
         return self._report("analyze", model, target, out)
 
     def generate(self, model: Path, target: str, out: Path) -> dict[str, float]:
-        """Write ST's C into `out`; its report."""
+        """Write ST's C into `out` and return the report."""
         return self._report("generate", model, target, out)
 
     def validate(self, model: Path, target: str, out: Path, board: str = "") -> dict[str, float]:
-        """Compare its C with the model on this machine, or, with `board` such as serial:921600, on the board.
+        """Compare the C with the model, on this machine or on a board; there, the report has a latency.
 
-        On a board there is a latency in the report.
+        Args:
+            model: the .tflite.
+            target: such as stm32h7.
+            out: for the report.
+            board: its port, such as serial:921600; empty for this machine.
         """
         where = ["--mode", "target", "--desc", board] if board else ["--mode", "host"]
         return self._report("validate", model, target, out, *where)
@@ -57,7 +61,7 @@ class Tool:
 def find_tool() -> Tool | None:
     """STEdgeAI Core from the PATH or below `STEDGEAI_CORE_DIR`; None where there is none.
 
-    Raises InputError for a version whose report isn't known, and where the tool doesn't run.
+    Raises InputError for a version with an unknown report, and where the tool doesn't run.
     """
     root = os.environ.get("STEDGEAI_CORE_DIR")
     below = sorted(Path(root).glob("Utilities/*/stedgeai*")) if root else []
@@ -74,7 +78,7 @@ def find_tool() -> Tool | None:
 
 
 def parse_report(printed: str, name: str) -> dict[str, float]:
-    """The figures of a printed report; those that it lacks are left out, but for those that every report has."""
+    """Read the figures that a printed report has; InputError where one of `NEEDED` is missing."""
     found = {}
     for key, (pattern, factor) in LINES.items():
         if match := re.search(pattern, printed, re.MULTILINE):
@@ -92,6 +96,6 @@ def _call(program: Path, *arguments: str) -> str:
         raise InputError(f"{program}: can't be run ({error}); without it on the PATH, figures are estimated") from error
     if done.returncode:
         words = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        why = next((line for line in words if "error" in line.lower()), words[-1] if words else "it says nothing")
+        why = next((line for line in words if "error" in line.lower()), words[-1] if words else "no message")
         raise InputError(f"{program.name} {arguments[0]} ended with {done.returncode}: {why[:200]}")
     return done.stdout

@@ -1,52 +1,86 @@
-"""Stage `deploy` with `deploy=stm32`: what an int8 model needs on STM32 boards: estimated, and by ST's own tool."""
+"""STM32 boards: RAM, flash and latency of an int8 model, estimated, and reported by ST's own tool."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from reidlab import plots
-from reidlab.config import run_folder
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
 from reidlab.deploy.stedgeai import Tool, find_tool
-from reidlab.deploy.tflite_graph import read_tflite
+from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 
 
-def run(cfg) -> Path:
-    """Write `deploy/stm32/estimates.csv` of the run; where STEdgeAI Core is installed, its figures stand beside.
+@dataclass(frozen=True)
+class Stm32(Target):
+    """Estimates for STM32 boards, beside the report of STEdgeAI Core where that is installed.
 
-    `errors.csv` and its picture show how far the estimates are off for published networks that they don't know.
+    Args:
+        name: of the target.
+        model: path of the int8 .tflite.
+        boards: names of `BOARDS`.
+        tool: the tool whose figures are estimated, see `estimate`; None for each board's newest.
+        validate: with STEdgeAI Core: None, "host", or a board's port.
     """
-    options, folder = cfg.deploy, run_folder(cfg)
-    model = folder / options.model
-    if not model.is_file():
-        raise InputError(f"{model}: no int8 model; run `reidlab quantize` first, or set deploy.model")
-    out = folder / "deploy" / "stm32"
-    table = estimates(model, options.boards, options.tool)
-    tool = find_tool()
-    if tool is None:
-        print("STEdgeAI Core is not on the PATH or in STEDGEAI_CORE_DIR: estimates only")
-    else:
-        table = pd.concat([table, reported(tool, model, out, options)]).sort_index(kind="stable")
-    shown = table.drop(columns="note").assign(fits=table["fits"].map({True: "yes", False: "no"}))
-    print_table(shown, f"{folder.name}: {model.name}")
-    for board, note in table["note"].dropna().items():
-        if note:
-            print(f"{board}: {note}")
-    errors = cross_validation()
-    save_figure(plots.estimate_errors(errors), out / "errors.png")
-    write_atomic(out / "errors.csv", errors.to_csv(index=False))
-    return write_atomic(out / "estimates.csv", table.to_csv())
+
+    model: str
+    boards: Sequence[str]
+    tool: str | None = None
+    validate: str | None = None
+
+    def deploy(self, given: Deployable, out: Path) -> Figures:
+        """Write `estimates.csv`, and the errors of the estimates on published networks that were left out."""
+        model = given.file(self.model)
+        table = estimates(model, self.boards, self.tool)
+        tool = find_tool()
+        if tool is None:
+            log.info("STEdgeAI Core is not on the PATH or in STEDGEAI_CORE_DIR: estimates only")
+        else:
+            table = pd.concat([table, self.reported(tool, model, out)]).sort_index(kind="stable")
+        shown = table.drop(columns="note").assign(fits=table["fits"].map({True: "yes", False: "no"}))
+        print_table(shown, f"{given.name}: {model.name}")
+        for board, note in table["note"].dropna().items():
+            if note:
+                log.info(f"{board}: {note}")
+        errors = cross_validation()
+        save_figure(plots.estimate_errors(errors), out / "errors.png")
+        write_atomic(out / "errors.csv", errors.to_csv(index=False))
+        write_atomic(out / "estimates.csv", table.to_csv())
+        return {}
+
+    def reported(self, tool: Tool, model: Path, out: Path) -> pd.DataFrame:
+        """The figures that STEdgeAI Core reports, by board; boards that run Linux have none."""
+        rows = {}
+        for board in (BOARDS[name] for name in self.boards if name in BOARDS):
+            if board.target is None:
+                continue
+            place = out / board.target
+            report = tool.analyze(model, board.target, place)
+            tool.generate(model, board.target, place)
+            if self.validate:
+                report |= tool.validate(model, board.target, place, "" if self.validate == "host" else self.validate)
+            ram = report.get("ram_kib", report["activations_kib"])
+            rows[board.name] = {
+                "by": f"reported, {tool.version}",
+                "ram_kib": ram,
+                "flash_kib": report["weights_kib"],
+                "latency_ms": report.get("latency_ms"),
+                "fits": board.fits(ram, report["weights_kib"]),
+            }
+        return pd.DataFrame(rows).T.rename_axis("board")
 
 
-def estimates(model: Path, boards: list[str], tool: str | None = None) -> pd.DataFrame:
-    """Estimates of a .tflite file by board; figures with their 90 % intervals as text, and whether they fit."""
-    graph = read_tflite(model)
+def estimates(model: Path, boards: Sequence[str], tool: str | None = None) -> pd.DataFrame:
+    """Estimates of a .tflite file by board, with 90 % intervals of the latency as text, and whether it fits."""
+    graph = read_graph(model)
     found = features(graph)
     rows = {}
     for name in boards:
@@ -68,27 +102,3 @@ def _row(found: Estimate) -> dict:
             row["interval_ms"] = f"{latency.low:.1f} to {latency.high:.1f}"
     row["fits"] = BOARDS[found.board].fits(row["ram_kib"], flash)
     return row | {"note": "; ".join(found.outside)}
-
-
-def reported(tool: Tool, model: Path, out: Path, options) -> pd.DataFrame:
-    """What STEdgeAI Core says of the model, by board."""
-    rows = {}
-    for name in options.boards:
-        board = BOARDS[name]
-        if board.target is None:
-            continue
-        place = out / board.target
-        report = tool.analyze(model, board.target, place)
-        tool.generate(model, board.target, place)
-        if options.validate:
-            on_board = "" if options.validate == "host" else options.validate
-            report |= tool.validate(model, board.target, place, on_board)
-        ram = report.get("ram_kib", report["activations_kib"])
-        rows[name] = {
-            "by": f"reported, {tool.version}",
-            "ram_kib": ram,
-            "flash_kib": report["weights_kib"],
-            "latency_ms": report.get("latency_ms"),
-            "fits": board.fits(ram, report["weights_kib"]),
-        }
-    return pd.DataFrame(rows).T.rename_axis("board")

@@ -12,7 +12,7 @@ MAX_STAGE_NODES = 24  # REID_MAX_NODES of the C executor: it bounds the stack
 
 @dataclass(frozen=True)
 class Stage:
-    """A tree of nodes in executable order, the last of which makes the output.
+    """A tree of nodes in executable order, of which the last computes the output.
 
     - `sources`: for each node and input, the position of the node in the stage that makes it; -1: held whole
     - `rings`: for each node but the last, how many rows of its output its consumer needs at a time
@@ -25,7 +25,7 @@ class Stage:
 
     @property
     def output(self) -> int:
-        """The tensor that the stage makes."""
+        """The tensor that the stage computes."""
         return self.nodes[-1].output
 
     @cached_property
@@ -52,9 +52,9 @@ class Stage:
         ]
 
     def events(self) -> Iterator[tuple[str, int, int]]:
-        """What the C executor does, in its order: ("read" | "last", whole tensor, row) and ("write", output, row).
+        """Accesses of the C executor in order: ("read" | "last", whole tensor, row) and ("write", output, row).
 
-        "last" is a read by the node that makes the output.
+        "last" is a read by the node that computes the output.
         """
         made = [0] * len(self.nodes)
 
@@ -81,7 +81,7 @@ class Stage:
 
     @cached_property
     def replaceable(self) -> frozenset[int]:
-        """Inputs whose bytes the output may replace: nothing is read where it has been written."""
+        """Inputs that the output may overwrite: no byte is read after it was overwritten."""
         size = self.network.rows[self.output].nbytes
         candidates = [t for t in self.inputs if t != self.network.image and self.network.rows[t].nbytes >= size]
         return frozenset(tensor for tensor in candidates if self._stays_ahead(tensor))
@@ -105,12 +105,12 @@ class Stage:
 
 
 def stages(network: Network, recompute: frozenset[int] = frozenset()) -> list[Stage]:
-    """The network as stages; tensors in `recompute` are made again by each consumer instead of being held whole."""
+    """Group the network into stages; each consumer of a tensor in `recompute` computes it, and none holds it whole."""
     return _Grouping(network, recompute).stages()
 
 
 def single_stages(network: Network) -> list[Stage]:
-    """The network with a stage for each node, so that every tensor is held whole: what streaming is compared with."""
+    """One stage for each node, so that every tensor is held whole: the baseline of streaming."""
     return [Stage(network, (node,), ((-1,) * len(node.inputs),), ()) for node in network.nodes]
 
 

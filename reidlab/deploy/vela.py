@@ -1,4 +1,4 @@
-"""Arm's compiler for Ethos-U NPUs, `ethos-u-vela`, where it is installed: its estimate of an int8 model."""
+"""Estimate of an int8 model on Ethos-U NPUs by Arm's compiler, `ethos-u-vela`, where it is installed."""
 
 import csv
 import shutil
@@ -13,7 +13,7 @@ INSTALL = "pip install ethos-u-vela, in an environment of its own"
 
 
 def report(model: Path, accelerator: str = ACCELERATOR) -> dict[str, float] | None:
-    """RAM, flash and latency of a .tflite by Vela's own model of the NPU; None where Vela isn't on the PATH."""
+    """Estimate RAM, flash and latency of a .tflite by Vela's model of the NPU; None where Vela isn't on the PATH."""
     program = shutil.which("vela")
     if program is None:
         return None

@@ -17,6 +17,7 @@ OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() i
 TENSOR_TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 OPTIONS = {
     "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "MAX_POOL_2D": "Pool2DOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions",
     "AVERAGE_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions", "ADD": "AddOptions", "MUL": "MulOptions",
     "SUB": "SubOptions", "SOFTMAX": "SoftmaxOptions", "RESHAPE": "ReshapeOptions", "PAD": "PadOptions",
     "PADV2": "PadV2Options", "CONCATENATION": "ConcatenationOptions", "SLICE": "SliceOptions", "POW": "PowOptions",
@@ -112,6 +113,13 @@ class Builder:
         return len(self.model.operatorCodes) - 1
 
 
+def root(content: bytes, name: str | Path = "model") -> schema.Model:
+    """The root table of a .tflite, of which nothing else is read yet; InputError for any other file."""
+    if content[4:8] != FILE_IDENTIFIER:
+        raise InputError(f"{name}: not a .tflite file, its identifier TFL3 is missing at offset 4; convert the model")
+    return schema.Model.GetRootAs(content)
+
+
 def read_tflite(content: bytes | Path) -> schema.ModelT:
     """Parse a .tflite of one subgraph, with constants that lie behind the flatbuffer brought into it.
 
@@ -119,10 +127,9 @@ def read_tflite(content: bytes | Path) -> schema.ModelT:
     """
     name = content if isinstance(content, Path) else "model"
     content = content.read_bytes() if isinstance(content, Path) else bytes(content)
-    if content[4:8] != FILE_IDENTIFIER:
-        raise InputError(f"{name}: not a .tflite file, its identifier TFL3 is missing; give a converted model")
+    table = root(content, name)
     try:
-        model = schema.ModelT.InitFromPackedBuf(content, 0)
+        model = schema.ModelT.InitFromObj(table)
         for buffer in model.buffers:
             if buffer.offset > 1:
                 buffer.data = np.frombuffer(content, np.uint8, buffer.size, buffer.offset)

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -5,17 +6,18 @@ import zipfile
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from trained_like import soft_images
 
-from reidlab import config
-from reidlab.deploy.edge_linux import SOURCES, run
+from reidlab.data.images import resize
+from reidlab.deploy.edge_linux import SOURCES
 from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
 from reidlab.models import FDMobileNet
+from reidlab.run import File, Run
+from reidlab.stages import deploy
 
 SIZE = (32, 16)
 BOARD = """
@@ -48,30 +50,22 @@ def tiny_files(output="float32"):
 
 
 @pytest.fixture
-def cfg(market, tmp_path):
-    overrides = [
-        "data=market1501",
-        f"data.root={market}",
-        f"run.root={tmp_path}",
-        "run.name=tiny",
-        "data.num_workers=0",
-    ]
-    composed = config.compose([*overrides, "data.size=[32,16]", "deploy=edge_linux"])
-    place = config.run_folder(composed) / "export"
-    place.mkdir(parents=True)
-    for name, content in zip(("model_int8.tflite", "model_int8.onnx"), tiny_files(), strict=True):
-        (place / name).write_bytes(content)
-    return composed
+def composed(small, tmp_path):
+    run = Run.compose([*small, f"run.root={tmp_path}", "run.name=tiny", "deploy=edge_linux"])
+    for file, content in zip((File.TFLITE_INT8, File.ONNX_INT8), tiny_files(), strict=True):
+        run.write(file, content)
+    return run
 
 
-def unpacked(cfg, folder):
-    with zipfile.ZipFile(run(cfg)) as bundle:
-        bundle.extractall(folder)
+def unpacked(run, folder):
+    (bundle,) = (deploy.run(run) / File.DEPLOY / "edge_linux").glob("tiny_edge_linux.zip")
+    with zipfile.ZipFile(bundle) as content:
+        content.extractall(folder)
     return folder
 
 
-def test_its_own_test_passes_where_it_is_unpacked(cfg, tmp_path):
-    folder = unpacked(cfg, tmp_path / "board")
+def test_its_own_test_passes_where_it_is_unpacked(composed, tmp_path):
+    folder = unpacked(composed, tmp_path / "board")
     assert {file.name for file in folder.iterdir()} == {
         "reid.py", "test_reid.py", "card.json", "desk.npz", "model.tflite", "model.onnx",
     }  # fmt: skip
@@ -80,8 +74,8 @@ def test_its_own_test_passes_where_it_is_unpacked(cfg, tmp_path):
     assert "model.tflite: 8 embeddings" in done.stdout and "model.onnx: 8 embeddings" in done.stdout
 
 
-def test_its_test_fails_where_another_model_lies(cfg, tmp_path):
-    folder = unpacked(cfg, tmp_path / "board")
+def test_its_test_fails_where_another_model_lies(composed, tmp_path):
+    folder = unpacked(composed, tmp_path / "board")
     (folder / "model.onnx").unlink()
     (folder / "desk.npz").unlink()
     np.savez(folder / "desk.npz", images=np.zeros((1, *SIZE, 3), np.uint8), **{"model.tflite": np.ones((1, 256))})
@@ -89,8 +83,8 @@ def test_its_test_fails_where_another_model_lies(cfg, tmp_path):
     assert done.returncode and "off the desk's" in done.stderr
 
 
-def test_images_are_compared_from_the_command_line(cfg, tmp_path, market):
-    folder = unpacked(cfg, tmp_path / "board")
+def test_images_are_compared_from_the_command_line(composed, tmp_path, market):
+    folder = unpacked(composed, tmp_path / "board")
     files = sorted(map(str, (market / "query").glob("*.jpg")))[:2]
     done = subprocess.run([sys.executable, folder / "reid.py", files[0], *files], capture_output=True, text=True)
     near, far = (float(line.split()[0]) for line in done.stdout.splitlines())
@@ -102,11 +96,20 @@ def test_runner_is_sixty_lines_and_loads_numpy_and_one_runtime():
     assert len(text.splitlines()) <= 60 and "reidlab" not in text and "cv2" not in text
 
 
-def test_without_models_or_with_integer_embeddings_it_is_refused(cfg):
-    OmegaConf.update(cfg, "deploy.models", {"tflite": "none", "onnx": "none"})
-    with pytest.raises(InputError, match="no int8 model; run `reidlab quantize` first"):
-        run(cfg)
-    (config.run_folder(cfg) / "none").with_suffix(".tflite").write_bytes(tiny_files("int8")[0])
-    OmegaConf.update(cfg, "deploy.models", {"tflite": "none.tflite", "onnx": "none"})
-    with pytest.raises(InputError, match="the runner wants float embeddings"):
-        run(cfg)
+def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
+    folder = unpacked(composed, tmp_path / "board")
+    monkeypatch.syspath_prepend(folder)
+    reid = importlib.import_module("reid")
+    for height, width in ((31, 17), (64, 32), (7, 5), (33, 15), (32, 16), (101, 3)):
+        image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+        np.testing.assert_array_equal(reid.fit(image), resize(image, SIZE))
+
+
+def test_without_models_or_with_integer_embeddings_it_is_refused(composed):
+    run = composed
+    run.config.deploy.models = {"tflite": "none.tflite", "onnx": "none.onnx"}
+    with pytest.raises(InputError, match=r"none\.tflite: no such model; run `reidlab quantize run\.name=tiny` first"):
+        deploy.run(run)
+    run.write("none.tflite", tiny_files("int8")[0])
+    with pytest.raises(InputError, match="the runner takes float embeddings"):
+        deploy.run(run)

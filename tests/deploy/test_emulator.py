@@ -4,7 +4,7 @@ from test_c_export import omni_scale_net
 from tiny_models import reference
 
 from reidlab.deploy.c_export import export_c
-from reidlab.deploy.emulator import BOARDS, missing_tools, run_firmware
+from reidlab.deploy.emulator import CORES, missing_tools, run_firmware
 from reidlab.errors import InputError
 
 needs_tools = pytest.mark.skipif(missing_tools() is not None, reason=f"needs {missing_tools()}")
@@ -20,7 +20,7 @@ def exported(tmp_path_factory):
 
 
 @needs_tools
-@pytest.mark.parametrize("core", BOARDS)
+@pytest.mark.parametrize("core", CORES)
 def test_embeddings_on_the_core_equal_the_reference_kernels(core, exported):
     folder, report, images, expected = exported
     run = run_firmware(folder, images, core)

@@ -9,9 +9,9 @@ from test_c_export import omni_scale_net
 from tiny_models import TinyModel
 
 from reidlab.deploy import estimate as module
-from reidlab.deploy import parse_tflite, vela
+from reidlab.deploy import parse_graph, vela
 from reidlab.deploy.boards import BOARDS
-from reidlab.deploy.choose import choice, pareto_front
+from reidlab.deploy.choose import Candidate, choice, pareto_front
 from reidlab.deploy.estimate import cross_validation, estimate, published
 from reidlab.deploy.features import features
 from reidlab.deploy.tflite_graph import Op
@@ -86,7 +86,7 @@ def test_it_does_not_extrapolate_silently():
     net = TinyModel()
     pixels = net.tensor([1, 16, 16, 3], 1 / 255, -128)
     content = net.finish([pixels], [net.op("TANH", [pixels], net.tensor([1, 16, 16, 3], 1 / 128))])
-    graph = parse_tflite(content)
+    graph = parse_graph(content)
     found = estimate(graph, features(graph), H7)
     said = "; ".join(found.outside)
     assert "no published network has TANH" in said and "macs 0: published networks have" in said
@@ -120,7 +120,7 @@ def test_peaks_by_hand():
         "CONV_2D", [image, weights, net.tensor([8], 1.0, dtype="int32", data=np.ones(8))], maps, strideH=1, strideW=1
     )
     content = net.finish([image], [net.op("LOGISTIC", [maps], made)])
-    found = features(parse_tflite(content))
+    found = features(parse_graph(content))
     assert (found.whole_peak_bytes, found.streamed_peak_bytes) == (48 + 128, 128)
     assert (found.macs, found.weight_bytes, found.channels, found.operators) == (16 * 24, 24 + 32, 8, 2)
     assert (found.pointwise_outputs, found.other_outputs) == (128, 128)
@@ -138,18 +138,22 @@ def test_front_is_what_no_other_beats():
 
 
 def test_choice_has_a_row_for_each_model_and_target(tmp_path):
+    networks = []
     for name, seed, score in (("one", 3, 0.5), ("two", 4, 0.4)):
-        place = tmp_path / name / "export"
-        place.mkdir(parents=True)
-        (place / "model_int8.tflite").write_bytes(omni_scale_net(seed)[1])
-        (tmp_path / name / "metrics.json").write_text(
-            f'{{"tflite int8": {{"mAP": {score}, "ms_1_thread": 2.0}}, '
-            '"emulated m7": {"mAP": 0.6, "instructions": 5000000, "ram_bytes": 2048, "flash_bytes": 4096}}'
-        )
-    table = choice([tmp_path / "one", tmp_path / "two"])
+        model = tmp_path / f"{name}.tflite"
+        model.write_bytes(omni_scale_net(seed)[1])
+        figures = {
+            "tflite int8": {"mAP": score, "ms_1_thread": 2.0},
+            "emulated m7": {"instructions": 5000000, "ram_bytes": 2048, "flash_bytes": 4096},
+        }
+        networks.append(Candidate(name, model, figures, "unsure" if name == "two" else ""))
+    networks.append(Candidate("three", model, {}))
+    table = choice(networks)
     assert set(table["target"]) == {"C99, emulated m7", "this CPU, tflite int8", vela.ACCELERATOR, *BOARDS}
     rows = table[table["target"] == "this CPU, tflite int8"].set_index("model")
     assert rows["front"].to_dict() == {"one": True, "two": False} and rows["mAP"].to_dict() == {"one": 0.5, "two": 0.4}
-    u5 = table[table["target"] == "B-U585I-IOT02A"]
-    assert u5["latency_ms"].isna().all() and (u5["note"] == "nothing published").all()
+    assert rows["note"].to_dict() == {"one": "measured", "two": "measured; unsure"}
+    u5 = table[table["target"] == "B-U585I-IOT02A"].set_index("model")
+    assert u5["latency_ms"].isna().all() and u5.loc[["one", "three"], "note"].tolist() == ["nothing published"] * 2
+    assert u5["mAP"].isna().to_dict() == {"one": False, "two": False, "three": True}
     assert choice([]).empty

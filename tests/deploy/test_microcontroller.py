@@ -1,40 +1,43 @@
-import json
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from host import needs_gcc
-from omegaconf import OmegaConf
+from host import HOST, needs_gcc, run_c
 from test_c_export import omni_scale_net
 from test_emulator import needs_tools
 from tiny_models import reference
 
-from reidlab.config import compose, run_folder
-from reidlab.deploy import memory_rules, parse_tflite
+from reidlab.deploy import memory_rules, microcontroller, parse_graph
+from reidlab.deploy.emulator import FirmwareRun
 from reidlab.deploy.memory import lifetime_rows
-from reidlab.deploy.microcontroller import reference_embeddings, run, whole_identities
+from reidlab.deploy.microcontroller import pixels_of, reference_embeddings
 from reidlab.errors import InputError
+from reidlab.files import file_hash, read_json
+from reidlab.run import File, Row, Run
+from reidlab.stages import deploy
 
-DEPLOY = Path(__file__).parents[2] / "conf" / "deploy"
+FIGURES = {
+    "bit_exact_images", "instructions", "instructions_per_mac", "flash_bytes", "ram_bytes", "stack_bytes",
+}  # fmt: skip
 
 
 @pytest.fixture
-def cfg(market, tmp_path):
-    overrides = ["data=market1501", f"data.root={market}", f"run.root={tmp_path}", "run.name=tiny", "data.size=[32,16]"]
-    composed = compose([*overrides, "data.num_workers=0"])
-    OmegaConf.update(composed, "deploy", OmegaConf.load(DEPLOY / "c.yaml"), force_add=True)
-    model = run_folder(composed) / composed.deploy.model
-    model.parent.mkdir(parents=True)
-    model.write_bytes(omni_scale_net()[1])
-    return composed
+def composed(small, tmp_path):
+    """A run with an int8 file, and settings changed by overrides."""
+
+    def compose(*overrides):
+        run = Run.compose([*small, f"run.root={tmp_path}", "run.name=tiny", "deploy=c", *overrides])
+        if not run.has(File.TFLITE_INT8):
+            run.write(File.TFLITE_INT8, omni_scale_net()[1])
+        return run
+
+    return compose
 
 
 @needs_gcc
-def test_stage_writes_c_that_compiles_and_tables(cfg):
-    cfg.deploy.cores = []
-    out = run(cfg)
+def test_stage_writes_c_that_compiles_and_tables(composed):
+    out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
     sources = [out / "reid_kernels.c", out / "reid_model.c"]
     subprocess.run(["gcc", "-std=c99", "-fsyntax-only", "-Wall", "-Werror", *sources], check=True)
     memory = pd.read_csv(out / "memory.csv")
@@ -46,34 +49,76 @@ def test_stage_writes_c_that_compiles_and_tables(cfg):
     assert "euclidean distance" in (out / "README.md").read_text()
 
 
+def check_figures(run, images):
+    """The row of the core, and the file that says what it was made from."""
+    row = run.results[f"{Row.EMULATED} m7"]
+    assert row.checkpoint == run.checkpoint and row.figures["bit_exact_images"] == images
+    assert set(row.figures) == FIGURES  # an accuracy of a few images doesn't stand beside real ones
+    stored = read_json(run / File.FIRMWARE)
+    assert stored["emulated m7"] == row.figures and stored["checkpoint"] == run.checkpoint
+    assert stored["model"] == File.TFLITE_INT8 and stored["model_hash"] == file_hash(run / File.TFLITE_INT8)
+
+
 @needs_tools
-def test_stage_scores_what_the_core_computes(cfg, capsys):
-    out = run(cfg)
-    row = json.loads((out / "firmware.json").read_text())["emulated m7"]
-    assert row["bit_exact_images"] <= cfg.deploy.images and 0 < row["mAP"] <= 1
-    assert row["num_query"] + row["num_gallery"] == row["bit_exact_images"]
-    assert json.loads((run_folder(cfg) / "metrics.json").read_text())["emulated m7"] == row
+def test_a_core_computes_the_reference_embeddings(composed, capsys):
+    run = deploy.run(composed("deploy.images=10"))
+    check_figures(run, 10)
     assert "emulated m7" in capsys.readouterr().out
 
 
-def test_stage_without_a_model_says_what_to_run(cfg):
-    cfg.deploy.model = "export/none.tflite"
-    with pytest.raises(InputError, match=r"none\.tflite: no int8 model; run `reidlab quantize`"):
-        run(cfg)
+@pytest.fixture
+def host_core(monkeypatch):
+    """This machine in place of the emulated core."""
+
+    def make(change=0.0):
+        def run_firmware(folder, images, core, timeout_s):
+            flags = ["-O1", f"-I{folder}", f"{folder}/reid_kernels.c", f"{folder}/reid_model.c"]
+            subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+            embeddings = run_c(folder, images).copy()
+            embeddings[-1, 0] += change
+            return FirmwareRun(core, embeddings, [7] * len(images), {".text": 5}, {".bss": 3}, 1)
+
+        monkeypatch.setattr(microcontroller, "missing_tools", lambda: None)
+        monkeypatch.setattr(microcontroller, "run_firmware", run_firmware)
+
+    return make
 
 
-def test_stage_without_tools_says_what_to_install(cfg, monkeypatch, tmp_path, capsys):
+@needs_gcc
+def test_what_a_core_needs_is_recorded_and_no_accuracy(composed, host_core, capsys):
+    host_core()
+    run = deploy.run(composed("deploy.images=10", "deploy.cores=[m7,m55]"))
+    check_figures(run, 10)
+    assert f"{Row.EMULATED} m55" in run.results and "emulated m55" in capsys.readouterr().out
+
+
+@needs_gcc
+def test_a_core_that_computes_anything_else_is_refused(composed, host_core):
+    host_core(change=1e-6)
+    run = composed("deploy.images=10")
+    with pytest.raises(InputError, match=r"model_int8\.tflite on m7: 1 of 10 embeddings differ from TFLite's"):
+        deploy.run(run)
+    assert not run.has(File.METRICS) and not run.has(File.FIRMWARE)
+
+
+def test_stage_without_a_model_says_what_to_run(composed):
+    with pytest.raises(InputError, match=r"none\.tflite: no such model; run `reidlab quantize run\.name=tiny` first"):
+        deploy.run(composed("deploy.model=export/none.tflite"))
+
+
+def test_stage_without_tools_says_what_to_install(composed, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert (run(cfg) / "reid_model.c").exists()
+    assert deploy.run(composed()).has(File.C_SOURCE)
     assert "apt-get install --no-install-recommends" in capsys.readouterr().out
 
 
-def test_subset_keeps_identities_whole():
-    table = pd.DataFrame({"pid": [1, 1, 2, 2, 2, 3, 3, 4], "split": ["query", "gallery"] * 3 + ["gallery", "query"]})
-    assert whole_identities(table, 5)["pid"].tolist() == [1, 1, 2, 2, 2]
-    assert whole_identities(table, 1)["pid"].tolist() == [1, 1]
-    with pytest.raises(InputError, match="no identity"):
-        whole_identities(table[table["split"] == "query"], 5)
+def test_images_are_spread_evenly(composed):
+    datamodule = composed().datamodule()
+    pixels = pixels_of(datamodule, 3)
+    paths = datamodule.test["path"].tolist()
+    chosen = [paths[0], paths[(len(paths) - 1) // 2], paths[-1]]
+    np.testing.assert_array_equal(pixels, [datamodule.read(path) for path in chosen])
+    assert len(pixels_of(datamodule, 1000)) == len(paths)
 
 
 def test_reference_is_that_of_the_tests():
@@ -83,7 +128,7 @@ def test_reference_is_that_of_the_tests():
 
 
 def test_memory_rules_only_get_better_and_have_pictures():
-    rules = memory_rules(parse_tflite(omni_scale_net(height=64, width=32, channels=(16, 64))[1]))
+    rules = memory_rules(parse_graph(omni_scale_net(height=64, width=32, channels=(16, 64))[1]))
     peaks = [rule.peak_bytes for rule in rules]
     assert peaks == sorted(peaks, reverse=True) and peaks[0] > 1.2 * peaks[1] > 1.2 * 1.1 * peaks[2]
     # ADD of two maps of 64 channels into a third, with nothing in place

@@ -8,38 +8,35 @@ import onnxruntime
 import pytest
 import torch
 import yaml
-from omegaconf import OmegaConf
 from test_edge_linux import SIZE, tiny_files, tiny_network
 from trained_like import soft_images
 
-from reidlab import config
-from reidlab.deploy.nvidia import renamed, run
+from reidlab.deploy.nvidia import renamed
 from reidlab.errors import InputError
-from reidlab.training.tasks import trained_network
+from reidlab.export.runtime import open_model
+from reidlab.run import File, Run
+from reidlab.stages import deploy
 
 
 @pytest.fixture(scope="module")
-def composed(market, tmp_path_factory):
+def settings(small, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
-    overrides = ["data=market1501", f"data.root={market}", f"run.root={root}", "run.name=tiny", "data.num_workers=0"]
     weights = root / "weights.pth"
     torch.save(tiny_network(soft_images(16, SIZE).astype(np.float32) / 255).state_dict(), weights)
-    model = [
-        f"model.weights={weights}",
-        "model=fdmobilenet_x0_25",
-        "model.mean=[0.485,0.456,0.406]",
-        "model.std=[0.229,0.224,0.225]",
-    ]
-    cfg = config.compose([*overrides, *model, f"data.size=[{SIZE[0]},{SIZE[1]}]", "deploy=nvidia"])
-    place = config.run_folder(cfg) / "export"
-    place.mkdir(parents=True)
-    (place / "model_int8.onnx").write_bytes(tiny_files()[1])
-    return cfg
+    normalization = ["model.mean=[0.485,0.456,0.406]", "model.std=[0.229,0.224,0.225]"]
+    return [*small, f"run.root={root}", f"model.weights={weights}", "model=fdmobilenet_x0_25", *normalization]
+
+
+@pytest.fixture(scope="module")
+def composed(settings):
+    run = Run.compose([*settings, "run.name=tiny", "deploy=nvidia"])
+    run.write(File.ONNX_INT8, tiny_files()[1])
+    return run
 
 
 @pytest.fixture(scope="module")
 def folder(composed):
-    return run(composed)
+    return deploy.run(composed) / File.DEPLOY_NVIDIA
 
 
 def session_of(content):
@@ -48,10 +45,9 @@ def session_of(content):
 
 def test_pre_processing_is_in_the_graph(composed, folder):
     pixels = torch.rand(33, 3, *SIZE, generator=torch.Generator().manual_seed(0))
-    mean, std = (torch.tensor(list(values)).view(3, 1, 1) for values in (composed.model.mean, composed.model.std))
-    network, _ = trained_network(composed)
+    mean, std = (torch.tensor(composed[key]).view(3, 1, 1) for key in ("model.mean", "model.std"))
     with torch.no_grad():
-        expected = network.eval()((pixels - mean) / std).embedding.numpy()
+        expected = composed.network((pixels - mean) / std).embedding.numpy()
     for name, tolerance in (("model.onnx", 1e-5), ("model_fp16.onnx", 1e-2)):
         found = session_of(folder / name).run(None, {"input": pixels.numpy()})[0]
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
@@ -109,9 +105,9 @@ def test_triton_repository_has_three_back_ends(folder):
     assert (folder / "triton" / "reid_onnxruntime" / "1" / "model.onnx").exists()
 
 
-def test_tao_names_are_a_switch(composed, tmp_path):
-    cfg = OmegaConf.merge(composed, {"deploy": {"tao_names": True}, "run": {"name": "tao"}})
-    place = run(cfg)
+def test_tao_names_are_a_switch(settings):
+    run = Run.compose([*settings, "run.name=tao", "deploy=nvidia", "deploy.tao_names=true"])
+    place = deploy.run(run) / File.DEPLOY_NVIDIA
     for name in ("model.onnx", "model_fp16.onnx"):
         session = session_of(place / name)
         assert [session.get_inputs()[0].name, session.get_outputs()[0].name] == ["input", "fc_pred"]
@@ -126,8 +122,18 @@ def test_names_change_and_nothing_else():
     np.testing.assert_array_equal(session_of(renamed(content, ("x", "y"))).run(["y"], {"x": images})[0], plain)
 
 
-def test_overflow_in_half_precision_is_refused(composed):
-    cfg = OmegaConf.merge(composed, {"deploy": {"tolerance": 1e-9}, "run": {"name": "overflow"}})
+def test_overflow_in_half_precision_is_refused(settings):
+    run = Run.compose([*settings, "run.name=overflow", "deploy=nvidia", "deploy.tolerance=1e-9"])
     with pytest.raises(InputError, match=r"model_fp16\.onnx: .* off fp32, over deploy\.tolerance=1e-09; use fp32"):
-        run(cfg)
-    assert not (config.run_folder(cfg) / "deploy" / "nvidia" / "model_fp16.onnx").exists()
+        deploy.run(run)
+    assert not (run / File.DEPLOY_NVIDIA / "model_fp16.onnx").exists()
+
+
+def test_an_unknown_precision_to_serve_is_refused(settings):
+    with pytest.raises(InputError, match=r"deploy\.served=int4: choose from fp32, fp16, int8"):
+        deploy.run(Run.compose([*settings, "run.name=served", "deploy=nvidia", "deploy.served=int4"]))
+
+
+def test_the_files_name_their_checkpoint(composed, folder):
+    for name in ("model.onnx", "model_fp16.onnx"):
+        assert open_model(folder / name).weights_hash == composed.checkpoint

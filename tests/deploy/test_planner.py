@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from reidlab.deploy.planner import ALIGNMENT, Step, plan
+from reidlab.deploy.planner import ALIGNMENT, PlanStep, plan
 
 
 def random_problem(seed, count=7):
@@ -16,7 +16,7 @@ def random_problem(seed, count=7):
         sizes[index] = ALIGNMENT * int(random.integers(1, 20))
         replaceable = frozenset(tensor for tensor in inputs if random.random() < 0.5)
         work = (ALIGNMENT * int(random.integers(0, 4)),)
-        steps.append(Step(f"step {index}", inputs, index, work, replaceable))
+        steps.append(PlanStep(f"step {index}", inputs, index, work, replaceable))
     return steps, sizes
 
 
@@ -81,7 +81,7 @@ def test_nothing_that_lives_is_overwritten(seed):
 
 
 def test_placements_are_the_picture_of_the_plan():
-    steps = [Step("a", (), 0), Step("b", (0,), 1, (16,)), Step("c", (1,), 2, replaceable=frozenset({1}))]
+    steps = [PlanStep("a", (), 0), PlanStep("b", (0,), 1, (16,)), PlanStep("c", (1,), 2, replaceable=frozenset({1}))]
     found = plan(steps, {0: 64, 1: 32, 2: 32}, held=(), kept=(2,))
     spans = {place.label: (place.size, place.first, place.last) for place in found.placements}
     assert spans == {"tensor 0": (64, 0, 1), "tensor 1": (32, 1, 2), "tensor 2": (32, 2, 3), "work of b": (16, 1, 1)}
@@ -90,18 +90,18 @@ def test_placements_are_the_picture_of_the_plan():
 
 
 def test_sizes_are_aligned_and_outside_tensors_take_no_room():
-    steps = [Step("a", (9,), 0), Step("b", (0,), 1), Step("c", (0, 1), 8)]
+    steps = [PlanStep("a", (9,), 0), PlanStep("b", (0,), 1), PlanStep("c", (0, 1), 8)]
     found = plan(steps, {0: 3, 1: 9}, held=(9,))
     assert found.arena_bytes == 24 and 8 not in found.offsets and 9 not in found.offsets
 
 
 def test_streams_of_a_block_run_one_after_the_other():
     """Each of three branches is large inside and small at its end; side by side they would need three times as much."""
-    steps = [Step("in", (), 0)]
+    steps = [PlanStep("in", (), 0)]
     for branch in range(3):
-        steps.append(Step(f"wide {branch}", (0,), 10 + branch))
+        steps.append(PlanStep(f"wide {branch}", (0,), 10 + branch))
     for branch in range(3):
-        steps.append(Step(f"narrow {branch}", (10 + branch,), 20 + branch))
-    steps.append(Step("join", (20, 21, 22), 30))
+        steps.append(PlanStep(f"narrow {branch}", (10 + branch,), 20 + branch))
+    steps.append(PlanStep("join", (20, 21, 22), 30))
     sizes = {0: 8, 30: 8} | {10 + b: 800 for b in range(3)} | {20 + b: 8 for b in range(3)}
     assert plan(steps, sizes, held=()).arena_bytes == 8 + 800 + 2 * 8

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime
 import pytest
-from test_nvidia import SIZE, composed, folder  # noqa: F401
+from test_nvidia import SIZE, composed, folder, settings  # noqa: F401
 from trained_like import soft_images
 
 from reidlab.cli import main

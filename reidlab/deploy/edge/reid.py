@@ -1,4 +1,4 @@
-"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints how far each is from the first.
+"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints the distance of each to the first.
 
 Needs numpy, Pillow to read images, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
 """
@@ -36,17 +36,17 @@ def load(name: str):
 
 
 def fit(image: np.ndarray) -> np.ndarray:
-    """The image at the model's size: bilinear, centres of pixels at halves, as in training."""
-    for axis, size in enumerate(CARD["size"]):
-        places = np.clip((np.arange(size) + 0.5) * image.shape[axis] / size - 0.5, 0, image.shape[axis] - 1)
-        low = places.astype(int)
-        part = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        image = image.take(low, axis) * (1 - part) + image.take(np.minimum(low + 1, image.shape[axis] - 1), axis) * part
-    return np.rint(image).astype(np.uint8)
+    """The image at the model's size, resized as in training, pixel for pixel."""
+    height, width = CARD["size"]
+    if image.shape[:2] == (height, width):
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """How unlike two embeddings are, as the network was trained to tell."""
+    """The distance of two embeddings that the network was trained for."""
     return float(np.linalg.norm(a - b) if CARD["distance"] == "euclidean" else 1 - a @ b / np.sqrt(a @ a * (b @ b)))
 
 
