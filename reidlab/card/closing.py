@@ -13,7 +13,7 @@ from reidlab.run import WITH_INTERVAL, File, Row, Run
 NOT_STATED = "not stated in the config"
 HUB_METRICS = {"mAP": "mean_average_precision", "top-1": "accuracy", "top-5": "top_5_accuracy"}
 MADE_BY_STAGES = {  # files that name their checkpoint, and the stage that makes each
-    File.TRAINING: "train",
+    File.TRAINING: "train run.overwrite=true",
     File.VERIFICATION: "evaluate",
     File.PARITY: "quantize",
     File.FIRMWARE: "deploy deploy=c",
@@ -53,8 +53,8 @@ def left_out(run: Run) -> Section:
         stages.setdefault(stage_of(file), []).append(file)
     parts = []
     for stage, names in stages.items():
-        command = run.command_from_config(stage) if stage == "train" else run.command(stage)
-        parts.append(Missing(", ".join(names), command, "Made by another checkpoint, not shown"))
+        command = run.command_from_config if stage.startswith("train") else run.command
+        parts.append(Missing(", ".join(names), command(stage), "Made by another checkpoint, not shown"))
     return Section("Left out", parts)
 
 

@@ -42,7 +42,7 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
         texts.append("Rows after checkpoint+ are the same network under another protocol.")
     page = run.there(File.EVALUATION_PAGE)
     if page:
-        texts.append("Its confusions and where it looks are on the evaluation's own page.")
+        texts.append("Pictures of its confusions are on the evaluation's own page.")
     yield Paragraph([" ".join(texts)], page)
     if verdict := run.verification:
         text = (

@@ -66,7 +66,9 @@ def recipe(run: Run) -> Section:
         parts = [two_columns(rows, [File.CONFIG]), two_columns(done, [File.TRAINING])]
         if run.has(File.CURVES):
             parts.append(Picture(File.CURVES, "Losses and validation figures by epoch."))
-    elif weights and not run.is_trained:
+    elif run.is_trained:
+        parts = [Paragraph(["This run has no record of how its checkpoint was trained."])]
+    elif weights:
         parts = [Paragraph([f"This run trained nothing itself; it uses {weights.rpartition('/')[2]}."])]
     else:
         parts = [Missing("training", run.command_from_config("train"))]

@@ -169,7 +169,7 @@ def _stale(run: Snapshot, row: str = "") -> None:
     """A warning where the row, or any, was made by a checkpoint that is no longer there."""
     rows = [stale for stale in run.stale if row in (stale, "")]
     if rows:
-        st.warning(plain(f"{run.name}: made by another checkpoint, no longer its figures: {', '.join(rows)}"))
+        st.warning(plain(f"{run.name}: made by another checkpoint, which is no longer there: {', '.join(rows)}"))
 
 
 def _charts(runs: Sequence[Snapshot]) -> None:

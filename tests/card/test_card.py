@@ -380,7 +380,7 @@ def test_nothing_of_another_checkpoint_is_shown(tmp_path):
         "reidlab deploy deploy=c run.name=replaced": {
             "row emulated m7", "deploy/c/firmware.json", "deploy/c/reid.h"},
         "reidlab deploy deploy=stm32 run.name=replaced": {"deploy/stm32/estimates.csv"},
-        "reidlab train experiment=demo 'data.size=[64,32]' data.name=mine run.name=replaced": {"train.json"},
+        "reidlab train run.overwrite=true experiment=demo 'data.size=[64,32]' data.name=mine run.name=replaced": {"train.json"},
         "reidlab export run.name=replaced": {"export/model.onnx"},
     }  # fmt: skip
 
