@@ -78,14 +78,15 @@ def parity(run: Run) -> Section:
         figures = found[row].figures
         counts = [figures[name] for name in COUNTS if name in figures]
         if row in cores:
-            exact, outputs = figures.get("bit_exact_images"), "outputs" if run.is_classifier else "embeddings"
-            words += "" if exact is None else f": {exact:.0f} of {sum(counts) or exact:.0f} {outputs} bit-equal"
+            exact, outputs = figures.get("bit_exact_images", 0), "outputs" if run.is_classifier else "embeddings"
+            counts = counts or [exact] * bool(exact)
+            words += f": {exact:.0f} of {sum(counts):.0f} {outputs} bit-equal" if exact else ""
             figures = {name: cores[row].get(name) for name in ("flash_kib", "million_instructions")}
         rows.append(
             [
                 Link(file, words) if run.has(file) else words,
                 *(figures.get(name) for name in (*names, "drop")),
-                " + ".join(f"{count:,.0f}" for count in counts),
+                " + ".join(f"{count:,.0f}" for count in counts) or None,
                 figures.get("flash_kib" if row in cores else "size_kib"),
                 *(figures.get(name) for name in (*timings, "million_instructions")),
             ]
