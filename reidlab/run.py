@@ -196,6 +196,13 @@ class Run:
         return cls.of(compose_for(overrides))
 
     @classmethod
+    def stored(cls, folder: Path) -> "Run":
+        """The run in a folder of any name, with its settings as they are stored: fast, since nothing is composed."""
+        run = cls.__new__(cls)
+        run.config, run.folder = read_config(folder / File.CONFIG), folder
+        return run
+
+    @classmethod
     def of(cls, config: DictConfig) -> "Run":
         """The run of a composed config."""
         run = cls.__new__(cls)
@@ -215,6 +222,11 @@ class Run:
         """A setting by its dotted key; lists and mappings as plain ones, None where there is no such key."""
         value = OmegaConf.select(self.config, key)
         return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings as nested plain values."""
+        return OmegaConf.to_container(self.config)
 
     @property
     def name(self) -> str:

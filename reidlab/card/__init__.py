@@ -1,38 +1,37 @@
-"""The card of a run: what the network is, how good, how large, on what it runs, and what nobody has measured yet."""
+"""The card of a run: what the network is, how good, how large, on what it runs, and what is not measured yet."""
 
 from pathlib import Path
 
 from reidlab.card import closing, hardware, network, results, training
+from reidlab.card.facts import image_size
 from reidlab.card.parts import Card
-from reidlab.card.record import Record
 from reidlab.card.render import html, markdown
-from reidlab.files import write_atomic
+from reidlab.run import File, Run
 
 
-def run(cfg) -> Path:
+def write_card(run: Run) -> Path:
     """Write `card.html` and `card.md` of a run from what is in its folder; returns the first.
 
-    Nothing is computed but the drawing of the network and what its files say of themselves, which go to `card/`.
+    Nothing is computed but the drawing of the network and the table of its files, which go to `card/`.
     """
-    card, folder = collect(cfg), Record(cfg).folder
-    write_atomic(folder / "card.md", markdown(card))
-    return write_atomic(folder / "card.html", html(card, folder))
+    card = collect(run)
+    run.write(File.CARD_MARKDOWN, markdown(card))
+    return run.write(File.CARD, html(card, run.folder))
 
 
-def collect(cfg) -> Card:
+def collect(run: Run) -> Card:
     """All that a run's card says."""
-    record = Record(cfg)
-    network.draw_network(record)
-    network.list_files(record)
+    network.draw_network(run)
+    network.list_files(run)
     made = (
-        closing.purpose, network.architecture, network.interfaces, training.data, training.recipe, results.results,
-        results.parity, hardware.boards, closing.limits, closing.licences, closing.again,
+        closing.left_out, closing.purpose, network.architecture, network.interfaces, training.data, training.recipe,
+        results.results, results.parity, hardware.boards, closing.limits, closing.licenses, closing.again,
     )  # fmt: skip
-    what = "classifier" if record.tells_classes else "re-identification network"
+    what = "classifier" if run.is_classifier else "re-identification network"
     return Card(
-        name=record.folder.name,
-        summary=f"{cfg.model.name}, a {what} for {record.size} images, on {cfg.data.name}",
-        figures=closing.figures(record),
-        sections=[section(record) for section in made],
-        metadata=closing.front_matter(record),
+        name=run.name,
+        summary=f"{run['model.name']}, a {what} for {image_size(run)} images, on {run['data.name']}",
+        figures=closing.figures(run),
+        sections=[section for section in (make(run) for make in made) if section.parts],
+        metadata=closing.front_matter(run),
     )

@@ -1,94 +1,113 @@
-"""What a card says at its top and at its end: what the network is for, limits, licences, and how to make it again."""
+"""A card's top and end: main figures, what was left out, use, limits, licenses, and the commands that made the run."""
 
 from importlib.metadata import metadata
 
-from reidlab.card.network import NETWORK
-from reidlab.card.parts import Code, Column, Figure, Missing, Part, Section, Table, Words, two_columns
-from reidlab.card.record import Record
-from reidlab.card.results import EMULATED
+from reidlab.card.facts import emulated, form, is_present, training
+from reidlab.card.network import NETWORK, stage_of, stale_files
+from reidlab.card.parts import Code, Column, Figure, Missing, Paragraph, Part, Section, Table, two_columns
+from reidlab.config import choices
 from reidlab.files import read_json
 from reidlab.plots import short
-from reidlab.stages.evaluate import MAIN_ROW, WITH_INTERVAL
+from reidlab.run import WITH_INTERVAL, File, Row, Run
 
 NOT_STATED = "not stated in the config"
 HUB_METRICS = {"mAP": "mean_average_precision", "top-1": "accuracy", "top-5": "top_5_accuracy"}
+MADE_BY_STAGES = {  # files that name their checkpoint, and the stage that makes each
+    File.TRAINING: "train run.overwrite=true",
+    File.VERIFICATION: "evaluate",
+    File.PARITY: "quantize",
+    File.FIRMWARE: "deploy deploy=c",
+    File.ESTIMATES: "deploy deploy=stm32",
+}
 
 
-def figures(record: Record) -> list[Figure]:
+def figures(run: Run) -> list[Figure]:
     """The few figures that a reader looks for first."""
-    plain, small = record.metrics.get(MAIN_ROW, {}), record.metrics.get("tflite int8", {})
-    intervals = read_json(record.folder / "evaluate" / MAIN_ROW / "intervals.json")
-    network = read_json(record.folder / NETWORK)
-    main, second = record.figures[:2]
-    found = []
-    for name in (main, second):
-        low_high = intervals.get(name) if name in WITH_INTERVAL else None
-        detail = f"{low_high[0]:.3f} to {low_high[1]:.3f}" if low_high else "test split"
-        found.append(Figure(name, f"{plain[name]:.3f}" if name in plain else None, detail, "metrics.json"))
-    int8 = f"{small[main]:.3f}" if main in small else None
-    found.append(Figure(f"{main} in int8", int8, f"{small.get('size_kib', 0):,.0f} KiB .tflite", "metrics.json"))
-    stored = [short(network[key]) if key in network else None for key in ("parameters", "macs")]
-    found.append(Figure("parameters", stored[0], f"{stored[1]} MACs", NETWORK))
-    cores = {name: row for name, row in record.metrics.items() if name.startswith(EMULATED)}
-    core, measured = next(iter(cores.items()), ("", {}))
-    ram = f"{measured['ram_bytes'] / 1024:.0f} KiB" if measured else None
-    flash = f"{measured['flash_bytes'] / 1024:.0f} KiB flash, {core}" if measured else ""
-    found.append(Figure("RAM as C", ram, flash, "deploy/c/firmware.json"))
-    return found
+    main, small, found = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8), []
+    intervals = run.intervals(Row.CHECKPOINT) if main else {}
+    for name in run.task.figures[:2]:
+        ends = intervals.get(name) if name in WITH_INTERVAL else None
+        detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "test split"
+        found.append(Figure(name, f"{main[name]:.3f}" if name in main else None, detail, File.METRICS))
+    first = run.task.figures[0]
+    int8 = f"{small[first]:.3f}" if first in small else None
+    found.append(Figure(f"{first} in int8", int8, f"{small.get('size_kib', 0):,.0f} KiB .tflite", File.METRICS))
+    network = read_json(run / NETWORK)
+    parameters, macs = (short(network[key]) if key in network else None for key in ("parameters", "macs"))
+    found.append(Figure("parameters", parameters, f"{macs} MACs", NETWORK))
+    row, measured = next(iter(emulated(run).items()), ("", {}))
+    ram = f"{measured['ram_kib']:.0f} KiB" if "ram_kib" in measured else None
+    flash = f"{measured['flash_kib']:.0f} KiB flash, {row}" if "flash_kib" in measured else row
+    return [*found, Figure("RAM as C", ram, flash, File.FIRMWARE)]
 
 
-def purpose(record: Record) -> Section:
+def left_out(run: Run) -> Section:
+    """Rows and files that another checkpoint made, with the commands that make them again; empty where none are."""
+    stages: dict[str, list[str]] = {}
+    for row in run.stale_results:
+        stages.setdefault(form(row).stage, []).append(f"row {row}")
+    for file, stage in MADE_BY_STAGES.items():
+        if run.has(file) and not is_present(run, file):
+            stages.setdefault(stage, []).append(file)
+    for file in stale_files(run):
+        stages.setdefault(stage_of(file), []).append(file)
+    parts = []
+    for stage, names in stages.items():
+        command = run.command_from_config if stage.startswith("train") else run.command
+        parts.append(Missing(", ".join(names), command(stage), "Made by another checkpoint, not shown"))
+    return Section("Left out", parts)
+
+
+def purpose(run: Run) -> Section:
     """What the network is for."""
-    card = record.cfg.card
-    return Section("Use", [Words([card.use_case]), Words(list(card.intended), title="Meant for")])
+    return Section("Use", [Paragraph([run["card.use_case"]]), Paragraph(run["card.intended"], title="Meant for")])
 
 
-def limits(record: Record) -> Section:
+def limits(run: Run) -> Section:
     """What the network isn't for, and what the figures on this card don't say."""
-    card = record.cfg.card
-    parts: list[Part] = [Words(list(card.limits))]
+    parts: list[Part] = [Paragraph(run["card.limits"])]
     unmeasured = ["Milliseconds on a microcontroller were not measured: no board was attached."]
-    if record.tells_classes and record.evaluated:
-        images = record.metrics[MAIN_ROW].get("num_images", 0)
-        unmeasured.insert(0, f"All figures are of {images:,.0f} test images of the same data set.")
-    elif record.evaluated:
-        row = record.metrics[MAIN_ROW]
-        text = f"All figures are of {row['num_query']:,.0f} queries in a gallery of {row['num_gallery']:,.0f} images."
-        unmeasured.insert(0, text)
-    parts.append(Words(unmeasured, record.there("metrics.json"), "What the figures leave open"))
-    if card.contact:
-        parts.append(Words([f"Questions: {card.contact}"]))
+    if found := _figures_of(run, Row.CHECKPOINT):
+        if run.is_classifier:
+            text = f"{found.get('num_images', 0):,.0f} test images of the same data set."
+        else:
+            queries, gallery = (found.get(name, 0) for name in ("num_query", "num_gallery"))
+            text = f"{queries:,.0f} queries in a gallery of {gallery:,.0f} images."
+        unmeasured.insert(0, f"All figures are of {text}")
+    parts.append(Paragraph(unmeasured, run.there(File.METRICS), "What the figures leave open"))
+    if contact := run["card.contact"]:
+        parts.append(Paragraph([f"Questions: {contact}"]))
     return Section("Limits", parts)
 
 
-def licences(record: Record) -> Section:
+def licenses(run: Run) -> Section:
     """Of the weights, the data and the code."""
-    cfg = record.cfg
-    about = cfg.data.about
+    data = run["data.about.licence"] or f"{NOT_STATED} (data.about.licence)"
     rows = [
-        ["these weights", cfg.card.licence or f"{NOT_STATED} (card.licence)", None],
-        [f"data set {cfg.data.name}", about.licence or f"{NOT_STATED} (data.about.licence)", about.source],
+        ["these weights", run["card.licence"] or f"{NOT_STATED} (card.licence)", None],
+        [f"data set {run['data.name']}", data, run["data.about.source"]],
     ]
-    if cfg.model.weights:
-        rows.insert(1, ["weights that it started from", "ask their publisher", cfg.model.weights.rpartition("/")[2]])
+    if weights := run["model.weights"]:
+        rows.insert(1, ["weights that it started from", "ask their publisher", weights.rpartition("/")[2]])
     rows.append(["code", metadata("reidlab")["License-Expression"], "reidlab"])
-    return Section("Licences", [Table((Column("of"), Column("licence"), Column("from")), rows, ["config.yaml"])])
+    return Section("Licenses", [Table((Column("of"), Column("license"), Column("from")), rows, [File.CONFIG])])
 
 
-def again(record: Record) -> Section:
+def again(run: Run) -> Section:
     """The commands that made the run, and what they ran on."""
-    stages = [Code(record.command_from_config("train"))] if record.training else []
-    done = {"evaluate": "metrics.json", "export": "export/model.onnx", "quantize": "quantize/parity.csv"}
-    stages += [Code(record.command(stage)) for stage, file in done.items() if record.has(file)]
-    for target in ("c", "stm32", "nvidia"):
-        if record.has(f"deploy/{target}"):
-            stages.append(Code(record.command("deploy", f"deploy={target}")))
-    stages.append(Code(record.command("report")))
-    parts: list[Part] = [Table((Column("command"),), [[stage] for stage in stages])]
-    source = next(iter(record.there("train.json", "export/model.json")), None)
+    commands = [run.command_from_config("train")] if training(run) else []
+    done = {"evaluate": File.METRICS, "export": File.ONNX, "quantize": File.PARITY}
+    commands += [run.command(stage) for stage, file in done.items() if run.has(file)]
+    made = {path.stem for path in (run / File.DEPLOY).glob("*")}
+    for target in choices("deploy"):
+        if any(name == target or name.endswith(f"_{target}") for name in made):
+            commands.append(run.command("deploy", f"deploy={target}"))
+    commands.append(run.command("report"))
+    parts: list[Part] = [Table((Column("command"),), [[Code(command)] for command in commands])]
+    source = next((file for file in (File.TRAINING, File.ONNX_ABOUT) if is_present(run, file)), None)
     if source is None:
-        return Section("Made by", [Missing("what it was made with", record.command("export")), *parts])
-    made_by = read_json(record.folder / source)
+        return Section("Made by", [Missing("what it was made with", run.command("export")), *parts])
+    made_by = read_json(run / source)
     versions = ", ".join(f"{name} {version}" for name, version in made_by["versions"].items())
     machine = made_by["machine"]
     rows = [
@@ -100,30 +119,30 @@ def again(record: Record) -> Section:
     return Section("Made by", [*parts, two_columns(rows, [source])])
 
 
-def front_matter(record: Record) -> dict:
-    """What model hubs read: licence, task, data, and the figures as a model index."""
-    cfg, plain = record.cfg, record.metrics.get(MAIN_ROW, {})
-    names = [name for name in record.figures if name in plain]
-    small = record.metrics.get("tflite int8", {})
+def front_matter(run: Run) -> dict:
+    """What model hubs read: license, task, data, and the figures as a model index."""
+    main, small = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8)
+    names, data, tag = [name for name in run.task.figures if name in main], run["data.name"], run["card.pipeline_tag"]
     metrics = [
-        {"type": HUB_METRICS.get(name, name), "name": f"{name}{words}", "value": round(row[name], 4)}
-        for row, words in ((plain, ""), (small, ", int8 .tflite"))
+        {"type": HUB_METRICS.get(name, name), "name": f"{name}{suffix}", "value": round(found[name], 4)}
+        for found, suffix in ((main, ""), (small, ", int8 .tflite"))
         for name in names
-        if name in row
+        if name in found
     ]
-    task = {"type": cfg.card.pipeline_tag, "name": "Classification" if record.tells_classes else "Re-identification"}
-    results = [
-        {"task": task, "dataset": {"type": cfg.data.name, "name": cfg.data.name, "split": "test"}, "metrics": metrics}
-    ]
-    formats = [
-        name for name, file in (("onnx", "model.onnx"), ("tflite", "model_int8.tflite")) if record.has(f"export/{file}")
-    ]
+    task = {"type": tag, "name": "Classification" if run.is_classifier else "Re-identification"}
+    results = [{"task": task, "dataset": {"type": data, "name": data, "split": "test"}, "metrics": metrics}]
+    formats = [name for name, file in (("onnx", File.ONNX), ("tflite", File.TFLITE_INT8)) if is_present(run, file)]
     return {
-        "license": (cfg.card.licence or "unknown").lower(),
+        "license": (run["card.licence"] or "unknown").lower(),
         "library_name": "reidlab",
-        "pipeline_tag": cfg.card.pipeline_tag,
-        "tags": [*cfg.card.tags, cfg.model.name, *formats, *(["int8"] if small else [])],
-        "datasets": [cfg.data.name],
+        "pipeline_tag": tag,
+        "tags": [*run["card.tags"], run["model.name"], *formats, *(["int8"] if small else [])],
+        "datasets": [data],
         "metrics": [HUB_METRICS.get(name, name) for name in names],
-        "model-index": [{"name": record.folder.name, "results": results if metrics else []}],
+        "model-index": [{"name": run.name, "results": results if metrics else []}],
     }
+
+
+def _figures_of(run: Run, row: str) -> dict[str, float]:
+    """The figures of a row, if the present checkpoint has it."""
+    return run.results[row].figures if row in run.results else {}

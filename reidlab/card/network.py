@@ -7,87 +7,104 @@ from pathlib import Path
 import pandas as pd
 
 from reidlab import plots
-from reidlab.card.parts import Column, Link, Missing, Part, Picture, Section, Table, Words, two_columns
-from reidlab.card.record import Record
-from reidlab.config import instantiate
-from reidlab.export.runtime import Port, open_model
-from reidlab.files import file_hash, read_json, write_atomic, write_json
-from reidlab.models import ReIdNetwork, blocks
+from reidlab.card.facts import MODELS, image_size, is_present, made_from, training
+from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
+from reidlab.export.runtime import Embedder, Port, open_model
+from reidlab.files import file_hash, read_json, write_json
+from reidlab.models import ReIdNetwork, blocks, read_weights
 from reidlab.plots.saving import save_drawing
-from reidlab.training.tasks import BEST_CHECKPOINT
+from reidlab.run import File, Run
 
-BLOCKS, DRAWING, NETWORK, FILES = "card/blocks.csv", "card/network.svg", "card/network.json", "card/files.csv"
-C_HEADER = "deploy/c/reid.h"
+BLOCKS, DRAWING = f"{File.CARD_PARTS}/blocks.csv", f"{File.CARD_PARTS}/network.svg"
+NETWORK, FILES = f"{File.CARD_PARTS}/network.json", f"{File.CARD_PARTS}/files.csv"
 
 
-def draw_network(record: Record) -> None:
+def draw_network(run: Run) -> None:
     """Write the table of blocks, their sums and their drawing, where the network has blocks."""
-    cfg, folder = record.cfg, record.folder
-    network = instantiate(cfg.model.network, num_classes=len(record.classes))
-    facts = {"model": cfg.model.name, "class": cfg.model.network["_target_"], "input_size": list(cfg.data.size)}
+    num_classes, size = _num_classes(run), tuple(run["data.size"])
+    network = run.untrained_network(num_classes)
+    facts = {"model": run["model.name"], "class": run["model.network._target_"], "input_size": list(size)}
     if isinstance(network, ReIdNetwork):
-        table = pd.DataFrame(map(asdict, blocks(network, tuple(cfg.data.size), classifier=bool(record.classes))))
-        save_drawing(plots.architecture(table, (3, *cfg.data.size)), folder / DRAWING)
+        table = pd.DataFrame(map(asdict, blocks(network, size, classifier=bool(num_classes))))
+        save_drawing(plots.architecture(table, (3, *size)), run / DRAWING)
         shapes = table["shape"].map(lambda shape: " x ".join(map(str, shape)))
-        write_atomic(folder / BLOCKS, table.assign(shape=shapes).to_csv(index=False))
+        run.write(BLOCKS, table.assign(shape=shapes).to_csv(index=False))
         facts |= {"parameters": int(table["parameters"].sum()), "macs": int(table["macs"].sum())}
-    write_json(folder / NETWORK, facts | {"outputs": len(record.classes) or network.feat_dim})
+    outputs = (num_classes or None) if run.is_classifier else network.feat_dim
+    write_json(run / NETWORK, facts | {"outputs": outputs})
 
 
-def architecture(record: Record) -> Section:
+def _num_classes(run: Run) -> int:
+    """How many classes the network has; 0 for re-identification, and where neither training nor weights tell."""
+    if not run.is_classifier or run.classes or run.weights is None:
+        return len(run.classes)
+    return len(read_weights(run.weights).get("classifier.weight", ()))
+
+
+def architecture(run: Run) -> Section:
     """The drawing, what the network is, and its blocks."""
-    cfg, facts = record.cfg, read_json(record.folder / NETWORK)
-    weights = cfg.model.weights and Path(cfg.model.weights).name
-    method = record.table("quantize/parity.csv").get("method", pd.Series(dtype=str))
+    facts, weights = read_json(run / NETWORK), run["model.weights"] and Path(run["model.weights"]).name
+    parity = run.table_of(File.PARITY) if is_present(run, File.PARITY) else pd.DataFrame()
+    output = "class confidences" if run.is_classifier else "numbers, the embedding"
     rows = [
         ("network", facts["model"]),
         ("built by", facts["class"]),
-        ("framework", f"PyTorch {record.training.get('versions', {}).get('torch', '')}".strip()),
-        ("input", f"{record.size} RGB"),
-        ("output", f"{facts['outputs']} {'class confidences' if record.tells_classes else 'numbers, the embedding'}"),
-        ("compared by", None if record.tells_classes else f"{cfg.model.distance} distance"),
+        ("framework", f"PyTorch {training(run).get('versions', {}).get('torch', '')}".strip()),
+        ("input", f"{image_size(run)} RGB"),
+        ("output", f"{facts['outputs'] or ''} {output}".strip()),
+        ("compared by", None if run.is_classifier else f"{run['model.distance']} distance"),
         ("parameters", _grouped(facts.get("parameters"))),
         ("multiply-accumulates", _grouped(facts.get("macs"))),
-        ("weights", _origin(record, weights)),
-        ("int8 by", method.iloc[0] if len(method) else None),
+        ("weights", _origin(run, weights)),
+        ("int8 by", parity["method"].iloc[0] if "method" in parity else None),
     ]
-    sources = record.there(NETWORK, "config.yaml", "train.json", "quantize/parity.csv")
+    sources = run.there(NETWORK, File.CONFIG, File.TRAINING, File.PARITY)
     parts: list[Part] = [two_columns(rows, sources)]
-    if record.has(DRAWING):
+    if run.has(DRAWING):
         text = "Each block's output (channels, height x width), and below it what the block stores and computes."
-        table = record.table(BLOCKS)
+        table = run.table_of(BLOCKS)
         columns = [Column("block"), Column("layers"), Column("output"), Column("parameters", ","), Column("MACs", ",")]
         parts.insert(0, Picture(DRAWING, text))
         parts.append(Table(columns, table.to_numpy().tolist(), [BLOCKS], "Block by block", folded=True))
     return Section("Network", parts)
 
 
-def _origin(record: Record, weights: str | None) -> str:
-    if record.training.get("finished"):
+def _origin(run: Run, weights: str | None) -> str:
+    if training(run).get("finished"):
         return f"trained by this run, starting from {weights}" if weights else "trained by this run, from scratch"
-    return f"{weights}, as they were published" if weights else "initial, not trained"
+    if run.is_trained:
+        return "a checkpoint that this run has no record of training"
+    return f"{weights}, as published" if weights else "initial, not trained"
 
 
 def _grouped(count: int | None) -> str | None:
     return None if count is None else f"{count:,}"
 
 
-def list_files(record: Record) -> None:
+def list_files(run: Run) -> None:
     """Write what goes into and comes out of every exported file, as the file itself says it."""
-    found = [path for folder in ("export", "deploy/nvidia") for path in sorted((record.folder / folder).glob("*.*"))]
-    rows = [_row(record, path) for path in found if path.suffix in (".onnx", ".tflite")]
-    if record.has(C_HEADER):
-        rows.append(_row_of_c(record))
+    found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
+    rows = [_row(run, path) for path in found if path.suffix in MODELS]
+    if run.has(File.C_HEADER):
+        rows.append(_row_of_c(run))
     if rows:
-        write_atomic(record.folder / FILES, pd.DataFrame(rows).to_csv(index=False))
+        run.write(FILES, pd.DataFrame(rows).to_csv(index=False))
     else:
-        (record.folder / FILES).unlink(missing_ok=True)
+        (run / FILES).unlink(missing_ok=True)
 
 
-def interfaces(record: Record) -> Section:
+def stale_files(run: Run) -> list[str]:
+    """The exported files that another checkpoint made."""
+    table = run.table_of(FILES).reindex(columns=["file", "made_from"]).dropna()
+    return table.loc[table["made_from"] != run.checkpoint, "file"].tolist()
+
+
+def interfaces(run: Run) -> Section:
     """Types, layouts, scales and zero points of all files."""
     parts: list[Part] = []
-    table = record.table(FILES)
+    stale, table = stale_files(run), run.table_of(FILES)
+    if len(table):
+        table = table[~table["file"].isin(stale)].drop(columns="made_from")
     if len(table):
         columns = [
             Column("file"), Column("type", "", "input"), Column("layout", "", "input"), Column("scale", ".6g", "input"),
@@ -95,37 +112,32 @@ def interfaces(record: Record) -> Section:
             Column("shape", "", "output"), Column("scale", ".6g", "output"), Column("zero point", ".0f", "output"),
             Column("KiB", ".1f"), Column("SHA-256"),
         ]  # fmt: skip
-        made_from = table.pop("made_from")
         said = [place for place, name in enumerate(table) if table[name].notna().any()]
         rows = [[Link(row[0]), *(row[place] for place in said[1:])] for row in table.to_numpy(dtype=object).tolist()]
         parts.append(Table([columns[place] for place in said], rows, [FILES]))
-        parts.append(Words([f"B is the batch; H x W is {record.size}. Without a scale, numbers are what they are."]))
-        if record.has(BEST_CHECKPOINT):
-            stale = made_from.notna() & (made_from != file_hash(record.folder / BEST_CHECKPOINT))
-            parts += [
-                Missing(f"{path} of this checkpoint: it was made from other weights", record.command(_stage_of(path)))
-                for path in table.loc[stale, "file"]
-            ]
-    for path, stage in (("export/model.onnx", "export"), ("export/model_int8.tflite", "quantize")):
-        if not record.has(path):
-            parts.append(Missing(path, record.command(stage)))
-    if not record.has(C_HEADER):
-        parts.append(Missing("C99 for microcontrollers", record.command("deploy", "deploy=c")))
+        text = f"B is the batch; H x W is {image_size(run)}. Without a scale, numbers are what they are."
+        parts.append(Paragraph([text]))
+    for path in (File.ONNX, File.TFLITE_INT8):
+        if not run.has(path):
+            parts.append(Missing(path, run.command(stage_of(path))))
+    if not run.has(File.C_HEADER):
+        parts.append(Missing("C99 for microcontrollers", run.command(stage_of(File.C_HEADER))))
     return Section("Inputs and outputs", parts)
 
 
-def _stage_of(path: str) -> str:
+def stage_of(path: str) -> str:
     """The stage that makes an exported file."""
-    return (
-        "deploy deploy=nvidia" if path.startswith("deploy") else "export" if path == "export/model.onnx" else "quantize"
-    )
+    parts = Path(path).parts
+    if parts[0] == File.DEPLOY:
+        return f"deploy deploy={parts[1]}"
+    return "export" if path == File.ONNX else "quantize"
 
 
-def _row(record: Record, file: Path) -> dict:
+def _row(run: Run, file: Path) -> dict:
     embedder = open_model(file)
     given = "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     return {
-        "file": file.relative_to(record.folder).as_posix(),
+        "file": file.relative_to(run.folder).as_posix(),
         **_port("input", embedder.input, given),
         "values": _values(embedder),
         **_port("output", embedder.output, f"B, {embedder.output.shape[-1]}"),
@@ -145,7 +157,7 @@ def _port(side: str, port: Port, layout: str) -> dict:
     }
 
 
-def _values(embedder) -> str:
+def _values(embedder: Embedder) -> str:
     """What stands for a pixel of 0 to 255 in the input."""
     order = embedder.color_order
     if embedder.input.dtype.kind in "iu":
@@ -155,11 +167,10 @@ def _values(embedder) -> str:
     return f"{order} / 255" if plain else f"({order} / 255 - {mean}) / {std}"
 
 
-def _row_of_c(record: Record) -> dict:
-    file = record.folder / C_HEADER
-    sizes = dict(re.findall(r"#define (REID_\w+) (\d+)", file.read_text()))
+def _row_of_c(run: Run) -> dict:
+    sizes = dict(re.findall(r"#define (REID_\w+) (\d+)", (run / File.C_HEADER).read_text()))
     return {
-        "file": C_HEADER,
+        "file": File.C_HEADER,
         "input_type": "uint8",
         "input_layout": "H, W, 3",
         "input_scale": None,
@@ -170,6 +181,6 @@ def _row_of_c(record: Record) -> dict:
         "output_scale": None,
         "output_zero_point": None,
         "kib": (int(sizes["REID_WEIGHT_BYTES"]) + int(sizes["REID_TABLE_BYTES"])) / 1024,
-        "sha256": file_hash(file.with_name("reid_model.c")),
-        "made_from": None,
+        "sha256": file_hash(run / File.C_SOURCE),
+        "made_from": made_from(run, File.C_HEADER),
     }

@@ -62,25 +62,26 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Words:
+class Paragraph:
     """A paragraph, or a list where there are several texts; `sources` are the files that its figures come from."""
 
     texts: Sequence[str]
     sources: Sequence[str] = ()
     title: str = ""
-    kind: ClassVar[str] = "words"
+    kind: ClassVar[str] = "paragraph"
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What isn't known yet, and the command that finds it out."""
+    """What a card doesn't show, the command that makes it, and why it isn't shown."""
 
     what: str
     command: str
+    why: str = "Not there yet"
     kind: ClassVar[str] = "missing"
 
 
-Part = Table | Picture | Words | Missing
+Part = Table | Picture | Paragraph | Missing
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,6 @@ class Card:
     metadata: dict = field(default_factory=dict)
 
 
-def two_columns(rows: Sequence[tuple[str, Cell]], sources: Sequence[str], title: str = "", folded: bool = False):
+def two_columns(rows: Sequence[tuple[str, Cell]], sources: Sequence[str]) -> Table:
     """A table of names and values, without those that aren't known."""
-    known = [row for row in rows if row[1] not in (None, "")]
-    return Table((Column(""), Column("")), known, sources, title, folded)
+    return Table((Column(""), Column("")), [row for row in rows if row[1] not in (None, "")], sources)

@@ -1,86 +1,85 @@
 """A card's sections about what the network has learned from, and how."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from omegaconf import OmegaConf
-
-from reidlab.card.parts import Code, Column, Missing, Part, Picture, Section, Table, Words, two_columns
-from reidlab.card.record import Record
+from reidlab.card.facts import image_size, training
+from reidlab.card.parts import Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
+from reidlab.run import File, Run
 
-RECIPE = (  # what a reader asks first: words of the card -> key of the config
-    ("epochs at most", "trainer.max_epochs"),
-    ("batch", "data.batch_size"),
-    ("images of an identity in a batch", "data.num_instances"),
-    ("optimizer", "optimizer._target_"),
-    ("learning rate", "optimizer.lr"),
-    ("weight decay", "optimizer.weight_decay"),
-    ("schedule", "schedule._target_"),
-    ("seed", "seed"),
-)
-ARTICLES = {False: "identities", True: "classes"}
+RECIPE = {  # what a reader asks first -> key of the settings
+    "epochs at most": "trainer.max_epochs",
+    "batch": "data.batch_size",
+    "images per {one} in a batch": "data.num_instances",
+    "optimizer": "optimizer._target_",
+    "learning rate": "optimizer.lr",
+    "weight decay": "optimizer.weight_decay",
+    "schedule": "schedule._target_",
+    "seed": "seed",
+}
 
 
-def data(record: Record) -> Section:
+def data(run: Run) -> Section:
     """What the data set is, whose it is, and how it is divided."""
-    cfg, about, summary = record.cfg, record.cfg.data.about, record.table("data/summary.csv")
+    fraction, summary = f"{run['data.val_fraction']:g}", run.table_of(File.DATA_SUMMARY)
     rows = [
-        ("data set", cfg.data.name),
-        ("what it shows", about.description),
-        ("published by", about.source),
-        ("licence", about.licence or "not stated in the config (data.about.licence)"),
-        ("SHA-256 of images and split", record.training.get("data_hash")),
-        ("read at", f"{record.size}, height x width"),
-        ("set aside for validation", f"{cfg.data.val_fraction:g} of the training {ARTICLES[record.tells_classes]}"),
+        ("data set", run["data.name"]),
+        ("what it shows", run["data.about.description"]),
+        ("published by", run["data.about.source"]),
+        ("license", run["data.about.licence"] or "not stated in the config (data.about.licence)"),
+        ("SHA-256 of images and split", training(run).get("data_hash")),
+        ("read at", f"{image_size(run)}, height x width"),
     ]
-    if record.tells_classes:
-        rows[-1] = ("set aside for validation", f"{cfg.data.val_fraction:g} of each class's images")
-        rows.append(("classes", ", ".join(record.classes)))
+    if run.is_classifier:
+        rows.append(("set aside for validation", f"{fraction} of each class's images"))
+        rows.append(("classes", ", ".join(run.classes)))
     else:
-        counted = "left out" if cfg.data.exclude_same_camera else "counted"
+        rows.append(("set aside for validation", f"{fraction} of the training {run.kind.several}"))
+        counted = "left out" if run["data.exclude_same_camera"] else "counted"
         rows.append(("matches of the query's own camera", counted))
-    parts: list[Part] = [two_columns(rows, record.there("config.yaml", "train.json"))]
+    parts: list[Part] = [two_columns(rows, run.there(File.CONFIG, File.TRAINING))]
     if summary.empty:
-        parts.append(Missing("counts of images and identities", record.command_from_config("data")))
+        parts.append(Missing(f"counts of images and {run.kind.several}", run.command_from_config("data")))
         return Section("Data and split", parts)
     columns = [Column(name, "" if name == "split" else ",") for name in summary.columns]
-    parts.append(Table(columns, summary.to_numpy(dtype=object).tolist(), ["data/summary.csv"], "Split by split"))
-    findings = record.table("data/findings.csv").reindex(columns=["level", "kind"])
+    parts.append(Table(columns, summary.to_numpy(dtype=object).tolist(), [File.DATA_SUMMARY], "Split by split"))
+    findings = run.table_of(File.DATA_FINDINGS).reindex(columns=["level", "kind"])
     kinds = ", ".join(f"{kind} ({level})" for kind, level in findings.drop_duplicates("kind")[["kind", "level"]].values)
     text = f"`reidlab data` warns of {kinds}." if kinds else "`reidlab data` found nothing wrong with it."
-    parts.append(Words([text], record.there("data/findings.csv")))
+    parts.append(Paragraph([text], run.there(File.DATA_FINDINGS)))
     return Section("Data and split", parts)
 
 
-def recipe(record: Record) -> Section:
+def recipe(run: Run) -> Section:
     """How the network was trained: the main settings, then all of them, and the curves."""
-    cfg, trained = record.cfg, record.training
-    if not trained.get("finished"):
-        weights = f"weights from elsewhere ({cfg.model.weights.rpartition('/')[2]})" if cfg.model.weights else None
-        what = f"This run trained nothing itself; it uses {weights}." if weights else None
-        parts: list[Part] = [Words([what])] if what else [Missing("training", record.command_from_config("train"))]
+    trained, weights = training(run), run["model.weights"]
+    parts: list[Part]
+    if trained.get("finished"):
+        main = [(name.format(one=run.kind.one), run[key]) for name, key in RECIPE.items()]
+        terms = [name for name, term in run["loss"].items() if isinstance(term, Mapping)]
+        main += [("loss", " + ".join(terms)), ("initial weights", "given" if weights else "random")]
+        rows = [(name, None if value is None else str(value).rpartition("torch.optim.")[2]) for name, value in main]
+        best = {name: value for name, value in trained.items() if name.startswith("best_val") and value is not None}
+        done = [("epochs trained", str(trained["epochs"]))]
+        done += [(name.replace("_", " "), f"{value:.3f}") for name, value in best.items()]
+        parts = [two_columns(rows, [File.CONFIG]), two_columns(done, [File.TRAINING])]
+        if run.has(File.CURVES):
+            parts.append(Picture(File.CURVES, "Losses and validation figures by epoch."))
+    elif run.is_trained:
+        parts = [Paragraph(["This run has no record of how its checkpoint was trained."])]
+    elif weights:
+        parts = [Paragraph([f"This run trained nothing itself; it uses {weights.rpartition('/')[2]}."])]
     else:
-        main = [(words, OmegaConf.select(cfg, key)) for words, key in RECIPE]
-        terms = [name for name, term in cfg.loss.items() if isinstance(term, Mapping)]
-        main += [("loss", " + ".join(terms)), ("weights at first", "random" if not cfg.model.weights else "given")]
-        rows = [(words, None if value is None else str(value).rpartition("torch.optim.")[2]) for words, value in main]
-        done = [("epochs trained", trained["epochs"])]
-        done += [(key.replace("_", " "), f"{trained[key]:.3f}") for key in trained if key.startswith("best_val")]
-        parts = [
-            two_columns(rows, ["config.yaml"]),
-            two_columns([(words, str(value)) for words, value in done], ["train.json"]),
-        ]
-        if record.has("curves.png"):
-            parts.append(Picture("curves.png", "Losses and validation figures by epoch."))
-    settings = [(Code(key), value) for key, value in _leaves(record)]
-    parts.append(Table((Column("key"), Column("value")), settings, ["config.yaml"], "Every setting", folded=True))
+        parts = [Missing("training", run.command_from_config("train"))]
+    rows = [(Code(key), value) for key, value in _settings(run).items()]
+    parts.append(Table((Column("key"), Column("value")), rows, [File.CONFIG], "Every setting", folded=True))
     return Section("Recipe", parts)
 
 
-def _leaves(record: Record) -> Iterator[tuple[str, str]]:
-    for key, value in training_settings(record.cfg).items():
-        if key == "model.weights" and value:
-            value = value.rpartition("/")[2]
-        if not key.startswith("data.augment."):  # which are those of augment
-            yield key, json.dumps(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value)
+def _settings(run: Run) -> dict[str, str]:
+    """All that training depends on, as JSON, without this machine's folders and what is set twice."""
+    found = {key: value for key, value in training_settings(run.settings).items() if "data.augment." not in key}
+    if weights := found.get("model.weights"):
+        found["model.weights"] = weights.rpartition("/")[2]
+    return {key: json.dumps(value) for key, value in found.items()}

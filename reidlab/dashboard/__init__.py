@@ -40,7 +40,7 @@ def run(root: Path, port: int = 8501) -> None:
 
 
 def command(root: Path, port: int) -> list[str]:
-    """What starts Streamlit: on this machine alone, without usage statistics, menus for developers or file watching."""
+    """The command that starts Streamlit: on this machine alone, without usage statistics or file watching."""
     options = {
         "server.address": HOST,
         "server.port": port,

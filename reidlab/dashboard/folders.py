@@ -1,36 +1,42 @@
-"""What run folders hold, read anew for every look; what is missing or broken is told, not raised."""
+"""Snapshots of run folders, for the dashboard; what is missing or broken is named in words, never raised."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from omegaconf import OmegaConf
 
-from reidlab.config import NEUTRAL_KEYS, read_config
+from reidlab.config import NEUTRAL_KEYS
 from reidlab.errors import InputError
 from reidlab.files import read_json
+from reidlab.run import File, Result, Row, Run
 
-MAIN_ROW = "checkpoint"
 MAIN_FIGURES = ("mAP", "top-1")
 FIGURES = ("mAP", "rank-1", "rank-5", "mINP", "top-1", "top-5", "macro_f1")
+SIZES = ("num_query", "num_gallery", "num_images")
 FIRST_PICTURES = ("worst", "median", "best")
-MAX_ROWS = 2000
+MAX_ROWS, MAX_COUNT = 2000, 2**53
 NO_RUNS = ("notebooks",)  # folders beside the runs
+SPLIT = "test split"
 
 
 @dataclass
-class Run:
+class Snapshot:
     """A run folder as it is now; `problems` says in words what can't be read."""
 
     folder: Path
-    config: Mapping[str, Any] = field(default_factory=dict)  # dotted keys
-    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # row -> figure -> value
+    settings: Mapping[str, Any] = field(default_factory=dict)  # by dotted key
+    results: Mapping[str, Result] = field(default_factory=dict)
+    stale: Sequence[str] = ()  # rows of a checkpoint that is no longer there
     history: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row an epoch
     training: Mapping[str, Any] = field(default_factory=dict)  # train.json
     problems: list[str] = field(default_factory=list)
+
+    def read(self, reader: Callable[[Path], Any], *files: str) -> Any:
+        """What a reader makes of the first file, remembered until one of the files changes; None where it fails."""
+        return _read(reader, [self.folder / file for file in files], self.problems)
 
     @property
     def name(self) -> str:
@@ -40,11 +46,12 @@ class Run:
     @property
     def is_search(self) -> bool:
         """Whether it holds the trials of a search."""
-        return (self.folder / "search.json").exists()
+        return (self.folder / File.SEARCH).exists()
 
     def changed(self, *names: str) -> float:
         """When one of these files was last written; without any, those of epochs, figures and trials."""
-        return max(_changed(self.folder / name) for name in names or ("history.csv", "metrics.json", "trials.csv"))
+        files = names or (File.HISTORY, File.METRICS, File.TRIALS)
+        return max(_stamp(self.folder / file)[0] for file in files)
 
     @property
     def state(self) -> str:
@@ -56,13 +63,13 @@ class Run:
         if self.training.get("finished"):
             return "trained"
         if not self.history.empty:
-            return f"epoch {int(self.history['epoch'].iloc[-1]) + 1} of {self.config.get('trainer.max_epochs', '?')}"
-        return "evaluated" if self.metrics else "started"
+            return f"epoch {int(self.history['epoch'].iloc[-1]) + 1} of {self.settings.get('trainer.max_epochs', '?')}"
+        return "evaluated" if self.results else "started"
 
-    def rows(self) -> Iterator[str]:
+    def evaluated(self) -> list[str]:
         """The rows of metrics.json that have pictures or tables of their own."""
-        place = self.folder / "evaluate"
-        yield from sorted((p.name for p in _children(place) if _children(p)), key=lambda name: name != MAIN_ROW)
+        rows = [place.name for place in _children(self.folder / File.EVALUATE) if _children(place)]
+        return sorted(rows, key=lambda row: (row != Row.CHECKPOINT, row))
 
 
 def run_folders(root: Path) -> list[Path]:
@@ -70,43 +77,45 @@ def run_folders(root: Path) -> list[Path]:
     return sorted(p for p in _children(root) if p.is_dir() and p.name not in NO_RUNS and not p.name.startswith("."))
 
 
-def read_run(folder: Path) -> Run:
-    """A run folder; files that can't be read are named in its `problems`."""
-    run = Run(folder)
-    run.config = _read(_config, folder / "config.yaml", run.problems) or {}
-    run.metrics = _read(_metrics, folder / "metrics.json", run.problems) or {}
-    run.training = _read(read_json, folder / "train.json", run.problems) or {}
-    history = _read(_history, folder / "history.csv", run.problems)
-    run.history = pd.DataFrame() if history is None else history
-    if not run.config and not run.problems and not run.is_search:
-        run.problems.append("config.yaml is missing: no run, or one that was cut short before it began")
-    return run
+def read_run(folder: Path) -> Snapshot:
+    """Read a run folder; files that can't be read are named in its `problems`."""
+    found = Snapshot(folder)
+    found.settings = found.read(_settings, File.CONFIG) or {}
+    if not found.settings:
+        if not found.problems and not found.is_search:
+            found.problems.append("config.yaml is missing: no run, or one that was cut short before it began")
+        return found
+    found.results, found.stale = found.read(_results, File.METRICS, File.BEST, File.CONFIG) or ({}, ())
+    found.training = found.read(read_json, File.TRAINING) or {}
+    history = found.read(_history, File.HISTORY)
+    found.history = found.history if history is None else history
+    return found
 
 
-def leaderboard(runs: Sequence[Run], every_row: bool = False) -> pd.DataFrame:
-    """A row a network: what it learned from, its figures on the test split with their 95 % intervals, best first.
+def leaderboard(runs: Sequence[Snapshot], every_row: bool = False) -> pd.DataFrame:
+    """A row a network: its data, its figures with their 95 % intervals, and how they were measured.
 
-    Without `every_row`, a run shows its checkpoint alone, or all that it scored where there is none.
+    Sorted by test split, then best first: figures of two test splits can't be ranked. Without `every_row`, a run shows
+    its checkpoint alone, or all its rows where it has none.
     """
     lines = []
+    names: dict[str, str] = {}  # of the digests of test splits
     for run in runs:
-        about = {
-            "run": run.name,
-            "state": run.state,
-            "data": run.config.get("data.name"),
-            "model": run.config.get("model.name"),
-            "parameters": run.training.get("parameters"),
-        }
-        chosen = [row for row in run.metrics if row == MAIN_ROW]
-        for row in (run.metrics if every_row or not chosen else chosen) or [None]:
-            lines.append(about | {"row": row} | (_figures(run, row) if row else {}))
-    table = pd.DataFrame(lines, columns=["run", "row", "state", "data", "model", *_columns(lines), "parameters"])
+        about = {"run": run.name, "state": run.state, "model": run.settings.get("model.name")}
+        about["parameters"] = run.training.get("parameters")
+        chosen = [row for row in run.results if row == Row.CHECKPOINT]
+        for row in (run.results if every_row or not chosen else chosen) or [None]:
+            lines.append(about | {"row": row} | (_line(run, row, names) if row else {}))
+    columns = ["run", "row", "state", SPLIT, "model", *_columns(lines), "parameters", "protocol"]
+    table = pd.DataFrame(lines, columns=columns)
+    for name in {*SIZES, "parameters"} & {*table}:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        table[name] = numbers.where(numbers.abs() < MAX_COUNT).round().astype("Int64")
     main = [name for name in MAIN_FIGURES if name in table]
-    table["parameters"] = table["parameters"].astype("Float64").round().astype("Int64")
-    return table.sort_values(main, ascending=False, kind="stable", ignore_index=True) if main else table
+    return table.sort_values([SPLIT, *main], ascending=[True, *(False for _ in main)], kind="stable", ignore_index=True)
 
 
-def curves(runs: Sequence[Run]) -> dict[str, pd.DataFrame]:
+def curves(runs: Sequence[Snapshot]) -> dict[str, pd.DataFrame]:
     """Figure -> a table (epoch, value, run) of its course in all of these runs; validation first."""
     columns = dict.fromkeys(column for run in runs for column in run.history if column not in ("epoch", "step"))
     found = {}
@@ -128,40 +137,54 @@ def pictures(place: Path) -> list[Path]:
 
 def table(file: Path) -> pd.DataFrame | None:
     """The first rows of a CSV file; None where it can't be read."""
-    return _read(_table, file, [])
+    return _read(_table, [file], [])
 
 
-def compare(first: Run, second: Run) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The figures of rows that two runs share, with their differences; and the config keys that differ."""
-    lines = [
-        (row, figure, first.metrics[row][figure], second.metrics[row][figure])
-        for row in first.metrics
-        for figure in FIGURES
-        if figure in first.metrics[row] and figure in second.metrics.get(row, {})
-    ]
-    figures = pd.DataFrame(lines, columns=["row", "figure", "first", "second"])
-    figures["difference"] = figures["second"] - figures["first"]
+def compare(first: Snapshot, second: Snapshot) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The figures of rows that two runs share, with their differences and protocols; and the settings that differ."""
+    lines = []
+    for row in (row for row in first.results if row in second.results):
+        one, other = first.results[row], second.results[row]
+        protocols = _protocols(one.protocol, other.protocol)
+        for figure in (name for name in FIGURES if name in one.figures and name in other.figures):
+            lines.append((row, figure, one.figures[figure], other.figures[figure], protocols))
+    figures = pd.DataFrame(lines, columns=["row", "figure", "first", "second", "protocols"])
+    figures.insert(4, "difference", figures["second"] - figures["first"])
     changed = [
-        (key, str(first.config.get(key, "–")), str(second.config.get(key, "–")))
-        for key in sorted(first.config.keys() | second.config.keys())
-        if first.config.get(key) != second.config.get(key)
+        (key, str(first.settings.get(key, "–")), str(second.settings.get(key, "–")))
+        for key in sorted(first.settings.keys() | second.settings.keys())
+        if first.settings.get(key) != second.settings.get(key)
         and not key.startswith(("run.", "logger."))
         and not NEUTRAL_KEYS.fullmatch(key)
     ]
     return figures, pd.DataFrame(changed, columns=["key", "first", "second"])
 
 
-def _figures(run: Run, row: str) -> dict[str, Any]:
-    """The main figures of a row, and `<figure> 95 %` for those with an interval."""
-    known = {name: value for name, value in run.metrics[row].items() if name in FIGURES}
-    intervals = _read(_intervals, run.folder / "evaluate" / row / "intervals.json", run.problems) or {}
-    return known | {f"{name} 95 %": intervals[name] for name in MAIN_FIGURES if name in known and name in intervals}
+def _protocols(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Whether two figures may be compared, in words."""
+    if not one or not other:
+        return "not recorded"
+    differing = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return f"differ: {', '.join(differing)}" if differing else "same"
+
+
+def _line(run: Snapshot, row: str, names: dict[str, str]) -> dict[str, Any]:
+    """Test split, protocol, figures and sizes of a row, and `<figure> 95 %` for those with an interval."""
+    result, elsewhere = run.results[row], Row.CHECKPOINT.on("")
+    intervals = run.read(_intervals, f"{File.EVALUATE}/{row}/intervals.json") or {}
+    data = row.removeprefix(elsewhere) if row.startswith(elsewhere) else run.settings.get("data.name")
+    digest = str(result.protocol.get("test", ""))
+    split = names.setdefault(digest, f"{data} {digest[:8]}") if digest else f"{data}, digest not recorded"
+    rules = ", ".join(f"{name}={value}" for name, value in result.protocol.items() if name != "test")
+    figures = {name: value for name, value in result.figures.items() if name in (*FIGURES, *SIZES)}
+    ends = {f"{name} 95 %": intervals[name] for name in MAIN_FIGURES if name in figures and name in intervals}
+    return {SPLIT: split, "protocol": rules} | figures | ends
 
 
 def _columns(lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The figures that any line has, an interval behind its main figure."""
+    """The figures that any line has, an interval behind its main figure, and the sizes."""
     wanted = [c for name in FIGURES for c in ((name, f"{name} 95 %") if name in MAIN_FIGURES else (name,))]
-    return [name for name in wanted if any(name in line for line in lines)]
+    return [name for name in (*wanted, *SIZES) if any(name in line for line in lines)]
 
 
 def _children(place: Path) -> list[Path]:
@@ -171,43 +194,46 @@ def _children(place: Path) -> list[Path]:
         return []
 
 
-def _changed(file: Path) -> float:
+def _stamp(file: Path) -> tuple[float, int, int]:
+    """Time, size and inode of a file; zeros where it is absent."""
     try:
-        return file.stat().st_mtime
+        stat = file.stat()
+        return stat.st_mtime, stat.st_size, stat.st_ino
     except OSError:
-        return 0.0
+        return 0.0, 0, 0
 
 
-def _read(reader: Callable[[Path], Any], file: Path, problems: list[str]) -> Any:
-    """What a reader makes of a file, remembered until the file changes; None, with the problem noted, if it fails."""
-    try:
-        stamp = file.stat()
-    except OSError:
+def _read(reader: Callable[[Path], Any], files: Sequence[Path], problems: list[str]) -> Any:
+    """See `Snapshot.read`; None without a problem where the first file is absent."""
+    stamps = tuple(map(_stamp, files))
+    if not any(stamps[0]):
         return None
     try:
-        return _cached(reader, file, (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
+        return _cached(reader, files[0], stamps)
     except InputError as error:
         problems.append(str(error))
     except Exception as error:  # a broken file may do anything to a parser
-        problems.append(f"{file}: not readable ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+        problems.append(f"{files[0]}: not readable ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
     return None
 
 
 @lru_cache(maxsize=2000)
-def _cached(reader: Callable[[Path], Any], file: Path, stamp: tuple) -> Any:
+def _cached(reader: Callable[[Path], Any], file: Path, stamps: tuple) -> Any:
     return reader(file)
 
 
-def _config(file: Path) -> dict[str, Any]:
-    flat = pd.json_normalize(OmegaConf.to_container(read_config(file))).to_dict("records")
+def _settings(file: Path) -> dict[str, Any]:
+    flat = pd.json_normalize(Run.stored(file.parent).settings).to_dict("records")
     return {str(key): value for key, value in flat[0].items()}
 
 
-def _metrics(file: Path) -> dict[str, dict[str, float]]:
-    return {
-        str(row): {name: float(value) for name, value in figures.items() if isinstance(value, int | float)}
-        for row, figures in read_json(file).items()
+def _results(file: Path) -> tuple[dict[str, Result], list[str]]:
+    run = Run.stored(file.parent)
+    results = {
+        row: replace(result, figures={k: float(v) for k, v in result.figures.items()}, protocol=dict(result.protocol))
+        for row, result in run.results.items()
     }
+    return results, run.stale_results
 
 
 def _intervals(file: Path) -> dict[str, str]:
@@ -215,9 +241,8 @@ def _intervals(file: Path) -> dict[str, str]:
 
 
 def _history(file: Path) -> pd.DataFrame:
-    history = pd.read_csv(file)
-    numbers = history.apply(pd.to_numeric, errors="coerce").dropna(subset="epoch")
-    return numbers.sort_values("epoch", ignore_index=True)
+    numbers = pd.read_csv(file).apply(pd.to_numeric, errors="coerce")
+    return numbers[numbers["epoch"].abs() < MAX_COUNT].sort_values("epoch", ignore_index=True)
 
 
 def _table(file: Path) -> pd.DataFrame:

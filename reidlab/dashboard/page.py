@@ -12,7 +12,8 @@ import streamlit as st
 from PIL import Image, UnidentifiedImageError
 
 from reidlab.dashboard import folders
-from reidlab.dashboard.folders import Run
+from reidlab.dashboard.folders import SPLIT, Snapshot
+from reidlab.run import File, Row
 
 REFRESH_SECONDS = 5
 LEADING = ("parity", "choice", "estimates")  # tables that are open
@@ -38,14 +39,14 @@ def page(root: Path) -> None:
         st.info("No runs here. `reidlab run experiment=demo` makes one.")
 
 
-def leaderboard(runs: Sequence[Run]) -> None:
+def leaderboard(runs: Sequence[Snapshot]) -> None:
     """The figures of all runs, then what is broken."""
     every_row = st.toggle("all rows: baselines, other protocols, exported files", key="every_row")
     table = folders.leaderboard(runs, every_row)
-    data = sorted(table["data"].dropna().unique())
-    if len(data) > 1:
-        chosen = st.selectbox("Data set", ["all", *data], key="data")
-        table = table[(table["data"] == chosen) | (chosen == "all")]
+    splits = sorted(table[SPLIT].dropna().unique())
+    if len(splits) > 1:
+        chosen = st.selectbox("Test split", ["all", *splits], key="split")
+        table = table[(table[SPLIT] == chosen) | (chosen == "all")]
     bars = {
         name: st.column_config.ProgressColumn(name, format="%.3f", min_value=0, max_value=1)
         for name in folders.MAIN_FIGURES
@@ -56,30 +57,34 @@ def leaderboard(runs: Sequence[Run]) -> None:
         hide_index=True,
         column_config=bars | {name: st.column_config.NumberColumn(format="%.3f") for name in _floats(table) - {*bars}},
     )
-    st.caption("Test split, with 95 % intervals over its identities or images. Compare rows of one data set only.")
+    st.caption(
+        "Best first within each test split, with 95 % intervals over its identities or images. Figures of different "
+        "test splits or protocols can't be compared; runs of earlier releases didn't record a digest of theirs."
+    )
     for run in runs:
+        _stale(run)
         for problem in run.problems:
             st.warning(f"{plain(run.name)}: {plain(problem)}")
 
 
-def curves(runs: Sequence[Run]) -> None:
+def curves(runs: Sequence[Snapshot]) -> None:
     """Every logged figure over the epochs, a line a run."""
     trained = [run for run in runs if not run.history.empty]
     if not trained:
         st.info("No epoch has ended yet.")
         return
     names = [run.name for run in trained]
-    newest = max(trained, key=lambda run: run.changed("history.csv")).name
+    newest = max(trained, key=lambda run: run.changed(File.HISTORY)).name
     chosen = st.multiselect("Runs", names, default=[newest], key="curves")
     shown = [run for run in trained if run.name in chosen]
     st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max() + 1:.0f} epochs" for run in shown)))
     _charts(shown)
 
 
-def evaluation(runs: Sequence[Run]) -> None:
-    """The pictures and tables that an evaluation left: rankings, thresholds, confusions."""
+def evaluation(runs: Sequence[Snapshot]) -> None:
+    """The pictures and tables of an evaluation: rankings, thresholds, confusions."""
     searches = [run for run in runs if run.is_search]
-    evaluated = [run for run in runs if any(run.rows())]
+    evaluated = [run for run in runs if run.evaluated()]
     run = _choose("Run", [*evaluated, *searches], "evaluation")
     if run is None:
         st.info("No run is evaluated yet: `reidlab evaluate run.name=NAME`")
@@ -87,24 +92,27 @@ def evaluation(runs: Sequence[Run]) -> None:
     if run in searches:
         _folder(run.folder)
         return
-    row = st.selectbox("Network or protocol", list(run.rows()), key="row")
-    _folder(run.folder / "evaluate" / row)
+    row = st.selectbox("Network or protocol", run.evaluated(), key="row")
+    _stale(run, row)
+    _folder(run.folder / File.EVALUATE / row)
 
 
-def devices(runs: Sequence[Run]) -> None:
-    """What quantisation cost, and what the network needs and takes on devices."""
-    run = _choose("Run", [r for r in runs if any((r.folder / s).is_dir() for s in ("quantize", "deploy"))], "devices")
+def devices(runs: Sequence[Snapshot]) -> None:
+    """Accuracy of the quantized files, and memory and time on devices."""
+    made = [run for run in runs if any((run.folder / place).is_dir() for place in (File.QUANTIZE, File.DEPLOY))]
+    run = _choose("Run", made, "devices")
     if run is None:
-        st.info("No run is quantised or deployed yet: `reidlab quantize run.name=NAME`, `reidlab deploy run.name=NAME`")
+        st.info("No run is quantized or deployed yet: `reidlab quantize run.name=NAME`, `reidlab deploy run.name=NAME`")
         return
-    places = [run.folder / "quantize", *sorted({f.parent for f in (run.folder / "deploy").rglob("*.csv")})]
+    _stale(run)
+    places = [run.folder / File.QUANTIZE, *sorted({f.parent for f in (run.folder / File.DEPLOY).rglob("*.csv")})]
     for place in places:
         if any(place.glob("*.csv")):
             st.subheader(plain(place.relative_to(run.folder).as_posix()), anchor=False)
             _folder(place)
 
 
-def compare(runs: Sequence[Run]) -> None:
+def compare(runs: Sequence[Snapshot]) -> None:
     """Two runs beside each other: figures, curves, config, rankings."""
     left, right = st.columns(2)
     with left:
@@ -119,8 +127,10 @@ def compare(runs: Sequence[Run]) -> None:
     st.subheader("Figures", anchor=False)
     numbers = {name: st.column_config.NumberColumn(names.get(name, name), format="%.3f") for name in _floats(figures)}
     st.dataframe(figures, hide_index=True, column_config=numbers)
+    if not (figures["protocols"] == "same").all():
+        st.warning("Rows whose protocols differ or aren't recorded may not be compared.")
     for one, other in ((first, second), (second, first)):
-        paired = folders.table(one.folder / "evaluate" / folders.MAIN_ROW / f"against_{other.name}.csv")
+        paired = folders.table(one.folder / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv")
         if paired is not None:
             st.caption(plain(f"{one.name} minus {other.name}, paired over test identities"))
             st.dataframe(paired, hide_index=True)
@@ -133,7 +143,7 @@ def compare(runs: Sequence[Run]) -> None:
     for name in folders.FIRST_PICTURES:
         for column, run in zip(st.columns(2), (first, second), strict=True):
             with column:
-                _picture(run.folder / "evaluate" / folders.MAIN_ROW / f"{name}.png")
+                _picture(run.folder / File.EVALUATE / Row.CHECKPOINT / f"{name}.png")
 
 
 VIEWS = {
@@ -145,7 +155,7 @@ VIEWS = {
 }
 
 
-def _choose(label: str, runs: Sequence[Run], key: str) -> Run | None:
+def _choose(label: str, runs: Sequence[Snapshot], key: str) -> Snapshot | None:
     """One of some runs, at first the newest; None where there are none."""
     found = {run.name: run for run in runs}
     if not found:
@@ -155,7 +165,14 @@ def _choose(label: str, runs: Sequence[Run], key: str) -> Run | None:
     return found[st.selectbox(label, list(found), key=key)]
 
 
-def _charts(runs: Sequence[Run]) -> None:
+def _stale(run: Snapshot, row: str = "") -> None:
+    """A warning where the row, or any, was made by a checkpoint that is no longer there."""
+    rows = [stale for stale in run.stale if row in (stale, "")]
+    if rows:
+        st.warning(plain(f"{run.name}: made by another checkpoint, which is no longer there: {', '.join(rows)}"))
+
+
+def _charts(runs: Sequence[Snapshot]) -> None:
     """A chart a figure, three beside each other, with a legend if there is more than one run."""
     columns, color = st.columns(3), "run" if len(runs) > 1 else None
     for number, (name, table) in enumerate(folders.curves(runs).items()):

@@ -29,18 +29,18 @@ def distance_histogram(
     name: str = "distance",
     max_bins: int = 60,
 ) -> Figure:
-    """How far pairs of one person are apart, and pairs of two, each of area 1, with the decision between them.
+    """The distances of pairs of one identity and of pairs of two, each of area 1, with the threshold between them.
 
     `positives` and `negatives` (K,) count pairs between the `edges` (K + 1,), equally spaced; more than `max_bins` bins
     are drawn together.
     """
     figure = blank(6.2, 3.3)
-    axes = tidy(figure.subplots(), "Same person, or not?", name, "density")
+    axes = tidy(figure.subplots(), "Same identity, or not?", name, "density")
     inhabited = np.flatnonzero(positives + negatives)
     first, last = (inhabited[0], inhabited[-1] + 1) if len(inhabited) else (0, len(edges) - 1)
     starts = np.arange(first, last, -(-(last - first) // max_bins))
     ends = edges[np.append(starts, last)]
-    for counts, color, label in ((negatives, MISMATCH, "different people"), (positives, MATCH, "same person")):
+    for counts, color, label in ((negatives, MISMATCH, "different identities"), (positives, MATCH, "same identity")):
         if total := counts.sum():
             density = np.add.reduceat(counts[:last], starts) / total / np.diff(ends)
             axes.stairs(density, ends, fill=True, color=color, alpha=0.22)

@@ -1,4 +1,4 @@
-"""Stage `report`: a run's card, and one page of what its evaluation found; self-contained, to open, mail or archive."""
+"""Stage `report`: a run's card, and one page about its evaluation; self-contained, to open, mail or archive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,20 +9,22 @@ import pandas as pd
 from reidlab import card
 from reidlab.card import published
 from reidlab.card.render import data_uri, environment
-from reidlab.config import run_folder
+from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.evaluation import insight
-from reidlab.files import provenance, read_json, write_atomic
+from reidlab.plots import Drawn
 from reidlab.plots.saving import save_figure
-from reidlab.stages.evaluate import MAIN_ROW, results_table
-from reidlab.training.tasks import known_classes
+from reidlab.run import File, Row, Run, provenance
 
 TABLE_ROWS = 30
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, what to look for, and PNG files in the evaluation's folder; each may have a CSV of the same name."""
+    """A heading, what to look for, and PNG files in the evaluation's folder; each may have a CSV of the same name.
+
+    `{one}` and `{several}` stand for what the crops show.
+    """
 
     title: str
     text: str
@@ -33,112 +35,123 @@ SECTIONS = (
     Section(
         "Rankings",
         "Worst, median and best queries by average precision: the query in blue, then its nearest gallery images with "
-        "their distances. Green (✓) is the same person, red (✗) somebody else.",
+        "their distances. Green (✓) is the same {one}, red (✗) another.",
         ("worst", "median", "best"),
     ),
     Section(
         "Hardest confusions",
-        "Each query with the stranger that it found first and its own nearest match; the furthest misses of all pairs "
-        "of identities. Alike clothes are an honest mistake; a shared background or label error is not.",
+        "Each query with the first wrong match and its own nearest match; the largest gaps of all pairs of {several}. "
+        "A similar appearance is an honest mistake; a shared background or a label error is not.",
         ("confusions",),
     ),
     Section(
         "Cameras",
         "mAP of the queries of one camera in the gallery of another, above the number of queries. A dark row or column "
-        "is a camera that sees differently from the others.",
+        "is a camera whose images differ from those of the others.",
         ("cameras",),
     ),
     Section(
-        "Same person, or not?",
-        "Distances of all pairs that the protocol compares, the calibrated threshold, and what it lets pass.",
+        "Same {one}, or not?",
+        "Distances of all pairs that the protocol compares, the calibrated threshold, and the ROC curve.",
         ("distances", "roc"),
     ),
     Section(
         "The embedding space",
-        "Test images of some identities, laid out by t-SNE: colour says who, shape says which camera. Groups of one "
-        "colour are good, groups of one shape are bad; how far groups are apart means nothing.",
-        ("plane",),
+        "Test images of some {several}, laid out by t-SNE: color stands for the {one}, shape for the camera. Groups of "
+        "one color are good, groups of one shape are bad; distances between groups mean nothing.",
+        ("embedding_map",),
     ),
     Section(
         "Where the network looks",
-        "The strength of the last feature maps over the worst queries. Warmth off the person is a warning.",
+        "The strength of the last feature maps over the worst queries. Warm areas in the background are a warning.",
         ("attention",),
     ),
 )
 CLASS_SECTIONS = (
     Section(
-        "What is taken for what",
-        "Images of each class by the class that they were taken for; whether a confidence is the chance to be right; "
-        "and the mistakes that the network was surest of.",
+        "Confusion and calibration",
+        "Images of each class by the predicted class; confidence against accuracy; and the mistakes with the highest "
+        "confidence.",
         ("confusion", "calibration", "mistakes"),
     ),
 )
 
 
-def run(cfg) -> Path:
-    """Write the card of a run, and of an evaluated one `evaluation.html` too, which is returned if it is there.
+def run(run: Run) -> Run:
+    """Write the card of a run, and `evaluation.html` of an evaluated one.
 
-    The latter shows what the network confuses and sees; what stage `evaluate` drew of a network that tells classes is
-    shown as it is. Raises InputError where there is no run yet.
+    The latter shows a re-id network's confusions and attention, which are drawn now, and the pictures that stage
+    `evaluate` left. Raises InputError where there is no run yet.
     """
-    folder = run_folder(cfg)
-    evaluated = MAIN_ROW in read_json(folder / "metrics.json")
-    if not evaluated and not (folder / "config.yaml").exists():
-        raise InputError(f"{folder}: not evaluated; run `reidlab evaluate run.name={folder.name}` first")
-    pages = [_evaluation(cfg, folder)] if evaluated else []
-    pages.append(card.run(cfg))
-    for page in pages:
-        print(f"report: {page}")
-    return pages[0]
-
-
-def _evaluation(cfg, folder: Path) -> Path:
-    place = folder / "evaluate" / MAIN_ROW
-    tells_classes = bool(known_classes(cfg))
-    for name, drawn in () if tells_classes else _drawn(cfg):
-        save_figure(drawn.figure, place / f"{name}.png")
-        write_atomic(place / f"{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
-    others = published.accuracy(cfg.data.name, cfg.model.name)
-    facts = {"model": cfg.model.name, "data": cfg.data.name}
-    if tells_classes:
-        facts["classes"] = ", ".join(known_classes(cfg))
+    row = evaluated_row(run)
+    if row is None and not run.has(File.CONFIG):
+        raise InputError(f"{run.folder}: not evaluated; run `{run.command('evaluate')}` first")
+    if row is None:
+        (run / File.EVALUATION_PAGE).unlink(missing_ok=True)  # which another checkpoint's evaluation left
     else:
-        same_camera = "left out" if cfg.evaluate.exclude_same_camera else "counted"
-        facts |= {"distance": cfg.evaluate.distance, "same-camera matches": same_camera}
-    html = (
-        environment(escape=True)
-        .get_template("evaluation.html")
-        .render(
-            name=folder.name,
-            facts=facts,
-            results=_html(results_table(folder).reset_index()),
-            published="" if others.empty else _html(others),
-            verdict=read_json(folder / "verification.json"),
-            sections=[
-                (section, list(_pictures(section, place)))
-                for section in (CLASS_SECTIONS if tells_classes else SECTIONS)
-            ],
-            made_by=provenance(),
-        )
+        log.info(f"report: {_write_evaluation(run, row)}")
+    log.info(f"report: {card.write_card(run)}")
+    return run
+
+
+def evaluated_row(run: Run) -> str | None:
+    """The row that `evaluation.html` is about: the checkpoint, or else a file from elsewhere; None without both."""
+    rows = [Row.CHECKPOINT, *(row for row in run.results if row not in [*Row])]
+    return next((row for row in rows if row in run.results and run.has(f"{File.EVALUATE}/{row}")), None)
+
+
+def _write_evaluation(run: Run, row: str) -> Path:
+    folder = f"{File.EVALUATE}/{row}"
+    if row == Row.CHECKPOINT and not run.is_classifier:
+        for name, drawn in _drawn(run):
+            save_figure(drawn.figure, run / folder / f"{name}.png")
+            run.write(f"{folder}/{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
+    others = published.accuracy(run["data.name"], run["model.name"])
+    page = environment(escape=True).get_template("evaluation.html")
+    html = page.render(
+        name=run.name,
+        facts=_facts(run, row),
+        over="images" if run.is_classifier else run.kind.several,
+        kind=run.kind,
+        results=_html(run.table().reset_index()),
+        published="" if others.empty else _html(others),
+        verdict=run.verification if row == Row.CHECKPOINT else {},
+        sections=list(_sections(run, folder)),
+        made_by=provenance(),
     )
-    return write_atomic(folder / "evaluation.html", html)
+    return run.write(File.EVALUATION_PAGE, html)
 
 
-def _drawn(cfg) -> Iterator[tuple[str, insight.Drawn]]:
-    search = insight.search(cfg)
+def _facts(run: Run, row: str) -> dict[str, str]:
+    """What the page says below its title."""
+    network = run["model.name"] if row == Row.CHECKPOINT else row
+    facts = {"model": network, "data": run["data.name"]}
+    if run.is_classifier:
+        return facts | ({"classes": ", ".join(run.classes)} if run.classes else {})
+    left_out = run["evaluate.exclude_same_camera"] and run["data.exclude_same_camera"]
+    return facts | {"distance": run["evaluate.distance"], "same-camera matches": "left out" if left_out else "counted"}
+
+
+def _drawn(run: Run) -> Iterator[tuple[str, Drawn]]:
+    search = insight.search(run)
     yield "confusions", insight.confusions(search)
     yield "cameras", insight.camera_pairs(search)
-    yield "plane", insight.plane(search)
+    yield "embedding_map", insight.embedding_map(search)
     if hasattr(search.network, "featuremaps"):
         yield "attention", insight.attention(search, search.found.sorted_queries()[:10])
 
 
-def _pictures(section: Section, place: Path) -> Iterator[tuple[str, str, str | None]]:
-    """Name, image as a data URI, and table as HTML or None, of each picture that is there."""
-    for name in section.pictures:
-        picture, table = place / f"{name}.png", place / f"{name}.csv"
-        if picture.exists():
-            yield name, data_uri(picture), _html(pd.read_csv(table).head(TABLE_ROWS)) if table.exists() else None
+def _sections(run: Run, folder: str) -> Iterator[tuple[str, str, list[tuple[str, str, str | None]]]]:
+    """Title, text and pictures of each section that has any: name, image as a data URI, table as HTML or None."""
+    for section in CLASS_SECTIONS if run.is_classifier else SECTIONS:
+        pictures = []
+        for name in section.pictures:
+            picture, table = run / folder / f"{name}.png", run.table_of(f"{folder}/{name}.csv")
+            if picture.exists():
+                pictures.append((name, data_uri(picture), _html(table.head(TABLE_ROWS)) if len(table) else None))
+        if pictures:
+            words = run.kind._asdict()
+            yield section.title.format(**words), section.text.format(**words), pictures
 
 
 def _html(table: pd.DataFrame) -> str:

@@ -167,6 +167,7 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
             "num_identities": datamodule.num_classes,
             **({"classes": datamodule.class_names} if run.is_classifier else {}),
             "parameters": sum(p.numel() for p in task.network.parameters()),
+            "checkpoint": run.checkpoint,
             **made_by,
         },
     )

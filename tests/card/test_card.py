@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from reidlab import card, cli
 from reidlab.card import published
 from reidlab.card.render import md_code, text
-from reidlab.config import compose, compose_for, keep_config, run_folder, training_differences
+from reidlab.config import compose, compose_for, training_differences
 from reidlab.errors import InputError
-from reidlab.export import onnx
-from reidlab.files import provenance, write_atomic, write_json
-from reidlab.stages import report
+from reidlab.files import write_json
+from reidlab.run import File, Row, Run, provenance
+from reidlab.stages import export, report
 
 PLAIN = r"(?<![\w.+-])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w.+]\w|\w)"
 NUMBER = re.compile(r"(?<![\w.+-])-?\d{1,3}(?:,\d{3})+(?![,.]?\d)|" + PLAIN)
@@ -113,8 +113,8 @@ REID = {
              "size_kib": 849.17, "ms_1_thread": 1.881, "ms_2_threads": 2.52},
     "tflite int8": {"mAP": 0.69461, "rank-1": 0.8125, "num_query": 160.0, "num_gallery": 880.0, "drop": 1.773,
                     "size_kib": 414.29, "ms_1_thread": 3.007, "ms_2_threads": 2.35},
-    "emulated m7": {"mAP": 0.9375, "rank-1": 1.0, "num_query": 4, "num_gallery": 20, "bit_exact_images": 24,
-                    "instructions": 49_497_754, "flash_bytes": 270_304, "ram_bytes": 44_032, "stack_bytes": 928},
+    "emulated m7": {"bit_exact_images": 24, "instructions": 49_497_754, "flash_bytes": 270_304, "ram_bytes": 44_032,
+                    "stack_bytes": 928},
 }  # fmt: skip
 VERDICT = {
     "distance": "cosine", "threshold": 0.103567, "threshold_low": 0.0905, "threshold_high": 0.17929,
@@ -135,57 +135,66 @@ ESTIMATES = pd.DataFrame(
 TRAINED = {"finished": True, "epochs": 16, "best_val_mAP": 0.8618, "num_identities": 88, "data_hash": "26c4e504"}
 
 
-def record_all(folder, cfg):
+def composed(root, name, *overrides):
+    """A run that has its config."""
+    run = Run.compose([f"run.root={root}", f"run.name={name}", *overrides])
+    run.keep_config()
+    return run
+
+
+def checkpoint(run, seed):
+    """Weights in the place of the run's best checkpoint."""
+    (run / File.BEST).parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": run.untrained_network().state_dict() | {"seed": torch.tensor(seed)}}, run / File.BEST)
+
+
+def record_all(run):
     """A run of which everything is recorded, by hand but for its export."""
-    write_json(folder / "train.json", TRAINED | provenance())
-    write_json(folder / "metrics.json", REID)
-    write_json(folder / "verification.json", VERDICT)
+    made_from = {"checkpoint": run.checkpoint}
+    write_json(run / File.TRAINING, TRAINED | made_from | provenance())
+    run.record(REID, {"distance": "cosine"}, run.checkpoint)
+    write_json(run / File.VERIFICATION, VERDICT | made_from)
     for row in ("checkpoint", "checkpoint+flip"):
-        write_json(folder / "evaluate" / row / "intervals.json", {"mAP": [0.66, 0.77], "rank-1": [0.76, 0.89]})
-    onnx.run(cfg)
+        write_json(run / File.EVALUATE / row / "intervals.json", {"mAP": [0.66, 0.77], "rank-1": [0.76, 0.89]})
+    export.run(run)
     table = pd.DataFrame.from_dict({row: REID[row] for row in ("checkpoint", "onnx", "tflite int8")}, orient="index")
-    write_atomic(folder / "quantize" / "parity.csv", table.assign(method="equalized").rename_axis("stage").to_csv())
-    write_json(folder / "quantize" / "made_by.json", provenance())
-    write_json(folder / "deploy" / "c" / "firmware.json", {"emulated m7": REID["emulated m7"]})
+    run.write(File.PARITY, table.assign(method="equalized", **made_from).rename_axis("stage").to_csv())
+    write_json(run / File.QUANTIZE_MADE_BY, provenance())
+    write_json(run / File.FIRMWARE, {"emulated m7": REID["emulated m7"]} | made_from)
     rows = pd.DataFrame({"rule": ["all"], "peak_bytes": [44_032], "lower_bound_bytes": [40_976], "macs": [21_677_696]})
-    write_atomic(folder / "deploy" / "c" / "memory.csv", rows.to_csv(index=False))
+    run.write(File.C_MEMORY, rows.to_csv(index=False))
     lifetimes = pd.DataFrame({"label": ["a"], "first": [0], "last": [1], "offset": [0], "bytes": [44_032]})
-    write_atomic(folder / "deploy" / "c" / "lifetimes.csv", lifetimes.to_csv(index=False))
+    run.write(File.C_LIFETIMES, lifetimes.to_csv(index=False))
     defines = {"EMBEDDING_SIZE": 512, "WEIGHT_BYTES": 236_100, "TABLE_BYTES": 5_000}
-    header = "\n".join(f"#define REID_{name} {value}   /* bytes */" for name, value in defines.items())
-    write_atomic(folder / "deploy" / "c" / "reid.h", header)
-    write_atomic(folder / "deploy" / "c" / "reid_model.c", "int model;")
-    write_atomic(folder / "deploy" / "stm32" / "estimates.csv", ESTIMATES.to_csv(index=False))
+    run.write(File.C_HEADER, "\n".join(f"#define REID_{name} {value}   /* bytes */" for name, value in defines.items()))
+    run.write(File.C_SOURCE, "int model;")
+    run.write(File.ESTIMATES, ESTIMATES.to_csv(index=False))
+    run.write(f"{File.DEPLOY}/{run.name}_edge_linux.zip", b"")
     summary = "split,identities,images,cameras,distractors\ntrain,88,2112,4,0\ngallery,40,880,4,80\n"
-    write_atomic(folder / "data" / "summary.csv", summary)
-    write_atomic(folder / "data" / "findings.csv", "level,kind,where,message\nwarning,duplicate,a.jpg,same as b.jpg\n")
+    run.write(File.DATA_SUMMARY, summary)
+    run.write(File.DATA_FINDINGS, "level,kind,where,message\nwarning,duplicate,a.jpg,same as b.jpg\n")
 
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    cfg = compose(["experiment=demo", "data=deepsportradar", f"run.root={root}", "run.name=full", "data.size=[64,32]"])
-    keep_config(cfg)
-    record_all(run_folder(cfg), cfg)
-    return run_folder(cfg), card.run(cfg).read_text(), (run_folder(cfg) / "card.md").read_text()
+    run = composed(
+        tmp_path_factory.mktemp("runs"), "full", "experiment=demo", "data=deepsportradar", "data.size=[64,32]"
+    )
+    record_all(run)
+    return run.folder, card.write_card(run).read_text(), (run / File.CARD_MARKDOWN).read_text()
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
     names = ["daisy", "<b>rose</b>|", "tulip"]
-    cfg = compose(
-        ["data=flowers", "model=fdmobilenet_x0_25", "data.size=[128,128]", f"run.root={root}", "run.name=petals"]
-    )
-    keep_config(cfg)
-    folder = run_folder(cfg)
-    write_json(
-        folder / "train.json", {"finished": True, "epochs": 3, "best_val_top-1": 0.91, "classes": names} | provenance()
-    )
+    overrides = ["data=flowers", "model=fdmobilenet_x0_25", "data.size=[128,128]"]
+    run = composed(tmp_path_factory.mktemp("runs"), "petals", *overrides)
+    trained = {"finished": True, "epochs": 3, "best_val_top-1": 0.91, "classes": names}
+    write_json(run / File.TRAINING, trained | provenance())
     figures = {"top-1": 0.8765, "top-5": 0.99, "num_images": 375}
     rows = {"checkpoint": figures, "tflite int8": figures | {"top-1": 0.8721, "drop": 0.44, "size_kib": 139.0}}
-    write_json(folder / "metrics.json", rows)
-    return folder, card.run(cfg).read_text(), (folder / "card.md").read_text()
+    write_json(run / File.METRICS, rows)
+    return run.folder, card.write_card(run).read_text(), (run / File.CARD_MARKDOWN).read_text()
 
 
 @pytest.mark.parametrize("run", ["full", "classifier"])
@@ -227,8 +236,8 @@ def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):
     assert onnx_row == ["ONNX", "0.712", "0.838", "–", "0.00", "160 + 880", "849.2", "1.88", "2.52", "–"]
     tflite = parity[parity.index("TFLite") :][:10]
     assert tflite == ["TFLite", *["–"] * 4, "not measured", *["–"] * 4]
-    c_row = parity[parity.index("C, emulated Cortex-M7, 24 images bit for bit") :][:10]
-    assert c_row[1:] == ["0.938", "1.000", "–", "–", "4 + 20", "264.0", "–", "–", "49.5"]
+    c_row = parity[parity.index("C, emulated Cortex-M7: 24 of 24 embeddings bit-equal") :][:10]
+    assert c_row[1:] == ["–", "–", "–", "–", "24", "264.0", "–", "–", "49.5"]
     assert "reidlab quantize run.name=full" in page.commands
 
 
@@ -263,10 +272,11 @@ def test_names_are_text_and_not_markup(tmp_path):
     cfg = compose([f"run.root={tmp_path}", "data.size=[64,32]", "logger=none"])
     OmegaConf.update(cfg, "run.name", HOSTILE)
     cfg.model.name, cfg.data.about.source = "<script>alert(1)</script>|x", "a | b\n# c"
-    keep_config(cfg)
-    write_json(run_folder(cfg) / "metrics.json", {"checkpoint": REID["checkpoint"], "x](y) <i>.onnx": REID["onnx"]})
-    html = Page(card.run(cfg).read_text())
-    markdown = (run_folder(cfg) / "card.md").read_text()
+    run = Run.of(cfg)
+    run.keep_config()
+    run.record({"checkpoint": REID["checkpoint"], "x](y) <i>.onnx": REID["onnx"]})
+    html = Page(card.write_card(run).read_text())
+    markdown = (run / File.CARD_MARKDOWN).read_text()
     twin = rendered(markdown)
     assert yaml.safe_load(markdown.split("---\n")[1])["model-index"][0]["name"] == HOSTILE
     for page in (html, twin):
@@ -290,22 +300,22 @@ def test_commands_survive_markdown(command):
 
 
 def test_a_run_that_has_only_begun_says_what_to_run(tmp_path):
-    cfg = compose(["experiment=demo", f"run.root={tmp_path}", "run.name=new", "data.root=/home/me/people"])
+    run = Run.compose(["experiment=demo", f"run.root={tmp_path}", "run.name=new", "data.root=/home/me/people"])
     with pytest.raises(InputError, match=r"new: not evaluated; run `reidlab evaluate run\.name=new` first"):
-        report.run(cfg)
-    keep_config(cfg)
-    made = report.run(cfg)
-    assert made.name == "card.html" and not (tmp_path / "new" / "evaluation.html").exists()
-    page = Page(made.read_text())
+        report.run(run)
+    run.keep_config()
+    assert report.run(run) is run and not run.has(File.EVALUATION_PAGE)
+    html = (run / File.CARD).read_text()
+    page = Page(html)
     commands = [words for words in page.commands if words.startswith("reidlab ") and "run.name" in words]
     assert {command.split()[1] for command in commands} == {
         "data", "train", "evaluate", "export", "quantize", "deploy", "report",
     }  # fmt: skip
     for command in commands:
         words = command.split()[1:]
-        compose(cli._parser().parse_args(words).overrides)
-    assert "/home/me" not in made.read_text()
-    assert page.tags.count("b") == 5 and made.read_text().count("not measured</span>") == 4
+        compose(cli.build_parser().parse_args(words).overrides)
+    assert "/home/me" not in html
+    assert page.tags.count("b") == 5 and html.count("not measured</span>") == 4
 
 
 def test_what_is_said_of_the_data_is_no_training_setting(tmp_path):
@@ -332,18 +342,82 @@ def test_published_rows_are_of_the_same_network_and_the_newest_tool():
     assert {f"{value:g}" for value in rows["inference_ms"]} <= {f"{float(value):g}" for value in known if value}
 
 
-def test_files_of_other_weights_than_the_checkpoints_are_named(full):
-    folder, html, _ = full
-    assert "other weights" not in html
-    write_atomic(folder / "checkpoints" / "best.ckpt", b"trained since")
-    again = card.run(compose_for([f"run.root={folder.parent}", "run.name=full"])).read_text()
-    (folder / "checkpoints" / "best.ckpt").unlink()
-    assert "export/model.onnx of this checkpoint: it was made from other weights" in again
+OLD_FIGURES = {  # of the card's sections and tops, as they are written
+    "0.712", "0.838", "0.980", "0.720", "0.840", "0.695", "0.812", "1.77", "849.2", "414.3", "414 KiB", "1.88", "3.01",
+    "49.5", "264.0", "43.0", "43 KiB", "264 KiB", "0.1036", "0.074", "0.862", "equalized", "331.9", "132.8",
+}  # fmt: skip
+
+
+def shown(run):
+    """The text of a run's card, as a page and as Markdown."""
+    html = re.sub(r"<style>.*</style>|<[^>]*>", " ", card.write_card(run).read_text(), flags=re.DOTALL)
+    return html + (run / File.CARD_MARKDOWN).read_text()
+
+
+def test_nothing_of_another_checkpoint_is_shown(tmp_path):
+    run = composed(tmp_path, "replaced", "experiment=demo", "data.size=[64,32]", "data.name=mine")
+    checkpoint(run, 1)
+    record_all(run)
+    estimates = ESTIMATES.assign(checkpoint=run.checkpoint)
+    run.write(File.ESTIMATES, estimates.to_csv(index=False))
+    run.record({Row.UNTRAINED: {"mAP": 0.0625, "num_query": 160, "num_gallery": 880}})
+    before = shown(run)
+    assert {figure for figure in OLD_FIGURES if figure in before} == OLD_FIGURES
+    assert "another checkpoint" not in before and "export/model.onnx" in before and "arena.svg" in before
+
+    checkpoint(run, 2)
+    after = shown(run)
+    assert "0.062" in after and not [figure for figure in OLD_FIGURES if re.search(rf"\b{figure}\b", after)]
+    assert "arena.svg" not in after
+    front = yaml.safe_load((run / File.CARD_MARKDOWN).read_text().split("---\n")[1])
+    assert front["model-index"][0]["results"] == [] and not {"int8", "onnx"} & set(front["tags"])
+    lines = re.findall(
+        r"> Made by another checkpoint, not shown: (.*?)\. `(.*)`", (run / File.CARD_MARKDOWN).read_text()
+    )
+    assert {command: set(names.replace("\\", "").split(", ")) for names, command in lines} == {
+        "reidlab evaluate run.name=replaced": {"row checkpoint", "row checkpoint+flip", "verification.json"},
+        "reidlab quantize run.name=replaced": {"row onnx", "row tflite int8", "quantize/parity.csv"},
+        "reidlab deploy deploy=c run.name=replaced": {
+            "row emulated m7", "deploy/c/firmware.json", "deploy/c/reid.h"},
+        "reidlab deploy deploy=stm32 run.name=replaced": {"deploy/stm32/estimates.csv"},
+        run.command_from_config("train run.overwrite=true"): {"train.json"},
+        "reidlab export run.name=replaced": {"export/model.onnx"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["vehicle", "animal", "player", "person", "null"])
+def test_the_words_follow_what_the_data_shows(kind, tmp_path):
+    run = composed(tmp_path, "kind", "data=csv", f"data.about.kind={kind}", "data.size=[64,32]", "logger=none")
+    run.record({Row.CHECKPOINT: REID["checkpoint"]})
+    write_json(run / File.VERIFICATION, VERDICT)
+    write_json(run / File.TRAINING, TRAINED | provenance())
+    words = card.write_card(run).read_text().partition("</style>")[2]
+    one, several = {"null": ("identity", "identities"), "person": ("person", "people")}.get(kind, (kind, f"{kind}s"))
+    assert f"Two crops show the same {one} if" in words and f"over the test {several}." in words
+    assert f"images per {one} in a batch" in words and f"of the training {several}" in words
+    others = {"person", "vehicle", "animal", "player"} - {kind}
+    assert not [other for other in others if re.search(rf"same {other}|test {other}|{other} in a batch", words)]
+
+
+def test_the_c_has_no_accuracy_whatever_its_row_holds(tmp_path):
+    """Rows of earlier releases have an mAP over a few images; later ones may lack any key."""
+    run = composed(tmp_path, "c", "data=csv", "data.size=[64,32]", "logger=none")
+    old = {"mAP": 0.9375, "rank-1": 1.0, "num_query": 4, "num_gallery": 20, "bit_exact_images": 24}
+    run.record({"emulated m7": old, "emulated m4": {"instructions": 2e6}})
+    page = Page(card.write_card(run).read_text())
+    parity = cells(page, "C, emulated Cortex-M7: 24 of 24 embeddings bit-equal")
+    m7, m4 = (next(n for n, cell in enumerate(parity) if cell.startswith(f"C, emulated Cortex-M{k}")) for k in (7, 4))
+    assert parity[m7 + 1 : m7 + 5] == ["–"] * 4 and parity[m4 + 1 : m4 + 5] == ["–"] * 4
+    assert parity[m7 + 5 : m7 + 9] == ["4 + 20", "–", "–", "–"] and parity[m4 + 5 : m4 + 9] == ["–", "–", "–", "2.0"]
+
+
+def test_deploy_targets_are_those_of_the_folder(full):
+    commands = [words for words in Page(full[1]).commands if words.startswith("reidlab deploy") and "=full" in words]
+    made = [command for command in commands if "nvidia" not in command]
+    assert {re.search(r"deploy=(\w+)", command)[1] for command in made} == {"c", "edge_linux", "stm32"}
 
 
 def test_networks_without_blocks_have_a_card(tmp_path):
-    cfg = compose(["model=color_histogram", f"run.root={tmp_path}", "run.name=plain"])
-    keep_config(cfg)
-    torch.manual_seed(0)
-    assert "ColorHistogram" in card.run(cfg).read_text()
-    assert not (tmp_path / "plain" / "card" / "network.svg").exists()
+    run = composed(tmp_path, "plain", "model=color_histogram")
+    assert "ColorHistogram" in card.write_card(run).read_text()
+    assert not (run / "card" / "network.svg").exists()

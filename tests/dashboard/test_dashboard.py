@@ -13,6 +13,7 @@ from PIL import Image
 from reidlab import cli, dashboard
 from reidlab.dashboard import folders
 from reidlab.errors import InputError
+from reidlab.run import File, Row, Run
 
 EVIL = "<img src=x onerror=alert(1)> ![p](http:\\evil) **b** [l](javascript:x) :red[r] $x$"
 
@@ -66,6 +67,11 @@ def broken(runs):
         ("no-epochs", "history.csv", b"a,b\n1,2\n"),
         ("half-picture", "evaluate/checkpoint/worst.png", b"\x89PNG\r\n\x1a\n\x00\x00"),
         ("half-table", "quantize/parity.csv", b'"a\n'),
+        ("odd-counts", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "num_query": Infinity, "num_gallery": 4.5}}'),
+        ("odd-parameters", "train.json", b'{"finished": true, "parameters": "many"}'),
+        ("odd-protocol", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "made_by": {"protocol": 3}}}'),
+        ("odd-digest", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "made_by": {"protocol": {"test": [1]}}}}'),
+        ("endless-history", "history.csv", b"epoch,val/mAP\ninf,0.5\n"),
         ("odd-intervals", "evaluate/checkpoint/intervals.json", b'{"mAP": ["x", 1], "rank-1": 3}'),
     ]:
         (make_run(runs / name) / file).write_bytes(content)
@@ -111,18 +117,63 @@ def test_two_runs_are_compared(runs):
     assert changed.values.tolist() == [["model.name", "osnet_x0_25", "osnet_x1_0"]]
 
 
+def record(folder, digest, mAP, queries, row=Row.CHECKPOINT, checkpoint=None, **rules):
+    """A row with its protocol, as stage `evaluate` records it."""
+    protocol = {"distance": "euclidean", "exclude_same_camera": True, "test": digest} | rules
+    Run.stored(folder).record({row: {"mAP": mAP, "num_query": queries, "num_gallery": 9}}, protocol, checkpoint)
+
+
+def test_runs_on_different_test_splits_are_not_ranked_as_one(runs):
+    for name, digest, mAP, queries in [
+        ("a", "aa11" * 16, 0.5, 8),
+        ("b", "bb22" * 16, 0.9, 2),
+        ("c", "aa11" * 16, 0.6, 8),
+    ]:
+        record(make_run(runs / name), digest, mAP, queries)
+    record(runs / "c", "bb22" * 16, 0.7, 2, Row.CHECKPOINT.on("elsewhere"))
+    table = folders.leaderboard(read(runs))
+    assert table["run"].tolist() == ["c", "a", "b", "better", "good", "young"]
+    assert table["test split"].tolist()[:3] == ["drawn aa11aa11", "drawn aa11aa11", "drawn bb22bb22"]
+    assert set(table["test split"][3:5]) == {"drawn, digest not recorded"} and pd.isna(table["test split"][5])
+    assert table["num_query"].tolist()[:4] == [8, 8, 2, 4] and table["num_gallery"].tolist()[:3] == [9, 9, 9]
+    assert table["protocol"][0] == "distance=euclidean, exclude_same_camera=True"
+    every = folders.leaderboard(read(runs), every_row=True)
+    assert every.loc[every["test split"] == "drawn bb22bb22", "row"].tolist() == ["checkpoint", "checkpoint@elsewhere"]
+
+
+def test_rows_of_different_protocols_are_marked(runs):
+    for name, rules in [("a", {}), ("b", {}), ("c", {"distance": "cosine", "test": "bb" * 32})]:
+        record(make_run(runs / name), "aa" * 32, 0.5, 8, **rules)
+    a, b, _, c, good, _ = read(runs)
+    for other, expected in [(b, "same"), (c, "differ: distance, test"), (good, "not recorded")]:
+        figures, _ = folders.compare(a, other)
+        assert set(figures.loc[figures["row"] == "checkpoint", "protocols"]) == {expected}
+
+
+def test_rows_of_another_checkpoint_are_left_out_and_named(runs):
+    folder = make_run(runs / "again")
+    (folder / "checkpoints").mkdir()
+    (folder / File.BEST).write_bytes(b"first")
+    record(folder, "aa" * 32, 0.9, 8, checkpoint=Run.stored(folder).checkpoint)
+    assert folders.read_run(folder).results["checkpoint"].figures["mAP"] == 0.9
+    (folder / File.BEST).write_bytes(b"second")
+    found = folders.read_run(folder)
+    assert "checkpoint" not in found.results and found.stale == ["checkpoint"] and not found.problems
+
+
 def test_what_is_broken_is_named(broken):
     problems = {run.name: " ".join(run.problems) for run in read(broken)}
     expected = {
         "empty": "config.yaml is missing", "half-config": "config.yaml", "no-mapping": "config.yaml",
         "half-metrics": "metrics.json", "list-metrics": "metrics.json", "deep-metrics": "metrics.json",
-        "binary-history": "history.csv", "no-epochs": "history.csv",
+        "binary-history": "history.csv", "no-epochs": "history.csv", "odd-protocol": "metrics.json",
     }  # fmt: skip
     assert {name: file in problems[name] for name, file in expected.items()} == dict.fromkeys(expected, True)
     assert problems["good"] == problems["half-picture"] == "" and "file.txt" not in problems
     assert "notebooks" not in problems
     board = folders.leaderboard(read(broken), every_row=True).set_index("run")
     assert set(board.loc[list(expected), "state"]) == {"broken"}
+    assert board.loc["odd-counts", "num_gallery"] == 4 and pd.isna(board.loc["odd-counts", "num_query"])
 
 
 @pytest.fixture

@@ -5,10 +5,13 @@ from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
+import torch
 
 from reidlab.card import published
-from reidlab.config import compose
 from reidlab.errors import InputError
+from reidlab.export.onnx import export
+from reidlab.models import Confidences
+from reidlab.run import File, Run
 from reidlab.stages import evaluate, report
 
 ADDRESSES = {"src", "href", "action", "data", "srcset", "poster"}
@@ -31,17 +34,16 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def cfg(small, tmp_path_factory):
+def run(small, tmp_path_factory):
     """A run that is evaluated with its initial weights."""
     root = tmp_path_factory.mktemp("runs")
     own = [f"run.root={root}", "run.name=drawn", "model=osnet_x0_25", "model.name='R&D <b>'", "evaluate.resamples=20"]
-    return compose([*small, *own])
+    return report.run(evaluate.run(Run.compose([*small, *own])))
 
 
 @pytest.fixture(scope="module")
-def page(cfg):
-    evaluate.run(cfg)
-    return Page(report.run(cfg).read_text())
+def page(run):
+    return Page((run / File.EVALUATION_PAGE).read_text())
 
 
 def test_it_asks_no_other_file_or_host_for_anything(page):
@@ -52,16 +54,16 @@ def test_it_asks_no_other_file_or_host_for_anything(page):
 
 def test_every_section_has_its_pictures(page):
     for section in report.SECTIONS:
-        assert section.title in page.text
+        assert section.title.format(one="person") in page.text
+    assert "{" not in page.text.partition("Results on the test split")[2]
     assert page.tags.count("img") == sum(len(section.pictures) for section in report.SECTIONS)
     targets = {a for a in page.addresses if a.startswith("#")}
     assert len(targets) == len(report.SECTIONS)
 
 
-def test_it_says_the_figures_the_threshold_and_what_made_it(page, cfg):
-    table = evaluate.results_table(report.run_folder(cfg))
-    assert table.loc["checkpoint", "mAP"] in page.text
-    assert "Two images are of one person if their euclidean distance is at most" in page.text
+def test_it_says_the_figures_the_threshold_and_what_made_it(page, run):
+    assert run.table().loc["checkpoint", "mAP"] in page.text
+    assert "Two images show the same person if their euclidean distance is at most" in page.text.replace("\n", " ")
     assert re.search(r"Made by reidlab \d", page.text)
 
 
@@ -77,13 +79,69 @@ def test_names_are_text_and_not_markup(page):
     assert "model: R&D <b>" in page.text
 
 
-def test_pictures_and_their_tables_stay_in_the_run_folder(page, cfg):
-    place = report.run_folder(cfg) / "evaluate" / "checkpoint"
-    for name in ("confusions", "cameras", "plane", "attention"):
+def test_pictures_and_their_tables_stay_in_the_run_folder(page, run):
+    place = run / "evaluate" / "checkpoint"
+    for name in ("confusions", "cameras", "embedding_map", "attention"):
         assert (place / f"{name}.png").stat().st_size > 1000 and (place / f"{name}.csv").exists()
 
 
-def test_a_run_without_an_evaluation_is_told_to_evaluate(cfg):
-    other = compose(["experiment=smoke", f"run.root={cfg.run.root}", "run.name=new"])
+def test_a_run_without_an_evaluation_is_told_to_evaluate(run):
+    other = Run.compose(["experiment=smoke", f"run.root={run.folder.parent}", "run.name=new"])
     with pytest.raises(InputError, match=r"new: not evaluated; run `reidlab evaluate run\.name=new` first"):
         report.run(other)
+
+
+def test_words_follow_what_the_data_shows(small, tmp_path):
+    own = [f"run.root={tmp_path}", "run.name=cars", "data.about.kind=vehicle", "evaluate.resamples=20"]
+    run = report.run(evaluate.run(Run.compose([*small, *own, "model=osnet_x0_25"])))
+    text = " ".join(Page((run / File.EVALUATION_PAGE).read_text()).text.split())
+    assert "show the same vehicle if" in text and "Same vehicle, or not?" in text and "over the test vehicles" in text
+    assert not re.search(r"same person|people|identit", text)
+
+
+def test_the_page_of_another_checkpoints_evaluation_is_removed(small, tmp_path):
+    run = Run.compose([*small, f"run.root={tmp_path}", "run.name=replaced", "model=osnet_x0_25"])
+    run.keep_config()
+    run.record({"checkpoint": {"mAP": 0.5}}, {}, "0123456789abcdef")
+    run.write(File.EVALUATION_PAGE, "mAP 0.5")
+    run.write("evaluate/checkpoint/intervals.json", "{}")
+    report.run(run)
+    card = (run / File.CARD).read_text()
+    assert not run.has(File.EVALUATION_PAGE) and "row checkpoint" in card and "0.500" not in card
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """Settings of a classification data set, and a classifier from elsewhere as weights and as ONNX."""
+    root = tmp_path_factory.mktemp("foreign")
+    overrides = [
+        "data=shapes", f"data.root={root}/shapes", "data.source.images_per_class=8", "data.source.size=[32,32]",
+        "data.size=[32,32]", "data.num_workers=0", "model=fdmobilenet_x0_25", "trainer.accelerator=cpu", "logger=none",
+        f"run.root={root}/runs",
+    ]  # fmt: skip
+    network = Run.compose(overrides).untrained_network(5)
+    torch.save({"state_dict": network.state_dict()}, root / "theirs.pth")
+    (root / "theirs.onnx").write_bytes(export(Confidences(network).eval(), (32, 32), {})[0])
+    return overrides, root
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "row"),
+    [
+        ("model.weights", "theirs.pth", "checkpoint"),
+        ("evaluate.file", "theirs.pth", "theirs.pth"),
+        ("evaluate.file", "theirs.onnx", "theirs.onnx"),
+    ],
+)
+def test_an_evaluated_classifier_from_elsewhere_has_its_report(key, file, row, foreign):
+    overrides, root = foreign
+    name = f"run.name={key}-{file}"
+    evaluate.run(Run.compose([*overrides, name, f"{key}={root / file}"]))
+    run = report.run(Run.resume([f"run.root={root}/runs", name]))
+    assert run.is_classifier and not run.has(File.TRAINING) and list(run.results) == [row]
+    page, card = Page((run / File.EVALUATION_PAGE).read_text()), Page((run / File.CARD).read_text()).text
+    assert run.table().loc[row, "top-1"] in page.text and run.table().loc[row, "top-1"] in card
+    assert "Confusion and calibration" in page.text and "over the test images" in page.text
+    assert page.tags.count("img") >= 2 and not re.search(r"person|identit|Rankings", page.text)
+    assert ("5 class confidences" if row == "checkpoint" else "class confidences") in card
+    assert not re.search(r"person|test identities|embedding", card)

@@ -1,0 +1,77 @@
+"""What several sections of a card ask of a run."""
+
+from typing import Any, NamedTuple
+
+from reidlab.export.runtime import open_model
+from reidlab.files import read_json
+from reidlab.run import File, Row, Run
+
+MODELS = (".onnx", ".tflite")
+EMULATED = f"{Row.EMULATED} "  # and the core
+EMULATED_UNITS = {
+    "ram_kib": ("ram_bytes", 1024),
+    "flash_kib": ("flash_bytes", 1024),
+    "million_instructions": ("instructions", 1e6),
+}
+
+
+class Form(NamedTuple):
+    """A form of the network that is evaluated: its name, its file, and the stage that evaluates it."""
+
+    name: str
+    file: str
+    stage: str
+
+
+FORMS = {
+    Row.CHECKPOINT: Form("checkpoint", File.BEST, "evaluate"),
+    Row.ONNX: Form("ONNX", File.ONNX, "quantize"),
+    Row.ONNX_INT8: Form("int8 ONNX, ONNX Runtime", File.ONNX_INT8, "quantize"),
+    Row.ONNX_INT8_OPENVINO: Form("int8 ONNX, OpenVINO", File.ONNX_INT8, "quantize"),
+    Row.TFLITE: Form("TFLite", File.TFLITE, "quantize"),
+    Row.TFLITE_INT8: Form("int8 TFLite", File.TFLITE_INT8, "quantize"),
+}
+
+
+def form(row: str) -> Form:
+    """The form of the network that a row of `metrics.json` is of."""
+    if row.startswith(EMULATED):
+        core = row.removeprefix(EMULATED).replace("m", "Cortex-M") or "Cortex-M"
+        return Form(f"C, emulated {core}", File.C_SOURCE, "deploy deploy=c")
+    return FORMS.get(row, Form(row, File.BEST, "evaluate"))
+
+
+def emulated(run: Run) -> dict[str, dict[str, float]]:
+    """Row -> figures of the C on each emulated core; those of `EMULATED_UNITS` in their units as well."""
+    rows = {row: result.figures for row, result in run.results.items() if row.startswith(EMULATED)}
+    return {
+        row: figures | {name: figures[key] / unit for name, (key, unit) in EMULATED_UNITS.items() if key in figures}
+        for row, figures in rows.items()
+    }
+
+
+def image_size(run: Run) -> str:
+    """Height x width of the input."""
+    return "x".join(map(str, run["data.size"]))
+
+
+def made_from(run: Run, file: str) -> str | None:
+    """The hash of the checkpoint that a file of the run was made from; None where it doesn't say."""
+    path = run / file
+    if path.suffix in MODELS:
+        return open_model(path).weights_hash
+    if path.suffix == ".csv":
+        column = run.table_of(file).get("checkpoint", ())
+        return column[0] if len(column) else None
+    content = read_json(path if path.suffix == ".json" else run / File.FIRMWARE)
+    return content.get("checkpoint", content.get("weights_hash"))
+
+
+def is_present(run: Run, file: str) -> bool:
+    """Whether the run has a file, and not one that says that another checkpoint made it."""
+    return run.has(file) and made_from(run, file) in (None, run.checkpoint)
+
+
+def training(run: Run) -> dict[str, Any]:
+    """What the training of the present checkpoint recorded; empty where this run didn't train it."""
+    return run.training if is_present(run, File.TRAINING) else {}
