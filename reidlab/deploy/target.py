@@ -9,6 +9,7 @@ from torch import nn
 
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
+from reidlab.export.flatbuffer import read_metadata
 from reidlab.export.runtime import open_model
 from reidlab.run import File
 
@@ -55,8 +56,10 @@ class Deployable:
         file, command = self.folder / path, self.command("export" if path == File.ONNX else "quantize")
         if not file.is_file():
             raise InputError(f"{file}: no such model; run `{command}` first")
-        made_from = open_model(file).weights_hash if file.is_relative_to(self.folder) else None
-        if made_from not in (None, self.checkpoint):
+        known = {}
+        if file.is_relative_to(self.folder):
+            known = read_metadata(file) if file.suffix == ".tflite" else open_model(file).metadata
+        if known.get("weights_hash") not in (None, self.checkpoint):
             raise InputError(f"{file}: made from another checkpoint; run `{command}` to make it again")
         return file
 

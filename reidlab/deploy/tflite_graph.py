@@ -208,10 +208,7 @@ class _Reader:
         if offset <= 1:
             return b"" if table.DataIsNone() else table.DataAsNumpy()  # a view: tensors may share it
         if offset + size > len(self.content):
-            raise InputError(
-                f"{self.name}: {size} bytes at offset {offset} lie outside of the file's {len(self.content)}; "
-                "it is truncated or damaged, copy it again"
-            )
+            raise InputError(f"{self.name}: {size} bytes at offset {offset} lie outside of the file; copy it again")
         return self.content[offset : offset + size]
 
     def _quantization(self, table: schema.Tensor, where: str, shape: tuple[int, ...]) -> Quantization | None:

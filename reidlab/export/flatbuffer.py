@@ -179,3 +179,18 @@ def metadata(model: schema.ModelT) -> dict:
         if entry.name == METADATA.encode():
             return json.loads(bytes(model.buffers[entry.buffer].data))
     return {}
+
+
+def read_metadata(file: Path) -> dict:
+    """The same of a file, of which nothing else is read, so that damage elsewhere doesn't matter."""
+    try:
+        model = root(file.read_bytes(), file)
+        for number in range(model.MetadataLength()):
+            entry = model.Metadata(number)
+            if entry.Name() == METADATA.encode():
+                return dict(json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()))
+    except InputError:
+        raise
+    except Exception as error:  # as in `read_tflite`
+        raise InputError(f"{file}: truncated or damaged ({type(error).__name__}); copy or convert it again") from error
+    return {}

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from reidlab.config import CONF, ROOT, choices, instantiate
+from reidlab.deploy.lowering import lower
 from reidlab.deploy.target import Target
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
 from reidlab.export import tflite
 from reidlab.export.folding import deployable
@@ -80,6 +82,23 @@ def test_a_file_from_elsewhere_may_have_any_origin(runs, tmp_path):
     file = tmp_path / "theirs.tflite"
     file.write_bytes(int8_file("0123456789abcdef"))
     assert deploy.run(runs("one", None, f"deploy.model={file}")).has(File.C_SOURCE)
+
+
+def test_damaged_files_of_the_run_are_refused_in_one_line(runs, plain_file):
+    """Or read, where only weights are damaged; never an abort of the process or another exception."""
+    run, random, refused = runs("one"), np.random.default_rng(0), 0
+    content = np.frombuffer(plain_file, np.uint8)
+    for _ in range(60):
+        damaged = content.copy()
+        places = random.integers(8, 3000, 4) * random.choice([1, -1])
+        damaged[places] = random.choice([0, 1, 127, 128, 255])
+        run.write(File.TFLITE_INT8, damaged.tobytes())
+        try:
+            lower(read_graph(deploy.deployable(run).file(File.TFLITE_INT8)))
+        except InputError as error:
+            assert "\n" not in str(error) and "model_int8.tflite" in str(error)
+            refused += 1
+    assert refused > 10
 
 
 def test_networks_are_compared_on_one_test_split(runs):
