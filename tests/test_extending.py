@@ -2,7 +2,6 @@
 
 import importlib
 import re
-import shutil
 import sys
 from types import ModuleType
 
@@ -18,16 +17,16 @@ FILES = re.findall(r"`([\w/]+\.(?:py|yaml))`(?:(?!```|`[\w/]+\.(?:py|yaml)`).)*?
 
 @pytest.fixture(scope="module", autouse=True)
 def added(tmp_path_factory):
-    """The page's yamls in a copy of conf/, its modules as if they were in the package; its tests, by their names."""
-    conf, tests = tmp_path_factory.mktemp("root") / "conf", {}
-    shutil.copytree(config.CONF, conf)
+    """The page's yamls in a workspace, its modules as if they were in the package; its tests, by their names."""
+    root, tests = tmp_path_factory.mktemp("root"), {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "CONF", conf)
+        patch.setenv("REIDLAB_ROOT", str(root))
         for path, text in FILES:
             name = path.removesuffix(".py").replace("/", ".")
             if path.endswith(".yaml"):
                 assert not (config.CLONE / path).exists()
-                (conf.parent / path).write_text(text)
+                (root / path).parent.mkdir(parents=True, exist_ok=True)
+                (root / path).write_text(text)
                 continue
             module = ModuleType(name)
             if path.startswith("reidlab/"):
@@ -41,11 +40,11 @@ def added(tmp_path_factory):
 
 def test_the_page_shows_three_files_of_each():
     suffixes = [path.rpartition("/")[0].partition("/")[0] for path, _ in FILES]
-    assert suffixes == ["reidlab", "conf", "tests"] * 3
+    assert suffixes == ["reidlab", "conf", "tests"] * 4
 
 
 def test_its_tests_pass(added, tmp_path):
-    assert len(added) == 3
+    assert len(added) == 4
     for test in added.values():
         test(*[tmp_path] * test.__code__.co_argcount)
 

@@ -1,16 +1,12 @@
 """The stage around all targets: how they are built, what they refuse, and which networks are compared."""
 
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import CONF, ROOT, choices, instantiate
+from reidlab.config import choices, instantiate
 from reidlab.deploy.lowering import lower
 from reidlab.deploy.target import Target
 from reidlab.deploy.tflite_graph import read_graph
@@ -19,7 +15,6 @@ from reidlab.export import tflite
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
-from reidlab.files import read_json
 from reidlab.models import FDMobileNet
 from reidlab.run import File, Row, Run
 from reidlab.stages import deploy
@@ -126,40 +121,3 @@ def test_a_run_without_a_recorded_split_is_compared_by_the_name_of_its_data(runs
     runs("other", {"test": "aaa"}, "data.name=other")
     table = pd.read_csv(deploy.run(run) / File.CHOICE)
     assert list(dict.fromkeys(table["model"])) == ["mine", "theirs"]
-
-
-def test_a_target_is_a_class_and_a_yaml(small, tmp_path):
-    """With this test, three edits: nothing else names the targets."""
-    place = tmp_path / "project"
-    (place / "conf").mkdir(parents=True)
-    for group in CONF.iterdir():
-        (place / "conf" / group.name).symlink_to(group)
-    (place / "conf" / "deploy").unlink()
-    (place / "conf" / "deploy").mkdir()
-    (place / "conf" / "deploy" / "c.yaml").symlink_to(CONF / "deploy" / "c.yaml")
-    (place / "conf" / "deploy" / "toy.yaml").write_text("_target_: toy.Toy\nname: toy\ngreeting: hello\n")
-    (place / "toy.py").write_text(
-        textwrap.dedent("""\
-            from dataclasses import dataclass
-
-            from reidlab.deploy import Target
-            from reidlab.files import write_atomic
-
-
-            @dataclass(frozen=True)
-            class Toy(Target):
-                greeting: str
-
-                def deploy(self, given, out):
-                    write_atomic(out / "toy.txt", f"{self.greeting} {given.name}")
-                    return {"toy": {"letters": len(self.greeting)}}
-            """)
-    )
-    code = "from reidlab.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
-    command = ["deploy", "deploy=toy", "deploy.greeting=hi", f"run.root={tmp_path}", "run.name=tiny", *small]
-    environment = {**os.environ, "REIDLAB_ROOT": str(place), "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
-    done = subprocess.run([sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    folder = tmp_path / "tiny"
-    assert (folder / File.DEPLOY / "toy" / "toy.txt").read_text() == "hi tiny"
-    assert read_json(folder / File.METRICS)["toy"]["letters"] == 2
