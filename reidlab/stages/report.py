@@ -133,12 +133,12 @@ def _facts(run: Run, row: str) -> dict[str, str]:
 
 
 def _drawn(run: Run) -> Iterator[tuple[str, Drawn]]:
-    search = insight.search(run)
-    yield "confusions", insight.confusions(search)
-    yield "cameras", insight.camera_pairs(search)
-    yield "embedding_map", insight.embedding_map(search)
-    if hasattr(search.network, "featuremaps"):
-        yield "attention", insight.attention(search, search.found.sorted_queries()[:10])
+    retrieved = insight.retrieve(run)
+    yield "confusions", insight.confusions(retrieved)
+    yield "cameras", insight.camera_pairs(retrieved)
+    yield "embedding_map", insight.embedding_map(retrieved)
+    if hasattr(retrieved.network, "featuremaps"):
+        yield "attention", insight.attention(retrieved, retrieved.found.sorted_queries()[:10])
 
 
 def _sections(run: Run, folder: str) -> Iterator[tuple[str, str, list[tuple[str, str, str | None]]]]:
