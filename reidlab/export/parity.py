@@ -69,7 +69,7 @@ def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFr
     return Outputs(torch.from_numpy(np.concatenate(blocks)), table)
 
 
-def search_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:
+def retrieve_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:
     """The same queries and gallery, embedded by an exported file."""
     embeddings = embed_file(open_model(file), datamodule, datamodule.test, file.name)
     return Retrieval.of(embeddings, TEST, found.distance, found.exclude_same_camera)
