@@ -133,7 +133,7 @@ def _facts(run: Run, row: str) -> dict[str, str]:
 
 
 def _drawn(run: Run) -> Iterator[tuple[str, Drawn]]:
-    search = insight.search(run)
+    search = insight.retrieve(run)
     yield "confusions", insight.confusions(search)
     yield "cameras", insight.camera_pairs(search)
     yield "embedding_map", insight.embedding_map(search)
