@@ -50,6 +50,8 @@ MOVED_MODULES = {  # of classes in configs that earlier releases stored
     "reidlab.distill": "reidlab.training.distillation",
 }
 RENAMED_KEYS = {"regime.trunk_rate": "regime.backbone_lr_scale"}
+RENAMED_VALUES = {"colour-histogram": "color-histogram"}
+NOT_OF_CLASSES = ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera")  # keys of `data`
 
 
 def root() -> Path:
@@ -129,7 +131,7 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
 def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides."""
     stored = read_config(folder / "config.yaml")
-    earlier = [_modern_override(override) for override in stored.get("run", {}).get("overrides", [])]
+    earlier = _modern_overrides(stored)
     then = compose(earlier)
     both = {_parse([o])[0].key_or_group: o for o in [*earlier, *overrides]}
     now = compose(both.values())
@@ -149,7 +151,7 @@ def read_config(file: Path) -> DictConfig:
 
 
 def modernize(config: Any) -> Any:
-    """A stored config in the present spelling: classes that have moved, keys that have other names or owners."""
+    """A stored config in the present spelling: classes that have moved, keys and values that have other names."""
     if not isinstance(config, dict):
         raise ValueError("it is no mapping")
     config = _with_moved_targets(config)
@@ -164,7 +166,7 @@ def modernize(config: Any) -> Any:
     if isinstance(task, dict) and "kind" not in task:
         task["kind"] = "classification" if str(task.get("_target_")).endswith("ClassificationTask") else "reid"
     if isinstance(data, dict) and str(data.get("_target_")).endswith("ClassDataModule"):
-        for key in ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera"):
+        for key in NOT_OF_CLASSES:
             data.pop(key, None)
     return config
 
@@ -176,12 +178,22 @@ def _with_moved_targets(node: Any) -> Any:
             module, _, name = target.rpartition(".")
             moved["_target_"] = f"{MOVED_MODULES.get(module, module)}.{name}"
         return moved
-    return [_with_moved_targets(item) for item in node] if isinstance(node, list) else node
+    if isinstance(node, list):
+        return [_with_moved_targets(item) for item in node]
+    return RENAMED_VALUES.get(node, node) if isinstance(node, str) else node
 
 
-def _modern_override(override: str) -> str:
-    key, equals, value = override.partition("=")
-    return f"{RENAMED_KEYS.get(key, key)}{equals}{value}"
+def _modern_overrides(stored: DictConfig) -> list[str]:
+    """The overrides of a stored config in the present spelling, without those of keys that its data has no more."""
+    gone = [f"data.{key}" for key in NOT_OF_CLASSES if key not in stored.get("data", {})]
+    modern = []
+    for override in stored.get("run", {}).get("overrides", []):
+        key, equals, value = override.partition("=")
+        for old, new in RENAMED_VALUES.items():
+            value = value.replace(old, new)
+        if key not in gone:
+            modern.append(f"{RENAMED_KEYS.get(key, key)}{equals}{value}")
+    return modern
 
 
 def write_config(cfg: DictConfig, file: Path) -> Path:

@@ -23,6 +23,7 @@ from torch import nn
 
 from reidlab.config import (
     CLONE,
+    RENAMED_VALUES,
     compose,
     compose_for,
     instantiate,
@@ -300,7 +301,7 @@ class Run:
                 raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
             made_by = stored.get(MADE_BY, {})
-            rows[row] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
+            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
         return rows
 
     @property

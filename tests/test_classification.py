@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from reidlab.evaluation.embeddings import Embeddings
 
 from reidlab.data import DrawnShapes
 from reidlab.deploy.emulator import missing_tools
 from reidlab.errors import InputError
+from reidlab.evaluation import Outputs
 from reidlab.evaluation.classification import Classification
 from reidlab.export.calibration import unseen_images
 from reidlab.export.runtime import open_model
@@ -135,7 +135,7 @@ def test_the_page_pictures_the_evaluation(trained, root):
 
 
 def test_a_network_of_other_classes_is_refused():
-    confidences = Embeddings(torch.rand(2, 3), pd.DataFrame({"path": ["a", "b"], "pid": [1, 2]}))
+    confidences = Outputs(torch.rand(2, 3), pd.DataFrame({"path": ["a", "b"], "pid": [1, 2]}))
 
     class TwoClasses:
         num_classes, name = 2, "pair"
@@ -146,7 +146,7 @@ def test_a_network_of_other_classes_is_refused():
 
 def test_mistakes_are_listed_surest_first():
     table = pd.DataFrame({"path": list("abc"), "pid": [4, 7, 7]})
-    found = Classification(Embeddings(torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4]]), table), [4, 7], ["x", "y"])
+    found = Classification(Outputs(torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4]]), table), [4, 7], ["x", "y"])
     assert found.mistakes()["path"].tolist() == ["a", "c"]
     shown = found.pictures(lambda path: np.zeros((8, 8, 3), np.uint8), 1)["mistakes"].axes[0].texts
     assert [text.get_text() for text in shown] == ["y 90%, not x"]

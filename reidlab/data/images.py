@@ -26,8 +26,8 @@ _REDUCED = {
 def read_image(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
     """The image as uint8 RGB (H, W, 3), resized to `size` = (height, width) if given.
 
-    Grey and palette images become RGB, an alpha channel is dropped, 16 bits are scaled to 8 and an EXIF orientation is
-    ignored. All but the third is what PIL's `convert("RGB")` does in published tools; it clips 16-bit grey to white.
+    Gray and palette images become RGB, an alpha channel is dropped, 16 bits are scaled to 8 and an EXIF orientation is
+    ignored. All but the third is what PIL's `convert("RGB")` does in published tools; it clips 16-bit gray to white.
     A missing, broken or truncated file is an InputError that names it.
     """
     image = decode(read_bytes(file), str(file))
@@ -65,7 +65,7 @@ def decode(raw: bytes, where: str, reduction: int = 1) -> np.ndarray:
     """An image file's bytes as uint8 RGB (H, W, 3); `where` names it in the InputError for a broken or truncated one.
 
     A `reduction` of 2, 4 or 8 decodes that fraction of the height and width, rounded up. OpenCV is fast but may fill
-    what a truncated file lacks with grey: PIL decodes what doesn't end as it should.
+    what a truncated file lacks with gray: PIL decodes what doesn't end as it should.
     """
     if raw and all(raw.endswith(end) for start, end in _START_AND_END.items() if raw.startswith(start)):
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[reduction]

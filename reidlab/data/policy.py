@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reidlab.data.transforms import grey
+from reidlab.data.transforms import gray
 
 
 class TrivialAugment(nn.Module):
     """Each image gets one operation, drawn uniformly, at a uniform strength: (B, 3, H, W) in [0, 1] to the same.
 
-    `strength` scales all ranges, 1 being the paper's: colours within a factor of 1 +- 0.9, rotation 30 degrees, shear
-    0.3, shift a tenth of a side, posterising to 4 bits, solarising from any brightness. Without equalisation, which is
+    `strength` scales all ranges, 1 being the paper's: colors within a factor of 1 +- 0.9, rotation 30 degrees, shear
+    0.3, shift a tenth of a side, posterizing to 4 bits, solarizing from any brightness. Without equalization, which is
     no batched operation. With probability 1 - `p` an image stays as it is, which is faster. Müller & Hutter 2021, arXiv
     2103.10158, algorithm 1 with the RandAugment ranges.
     """
@@ -55,13 +55,13 @@ def brightness(image: Tensor, amount: Tensor) -> Tensor:
 
 
 def contrast(image: Tensor, amount: Tensor) -> Tensor:
-    """Towards the mean grey or away from it."""
-    return torch.lerp(grey(image).mean((-2, -1), keepdim=True).expand_as(image), image, 1 + 0.9 * amount)
+    """Towards the mean gray or away from it."""
+    return torch.lerp(gray(image).mean((-2, -1), keepdim=True).expand_as(image), image, 1 + 0.9 * amount)
 
 
 def saturation(image: Tensor, amount: Tensor) -> Tensor:
-    """Towards grey or away from it."""
-    return torch.lerp(grey(image).expand_as(image), image, 1 + 0.9 * amount)
+    """Towards gray or away from it."""
+    return torch.lerp(gray(image).expand_as(image), image, 1 + 0.9 * amount)
 
 
 def sharpness(image: Tensor, amount: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ SUBPIXEL = 4  # bits of a coordinate's fraction
 
 
 class DrawnShapes:
-    """Coloured shapes on noisy backgrounds, of any colour, place and turn: only the form tells the class.
+    """Colored shapes on noisy backgrounds, of any color, place and turn: only the form tells the class.
 
     Drawn on the first call into a folder of `root` that is named by size, number and seed, read from there ever after;
     the same options give the same bytes. `size` is (height, width) in pixels.

@@ -110,8 +110,8 @@ class RandomPadCrop(nn.Module):
 class ColorJitter(nn.Module):
     """Brightness, contrast, saturation and hue, changed in this order by amounts drawn for each image.
 
-    The first three are factors from [1 - amount, 1 + amount] (blending with black, with the mean grey and with the
-    image's own grey); hue is a turn from [-hue, hue], where 1 is the full circle.
+    The first three are factors from [1 - amount, 1 + amount] (blending with black, with the mean gray and with the
+    image's own gray); hue is a turn from [-hue, hue], where 1 is the full circle.
     """
 
     def __init__(
@@ -121,13 +121,13 @@ class ColorJitter(nn.Module):
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
     def forward(self, image: Tensor) -> Tensor:
-        """Each image in other colours."""
+        """Each image in other colors."""
         if self.brightness:
             image = (image * self._factor(image, self.brightness)).clamp_(0, 1)
         if self.contrast:
-            image = self._blend(image, grey(image).mean((-2, -1), keepdim=True), self.contrast)
+            image = self._blend(image, gray(image).mean((-2, -1), keepdim=True), self.contrast)
         if self.saturation:
-            image = self._blend(image, grey(image), self.saturation)
+            image = self._blend(image, gray(image), self.saturation)
         if self.hue:
             turn = _uniform(len(image), -self.hue, self.hue)
             image = turn_hue(image, turn.to(image.device, non_blocking=True))
@@ -146,8 +146,8 @@ class RandomErasing(nn.Module):
     """Covers a random rectangle of each image, with probability p, to imitate occlusion.
 
     `area` is the range of the rectangle's share of the image, `aspect` that of height / width (log-uniform), `value`
-    the colour in [0, 1] (one number or three; the default is ImageNet's mean, which normalisation turns into 0), in a
-    uint8 image the nearest grey level to it. A rectangle that doesn't fit is drawn again, up to ten times. Zhong et
+    the color in [0, 1] (one number or three; the default is ImageNet's mean, which normalization turns into 0), in a
+    uint8 image the nearest gray level to it. A rectangle that doesn't fit is drawn again, up to ten times. Zhong et
     al., arXiv 1708.04896, algorithm 1.
     """
 
@@ -190,14 +190,14 @@ class RandomErasing(nn.Module):
 BYTE_TRANSFORMS = (RandomHorizontalFlip, RandomPadCrop, RandomErasing)
 
 
-def grey(image: Tensor) -> Tensor:
+def gray(image: Tensor) -> Tensor:
     """Luma (B, 1, H, W) of RGB images, with the weights of ITU-R BT.601."""
     red, green, blue = image.unbind(1)
     return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
 
 
 def turn_hue(image: Tensor, turn: Tensor) -> Tensor:
-    """Each image's colours turned by turn (B,) of the full hue circle, at the same saturation and value (HSV)."""
+    """Each image's colors turned by turn (B,) of the full hue circle, at the same saturation and value (HSV)."""
     red, green, blue = image.unbind(1)  # (B, H, W)
     value, brightest = image.max(1)
     chroma = value - image.amin(1)

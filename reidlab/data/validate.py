@@ -109,8 +109,8 @@ def class_summary(samples: Samples) -> pd.DataFrame:
 
 def difference_hash(image: np.ndarray) -> bytes:
     """256 bits that stay when an image (H, W, 3) is resized or compressed: where it gets brighter to the right."""
-    grey = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes()
+    gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    return np.packbits(gray[:, 1:] > gray[:, :-1]).tobytes()
 
 
 def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:

@@ -1,4 +1,4 @@
-"""What an omni-scale network looks like inside: what its streams see, what its gates favour, what its layers can say.
+"""What an omni-scale network looks like inside: what its streams see, what its gates favor, what its layers can say.
 
 Each picture has a twin table.
 """
@@ -92,11 +92,11 @@ def receptive_fields(seen: Pass, image: int = 0) -> Drawn:
     return Drawn(plots.tile_sheet(rows, tile_width=0.9), heights.astype(int))
 
 
-def favourites(seen: Pass) -> Drawn:
+def favorites(seen: Pass) -> Drawn:
     """By block, over all images: the share of channels whose gate is highest for each stream.
 
     `spread` is the mean difference between a channel's highest and lowest gate, 0 where a gate tells no two streams
-    apart; `changing` the share of channels that don't favour one stream on all images.
+    apart; `changing` the share of channels that don't favor one stream on all images.
     """
     values = {name: seen.gates(name) for name in seen.blocks}
     table = pd.DataFrame({name: _shares(v) for name, v in values.items()}, index=STREAMS).T.rename_axis("block")
@@ -107,7 +107,7 @@ def favourites(seen: Pass) -> Drawn:
 
 
 def gates(seen: Pass, block: str, count: int = 5) -> Drawn:
-    """A block's gates for some images; the table has the share of channels that favour each stream."""
+    """A block's gates for some images; the table has the share of channels that favor each stream."""
     values = seen.gates(block)[:, :count]
     usual = values.mean(1)
     order = np.lexsort((-usual.max(0), usual.argmax(0)))

@@ -42,20 +42,20 @@ class RetrievalProtocol:
         """All figures of an exported form's test embeddings, and their agreement with those of the checkpoint.
 
         - `cosine`: mean cosine similarity of the two embeddings of an image
-        - `centred`: the same after each side's gallery mean is subtracted: of embeddings that have a large common part
+        - `centered`: the same after each side's gallery mean is subtracted: of embeddings that have a large common part
           the plain one is always near 1
         - `threshold`: calibrated to `wanted_fpr`
         - `fpr_of_threshold`: the false positive rate at the checkpoint's threshold
         """
         found, before = self.evaluate(embeddings), self.evaluate(reference)
         same = torch.nn.functional.cosine_similarity(embeddings.values, reference.values)
-        centred = torch.nn.functional.cosine_similarity(_centred(embeddings), _centred(reference))
+        centered = torch.nn.functional.cosine_similarity(_centered(embeddings), _centered(reference))
         own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))
         passing = own.fpr[own.thresholds.searchsorted(earlier.threshold, side="right") - 1]
         return {
             **found.summary(),
             "cosine": float(same.mean()),
-            "centred": float(centred.mean()),
+            "centered": float(centered.mean()),
             "threshold": own.threshold,
             "fpr_of_threshold": float(passing),
         }
@@ -94,5 +94,5 @@ def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
 
 
-def _centred(embeddings: Outputs) -> Tensor:
+def _centered(embeddings: Outputs) -> Tensor:
     return embeddings.values - embeddings.split("gallery").values.mean(0)

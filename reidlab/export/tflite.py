@@ -177,10 +177,10 @@ class _Writer:
 
         weight, bias = (self._constant(values.detach().numpy(), "float32") for values in (step.weight, step.bias))
         axes, eps = self._constant([1, 2]), self._constant([step.eps], "float32")
-        centred = make("SUB", *given, make("MEAN", *given, axes, keepDims=True), shape=maps)
-        variance = make("MEAN", make("MUL", centred, centred, shape=maps), axes, keepDims=True)
+        centered = make("SUB", *given, make("MEAN", *given, axes, keepDims=True), shape=maps)
+        variance = make("MEAN", make("MUL", centered, centered, shape=maps), axes, keepDims=True)
         scale = make("MUL", make("RSQRT", make("ADD", variance, eps)), weight)
-        scaled = make("MUL", centred, scale, shape=maps)
+        scaled = make("MUL", centered, scale, shape=maps)
         self.build.op("ADD", [scaled, bias], made, fusedActivationFunction=FUSED[step.activation])
 
     def plain(self, step: Step, given: list[int], made: int, as_float: bool) -> None:

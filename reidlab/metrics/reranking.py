@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking, with neighbour lists in place of N x N matrices."""
+"""k-reciprocal re-ranking, with neighbor lists in place of N x N matrices."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,8 @@ from reidlab.metrics.closeness import Closeness, Distance
 from reidlab.metrics.pairing import Pairing
 from reidlab.metrics.ranking import Ranking, rank_blocks
 
-GROUP = 16  # gallery items summarised by their best score when looking for the k best of a row
-SPARE = 8  # neighbours looked at in float64 beyond those that are kept
+GROUP = 16  # gallery items summarized by their best score when looking for the k best of a row
+SPARE = 8  # neighbors looked at in float64 beyond those that are kept
 
 
 def rank_reranked(
@@ -30,7 +30,7 @@ def rank_reranked(
     k2: int = 6,
     weight: float = 0.3,
 ) -> Ranking:
-    """`rank` by re-ranked distances; junk takes no part in the neighbourhoods. Arguments as for `rank` and `rerank`."""
+    """`rank` by re-ranked distances; junk takes no part in the neighborhoods. Arguments as for `rank` and `rerank`."""
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     kept = ids.gallery_pids >= 0
@@ -48,11 +48,11 @@ def rerank(
 ) -> Iterator[Tensor]:
     """Re-ranked distances of consecutive queries to the gallery, (n, G) float32; each block overwrites the one before.
 
-    (1 - weight) x the Jaccard distance of two images' sets of reciprocal neighbours + weight x their squared distance
-    over the largest one of the query (cosine: of normalised embeddings, which orders alike).
+    (1 - weight) x the Jaccard distance of two images' sets of reciprocal neighbors + weight x their squared distance
+    over the largest one of the query (cosine: of normalized embeddings, which orders alike).
     Shapes: query (Q, D), gallery (G, D). Memory: a few times N x k1 x k2 numbers for N = Q + G, and one block.
     Source: Zhong et al. 2017, arXiv 1701.08398, sections 3.2-3.4, read as the authors' code does, from which all
-    published figures come: an image is among its own neighbours, and a neighbour's set joins if it shares *more* than
+    published figures come: an image is among its own neighbors, and a neighbor's set joins if it shares *more* than
     two thirds.
     """
     if distance == "cosine":
@@ -74,24 +74,24 @@ def rerank(
 
 
 def _encode(embeddings: Tensor, k1: int, k2: int) -> tuple[sparse.csr_array, Tensor]:
-    """Each image as weights of sum 1 over its reciprocal neighbours (N, N), and its largest squared distance (N,)."""
+    """Each image as weights of sum 1 over its reciprocal neighbors (N, N), and its largest squared distance (N,)."""
     closeness = Closeness(embeddings, embeddings)
-    neighbours, farthest = _neighbours(closeness, min(k1, len(embeddings) - 1))
-    reciprocal = _reciprocal(neighbours)
-    half = _reciprocal(neighbours[:, : round(k1 / 2) + 1])
+    neighbors, farthest = _neighbors(closeness, min(k1, len(embeddings) - 1))
+    reciprocal = _reciprocal(neighbors)
+    half = _reciprocal(neighbors[:, : round(k1 / 2) + 1])
     row, col = _expand(reciprocal, half).nonzero()
     squared = closeness.distances(torch.from_numpy(row).to(farthest.device), torch.from_numpy(col).to(farthest.device))
     weights = torch.exp(-squared.square() / farthest[row]).cpu().numpy()
     weights /= np.bincount(row, weights, minlength=len(embeddings))[row]
     encodings = sparse.csr_array((weights.astype(np.float32), (row, col)), shape=reciprocal.shape)
-    nearest = _members(neighbours[:, :k2])
-    return nearest @ encodings / np.float32(min(k2, neighbours.shape[1])), farthest
+    nearest = _members(neighbors[:, :k2])
+    return nearest @ encodings / np.float32(min(k2, neighbors.shape[1])), farthest
 
 
-def _neighbours(closeness: Closeness, k: int) -> tuple[np.ndarray, Tensor]:
+def _neighbors(closeness: Closeness, k: int) -> tuple[np.ndarray, Tensor]:
     """Each image and its k nearest others, nearest first (N, 1 + k), and the largest squared distance of each (N,)."""
     squares = closeness.query_norms.square()
-    neighbours, reaches, start = [], [], 0
+    neighbors, reaches, start = [], [], 0
     for scores in closeness.blocks():
         own = torch.arange(start, start + len(scores), device=scores.device)
         reaches.append(squares[own] - 2 * scores.amin(1))
@@ -99,10 +99,10 @@ def _neighbours(closeness: Closeness, k: int) -> tuple[np.ndarray, Tensor]:
         index = _best(scores, min(k + SPARE, scores.shape[1] - 1))  # (n, k + SPARE)
         exact = closeness.distances(own.repeat_interleave(index.shape[1]), index.flatten()).view_as(index)
         nearest = index.gather(1, exact.argsort(1)[:, :k])
-        neighbours.append(torch.cat([own[:, None], nearest], 1).cpu().numpy())
+        neighbors.append(torch.cat([own[:, None], nearest], 1).cpu().numpy())
         start += len(scores)
     farthest = torch.cat(reaches).float()
-    return np.concatenate(neighbours), farthest.where(farthest > 0, 1)
+    return np.concatenate(neighbors), farthest.where(farthest > 0, 1)
 
 
 def _best(scores: Tensor, k: int) -> Tensor:
@@ -122,21 +122,21 @@ def _best(scores: Tensor, k: int) -> Tensor:
     return torch.from_numpy(best)
 
 
-def _members(neighbours: np.ndarray) -> sparse.csr_array:
-    """Neighbour lists (N, k) as the rows of a 0/1 matrix (N, N)."""
-    count, k = neighbours.shape
-    ones = np.ones(neighbours.size, dtype=np.float32)
-    return sparse.csr_array((ones, neighbours.ravel(), np.arange(0, count * k + 1, k)), shape=(count, count))
+def _members(neighbors: np.ndarray) -> sparse.csr_array:
+    """Neighbor lists (N, k) as the rows of a 0/1 matrix (N, N)."""
+    count, k = neighbors.shape
+    ones = np.ones(neighbors.size, dtype=np.float32)
+    return sparse.csr_array((ones, neighbors.ravel(), np.arange(0, count * k + 1, k)), shape=(count, count))
 
 
-def _reciprocal(neighbours: np.ndarray) -> sparse.csr_array:
-    """Who is among whose neighbours, both ways: the paper's R(p, k). (N, N)"""
-    members = _members(neighbours)
+def _reciprocal(neighbors: np.ndarray) -> sparse.csr_array:
+    """Who is among whose neighbors, both ways: the paper's R(p, k). (N, N)"""
+    members = _members(neighbors)
     return (members * members.T).tocsr()
 
 
 def _expand(reciprocal: sparse.csr_array, half: sparse.csr_array) -> sparse.csr_array:
-    """Join the half-sized sets of those neighbours whose set is mostly shared: the paper's R*(p, k). (N, N)"""
+    """Join the half-sized sets of those neighbors whose set is mostly shared: the paper's R*(p, k). (N, N)"""
     shared = (reciprocal * (reciprocal @ half.T)).tocsr()  # |R(p, k) and R(q, k/2)| where q is in R(p, k)
     sizes = np.diff(half.indptr)
     shared.data = (shared.data > sizes[shared.indices] * 2 / 3).astype(np.float32)

@@ -49,7 +49,7 @@ def paired_test(
     """Does the second run score differently on the same queries? For mAP, rank-k and mINP.
 
     The interval is a paired bootstrap, the p-value a two-sided sign-flip permutation test: were the runs alike, each
-    query (or group of them) could as well have favoured the other. Queries that either leaves out don't count.
+    query (or group of them) could as well have favored the other. Queries that either leaves out don't count.
     Errors: InputError if the numbers of queries differ.
     """
     if len(first.valid) != len(second.valid):

@@ -1,4 +1,4 @@
-"""Colour histograms of horizontal stripes: the baseline without learning that a trained network has to beat."""
+"""Color histograms of horizontal stripes: the baseline without learning that a trained network has to beat."""
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +35,11 @@ class ColorHistogram(nn.Module):
 
 
 def rgb_to_hsv(image: Tensor) -> Tensor:
-    """(B, 3, H, W) RGB -> HSV, all in [0, 1]; grey has hue 0. Values outside [0, 1] are clipped."""
+    """(B, 3, H, W) RGB -> HSV, all in [0, 1]; gray has hue 0. Values outside [0, 1] are clipped."""
     image = image.clamp(0, 1)
     value, channel = image.max(1)
     chroma = value - image.amin(1)
     red, green, blue = image.unbind(1)
     sectors = torch.stack((green - blue, blue - red, red - green), 1).gather(1, channel.unsqueeze(1)).squeeze(1)
-    hue = (sectors / chroma.clamp(min=1e-12) + 2 * channel) / 6 % 1  # of the pure colours: 0, 1/3, 2/3
+    hue = (sectors / chroma.clamp(min=1e-12) + 2 * channel) / 6 % 1  # of the pure colors: 0, 1/3, 2/3
     return torch.stack((hue, chroma / value.clamp(min=1e-12), value), 1)

@@ -37,7 +37,7 @@ class ReIdNetwork(nn.Module):
         pooling: str = "avg",
         mixstyle: Collection[str] = (),
     ) -> None:
-        """Put the head on a trunk of `channels` feature maps and initialise the whole network.
+        """Put the head on a trunk of `channels` feature maps and initialize the whole network.
 
         - `feat_dim`: width of the embedding; None is the pooled feature itself
         - `projection`: "relu" = Linear + BN + ReLU (OSNet, arXiv 1905.00953), "linear" = Linear alone
@@ -65,7 +65,7 @@ class ReIdNetwork(nn.Module):
         self.neck_feat = neck_feat
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.feat_dim, num_classes, bias=not neck) if num_classes else None
-        self.apply(initialise)
+        self.apply(initialize)
         if neck:
             self.bottleneck.bias.requires_grad_(False)
 
@@ -79,7 +79,7 @@ class ReIdNetwork(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Output:
-        """(B, 3, H, W) normalised -> the feature for the metric loss (training) or for comparison (evaluation)."""
+        """(B, 3, H, W) normalized -> the feature for the metric loss (training) or for comparison (evaluation)."""
         feature = self.fc(self.global_pool(self.featuremaps(image)).flatten(1))  # (B, D)
         necked = self.bottleneck(feature)
         logits = None if self.classifier is None else self.classifier(self.dropout(necked))
@@ -95,12 +95,12 @@ class Confidences(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor) -> Output:
-        """(B, 3, H, W) normalised -> a distribution over the classes for each image."""
+        """(B, 3, H, W) normalized -> a distribution over the classes for each image."""
         return Output(self.network(image).logits.softmax(1), None)
 
 
 class GeM(nn.Module):
-    """Generalised mean over positions: `p` = 1 is the average, infinity the maximum (arXiv 1711.02512, section 3.2)."""
+    """Generalized mean over positions: `p` = 1 is the average, infinity the maximum (arXiv 1711.02512, section 3.2)."""
 
     def __init__(self, p: float = 3.0, eps: float = 1e-6):
         super().__init__()
@@ -112,7 +112,7 @@ class GeM(nn.Module):
         return maps.clamp(min=self.eps).pow(self.p).mean((2, 3), keepdim=True).pow(1 / self.p)
 
 
-def initialise(module: nn.Module) -> None:
+def initialize(module: nn.Module) -> None:
     """Standard random weights: He et al. (arXiv 1502.01852) for convolutions, N(0, 0.01) for linear layers."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Pictures of a network's insides: what its streams see, which of them its gates favour, and what its blocks cost."""
+"""Pictures of a network's insides: what its streams see, which of them its gates favor, and what its blocks cost."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ SHADES = ("#cfe3f2", "#8fbfe0", "#3f8fc4", "#0b4f85")  # of the streams, from th
 
 
 def windows(maps: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
-    """Small maps (h, w) of how much depends on each place, every one in colours of its own range."""
+    """Small maps (h, w) of how much depends on each place, every one in colors of its own range."""
     tiles = []
     for values, caption in zip(maps, captions, strict=True):
         shade = np.sqrt(values / (values.max() or 1))
@@ -32,7 +32,7 @@ def gate_weights(images: Sequence[np.ndarray], gates: np.ndarray, streams: Seque
         right.set_yticks(range(len(streams)), streams, fontsize=8, color=INK)
         right.set_xticks([])
         right.spines[:].set_visible(False)
-    grid[-1, 1].set_xlabel("channels, those that favour one stream together", fontsize=9.5, color=INK)
+    grid[-1, 1].set_xlabel("channels, those that favor one stream together", fontsize=9.5, color=INK)
     figure.colorbar(picture, ax=grid[:, 1].tolist(), pad=0.01, label="gate").ax.tick_params(labelsize=8)
     return figure
 
@@ -58,7 +58,7 @@ def shares(table: pd.DataFrame, xlabel: str) -> Figure:
 def kernel_patterns(kernels: Mapping[str, np.ndarray], channels: int = 8) -> Figure:
     """3x3 kernels (out, in, 3, 3) as sheets, an output channel a row, an input channel a column; the first ones.
 
-    Colours follow the square root, so that small weights show.
+    Colors follow the square root, so that small weights show.
     """
     figure = blank(3.2 * len(kernels), 3.5)
     for axes, (name, values) in zip(figure.subplots(1, len(kernels), squeeze=False)[0], kernels.items(), strict=True):

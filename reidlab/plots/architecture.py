@@ -9,14 +9,14 @@ from matplotlib.patches import Polygon, Rectangle
 
 from reidlab.plots.canvas import FAINT, INK, SERIES, blank, empty
 
-_FAMILIES = {  # legend -> (words in a block's kind, colour); the first that fits
+_FAMILIES = {  # legend -> (words in a block's kind, color); the first that fits
     "pooling": (("pool", "average", "GeM"), SERIES[4]),
     "block": (("Block", "Bottleneck", "Residual", " + "), SERIES[0]),
     "convolution": (("conv",), SERIES[2]),
     "linear": (("linear",), SERIES[3]),
 }
 _OTHER = SERIES[5]
-_COLUMNS = 16  # more blocks than these are drawn with equal neighbours as one
+_COLUMNS = 16  # more blocks than these are drawn with equal neighbors as one
 
 
 def architecture(blocks: pd.DataFrame, image_shape: tuple[int, int, int], title: str = "") -> Figure:
@@ -90,7 +90,7 @@ def _draw_maps(axes: Axes, names: list[str], shapes: list[tuple[int, ...]], colo
 
 
 def _box(axes: Axes, left: float, front: float, tall: float, depth: float, color: str) -> None:
-    """A cuboid: its front, and its top and side in lighter shades; centred on y = 0."""
+    """A cuboid: its front, and its top and side in lighter shades; centered on y = 0."""
     bottom, right, lift = -(tall + depth) / 2, left + front, depth
     top = bottom + tall
     faces = {

@@ -1,4 +1,4 @@
-"""What all pictures share: white paper, colours that say the same thing everywhere, and sheets of image tiles."""
+"""What all pictures share: white paper, colors that say the same thing everywhere, and sheets of image tiles."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ def empty(text: str) -> Figure:
 def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.82) -> Figure:
     """Rows of image tiles; all cells have one size (the tallest image's shape) and images keep theirs inside.
 
-    Sizes in inches. Under a row with captions, above one with a title and left of labelled ones there is room for them.
+    Sizes in inches. Under a row with captions, above one with a title and left of labeled ones there is room for them.
     """
     if not any(tile for row in rows for tile in row.tiles):
         return empty(title or "no images to show")

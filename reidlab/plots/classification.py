@@ -10,7 +10,7 @@ NUMBERED = 20  # classes up to which every cell says its count
 
 
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
-    """Images of a class (rows) by the class they were taken for (columns), coloured by their share of the row."""
+    """Images of a class (rows) by the class they were taken for (columns), colored by their share of the row."""
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(1, keepdims=True), 1)
     size = min(9.0, max(2.8, 0.55 * len(counts) + 1.6))

@@ -50,7 +50,7 @@ def estimate_errors(errors: pd.DataFrame) -> Figure:
 
 
 def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
-    """Score over latency, a colour a target; a line joins the networks that no other beats in both.
+    """Score over latency, a color a target; a line joins the networks that no other beats in both.
 
     `table` has columns model, target, fits, latency_ms, front and the score; a hollow point doesn't fit its target.
     Where there is one network only, the title names it.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from reidlab.plots.canvas import FAINT, INK, MARKERS, MATCH, MISMATCH, SERIES, Tile, TileRow, blank, tidy, tile_sheet
 
-_IDENTITY_COLORS = [color for number, color in enumerate(color_sequences["tab20"]) if number // 2 != 7]  # no greys
+_IDENTITY_COLORS = [color for number, color in enumerate(color_sequences["tab20"]) if number // 2 != 7]  # no grays
 
 
 class Roc(NamedTuple):
@@ -77,9 +77,9 @@ def roc_curve(curves: Mapping[str, Roc], lowest_fpr: float = 1e-4) -> Figure:
 
 
 def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_identities: int = 18) -> Figure:
-    """Embeddings laid out in the plane (N, 2): colour says who, shape says which camera.
+    """Embeddings laid out in the plane (N, 2): color says who, shape says which camera.
 
-    Past `max_identities`, those with the most images keep a colour and the others are grey.
+    Past `max_identities`, those with the most images keep a color and the others are gray.
     """
     figure = blank(6.6, 5.0)
     axes = figure.subplots()
@@ -131,7 +131,7 @@ def activation_overlay(
 
 
 def overlay(image: np.ndarray, activation: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """An image (H, W, 3) uint8 with a map (h, w) in warm colours over it, stronger where the map is higher."""
+    """An image (H, W, 3) uint8 with a map (h, w) in warm colors over it, stronger where the map is higher."""
     height, width = image.shape[:2]
     low, high = activation.min(), activation.max()
     heat = (activation - low) / (high - low) if high > low else np.zeros_like(activation, dtype=float)
@@ -142,7 +142,7 @@ def overlay(image: np.ndarray, activation: np.ndarray, strength: float = 0.55) -
 
 
 def _stretch(values: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear interpolation of a map (h, w) to (height, width), pixel centres on pixel centres."""
+    """Bilinear interpolation of a map (h, w) to (height, width), pixel centers on pixel centers."""
     for axis, length in ((0, height), (1, width)):
         old = values.shape[axis]
         places = np.clip((np.arange(length) + 0.5) * old / length - 0.5, 0, old - 1)

@@ -53,7 +53,7 @@ class Confusion(NamedTuple):
 def ranking_gallery(rankings: Sequence[Ranking], title: str = "") -> Figure:
     """One row a query: the query in blue, then its ranking, with scores.
 
-    Green frames (✓) are matches, red ones (✗) are not, grey ones (○) are left out by the protocol: junk, or the same
+    Green frames (✓) are matches, red ones (✗) are not, gray ones (○) are left out by the protocol: junk, or the same
     camera.
     """
     rows = [TileRow([Tile(r.query, "query", QUERY), *map(_tile, r.found)], r.title) for r in rankings]

@@ -26,7 +26,7 @@ from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
 
 INT8 = {"tflite": File.TFLITE_INT8, "onnx": File.ONNX_INT8}
-SHOWN = ("rank-1", "top-5", "cosine", "centred", "agreement", "threshold", "fpr_of_threshold")
+SHOWN = ("rank-1", "top-5", "cosine", "centered", "agreement", "threshold", "fpr_of_threshold")
 
 
 def run(run: Run) -> Run:

@@ -140,10 +140,10 @@ class CropDistillation(nn.Module):
         self.rows[torch.tensor(table.index.tolist())] = torch.arange(len(table))
         self.maps = self._maps(teacher, weights, datamodule, data_hash, tuple(size), components)  # (N, h, w, E)
         seen = self.maps.float().mean((1, 2))  # (N, E)
-        self.register_buffer("centre", seen.mean(0), persistent=False)
-        self.register_buffer("spread", (seen - self.centre).std(), persistent=False)
+        self.register_buffer("center", seen.mean(0), persistent=False)
+        self.register_buffer("spread", (seen - self.center).std(), persistent=False)
         labels = torch.tensor([datamodule.classes.index(pid) for pid in table["pid"]])
-        fitted = fit_classifier((seen - self.centre) / self.spread, labels, datamodule.num_classes, decay)
+        fitted = fit_classifier((seen - self.center) / self.spread, labels, datamodule.num_classes, decay)
         for name, tensor in zip(("weight", "bias"), fitted, strict=True):
             self.register_buffer(name, tensor, persistent=False)
         self.project = nn.Linear(student.feat_dim, seen.shape[1]) if feature or local else nn.Identity()
@@ -157,7 +157,7 @@ class CropDistillation(nn.Module):
         Mixed images have theirs in their proportion.
         """
         maps = self.maps[self.rows[batch["index"].cpu()]].to(batch["window"].device).float()
-        taught = (window_means(maps, batch["window"], rows, columns) - self.centre) / self.spread
+        taught = (window_means(maps, batch["window"], rows, columns) - self.center) / self.spread
         return torch.einsum("ij,jyxe->iyxe", batch["share"], taught) if "share" in batch else taught
 
     def forward(self, batch: Mapping[str, Tensor], embedding: Tensor, logits: Tensor) -> dict[str, Tensor]:
@@ -251,7 +251,7 @@ def fit_classifier(embedding: Tensor, labels: Tensor, classes: int, decay: float
 
 
 def feature_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance of the normalised embeddings (B, D): after FitNets, arXiv 1412.6550, eq. 3."""
+    """Mean squared distance of the normalized embeddings (B, D): after FitNets, arXiv 1412.6550, eq. 3."""
     return (F.normalize(student) - F.normalize(teacher)).pow(2).sum(1).mean()
 
 

@@ -36,9 +36,9 @@ class MinedLoss(nn.Module):
 
 
 class CenterLoss(nn.Module):
-    """Squared distance of each embedding to the centre of its class, which follows the class at the rate `lr`.
+    """Squared distance of each embedding to the center of its class, which follows the class at the rate `lr`.
 
-    Shape: embeddings (B, D), labels (B,) -> scalar, the mean over the batch. The centres have an update rule of their
+    Shape: embeddings (B, D), labels (B,) -> scalar, the mean over the batch. The centers have an update rule of their
     own and thus no gradient: after each training batch c -= lr * sum(c - x) / (1 + n) over the n embeddings x of their
     class. Source: Wen et al., ECCV 2016, section 3.2, equations 2 and 4.
     """
@@ -49,14 +49,14 @@ class CenterLoss(nn.Module):
         self.register_buffer("centers", torch.zeros(num_classes, embedding_size))
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss against the centres as they were before this batch."""
+        """The loss against the centers as they were before this batch."""
         offsets = self.centers[labels] - embeddings  # (B, D)
         if self.training:
             self._follow(offsets.detach(), labels)
         return offsets.pow(2).sum(1).mean()
 
     def _follow(self, offsets: Tensor, labels: Tensor) -> None:
-        """Move the centres, by the embeddings of all processes."""
+        """Move the centers, by the embeddings of all processes."""
         shift = torch.zeros_like(self.centers).index_add_(0, labels, offsets)  # (C, D)
         count = torch.zeros_like(self.centers[:, 0]).index_add_(0, labels, torch.ones_like(offsets[:, 0]))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -68,7 +68,7 @@ class CenterLoss(nn.Module):
 class WeightedLosses(nn.Module):
     """Named terms, each `weight * loss(outputs[sees], labels)`; the recipe's loss is their sum.
 
-    A loss with a weight or a centre for each class is a partial that takes `num_classes` and `embedding_size`.
+    A loss with a weight or a center for each class is a partial that takes `num_classes` and `embedding_size`.
 
     Shape: embedding (B, D), logits (B, C), labels (B,) -> {name: scalar}, weights applied.
     """

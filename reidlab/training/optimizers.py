@@ -11,10 +11,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of a X + b (X X^T) X + c (X
 
 
 class Muon(Optimizer):
-    """Orthogonalised momentum for the kernels of convolutions, AdamW for all else.
+    """Orthogonalized momentum for the kernels of convolutions, AdamW for all else.
 
     Kernels that mix channels, (O, I, h, w) with I > 1, are matrices (O, I h w) to it; depthwise kernels, biases, batch
-    norms and linear layers are AdamW's. An orthogonalised step has the root mean square 0.2, about that of Adam's, so
+    norms and linear layers are AdamW's. An orthogonalized step has the root mean square 0.2, about that of Adam's, so
     that one rate serves both. Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al., arXiv
     2502.16982, equation 4.
     """

@@ -43,7 +43,7 @@ class Task(pl.LightningModule):
         self.monitor = monitor
 
     def forward(self, image: Tensor) -> Output:
-        """Embeddings (B, D) and logits (B, C) of normalised images (B, 3, H, W)."""
+        """Embeddings (B, D) and logits (B, C) of normalized images (B, 3, H, W)."""
         return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:

@@ -181,7 +181,7 @@ def test_summary_counts_classes(flowers):
     assert summary["images"][:3].sum() == 58
 
 
-def test_grey_and_exif_images_are_read_as_any_other(tmp_path):
+def test_gray_and_exif_images_are_read_as_any_other(tmp_path):
     for label in "ab":
         (tmp_path / label).mkdir()
         for number in range(4):

@@ -18,7 +18,7 @@ def ramp(batch, height, width):
 def test_windows_have_the_drawn_area_and_aspect():
     crop = RandomResizedCrop((32, 32), area=(0.3, 0.6), aspect=(0.5, 2.0))
     cropped = crop(ramp(400, 100, 200))
-    extent = cropped.amax((2, 3)) - cropped.amin((2, 3))  # of rows and columns; the resize keeps pixel centres inside
+    extent = cropped.amax((2, 3)) - cropped.amin((2, 3))  # of rows and columns; the resize keeps pixel centers inside
     tall, wide = (extent[:, 0] * 32 / 31) / 100, (extent[:, 1] * 32 / 31) / 200
     shares, aspects = tall * wide, wide / tall
     assert 0.25 < shares.min() < 0.35 and 0.55 < shares.max() < 0.65

@@ -53,7 +53,7 @@ def make_trainer(folder, **options):
     )
 
 
-def test_preprocess_scales_augments_only_in_training_and_normalises(make):
+def test_preprocess_scales_augments_only_in_training_and_normalizes(make):
     data = make(augment=RandomHorizontalFlip(p=1))
     pixels = torch.randint(256, (2, 3, 24, 12), dtype=torch.uint8)
     batch = {"image": pixels, "pid": torch.tensor([1, 2])}

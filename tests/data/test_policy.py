@@ -33,7 +33,7 @@ PILLOW = {
 
 @pytest.mark.parametrize("amount", [-0.61, 0.3])
 @pytest.mark.parametrize("name", PILLOW)
-def test_colours_change_as_in_pillow(name, amount, images):
+def test_colors_change_as_in_pillow(name, amount, images):
     images = (images * 255).round() / 255
     found = getattr(policy, name)(images, torch.full((4, 1, 1, 1), amount)).clamp(0, 1)
     for image, result in zip(images, found, strict=True):

@@ -70,7 +70,7 @@ def test_attributes_name_every_identity_once(tiny):
     table = pd.read_csv(tiny / "people.csv")
     assert table["pid"].tolist() == [1, 2, 3, 4, 5]
     assert table["split"].tolist() == ["train"] * 2 + ["test"] * 3
-    assert set(table["top_colour"]) <= set(CLOTH) and set(table["bag"].fillna("none")) <= set(BAGS)
+    assert set(table["top_color"]) <= set(CLOTH) and set(table["bag"].fillna("none")) <= set(BAGS)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -123,7 +123,7 @@ def test_people_share_their_clothes_but_not_their_looks():
         assert sum(a != b for a, b in zip(one, other, strict=True)) >= MIN_DIFFERENCES
 
 
-def test_colours_shift_between_cameras_more_than_within():
+def test_colors_shift_between_cameras_more_than_within():
     card = np.full((32, 16, 3), 0.2, np.float32)
     shades = []
     for number in range(6):
@@ -140,7 +140,7 @@ def heading_pose(heading: float) -> Pose:
 
 
 def albedo(person, heading: float) -> np.ndarray:
-    """Light reflected by a person at the image's centre, (256, 128, 3), black where nobody is."""
+    """Light reflected by a person at the image's center, (256, 128, 3), black where nobody is."""
     view = View(height=1.0, pitch=0.0, focal=1000)
     canvas = Canvas(256, 128, np.zeros((4, 4), np.float32))
     placed = Placed(assemble(person, heading_pose(heading)), (0.0, 8.0), heading)
@@ -148,8 +148,8 @@ def albedo(person, heading: float) -> np.ndarray:
     return canvas.albedo.reshape(256, 128, 3)
 
 
-def count(image: np.ndarray, colour: tuple[int, int, int]) -> int:
-    light = (np.array(colour) / 255) ** 2.2
+def count(image: np.ndarray, color: tuple[int, int, int]) -> int:
+    light = (np.array(color) / 255) ** 2.2
     return int((np.abs(image - light) < 0.01).all(-1).sum())
 
 
@@ -157,7 +157,7 @@ def count(image: np.ndarray, colour: tuple[int, int, int]) -> int:
 def test_face_and_logo_are_on_the_front_and_the_backpack_on_the_back(heading, front):
     person = next(p for p in draw_people(80, seed=0) if p.bag == "backpack" and p.hair == "short" and not p.beard)
     garment = Garment("tshirt", "white", "plain", "pink", "disc")
-    person = type(person)(**{**vars(person), "top": garment, "bag_colour": "blue"})
+    person = type(person)(**{**vars(person), "top": garment, "bag_color": "blue"})
     seen = albedo(person, heading)
     assert (count(seen, CLOTH["pink"]) > 30) == front
     assert (count(seen, CLOTH["blue"]) > 600) == (not front)

@@ -86,7 +86,7 @@ def test_color_jitter_equals_a_loop_over_images(images):
 
 def test_hue_equals_the_standard_library_pixel_by_pixel(images):
     few = images[:4, :, :5, :5].clone()
-    few[0, :, 0, 0] = 0.5  # grey, black and white have no hue to turn
+    few[0, :, 0, 0] = 0.5  # gray, black and white have no hue to turn
     few[0, :, 0, 1] = 0.0
     few[0, :, 0, 2] = 1.0
     turn = torch.tensor([0.0, 0.3, -0.45, 0.9])
@@ -131,12 +131,12 @@ def test_a_rectangle_that_never_fits_erases_nothing(images):
 
 def test_normalize():
     image = torch.rand(2, 3, 4, 5)
-    normalised = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])(image)
-    assert normalised[1, 2, 3, 4] == pytest.approx((image[1, 2, 3, 4].item() - 0.3) / 0.7, abs=1e-6)
+    normalized = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])(image)
+    assert normalized[1, 2, 3, 4] == pytest.approx((image[1, 2, 3, 4].item() - 0.3) / 0.7, abs=1e-6)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_bytes_are_normalised_as_floats_are(memory_format):
+def test_bytes_are_normalized_as_floats_are(memory_format):
     pixels = torch.randint(256, (2, 3, 4, 5), dtype=torch.uint8).contiguous(memory_format=memory_format)
     normalize = Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])
     torch.testing.assert_close(normalize(pixels), normalize(pixels / 255))

@@ -65,16 +65,16 @@ def test_gates_are_what_scales_the_streams(network, seen):
     torch.testing.assert_close(block.gate(output), expected)
 
 
-def test_shares_of_favoured_streams_divide_what_is_equal():
+def test_shares_of_favored_streams_divide_what_is_equal():
     gates = np.array([[[0.9, 0.1, 0.5]], [[0.5, 0.2, 0.5]], [[0.1, 0.0, 0.5]], [[0.2, 0.1, 0.5]]])
     assert anatomy._shares(gates).tolist() == pytest.approx([1.25 / 3, 1.25 / 3, 0.25 / 3, 0.25 / 3])
 
 
-def test_favourites_of_all_blocks(network, seen):
+def test_favorites_of_all_blocks(network, seen):
     block = network.conv2[0]
     block.gate.fc1.bias.data.fill_(-100)  # all hidden units off: the gate sees nothing
     block.gate.fc2.bias.data.fill_(1)
-    table = anatomy.favourites(anatomy.watch(network, Data(), TABLE)).table
+    table = anatomy.favorites(anatomy.watch(network, Data(), TABLE)).table
     assert table.index.tolist() == list(seen.blocks)
     assert table.loc["conv2.0"].tolist() == [0.25, 0.25, 0.25, 0.25, 0, 0]
     assert table.filter(like="layer").sum(axis=1).tolist() == pytest.approx([1] * 6)

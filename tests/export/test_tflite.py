@@ -28,7 +28,7 @@ def run(content, images, resolver=OpResolverType.AUTO):
     return np.array(rows), given, output
 
 
-def centred_cosine(a, b):
+def centered_cosine(a, b):
     a, b = a - a.mean(0), b - b.mean(0)
     return ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()
 
@@ -61,7 +61,7 @@ def test_the_integer_file_takes_raw_pixels_and_returns_floats(integer, images, e
     found, given, output = run(integer, images)
     assert (given["dtype"], output["dtype"]) == (np.uint8, np.float32)
     assert given["quantization"] == (np.float32(1 / 255), 0)
-    assert centred_cosine(found, expected) > 0.97
+    assert centered_cosine(found, expected) > 0.97
 
 
 def test_everything_between_the_pixels_and_the_embedding_is_integer(integer):
@@ -111,12 +111,12 @@ def test_weights_have_a_scale_per_channel_or_per_tensor(steps, ranges, images, e
                 channels = weight.shape[weight.quantization.quantizedDimension]
                 assert len(weight.quantization.scale) == (channels if per_channel else 1)
                 assert not weight.quantization.zeroPoint.any()
-        assert centred_cosine(run(content, images)[0], expected) > bound
+        assert centered_cosine(run(content, images)[0], expected) > bound
 
 
 def test_default_and_reference_kernels_agree(integer, images):
     default, reference = run(integer, images)[0], run(integer, images, OpResolverType.BUILTIN_REF)[0]
-    assert centred_cosine(default, reference) > 0.99
+    assert centered_cosine(default, reference) > 0.99
 
 
 def test_names_are_short_and_zero_biases_are_stored_once(integer):
@@ -145,7 +145,7 @@ def test_layers_can_stay_float(steps, ranges, images, expected):
     graph = model.subgraphs[0]
     first = next(op for op in graph.operators if flatbuffer.operator_name(model, op) == "CONV_2D")
     assert flatbuffer.TENSOR_TYPES[graph.tensors[first.inputs[1]].type] == "FLOAT32"
-    assert centred_cosine(run(content, images)[0], expected) > 0.97
+    assert centered_cosine(run(content, images)[0], expected) > 0.97
 
 
 def test_constants_behind_the_flatbuffer_are_brought_into_it(integer, images):

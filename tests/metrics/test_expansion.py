@@ -32,10 +32,10 @@ def test_expansion_equals_a_loop(alpha):
 
 def test_expansion_helps_where_identities_are_clusters():
     draw = torch.Generator().manual_seed(0)
-    centre = torch.randn(10, 16, generator=draw)
+    center = torch.randn(10, 16, generator=draw)
     query_pids, gallery_pids = torch.arange(10), torch.arange(10).repeat(30)
-    query = centre + 1.5 * torch.randn(10, 16, generator=draw)
-    gallery = centre[gallery_pids] + 0.7 * torch.randn(300, 16, generator=draw)
+    query = center + 1.5 * torch.randn(10, 16, generator=draw)
+    gallery = center[gallery_pids] + 0.7 * torch.randn(300, 16, generator=draw)
     ids = query_pids + 1, gallery_pids + 1
     plain = rank(query, gallery, *ids, distance="cosine").mean_average_precision
     assert rank(expand_queries(query, gallery), gallery, *ids, distance="cosine").mean_average_precision > plain

@@ -61,7 +61,7 @@ def test_a_collapsed_network_scores_worst():
     assert result.average_precision[0].item() == pytest.approx(sum(n / (50 + n) for n in range(1, 51)) / 50)
 
 
-def test_junk_is_nobody_s_neighbour_and_a_distractor_never_a_match():
+def test_junk_is_nobody_s_neighbor_and_a_distractor_never_a_match():
     assert rank(line(0), line(1, 2), [5], [-1, 5]).first_rank.item() == 1
     assert rank(line(0), line(1, 2), [5], [0, 5]).first_rank.item() == 2
     result = rank(line(0, 0), line(1, 2), [0, -1], [0, -1])
@@ -140,12 +140,12 @@ def test_the_order_of_the_gallery_does_not_matter(world, random):
 
 def people(num_query, num_gallery, dim, num_ids, noise, seed=0, cameras=3):
     draw = torch.Generator().manual_seed(seed)
-    centre = torch.randn(num_ids + 1, dim, generator=draw)
+    center = torch.randn(num_ids + 1, dim, generator=draw)
 
     def images(count, lowest):
         pids = torch.randint(lowest, num_ids + 1, (count,), generator=draw)
         camids = torch.randint(1, cameras + 1, (count,), generator=draw)
-        embeddings = centre[pids.clamp_min(0)] + noise * torch.randn(count, dim, generator=draw)
+        embeddings = center[pids.clamp_min(0)] + noise * torch.randn(count, dim, generator=draw)
         return embeddings, list(zip(pids.tolist(), camids.tolist(), strict=True))
 
     (query, query_ids), (gallery, gallery_ids) = images(num_query, 1), images(num_gallery, -1)

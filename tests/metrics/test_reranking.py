@@ -40,11 +40,11 @@ def by_definition(query, gallery, k1=20, k2=6, weight=0.3):
 
 def embeddings(kind, num_query=30, num_gallery=120, dim=16, seed=0):
     draw = torch.Generator().manual_seed(seed)
-    centre = torch.randn(14, dim, generator=draw) * (2.0 if kind == "clustered" else 0.0)
+    center = torch.randn(14, dim, generator=draw) * (2.0 if kind == "clustered" else 0.0)
 
     def images(count):
         pids = torch.randint(1, 14, (count,), generator=draw)
-        return centre[pids] + torch.randn(count, dim, generator=draw), pids
+        return center[pids] + torch.randn(count, dim, generator=draw), pids
 
     return images(num_query), images(num_gallery)
 
@@ -64,7 +64,7 @@ def test_many_images_are_searched_by_groups_with_the_same_result():
     np.testing.assert_allclose(measured, by_definition(query.numpy(), gallery.numpy(), **options), atol=1e-5)
 
 
-def test_cosine_is_the_definition_on_normalised_embeddings():
+def test_cosine_is_the_definition_on_normalized_embeddings():
     (query, _), (gallery, _) = embeddings("clustered")
     lengths = torch.linspace(0.5, 20, len(gallery))[:, None]
     measured = torch.cat([block.clone() for block in rerank(query, gallery * lengths, "cosine")])
@@ -91,7 +91,7 @@ def test_junk_takes_no_part():
 
 
 @pytest.mark.parametrize("num_gallery", [1, 2, 5])
-def test_fewer_images_than_neighbours(num_gallery):
+def test_fewer_images_than_neighbors(num_gallery):
     (query, _), (gallery, _) = embeddings("random", 2, num_gallery)
     measured = torch.cat([block.clone() for block in rerank(query, gallery)])
     np.testing.assert_allclose(measured, by_definition(query.numpy(), gallery.numpy()), atol=1e-5)

@@ -11,10 +11,10 @@ from reidlab.metrics.shots import _one_each
 
 def people(seed=0):
     draw = torch.Generator().manual_seed(seed)
-    centre = torch.randn(9, 4, generator=draw)
+    center = torch.randn(9, 4, generator=draw)
     query_pids, gallery_pids = torch.randint(1, 9, (20,), generator=draw), torch.randint(-1, 9, (60,), generator=draw)
     query, gallery = (
-        centre[pids.clamp_min(0)] + 1.5 * torch.randn(len(pids), 4, generator=draw)
+        center[pids.clamp_min(0)] + 1.5 * torch.randn(len(pids), 4, generator=draw)
         for pids in (query_pids, gallery_pids)
     )
     cameras = (torch.randint(1, 3, (len(pids),), generator=draw) for pids in (query_pids, gallery_pids))

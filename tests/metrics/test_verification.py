@@ -10,12 +10,12 @@ from reidlab.metrics import verify
 
 def people(num_query=60, num_gallery=300, num_ids=15, noise=0.8, seed=0):
     draw = torch.Generator().manual_seed(seed)
-    centre = torch.randn(num_ids + 1, 16, generator=draw)
+    center = torch.randn(num_ids + 1, 16, generator=draw)
 
     def images(count, lowest):
         pids = torch.randint(lowest, num_ids + 1, (count,), generator=draw)
         camids = torch.randint(1, 4, (count,), generator=draw)
-        return centre[pids.clamp_min(0)] + noise * torch.randn(count, 16, generator=draw), pids, camids
+        return center[pids.clamp_min(0)] + noise * torch.randn(count, 16, generator=draw), pids, camids
 
     (query, *query_ids), (gallery, *gallery_ids) = images(num_query, 1), images(num_gallery, -1)
     return query, gallery, query_ids[0], gallery_ids[0], query_ids[1], gallery_ids[1]

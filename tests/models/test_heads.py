@@ -73,8 +73,8 @@ def test_metric_loss_sees_the_feature_before_the_neck_and_comparison_the_chosen_
     network.train()
     output = network(images)
     torch.testing.assert_close(output.embedding, pooled)
-    normalised = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
-    torch.testing.assert_close(output.logits, normalised @ network.classifier.weight.T)
+    normalized = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(output.logits, normalized @ network.classifier.weight.T)
 
     network.eval()
     necked = (pooled - network.bottleneck.running_mean) / (network.bottleneck.running_var + 1e-5).sqrt()
@@ -98,7 +98,7 @@ def test_unknown_option_is_refused_by_name(option):
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 6.5])
-def test_gem_is_the_generalised_mean(images, p):
+def test_gem_is_the_generalized_mean(images, p):
     maps = images.abs()
     channels = [values.flatten().tolist() for image in maps for values in image]
     expected = torch.tensor([(sum(v**p for v in values) / len(values)) ** (1 / p) for values in channels]).view(4, 3)

@@ -36,10 +36,10 @@ def test_each_image_takes_a_mixture_of_its_own_and_another_style(maps):
 
 def test_content_is_kept_where_only_the_style_changes(maps):
     mixed = MixStyle(p=1.0)(maps)
-    for normalised in (maps, mixed):
-        mean, deviation = style(normalised)
-        normalised -= mean[..., None, None]
-        normalised /= deviation[..., None, None]
+    for normalized in (maps, mixed):
+        mean, deviation = style(normalized)
+        normalized -= mean[..., None, None]
+        normalized /= deviation[..., None, None]
     torch.testing.assert_close(mixed, maps, atol=1e-4, rtol=1e-4)
 
 

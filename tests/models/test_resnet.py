@@ -52,7 +52,7 @@ def test_last_stride_sets_the_size_of_the_maps(last_stride, size):
     assert maps.shape == (1, 512, *size)
 
 
-def test_ibn_normalises_half_by_image_and_half_by_batch():
+def test_ibn_normalizes_half_by_image_and_half_by_batch():
     maps = torch.randn(4, 6, 5, 3) * 3 + 2
     output = IBN(6)(maps)
     first, second = output[:, :3], output[:, 3:]

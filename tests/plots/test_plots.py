@@ -139,7 +139,7 @@ def test_cmc_curve_starts_at_rank_1():
     assert line.get_xdata().tolist() == [1, 2] and line.get_ydata().tolist() == [0.5, 0.75]
 
 
-def test_an_embedding_map_greys_whom_it_has_no_colour_for():
+def test_an_embedding_map_grays_whom_it_has_no_color_for():
     pids = np.repeat([1, 2, 3], [3, 2, 1])
     axes = plots.embedding_map(RNG.normal(size=(6, 2)), pids, np.ones(6, int), max_identities=2).axes[0]
     colors = axes.collections[0].get_facecolors()

@@ -57,7 +57,7 @@ def done(cfg):
 def test_every_form_is_in_one_table(done):
     table = pd.read_csv(done / File.PARITY, index_col="stage")
     assert [*table.index] == ["checkpoint", "onnx int8", "onnx int8 openvino", "tflite", "tflite int8"]
-    assert (table["centred"] > 0.9).all() and table.loc["tflite", "centred"] > 0.9999
+    assert (table["centered"] > 0.9).all() and table.loc["tflite", "centered"] > 0.9999
     files = table.drop("checkpoint")
     assert (files[["size_kib", "ms_1_thread", "ms_2_threads", "memory_mib"]] > 0).all(axis=None)
     assert files["drop"].tolist() == pytest.approx(100 * (table.loc["checkpoint", "mAP"] - files["mAP"]))
@@ -92,7 +92,7 @@ def test_the_exported_file_is_compared_unless_another_checkpoint_made_it(cfg, no
     run = changed(cfg, "exported", **ONNX_ALONE)
     export.run(run)
     table = pd.read_csv(quantize.run(run) / File.PARITY, index_col="stage")
-    assert table.loc["onnx", "centred"] > 0.9999 and run.results[Row.ONNX].checkpoint == run.checkpoint
+    assert table.loc["onnx", "centered"] > 0.9999 and run.results[Row.ONNX].checkpoint == run.checkpoint
     other = Path(run["model.weights"]).with_name("other.pt")
     torch.manual_seed(1)
     torch.save(unsettle(SmallNet()).state_dict(), other)
@@ -138,7 +138,7 @@ def test_the_more_expensive_methods_deliver_too(cfg, done, method, no_costs, cap
     options = {"method": method, "sensitivity_images": 8, "mixed_steps": 3, "qat": {"epochs": 1}}
     run = quantize.run(changed(cfg, method, **options))
     table = pd.read_csv(run / File.PARITY, index_col="stage")
-    assert table.loc["tflite int8", "centred"] > 0.9 and set(table["method"]) == {method}
+    assert table.loc["tflite int8", "centered"] > 0.9 and set(table["method"]) == {method}
     here, plain = (runtime.open_model(other / File.TFLITE) for other in (run, done))
     pixels = np.random.default_rng(0).integers(0, 256, (2, *here.size, 3), np.uint8)
     assert np.array_equal(here(pixels), plain(pixels))  # what helps int8 is not in the float file

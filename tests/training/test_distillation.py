@@ -203,7 +203,7 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops):
         "window": torch.tensor([[0, 0, 1, 1]] * 3),
     }
     taught = cached.teach(whole).flatten(1)
-    expected = (cached.maps[:3].float().mean((1, 2)) - cached.centre) / cached.spread
+    expected = (cached.maps[:3].float().mean((1, 2)) - cached.center) / cached.spread
     torch.testing.assert_close(taught, expected)
     half = whole | {"share": torch.tensor([[0.5, 0.5, 0], [0, 1, 0], [0, 0, 1]])}
     torch.testing.assert_close(cached.teach(half).flatten(1), torch.stack([expected[:2].mean(0), *expected[1:]]))
@@ -229,7 +229,7 @@ def test_a_classifier_learns_what_a_teacher_sees_in_each_part(crops):
     for window in ([0, 0, 1, 1], [0, 1, 1, -1]):
         seen = distillation.maps[:3].float() if window[3] > 0 else distillation.maps[:3].float().flip(2)
         taught = torch.nn.functional.interpolate(seen.permute(0, 3, 1, 2), (3, 2), mode="area").permute(0, 2, 3, 1)
-        taught = (taught - distillation.centre) / distillation.spread
+        taught = (taught - distillation.center) / distillation.spread
         cosine = torch.nn.functional.cosine_similarity(maps, taught, dim=3)
         torch.testing.assert_close(term(window), 2 * (2 - 2 * cosine).mean())
     term([0, 0, 1, 1]).backward()

@@ -157,7 +157,7 @@ def test_a_margin_softmax_is_its_papers_and_has_class_weights_to_learn(name, tar
     assert loss(near, None, labels)[name].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_centre_loss_and_its_centres_are_those_of_the_paper(batch):
+def test_center_loss_and_its_centers_are_those_of_the_paper(batch):
     """Wen et al. 2016, equations 2 (as a mean of squares) and 4, over two batches."""
     embeddings, _, labels = batch
     loss, centers = CenterLoss(5, 8, lr=0.5), torch.zeros(5, 8)

@@ -36,7 +36,7 @@ def stop_before(epoch, monkeypatch):
 
 
 def test_all_state_is_resumed(small, tmp_path, monkeypatch):
-    """Centres, averaged weights and accumulated steps end where an unbroken run has them."""
+    """Centers, averaged weights and accumulated steps end where an unbroken run has them."""
     unbroken = trained(small, tmp_path, "unbroken", *STATEFUL)
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="stopped"):
         stop_before(1, patch)

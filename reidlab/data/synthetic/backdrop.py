@@ -18,7 +18,7 @@ CAR_PAINTS = (
     (0.3, 0.33, 0.28),
 )
 NOISE_SIZE = 256
-Colour = Sequence[float] | Array
+Color = Sequence[float] | Array
 
 
 def noise_texture(rng: Generator, octaves: int = 5) -> Array:
@@ -33,9 +33,9 @@ def noise_texture(rng: Generator, octaves: int = 5) -> Array:
     return total / (2.2 * total.std())
 
 
-def sample(texture: Array, x: Array, y: Array, metres: float) -> Array:
-    """Look up `texture`, repeated every `metres`, at world coordinates of any equal shape (H, W)."""
-    columns, rows = (NOISE_SIZE * (u - np.floor(u)) for u in (x / metres, y / metres))
+def sample(texture: Array, x: Array, y: Array, meters: float) -> Array:
+    """Look up `texture`, repeated every `meters`, at world coordinates of any equal shape (H, W)."""
+    columns, rows = (NOISE_SIZE * (u - np.floor(u)) for u in (x / meters, y / meters))
     columns, rows = columns.astype(np.float32), rows.astype(np.float32)
     return cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
 
@@ -43,7 +43,7 @@ def sample(texture: Array, x: Array, y: Array, metres: float) -> Array:
 class Finish(NamedTuple):
     """The surface of a floor or wall: its albedo (sRGB) and how uneven that is.
 
-    Where it is laid in cells: their width, height and joint in metres, how much their shades differ, and whether every
+    Where it is laid in cells: their width, height and joint in meters, how much their shades differ, and whether every
     other row is shifted.
     """
 
@@ -70,7 +70,7 @@ FINISHES = {
 
 
 def surface(name: str, x: Array, y: Array, texture: Array) -> Array:
-    """Albedo (H, W, 3) of a floor or wall of that finish at its own coordinates in metres, (H, W) each."""
+    """Albedo (H, W, 3) of a floor or wall of that finish at its own coordinates in meters, (H, W) each."""
     finish = FINISHES[name]
     value = 1 + finish.roughness * (sample(texture, x, y, 0.9) + 1.4 * sample(texture, x + 3.1, y, 6.0))
     if finish.cell:
@@ -92,7 +92,7 @@ def _grid(x: Array, y: Array) -> tuple[Array, Array]:
 class Backdrop:
     """A view's background while it is painted, sRGB (H, W, 3).
 
-    `front` is its upper rows, a wall `depth` metres away, and `floor` the rows below, both windows on `paint`; `wall`
+    `front` is its upper rows, a wall `depth` meters away, and `floor` the rows below, both windows on `paint`; `wall`
     (x, y) and `ground` (x, z) are the world coordinates that their pixels show.
     """
 
@@ -121,20 +121,20 @@ class Backdrop:
         self.front[:] = surface(style, *self.wall, self.texture) * foot[..., None]
 
     def light(self) -> Array:
-        """The finished background as light under unit illumination, its colours muted by dust and distance."""
-        grey = self.paint.mean(-1, keepdims=True)
-        muted = 0.1 + 0.8 * (grey + 0.55 * (self.paint - grey))
+        """The finished background as light under unit illumination, its colors muted by dust and distance."""
+        gray = self.paint.mean(-1, keepdims=True)
+        muted = 0.1 + 0.8 * (gray + 0.55 * (self.paint - gray))
         return linear(np.clip(cv2.GaussianBlur(muted, (0, 0), 0.6), 0, 1))
 
-    def polygon(self, points: Sequence[Sequence[float]] | Array, colour: Colour) -> None:
+    def polygon(self, points: Sequence[Sequence[float]] | Array, color: Color) -> None:
         """Fill the outline through these world points."""
         corners = self.view.project(np.asarray(points, float))[:, :2]
-        cv2.fillPoly(self.paint, [np.round(corners * 8).astype(np.int32)], tuple(map(float, colour)), cv2.LINE_AA, 3)
+        cv2.fillPoly(self.paint, [np.round(corners * 8).astype(np.int32)], tuple(map(float, color)), cv2.LINE_AA, 3)
 
-    def board(self, left: float, bottom: float, width: float, height: float, z: float, colour: Colour) -> None:
+    def board(self, left: float, bottom: float, width: float, height: float, z: float, color: Color) -> None:
         """An upright rectangle that faces the camera."""
         right, top = left + width, bottom + height
-        self.polygon([(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)], colour)
+        self.polygon([(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)], color)
 
     def shade(self, x: float, z: float, width: float, depth: float = 0.5) -> None:
         """A soft dark patch under an object."""
@@ -144,32 +144,32 @@ class Backdrop:
         self.paint *= 1 - 0.45 * cv2.GaussianBlur(mask, (0, 0), 7)[..., None]
 
     def bright(self) -> Array:
-        """A random, not too gaudy colour."""
+        """A random, not too gaudy color."""
         return 0.5 * self.rng.uniform(0.1, 0.9) + 0.5 * self.rng.uniform(0.1, 0.9, 3)
 
-    def pole(self, x: float, z: float, radius: float, height: float, colour: Colour) -> None:
+    def pole(self, x: float, z: float, radius: float, height: float, color: Color) -> None:
         """A round pole or column, lighter on its left."""
         self.shade(x, z, 2 * radius, 0.2)
         for part in range(6):
             left = x - radius + part * radius / 3
-            self.board(left, 0, radius / 3 + 0.004, height, z, np.asarray(colour) * (1.15 - 0.13 * part))
+            self.board(left, 0, radius / 3 + 0.004, height, z, np.asarray(color) * (1.15 - 0.13 * part))
 
     def car(self, x: float, z: float) -> None:
         """A parked car seen from its side."""
-        colour = np.array(CAR_PAINTS[self.rng.integers(len(CAR_PAINTS))])
+        color = np.array(CAR_PAINTS[self.rng.integers(len(CAR_PAINTS))])
         self.shade(x, z, 2.2, 0.8)
         outline = [-2.1, 0.3, -2.15, 0.75, -1.35, 0.9, -0.75, 1.42, 0.75, 1.42, 1.45, 0.92, 2.1, 0.8, 2.15, 0.3]
         body = np.reshape(outline, (-1, 2))
         glass = [(-1.15, 0.92), (-0.68, 1.35), (0.68, 1.35), (1.2, 0.92)]
-        self.polygon([(x + u, v, z) for u, v in body], colour)
+        self.polygon([(x + u, v, z) for u, v in body], color)
         self.polygon([(x + u, v, z) for u, v in glass], (0.16, 0.2, 0.24))
-        self.polygon([(x + u, v, z) for u, v in [(-2.12, 0.3), (-2.13, 0.5), (2.13, 0.5), (2.15, 0.3)]], 0.6 * colour)
-        self.board(x - 0.04, 0.5, 0.08, 0.9, z, colour)
+        self.polygon([(x + u, v, z) for u, v in [(-2.12, 0.3), (-2.13, 0.5), (2.13, 0.5), (2.15, 0.3)]], 0.6 * color)
+        self.board(x - 0.04, 0.5, 0.08, 0.9, z, color)
         for wheel in (-1.35, 1.35):
             turn = np.linspace(0, 2 * np.pi, 20)
-            for radius, grey in ((0.34, 0.08), (0.19, 0.55)):
+            for radius, gray in ((0.34, 0.08), (0.19, 0.55)):
                 rim = [(x + wheel + radius * np.cos(p), 0.34 + radius * np.sin(p), z) for p in turn]
-                self.polygon(rim, (grey, grey, grey))
+                self.polygon(rim, (gray, gray, gray))
 
     def tree(self, x: float, z: float, height: float) -> None:
         """A tree whose crown begins at `height`."""

@@ -10,7 +10,7 @@ from reidlab.data.synthetic.people import CLOTH, HAIR, SKIN, Garment, Person
 
 Array = np.ndarray
 SLACK = {"hoodie": 0.018, "jacket": 0.02, "coat": 0.02, "shirt": 0.008, "wide": 0.03, "trousers": 0.012, "shorts": 0.02}
-"""How far garments stand off the body, in metres."""
+"""How far garments stand off the body, in meters."""
 Paint = Callable[[Array, Array, Array], Array]
 """(lateral, front, t), each (N,): where on a part's surface, to sRGB albedo (N, 3) or (3,), both in [0, 1].
 
@@ -33,7 +33,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Part:
-    """An elliptic tube from `start` to `end` (body frame: left, up, front; metres).
+    """An elliptic tube from `start` to `end` (body frame: left, up, front; meters).
 
     `knots` are (t, half-width across, half-width front to back); `round_ends` closes it with caps; `folds` is how
     strongly cloth wrinkles its shading; `turn` rotates its own front against the body's.
@@ -68,36 +68,36 @@ def draw_pose(rng: Generator, heading: float, bag: str, bag_on_left: bool) -> Po
 
 
 def xyz(left: float, up: float, front: float) -> Array:
-    """A vector of the body frame in metres."""
+    """A vector of the body frame in meters."""
     return np.array([left, up, front], dtype=float)
 
 
-def _rgb(colour: tuple[int, int, int]) -> Array:
-    return np.asarray(colour, np.float32) / 255
+def _rgb(color: tuple[int, int, int]) -> Array:
+    return np.asarray(color, np.float32) / 255
 
 
-def _solid(colour: tuple[int, int, int]) -> Paint:
-    value = _rgb(colour)
+def _solid(color: tuple[int, int, int]) -> Paint:
+    value = _rgb(color)
     return lambda lateral, front, t: value
 
 
 def cloth(garment: Garment, length: float = 0.6, lining: tuple[int, int, int] | None = None) -> Paint:
-    """The paint of a garment over a part `length` metres long; a `lining` shows through an open front."""
-    base, accent = _rgb(CLOTH[garment.colour]), _rgb(CLOTH[garment.accent])
+    """The paint of a garment over a part `length` meters long; a `lining` shows through an open front."""
+    base, accent = _rgb(CLOTH[garment.color]), _rgb(CLOTH[garment.accent])
 
     def paint(lateral: Array, front: Array, t: Array) -> Array:
-        colour = np.broadcast_to(base, (*t.shape, 3)).copy()
+        color = np.broadcast_to(base, (*t.shape, 3)).copy()
         down = t * length
         angle = np.arctan2(lateral, np.abs(front))
         if garment.pattern == "hoops":
-            colour[(down % 0.115) < 0.05] = accent
+            color[(down % 0.115) < 0.05] = accent
         elif garment.pattern == "stripes":
-            colour[(angle % 0.42) < 0.15] = accent
+            color[(angle % 0.42) < 0.15] = accent
         elif garment.pattern == "check":
             crossing = ((down % 0.12) < 0.045).astype(np.float32) + ((angle % 0.55) < 0.2)
-            colour += 0.5 * crossing[:, None] * (accent - base)
+            color += 0.5 * crossing[:, None] * (accent - base)
         elif garment.pattern == "block":
-            colour[down > 0.56 * 0.6] = accent
+            color[down > 0.56 * 0.6] = accent
         if garment.logo != "none":
             across, below = lateral * 0.17, down - 0.24
             if garment.logo == "disc":
@@ -106,38 +106,38 @@ def cloth(garment: Garment, length: float = 0.6, lining: tuple[int, int, int] | 
                 inside = (np.abs(below) < 0.03) & (np.abs(across) < 0.12)
             else:
                 inside = np.maximum(np.abs(across), np.abs(below)) < 0.065
-            colour[inside & (front > 0)] = accent
+            color[inside & (front > 0)] = accent
         if garment.kind in ("shirt", "coat"):
-            colour[(np.abs(lateral) < 0.05) & (front > 0)] *= 0.6
+            color[(np.abs(lateral) < 0.05) & (front > 0)] *= 0.6
         if lining is not None:
             opening = (np.abs(lateral) < 0.2 + 0.2 * (1 - t)) & (front > 0)
-            colour[opening] = _rgb(lining)
-        return colour
+            color[opening] = _rgb(lining)
+        return color
 
     return paint
 
 
 def _head(person: Person) -> Paint:
-    skin, hair = _rgb(SKIN[person.skin]), _rgb(HAIR[person.hair_colour])
+    skin, hair = _rgb(SKIN[person.skin]), _rgb(HAIR[person.hair_color])
     wear = _rgb(CLOTH[person.headwear])
 
     def paint(lateral: Array, front: Array, t: Array) -> Array:
-        colour = np.broadcast_to(skin, (*t.shape, 3)).copy()
+        color = np.broadcast_to(skin, (*t.shape, 3)).copy()
         facing = front > 0.2
         for brow, half in ((0.58, 0.035), (0.64, 0.02)):
-            colour[facing & (np.abs(t - brow) < half) & (np.abs(np.abs(lateral) - 0.42) < 0.2)] *= 0.42
-        colour[facing & (np.abs(t - 0.27) < 0.03) & (np.abs(lateral) < 0.3)] *= 0.62
-        colour[facing & (np.abs(t - 0.43) < 0.04) & (np.abs(lateral) < 0.12)] *= 0.84
+            color[facing & (np.abs(t - brow) < half) & (np.abs(np.abs(lateral) - 0.42) < 0.2)] *= 0.42
+        color[facing & (np.abs(t - 0.27) < 0.03) & (np.abs(lateral) < 0.3)] *= 0.62
+        color[facing & (np.abs(t - 0.43) < 0.04) & (np.abs(lateral) < 0.12)] *= 0.84
         if person.beard:
-            colour[(front > -0.1) & (t < 0.34) & ~((np.abs(t - 0.27) < 0.03) & (np.abs(lateral) < 0.25))] = hair
+            color[(front > -0.1) & (t < 0.34) & ~((np.abs(t - 0.27) < 0.03) & (np.abs(lateral) < 0.25))] = hair
         if person.hair != "bald":
-            colour[t > 0.76 - 0.5 * (front < 0.12) - 0.12 * (np.abs(lateral) > 0.75)] = hair
+            color[t > 0.76 - 0.5 * (front < 0.12) - 0.12 * (np.abs(lateral) > 0.75)] = hair
         if person.hair == "cap":
-            colour[(t > 0.68) | ((t > 0.62) & (front > 0.3))] = wear
+            color[(t > 0.68) | ((t > 0.62) & (front > 0.3))] = wear
         elif person.hair == "hat":
-            colour[t > 0.64] = wear
-            colour[(t > 0.64) & (t < 0.72)] *= 0.75
-        return colour
+            color[t > 0.64] = wear
+            color[(t > 0.64) & (t < 0.72)] *= 0.75
+        return color
 
     return paint
 
@@ -217,7 +217,7 @@ def _arm(person: Person, shoulder: Array, angles: tuple[float, float], side: flo
 
 def _sleeve(top: Garment) -> tuple[str, str, str, str, str]:
     pattern = top.pattern if top.pattern in ("hoops", "check") else "plain"
-    return "sleeve", top.colour, pattern, top.accent, "none"
+    return "sleeve", top.color, pattern, top.accent, "none"
 
 
 def _torso(person: Person, hip: Array, neck: Array) -> list[Part]:
@@ -263,7 +263,7 @@ def _skirts(person: Person, hip: Array, spread: float) -> list[Part]:
     parts = []
     length = {"coat": 0.62, "dress": 0.58, "jacket": 0.24, "shirt": 0.2}.get(top.kind)
     if length:
-        low = replace(top, colour=top.accent, pattern="plain") if top.pattern == "block" else top
+        low = replace(top, color=top.accent, pattern="plain") if top.pattern == "block" else top
         flare = 0.05 if top.kind in ("coat", "dress") else 0.0
         parts.append(hanging(length, 0.012 + SLACK.get(top.kind, 0.0), flare, cloth(replace(low, logo="none"), length)))
     if top.kind != "dress":
@@ -273,7 +273,7 @@ def _skirts(person: Person, hip: Array, spread: float) -> list[Part]:
 
 
 def _hair_and_hat(person: Person, head: Array) -> list[Part]:
-    hair, wear = _solid(HAIR[person.hair_colour]), _solid(CLOTH[person.headwear])
+    hair, wear = _solid(HAIR[person.hair_color]), _solid(CLOTH[person.headwear])
     if person.hair == "long":
         fall = ((0.0, 0.082, 0.06), (0.5, 0.1, 0.058), (1.0, 0.085, 0.035))
         return [Part(head + xyz(0, 0.06, -0.035), head + xyz(0, -0.26, -0.075), fall, hair, folds=0.2)]
@@ -290,8 +290,8 @@ def _hair_and_hat(person: Person, head: Array) -> list[Part]:
 
 
 def _bag(person: Person, neck: Array, hip: Array, hand: Array) -> list[Part]:
-    paint = _solid(CLOTH[person.bag_colour])
-    red, green, blue = (int(0.7 * c) for c in CLOTH[person.bag_colour])
+    paint = _solid(CLOTH[person.bag_color])
+    red, green, blue = (int(0.7 * c) for c in CLOTH[person.bag_color])
     dark = _solid((red, green, blue))
     side = 1.0 if person.bag_on_left else -1.0
     if person.bag == "backpack":

@@ -1,4 +1,4 @@
-"""A surveillance camera: where it hangs, how its light, lens and colours distort, and what a detector cuts out."""
+"""A surveillance camera: where it hangs, how its light, lens and colors distort, and what a detector cuts out."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ MAIN_HEADINGS = (0.3, 2.8, 1.45, -0.9, -2.3, -1.6)
 class Daylight:
     """The light of one place at one time of day: `sun` is a direction (right, up, towards the camera).
 
-    `tint` is the light's colour (3,); the powers are relative to the exposure of the background.
+    `tint` is the light's color (3,); the powers are relative to the exposure of the background.
     """
 
     def __init__(self, indoors: bool, rng: Generator):
@@ -97,14 +97,14 @@ class Camera:
         reach = (self.view.focal * radii[:, None] / projected[..., 2])[..., None]
         low = (projected[..., :2] - 0.8 * reach).min((0, 1))
         high = (projected[..., :2] + 0.8 * reach).max((0, 1))
-        centre, tall = (low + high) / 2, float(high[1] - low[1])
+        center, tall = (low + high) / 2, float(high[1] - low[1])
         if rng.random() < 0.12:
             cut = rng.uniform(0.1, 0.28) * tall
-            centre[1], tall = centre[1] - cut / 2, tall - cut
+            center[1], tall = center[1] - cut / 2, tall - cut
         tall *= 1.05 * np.exp(rng.normal(0, 0.05))
         wide = max(tall * width / height, 0.0)
-        centre += rng.normal(0, 0.035, 2) * (wide, tall) + missed * rng.choice([-1, 1], 2) * (wide, 0.6 * tall)
-        return Window(centre[0] - wide / 2, centre[1] - tall / 2, height / tall)
+        center += rng.normal(0, 0.035, 2) * (wide, tall) + missed * rng.choice([-1, 1], 2) * (wide, 0.6 * tall)
+        return Window(center[0] - wide / 2, center[1] - tall / 2, height / tall)
 
     def _background(self, window: Window, height: int, width: int) -> Array:
         step = 1 / window.zoom
@@ -126,9 +126,9 @@ class Camera:
         strength = 0.75 * day.sun_power / (day.sun_power + day.sky_power)
         contact = np.zeros_like(mask)
         column, row, depth = self.view.project(np.array([figure.foot[0], 0, figure.foot[1]]))
-        centre = (np.array([column - window.left, row - window.top]) * window.zoom / 2).astype(int)
+        center = (np.array([column - window.left, row - window.top]) * window.zoom / 2).astype(int)
         span = self.view.focal / depth * window.zoom / 2
-        cv2.ellipse(contact, tuple(map(int, centre)), (int(0.34 * span), int(0.12 * span)), 0, 0, 360, 0.5, -1)
+        cv2.ellipse(contact, tuple(map(int, center)), (int(0.34 * span), int(0.12 * span)), 0, 0, 360, 0.5, -1)
         mask = cv2.blur(mask, (3, 3)) * strength
         dim = 1 - np.maximum(mask, cv2.blur(contact, (max(3, int(0.2 * span)),) * 2))
         return cv2.resize(dim, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
@@ -144,13 +144,13 @@ class Camera:
             round_ = np.sqrt(np.clip(1 - ((np.arange(left, right) - middle) / half) ** 2, 0.02, 1)).astype(np.float32)
             light[:, left:right] = power * np.array([0.36, 0.36, 0.34], np.float32) * round_[None, :, None]
         elif self.occluder == "car":
-            colour = linear(np.array(CAR_PAINTS[rng.integers(len(CAR_PAINTS))])) * np.float32(power)
+            color = linear(np.array(CAR_PAINTS[rng.integers(len(CAR_PAINTS))])) * np.float32(power)
             edge = rng.uniform(0.66, 0.86) * height
             tilt = rng.uniform(-0.12, 0.12) * height
             line = edge + tilt * (np.arange(width) / width - 0.5)
             below = np.arange(height)[:, None] - line[None]
             shade = (0.65 + 0.5 * np.exp(-below / (0.03 * height)) - 0.35 * below / height).astype(np.float32)
-            light[below > 0] = (shade[..., None] * colour)[below > 0]
+            light[below > 0] = (shade[..., None] * color)[below > 0]
         elif self.occluder == "bush":
             top, side = rng.uniform(0.68, 0.88) * height, len(self.wrinkles)
             rows, columns = np.arange(height)[:, None] % side, (np.arange(width) + rng.integers(side)) % side

@@ -5,12 +5,12 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.random import Generator
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-CLOTH: dict[str, Colour] = {
+CLOTH: dict[str, Color] = {
     "black": (28, 28, 32),
     "white": (226, 224, 218),
-    "grey": (126, 128, 132),
+    "gray": (126, 128, 132),
     "navy": (36, 44, 84),
     "blue": (52, 96, 168),
     "red": (168, 36, 40),
@@ -21,12 +21,12 @@ CLOTH: dict[str, Colour] = {
     "pink": (206, 124, 142),
     "purple": (96, 56, 120),
 }
-SKIN: tuple[Colour, ...] = ((236, 196, 172), (216, 168, 136), (176, 124, 92), (128, 86, 60), (84, 56, 42))
-HAIR: dict[str, Colour] = {
+SKIN: tuple[Color, ...] = ((236, 196, 172), (216, 168, 136), (176, 124, 92), (128, 86, 60), (84, 56, 42))
+HAIR: dict[str, Color] = {
     "black": (22, 18, 18),
     "brown": (72, 46, 30),
     "blond": (186, 148, 88),
-    "grey": (150, 148, 146),
+    "gray": (150, 148, 146),
     "red": (132, 58, 30),
 }
 
@@ -42,10 +42,10 @@ MIN_DIFFERENCES = 4
 
 @dataclass(frozen=True)
 class Garment:
-    """One piece of the wardrobe; colours are names in `CLOTH`, and `accent` colours the pattern, lining or logo."""
+    """One piece of the wardrobe; colors are names in `CLOTH`, and `accent` colors the pattern, lining or logo."""
 
     kind: str
-    colour: str
+    color: str
     pattern: str
     accent: str
     logo: str
@@ -53,14 +53,14 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same about an identity in every picture; `height` in metres, `girth`, `shoulders` as factors."""
+    """What stays the same about an identity in every picture; `height` in meters, `girth`, `shoulders` as factors."""
 
     height: float
     girth: float
     shoulders: float
     skin: int
     hair: str
-    hair_colour: str
+    hair_color: str
     beard: bool
     headwear: str
     top: Garment
@@ -68,11 +68,11 @@ class Person:
     shoes: str
     boots: bool
     bag: str
-    bag_colour: str
+    bag_color: str
     bag_on_left: bool
 
     def attributes(self) -> dict[str, object]:
-        """Flat name -> value table row, such as `top_kind` or `bag_colour`."""
+        """Flat name -> value table row, such as `top_kind` or `bag_color`."""
         row = asdict(self)
         for part in ("top", "bottom"):
             row |= {f"{part}_{name}": value for name, value in row.pop(part).items()}
@@ -84,11 +84,11 @@ def draw_wardrobe(rng: Generator) -> tuple[list[Garment], list[Garment]]:
     tops, bottoms = [], []
     for number in range(NUM_TOPS):
         kind = TOP_KINDS[number % len(TOP_KINDS)]
-        colour, accent = rng.choice(list(CLOTH), 2, replace=False)
+        color, accent = rng.choice(list(CLOTH), 2, replace=False)
         pattern = "plain" if kind == "coat" else rng.choice(PATTERNS, p=(0.44, 0.16, 0.1, 0.14, 0.16))
         logo = rng.choice(LOGOS) if kind in ("tshirt", "hoodie", "tank") and pattern == "plain" else "none"
-        tops.append(Garment(kind, str(colour), str(pattern), str(accent), str(logo)))
-    common = ("black", "navy", "grey", "blue", "beige", "brown", "black", "white", "green", "red")
+        tops.append(Garment(kind, str(color), str(pattern), str(accent), str(logo)))
+    common = ("black", "navy", "gray", "blue", "beige", "brown", "black", "white", "green", "red")
     for number in range(NUM_BOTTOMS):
         kind = BOTTOM_KINDS[number % len(BOTTOM_KINDS)]
         pattern = "check" if kind == "skirt" and rng.random() < 0.4 else "plain"
@@ -104,24 +104,24 @@ def _draw_person(rng: Generator, tops: list[Garment], bottoms: list[Garment]) ->
         shoulders=float(rng.uniform(0.9, 1.12)),
         skin=int(rng.integers(len(SKIN))),
         hair=hair,
-        hair_colour=str(rng.choice(list(HAIR))),
+        hair_color=str(rng.choice(list(HAIR))),
         beard=bool(rng.random() < 0.2 and hair in ("short", "bald", "cap", "hat")),
         headwear=str(rng.choice(list(CLOTH))),
         top=tops[rng.integers(len(tops))],
         bottom=bottoms[rng.integers(len(bottoms))],
-        shoes=str(rng.choice(["black", "white", "brown", "red", "grey"])),
+        shoes=str(rng.choice(["black", "white", "brown", "red", "gray"])),
         boots=bool(rng.random() < 0.25),
         bag=str(rng.choice(BAGS)),
-        bag_colour=str(rng.choice(["black", "brown", "red", "blue", "beige", "green"])),
+        bag_color=str(rng.choice(["black", "brown", "red", "blue", "beige", "green"])),
         bag_on_left=bool(rng.random() < 0.5),
     )
 
 
 def visible_traits(person: Person) -> tuple[object, ...]:
     """What tells people apart at a distance; parts that can't be seen are blanked."""
-    headwear = person.headwear if person.hair in ("cap", "hat") else person.hair_colour
+    headwear = person.headwear if person.hair in ("cap", "hat") else person.hair_color
     bottom = person.top if person.top.kind == "dress" else person.bottom
-    bag = (person.bag, person.bag_colour) if person.bag != "none" else None
+    bag = (person.bag, person.bag_color) if person.bag != "none" else None
     build = (person.girth > 1.08) - (person.girth < 0.92)
     return person.top, bottom, person.hair, headwear, person.skin // 2, person.shoes, bag, build
 

@@ -1,4 +1,4 @@
-"""From body parts to pixels: a pinhole view, and a depth-buffered rasteriser of elliptic tubes and their paint."""
+"""From body parts to pixels: a pinhole view, and a depth-buffered rasterizer of elliptic tubes and their paint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ def linear(srgb: Array) -> Array:
 
 @dataclass(frozen=True)
 class View:
-    """A pinhole camera `height` metres above the ground, tilted down by `pitch` radians; `focal`, `size` in pixels.
+    """A pinhole camera `height` meters above the ground, tilted down by `pitch` radians; `focal`, `size` in pixels.
 
     World axes: x to the right, y up, z away from the camera, whose foot is the origin.
     """
@@ -31,7 +31,7 @@ class View:
     size: tuple[int, int] = (540, 960)
 
     def project(self, points: Array) -> Array:
-        """World points (..., 3) to (column, row, depth in metres), (..., 3)."""
+        """World points (..., 3) to (column, row, depth in meters), (..., 3)."""
         x, y, z = np.moveaxis(np.asarray(points, np.float64), -1, 0)
         c, s = np.cos(self.pitch), np.sin(self.pitch)
         up, depth = (y - self.height) * c + z * s, z * c - (y - self.height) * s
@@ -83,7 +83,7 @@ class Cover(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """Points on tubes, (N,) each: depth in metres and the coordinates that a `Paint` gets, with the profile's step."""
+    """Points on tubes, (N,) each: depth in meters and the coordinates that a `Paint` gets, with the profile's step."""
 
     depth: Array
     lateral: Array
@@ -121,8 +121,8 @@ class Tubes:
         self.width = self.norm * self.scale
         self.round = np.array([part.round_ends for part in self.parts])
         self.cap = 0.5 * (self.across + self.deep) * self.scale
-        self.metres = np.maximum(self.length / self.scale.mean(1), 0.03)
-        self.slope = np.gradient(0.5 * (self.across + self.deep), axis=1) * (STEPS / self.metres)[:, None]
+        self.meters = np.maximum(self.length / self.scale.mean(1), 0.03)
+        self.slope = np.gradient(0.5 * (self.across + self.deep), axis=1) * (STEPS / self.meters)[:, None]
 
     def pixels(self, height: int, width: int) -> tuple[Array, Array, Array]:
         """The tube, column and row of every pixel in some tube's bounding box; a pixel comes once per tube."""
@@ -179,7 +179,7 @@ class Tubes:
         right, toward = right * unit, toward * unit
         folds = np.array([3 * part.folds for part in self.parts], np.float32)[tube]
         u = ((surface.lateral + 2 * (surface.front > 0)) * 9 + 17 * tube).astype(np.int32) % wrinkles.shape[1]
-        v = (surface.t * self.metres[tube] * 70 + 5 * tube).astype(np.int32) % wrinkles.shape[0]
+        v = (surface.t * self.meters[tube] * 70 + 5 * tube).astype(np.int32) % wrinkles.shape[0]
         axial = -self.slope.ravel()[cell].clip(-2, 2) + surface.beyond + folds * wrinkles[v, u]
         (ex, ey), side = self.axis[tube].T, self.side[tube]
         normal = np.stack([side * ey * right + axial * ex, side * ex * right - axial * ey, toward], -1)

@@ -1,4 +1,4 @@
-"""What a camera's electronics make of the light: colours, contrast, blur and noise."""
+"""What a camera's electronics make of the light: colors, contrast, blur and noise."""
 
 import cv2
 import numpy as np
@@ -8,7 +8,7 @@ from reidlab.data.synthetic.render import Array
 
 
 class Sensor:
-    """One camera's colour processing; no two cameras agree on it, which is what colour baselines stumble over.
+    """One camera's color processing; no two cameras agree on it, which is what color baselines stumble over.
 
     `cast` (3,) is white balance and exposure, `hue` a turn in radians, `quality` that of its JPEG encoder.
     """
@@ -27,8 +27,8 @@ class Sensor:
     def develop(self, light: Array, tint: Array, rng: Generator) -> Array:
         """Light (H, W, 3) to 8-bit pixels: white balance, hue, saturation, exposure, curve, blur, noise."""
         light = light * (self.cast * tint * np.exp(rng.normal(0, 0.03, 3))).astype(np.float32)
-        grey = light.mean(-1, keepdims=True)
-        light = grey + self.saturation * (light - grey)
+        gray = light.mean(-1, keepdims=True)
+        light = gray + self.saturation * (light - gray)
         c, s, third = np.cos(self.hue), np.sin(self.hue), 1 / 3
         cross = np.sqrt(third) * s * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]])
         turn = c * np.eye(3) + (1 - c) * third + cross
