@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import CONF, ROOT, choices, instantiate
+from reidlab.config import CLONE, CONF, choices, instantiate
 from reidlab.deploy.target import Target
 from reidlab.errors import InputError
 from reidlab.export import tflite
@@ -138,7 +138,7 @@ def test_a_target_is_a_class_and_a_yaml(small, tmp_path):
     )
     code = "from reidlab.cli import main; import sys; sys.exit(main(sys.argv[1:]))"
     command = ["deploy", "deploy=toy", "deploy.greeting=hi", f"run.root={tmp_path}", "run.name=tiny", *small]
-    environment = {**os.environ, "REIDLAB_ROOT": str(place), "PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
+    environment = {**os.environ, "REIDLAB_ROOT": str(place), "PYTHONPATH": f"{CLONE}{os.pathsep}{place}"}
     done = subprocess.run([sys.executable, "-c", code, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "tiny"
