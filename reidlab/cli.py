@@ -256,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         again = shlex.join(["reidlab", *(sys.argv[1:] if argv is None else argv)])
-        print(f"\nreidlab: interrupted; {command.kept}; to go on: {again}", file=sys.stderr)
+        kept = command.kept if command else Command.kept
+        print(f"\nreidlab: interrupted; {kept}; to go on: {again}", file=sys.stderr)
         return 130
 
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -227,7 +227,7 @@ class Run:
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as nested plain values."""
-        return OmegaConf.to_container(self.config)
+        return cast(dict[str, Any], OmegaConf.to_container(self.config))
 
     @property
     def name(self) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 
 from reidlab.data.cache import DecodedCache
@@ -47,14 +46,15 @@ class ClassDataModule(ImageDataModule):
         test_fraction: float = 0.15,
         split_seed: int = 0,
         enlarged: float = 1.25,
-        crop: Callable[..., nn.Module] | None = RandomResizedCrop,
+        crop: Callable[..., RandomResizedCrop] | None = RandomResizedCrop,
         progressive: Sequence[tuple[float, float]] = (),
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.test_fraction, self.split_seed = test_fraction, split_seed
         self.crop = crop(self.size) if crop else None
-        self.read_size = tuple(round(enlarged * side) for side in self.size) if crop else self.size
+        height, width = self.size
+        self.read_size = (round(enlarged * height), round(enlarged * width)) if crop else self.size
         self.progressive = progressive
 
     @cached_property
@@ -117,7 +117,8 @@ class ClassDataModule(ImageDataModule):
 
     def _crop_size(self) -> tuple[int, ...]:
         """The sides of the crops in this epoch."""
-        done = self.trainer.current_epoch / self.trainer.max_epochs if self.progressive else 0
+        trainer = self.trainer if self.progressive else None
+        done = trainer.current_epoch / trainer.max_epochs if trainer and trainer.max_epochs else 0
         scale = next((scale for since, scale in reversed(self.progressive) if since <= done), 1)
         return tuple(round(scale * side) for side in self.size)
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,12 +32,12 @@ class ImageDataset(Dataset[Batch]):
         self,
         table: pd.DataFrame,
         root: Path,
-        size: Sequence[int],
+        size: tuple[int, int],
         reduced_decode: bool = False,
         cache: DecodedCache | None = None,
     ) -> None:
         self.files = [root / path for path in table["path"]]
-        self.size, self.reduced_decode, self.cache = tuple(size), reduced_decode, cache
+        self.size, self.reduced_decode, self.cache = size, reduced_decode, cache
         self.cached_rows = cache.rows(self.files) if cache else None
         self.columns = {
             "pid": torch.tensor(table["pid"].to_numpy()),
@@ -53,7 +54,7 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: list[int]) -> Batch:
         """A whole batch: its images are decoded, resized and stored in one go."""
-        if self.cached_rows is None:
+        if self.cache is None or self.cached_rows is None:
             images = read_batch([self.files[position] for position in positions], self.size, self.reduced_decode)
         else:
             images = self.cache.read(self.cached_rows[positions])
@@ -69,7 +70,7 @@ class _Loader(DataLoader):
     epoch that orders the batches. An InputError of a worker arrives without its traceback.
     """
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator, to start late
         try:
             yield from super().__iter__()
         except InputError as error:
@@ -126,7 +127,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         self.source, self.name, self.root, self.about = source, name, root, dict(about or {})
-        self.size = tuple(size)
+        height, width = size
+        self.size = (height, width)
         self.batch_size, self.eval_batch_size, self.val_fraction = batch_size, eval_batch_size, val_fraction
         self.augment = nn.Identity() if augment is None else augment
         self.normalize = Normalize(mean, std)
@@ -245,7 +247,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         )
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     """A batch needs no collating: the data set gives it whole."""
     return batch
 

@@ -23,7 +23,8 @@ class DrawnShapes:
     """
 
     def __init__(self, root: str | Path, images_per_class: int = 60, size: Sequence[int] = (80, 80), seed: int = 0):
-        self.root, self.images_per_class, self.size, self.seed = Path(root), images_per_class, tuple(size), seed
+        height, width = size
+        self.root, self.images_per_class, self.size, self.seed = Path(root), images_per_class, (height, width), seed
         if images_per_class < 4 or min(self.size) < 16:
             raise InputError("data.source: draw at least 4 images_per_class of a size of at least [16, 16]")
 

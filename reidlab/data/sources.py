@@ -85,7 +85,7 @@ class CsvSamples:
     """
 
     label = "pid"  # the column that says who or what it is
-    splits = (*SPLITS, "test", "val")
+    splits: tuple[str, ...] = (*SPLITS, "test", "val")
 
     def __init__(
         self,

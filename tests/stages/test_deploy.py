@@ -1,6 +1,5 @@
 """The stage around all targets: how they are built, what they refuse, and which networks are compared."""
 
-
 import numpy as np
 import pandas as pd
 import pytest
