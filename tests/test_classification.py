@@ -16,7 +16,7 @@ from reidlab.files import read_json
 from reidlab.models import Confidences
 from reidlab.run import File, Row, Run
 from reidlab.stages import data as prepare
-from reidlab.stages import evaluate, export, quantize, train
+from reidlab.stages import deploy, evaluate, export, quantize, train
 from reidlab.training.tasks import ClassificationTask
 
 SMALL = [
@@ -186,9 +186,7 @@ def test_the_sensitivity_of_a_classifier_is_measured_evenly_over_its_classes(roo
 
 
 def test_the_int8_file_becomes_c(quantized, root):
-    from reidlab.deploy import microcontroller
-
-    microcontroller.run(config(root, "trained", "deploy.cores=[]"))
+    deploy.run(config(root, "trained", "deploy.cores=[]"))
     assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("*.c"))
 
 
@@ -197,8 +195,6 @@ def test_the_int8_file_becomes_c(quantized, root):
 def test_a_microcontroller_gives_the_same_confidences(root):
     """Half a minute: compiles firmware and emulates ten images."""
     run = config(root, "deployed", "quantize.method=ptq", "quantize.max_drop=100", "deploy.images=10")
-    from reidlab.deploy import microcontroller
-
-    microcontroller.run(quantize.run(train.run(run)))
+    deploy.run(quantize.run(train.run(run)))
     row = run.results["emulated m7"].figures
-    assert row["bit_exact_images"] == row["num_images"] == 10 and 0 <= row["top-1"] <= 1
+    assert row["bit_exact_images"] == 10 and "top-1" not in row

@@ -26,7 +26,7 @@ class Candidate:
     Args:
         name: of the network.
         model: its int8 .tflite.
-        figures: what was measured of it, by row of `metrics.json`.
+        figures: measured ones, by row of `metrics.json`.
         note: about its accuracy.
     """
 
@@ -69,7 +69,7 @@ def _row(candidate: Candidate, row: dict) -> dict:
 
 
 def _targets(candidate: Candidate) -> Iterator[dict]:
-    """What is known of a network: on the emulated cores and this machine measured, on STM32 boards estimated."""
+    """Rows of a network: measured on emulated cores and on this machine, estimated on boards."""
     scores = _scores(candidate.figures.get(Row.TFLITE_INT8, {}))
     for row, figures in candidate.figures.items():
         if row.startswith(Row.EMULATED) and "instructions" in figures:

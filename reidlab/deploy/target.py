@@ -1,4 +1,4 @@
-"""What a deployment target is, and what it is given."""
+"""The interface of deployment targets."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class Deployable:
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """Something that networks are deployed to; its settings are the values of its yaml in `conf/deploy/`.
+    """A device or server to deploy to; its settings are the values of its yaml in `conf/deploy/`.
 
     `name` is that of the yaml, and of the folder below `deploy/` that the target writes to.
     """
@@ -75,4 +75,4 @@ class Target(ABC):
 
     @abstractmethod
     def deploy(self, given: Deployable, out: Path) -> Figures:
-        """Write what the target needs into a folder; returns what was measured, most often nothing."""
+        """Write all that the device needs into a folder; returns measured figures, most often none."""

@@ -182,7 +182,7 @@ def metadata(model: schema.ModelT) -> dict:
 
 
 def read_metadata(file: Path) -> dict:
-    """The same of a file, of which nothing else is read, so that damage elsewhere doesn't matter."""
+    """Read the metadata of a file and nothing else, so that damage elsewhere doesn't matter."""
     try:
         model = root(file.read_bytes(), file)
         for number in range(model.MetadataLength()):

@@ -1,4 +1,4 @@
-"""Stage `deploy`: what a target of `conf/deploy` needs, then one table of networks and targets to choose from."""
+"""Stage `deploy`: the files of a target of `conf/deploy`, then one table of networks and targets to choose from."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from reidlab.errors import InputError
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 
-COMPARED = ("test", "exclude_same_camera")  # what the protocols of two accuracies must share
+COMPARED = ("test", "exclude_same_camera")  # entries of the protocol that comparable accuracies share
 
 
 def run(run: Run) -> Run:
@@ -77,7 +77,7 @@ def _others(run: Run) -> Iterator[Run]:
 
 
 def _compared(run: Run) -> dict:
-    """What a run's accuracy has to share with others'; empty where it isn't recorded."""
+    """The part of a run's protocol that comparable accuracies share; empty where it isn't recorded."""
     results = run.results
     for row in (Row.TFLITE_INT8, Row.CHECKPOINT):
         if row in results and "test" in (protocol := results[row].protocol):
