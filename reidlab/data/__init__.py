@@ -1,4 +1,4 @@
-"""Images of identities or classes: where they come from, whether they are sound, and how they reach the network."""
+"""Data sets of identities and of classes: sources, validation, augmentation, and data modules."""
 
 from reidlab.data.cache import DecodedCache
 from reidlab.data.class_sources import ClassCsv, ClassFolders, ClassLists

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlab.console import log
 from reidlab.data.images import read_batch
 from reidlab.data.samples import digest
 from reidlab.errors import InputError
@@ -18,9 +19,14 @@ CHUNK = 64  # images that a thread decodes at a time
 class DecodedCache:
     """The images of a data set at one size, as uint8 RGB (N, H, W, 3) in one file that every process maps.
 
-    The file appears in `folder`, whole or not at all. Its name changes with `size` and with the path, length and time
-    of change of every image, so that changed data get another. Raises InputError where an image is missing or broken,
-    or the disk is full.
+    The file's name changes with `size` and with the path, length and time of change of every image; it is written
+    atomically. Raises InputError where an image is missing or broken, or the disk is full.
+
+    Args:
+        folder: of the file.
+        root: of the images.
+        paths: of the images below it.
+        size: height and width that they are resized to.
     """
 
     def __init__(self, folder: str | Path, root: Path, paths: Sequence[str], size: tuple[int, int]) -> None:
@@ -32,7 +38,7 @@ class DecodedCache:
             self._make()
 
     def rows(self, files: Sequence[Path]) -> np.ndarray | None:
-        """Where these images are in the cache (n,); None if it lacks one."""
+        """The rows of these images in the cache (n,); None if it lacks one."""
         found = [self.files.get(str(file), -1) for file in files]
         return None if -1 in found else np.array(found)
 
@@ -41,7 +47,7 @@ class DecodedCache:
         return np.array(np.memmap(self.place, np.uint8, "r", shape=self.shape)[rows])
 
     def _make(self) -> None:
-        print(f"decoding {len(self.files)} images once: {self.place}", flush=True)
+        log.info(f"decoding {len(self.files)} images once: {self.place}")
         temporary = None
         try:
             self.place.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Where images of classes come from: a folder for each class, a CSV, or lists in text files.
+"""Sources of images of classes: a folder for each class, a CSV, or lists in text files.
 
 A source is a callable without arguments that returns `Samples`; a config builds it, so that a new data set is a yaml.
 """
@@ -59,8 +59,8 @@ class ClassFolders:
 class ClassCsv(CsvSamples):
     """A user's table: columns `path` (relative to `root`) and `label`, perhaps `split` (train, val or test).
 
-    Without `split` all images are for training, and the data module divides them. Rows that can't be used are an
-    InputError that gives their numbers as a spreadsheet counts them.
+    Without `split` all images are for training, and the data module divides them. An InputError names the rows that
+    can't be used, by their numbers in a spreadsheet.
     """
 
     label = "label"
@@ -80,6 +80,12 @@ class ClassLists:
     """One text file a split, a line an image: its path below `images`, without `suffix`, beginning with its class.
 
     The layout of Food-101 (Bossard et al., ECCV 2014): `meta/train.txt` has lines such as `apple_pie/1005649`.
+
+    Args:
+        root: the folder of all.
+        lists: the text file of each split; None where the data set has none.
+        images: the folder of the images.
+        suffix: of their names.
     """
 
     def __init__(self, root: str | Path, lists: Mapping[str, str | None], images: str = "images", suffix: str = ".jpg"):

@@ -81,11 +81,11 @@ class ClassDataModule(ImageDataModule):
         return DecodedCache(self.cache, self.samples.root, self.samples.table["path"].tolist(), self.read_size)
 
     def validate(self) -> list[Finding]:
-        """What is wrong with the data set."""
+        """Find the flaws of the data set."""
         return validate_classes(self.samples)
 
     def summary(self) -> pd.DataFrame:
-        """What is in each split."""
+        """Count classes and images of each split."""
         return class_summary(self.samples)
 
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -106,8 +106,8 @@ class ClassDataModule(ImageDataModule):
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
         """The batch with its uint8 images as the float images that the network takes.
 
-        Where images are cropped, `window` (B, 4) is the part shown: top, left, height and width as shares of the image;
-        the width is negative where it is mirrored.
+        Where images are cropped, `window` (B, 4) is the part of the image: top, left, height and width as shares of it;
+        the width is negative where the part is mirrored.
         """
         if training and self.crop:
             windows, (height, width) = self.crop.draw(batch["image"]), batch["image"].shape[2:]
@@ -131,9 +131,9 @@ class ClassDataModule(ImageDataModule):
 def set_aside_images(samples: Samples, fractions: Mapping[str, float], seed: int) -> Samples:
     """The samples with a fraction of each class's training images moved to every split that is named and empty.
 
-    Which ones follows from the seed and the images' bytes alone, not from their names, and equal images stay together:
+    The choice follows from the seed and the images' bytes alone, not from their names, and equal images stay together:
     of a class's distinct images in the order of SHA-256(seed, bytes), the first go to the first split, and so on.
-    Fractions are of all images that training has at first. A class keeps at least one image to train on.
+    Fractions are of the training images that the samples had at first. A class keeps at least one image to train on.
     """
     table, notes = samples.table.copy(), list(samples.notes)
     wanted = {}

@@ -1,4 +1,4 @@
-"""Several data sets as one: more identities to train on, or a test on cameras that training never saw."""
+"""Several data sets as one: more identities to train on, or a test on cameras that aren't among the training ones."""
 
 import os
 from collections.abc import Callable, Collection, Mapping

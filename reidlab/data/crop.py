@@ -1,4 +1,4 @@
-"""Random windows of images, resized to the network's input: the augmentation that matters most for few images."""
+"""Random resized crops, the augmentation that matters most for few images."""
 
 import math
 from collections.abc import Sequence
@@ -11,9 +11,14 @@ from torch import Tensor, nn
 class RandomResizedCrop(nn.Module):
     """A random window of each image, resized to `size`: (B, 3, h, w) uint8 or float -> (B, 3, *size), the same type.
 
-    The window's area is uniform in `area` (a share of the image's), its aspect (width / height, relative to the
-    image's) log-uniform in `aspect`; a side longer than the image's is cut to it. With probability `flip` it is
-    mirrored left-right. What is drawn for each image is drawn on the host. Szegedy et al., arXiv 1409.4842, section 6.
+    A side of the window that is longer than the image's is cut to it. Random numbers are drawn on the host. Szegedy et
+    al., arXiv 1409.4842, section 6.
+
+    Args:
+        size: height and width of the result.
+        area: range of the window's area, uniform, as a share of the image's.
+        aspect: range of its aspect (width / height, relative to the image's), log-uniform.
+        flip: probability of mirroring it left-right.
     """
 
     def __init__(
@@ -29,7 +34,7 @@ class RandomResizedCrop(nn.Module):
     def draw(self, image: Tensor) -> Tensor:
         """A window of each image: top, left, height and width in pixels (B, 4), integer.
 
-        Of a mirrored window, left is its right edge and the width is negative: where its first column comes from.
+        A mirrored window has its right edge as left, where its first column comes from, and a negative width.
         """
         batch, _, height, width = image.shape
         low, high = self.area

@@ -1,4 +1,4 @@
-"""From a sample table to batches on the device."""
+"""Data modules: batches of a sample table, for training and evaluation."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,15 @@ Batch = dict[str, Tensor]
 
 
 class ImageDataset(Dataset[Batch]):
-    """Rows of a sample table: `image` (3, H, W) uint8 RGB, `pid`, `camid`, `index` (the row's label) and `is_query`."""
+    """Rows of a sample table: `image` (3, H, W) uint8 RGB, `pid`, `camid`, `index` (the row's label) and `is_query`.
+
+    Args:
+        table: of samples.
+        root: the folder of its paths.
+        size: height and width of the images.
+        reduced_decode: see `read_batch`.
+        cache: of decoded images; used where it has them all.
+    """
 
     def __init__(
         self,
@@ -84,7 +92,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     Loaders give uint8 images of `size` (height, width); once on the device they are augmented (in training only) and
     normalized. In training `pid` is the class, 0..num_classes-1. `index` is the row in `samples.table`. In distributed
     runs the loaders divide the work themselves (build the trainer with `use_distributed_sampler=False`), and evaluation
-    repeats rows to give each process as many: tell them by `index`.
+    repeats rows to give each process as many; `index` identifies them.
 
     Args:
         source: returns the samples.
@@ -101,7 +109,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         cache: a folder for decoded images.
         reduced_decode: for training images much larger than `size`, see `read_batch`.
         seed: of the validation split and of the order of training.
-        about: what a card says of the data: description, source, licence and kind.
+        about: description, source, licence and kind, for cards.
     """
 
     validation_splits: tuple[str, ...]
@@ -146,11 +154,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @abstractmethod
     def validate(self) -> list[Finding]:
-        """What is wrong with the data set."""
+        """Find the flaws of the data set."""
 
     @abstractmethod
     def summary(self) -> pd.DataFrame:
-        """What is in each split."""
+        """Count what each split has."""
 
     @abstractmethod
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -159,7 +167,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @property
     @abstractmethod
     def classes(self) -> list[int]:
-        """The pid of each class that training tells apart, in the order of the network's scores."""
+        """The pid of each class or identity of training, in the order of the network's scores."""
 
     @cached_property
     def decoded(self) -> DecodedCache | None:
@@ -170,7 +178,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes that training tells apart."""
+        """The number of classes or identities of training."""
         return len(self.classes)
 
     @property
@@ -248,7 +256,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
 
 def _as_it_is(batch: Any) -> Any:
-    """A batch needs no collating: the data set gives it whole."""
+    """Return a batch, which the data set gives whole, as it is."""
     return batch
 
 

@@ -13,7 +13,9 @@ from reidlab.errors import InputError
 
 
 class ReidDataModule(ImageDataModule):
-    """Batches of identities, to learn from pairs or triplets and for retrieval; `pid` is the table's outside training.
+    """Batches of images of identities, for training on pairs or triplets and for retrieval.
+
+    `pid` is the class, 0..num_classes-1, in training, and the table's pid elsewhere.
 
     Args:
         num_instances: images of an identity that share a training batch; None shuffles all images instead.
@@ -72,11 +74,11 @@ class ReidDataModule(ImageDataModule):
         return loader
 
     def validate(self) -> list[Finding]:
-        """What is wrong with the data set."""
+        """Find the flaws of the data set."""
         return validate(self.samples, self.exclude_same_camera)
 
     def summary(self) -> pd.DataFrame:
-        """What is in each split."""
+        """Count identities, images and cameras of each split."""
         return summary(self.samples)
 
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Decoding and resizing crops, to the same pixels as published re-identification tools."""
+"""Decode and resize images, to the same pixels as published re-identification tools."""
 
 import io
 from collections import defaultdict
@@ -38,7 +38,7 @@ def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = Fal
     """Images as uint8 RGB (N, H, W, 3), each the same as by `read_image`; those of one size are resized together.
 
     `reduced` decodes a JPEG that is at least 2, 4 or 8 times as high and as wide as `size` at that fraction: several
-    times as fast, but the pixels, averages of blocks that are then resized, are others.
+    times as fast, but the pixels differ, since they are averages of blocks that are then resized.
     """
     decoded, alike = [], defaultdict(list)
     for position, file in enumerate(files):

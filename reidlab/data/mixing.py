@@ -1,4 +1,4 @@
-"""Two images as one, and their classes in proportion: MixUp and CutMix."""
+"""MixUp and CutMix: two images as one, and their classes in proportion."""
 
 import torch
 from torch import Tensor, nn
@@ -7,8 +7,8 @@ from torch import Tensor, nn
 class Mix(nn.Module):
     """Blends each image with another of the batch (MixUp), or pastes a window of the other into it (CutMix).
 
-    A batch is mixed with probability `p`, by either way in turn of chance; a way whose parameter is 0 is left out. The
-    share of an image in the mixture is drawn from Beta(a, a), a being `mixup` or `cutmix`, once for the batch.
+    A batch is mixed with probability `p`, by one of the two at random; one whose parameter is 0 is left out. The share
+    of an image in the mixture is drawn once for the batch from Beta(a, a), where a is `mixup` or `cutmix`.
     Zhang et al., arXiv 1710.09412, equation 1; Yun et al., arXiv 1905.04899, section 3.1.
 
     Shape: images (B, 3, H, W) -> images, and the share (B, B) that each has of every image of the batch.
@@ -20,7 +20,7 @@ class Mix(nn.Module):
         self.ways = [(way, a) for way, a in ((self._blend, mixup), (self._paste, cutmix)) if a]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The images, mixed or as they were; what is drawn is drawn on the host."""
+        """The images, mixed or as they were; random numbers are drawn on the host."""
         alone = torch.eye(len(image), device=image.device)
         if not self.ways or torch.rand(()) >= self.p:
             return image, alone

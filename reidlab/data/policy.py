@@ -1,4 +1,4 @@
-"""TrivialAugment: for each image one operation of many, at a random strength; as strong as learned policies."""
+"""TrivialAugment: one random operation for each image, at a random strength; as good as learned policies."""
 
 import math
 
@@ -23,7 +23,7 @@ class TrivialAugment(nn.Module):
         self.strength, self.p = strength, p
 
     def forward(self, image: Tensor) -> Tensor:
-        """Each image after its operation; the choice is drawn on the host, so that no device is waited for."""
+        """Each image after its operation; random numbers are drawn on the host, so that no device is waited for."""
         choice = torch.randint(len(OPERATIONS), (len(image),))
         if self.p < 1:
             choice[torch.rand(len(image)) >= self.p] = -1

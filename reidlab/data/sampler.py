@@ -1,4 +1,4 @@
-"""Batches of P identities with K images each, which a batch-hard triplet loss needs."""
+"""Batches of P identities with K images each, for losses on pairs and triplets."""
 
 from collections.abc import Iterator, Sequence
 
@@ -25,10 +25,17 @@ class IdentityBatchSampler(Sampler[list[int]]):
     training all processes compute the same steps and each takes its own identities of every step, so that an identity
     is in one process's batch only and all have equally many batches.
 
-    With `camids` an identity's images come from one camera after the other, so that a turn shows as many cameras as it
-    can; with `class_balanced` all identities have equally many turns, and those with few images show them again.
-
     Hermans et al., "In Defense of the Triplet Loss", arXiv 1703.07737, section 2.
+
+    Args:
+        pids: of the images.
+        batch_size: of each process.
+        num_instances: images of an identity in a batch.
+        seed: of the order.
+        process: rank and number of processes; None asks torch.distributed.
+        camids: of the images; with them an identity's images come from one camera after the other, so that a turn shows
+            as many cameras as it can.
+        class_balanced: give all identities equally many turns; those with few images show them again.
     """
 
     def __init__(
@@ -49,7 +56,7 @@ class IdentityBatchSampler(Sampler[list[int]]):
         self.identities = batch_size // num_instances
         self.num_instances = num_instances
         self.seed, self.epoch = seed, 0
-        self.process = process  # (rank, number of processes); None = ask torch.distributed when it matters
+        self.process = process
         _, self._labels, self._counts = np.unique(self.pids, return_inverse=True, return_counts=True)
         self._turns = np.maximum(self._counts // num_instances, 1)
         if class_balanced:
@@ -62,7 +69,7 @@ class IdentityBatchSampler(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch whose order comes next."""
+        """Set the epoch whose order comes next."""
         self.epoch = epoch
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The sample table that every data set becomes, and how it is divided by identity."""
+"""The sample table, which every data set becomes, and its division by identity."""
 
 import hashlib
 from collections.abc import Iterable
@@ -90,7 +90,14 @@ def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
 
 
 def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str) -> np.ndarray:
-    """A seeded choice of about `fraction` of the distinct pids, at least one and not all; `key` names the setting."""
+    """A seeded choice of about `fraction` of the distinct pids, at least one and not all.
+
+    Args:
+        pids: of the images.
+        fraction: of the identities.
+        seed: of the choice.
+        key: the name of the fraction, for the InputError where it leaves no identity to train on.
+    """
     pids = np.unique(np.asarray(pids))
     count = max(1, round(fraction * len(pids)))
     if not 0 < fraction < 1 or count >= len(pids):
@@ -99,7 +106,7 @@ def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str)
 
 
 def first_of_each_camera(table: pd.DataFrame) -> pd.Series:
-    """Which rows become queries, the others being the gallery: by path, the first image of each identity and camera.
+    """Choose the rows that become queries: by path, the first image of each identity and camera.
 
     A camera with a single image of an identity keeps it for the gallery; if all of its cameras do, the identity's first
     image is the query. An identity with one image in all has none. Distractors are no queries. Boolean, like `table`.

@@ -1,4 +1,4 @@
-"""Drawn shapes, a class each: the photographs' stand-in where there are none, which a network learns in a minute."""
+"""Drawn shapes, a data set of classes that needs no download and is learned in a minute."""
 
 import shutil
 import tempfile
@@ -16,10 +16,16 @@ SUBPIXEL = 4  # bits of a coordinate's fraction
 
 
 class DrawnShapes:
-    """Colored shapes on noisy backgrounds, of any color, place and turn: only the form tells the class.
+    """Shapes of random color, place and rotation on noisy backgrounds; only the outline depends on the class.
 
-    Drawn on the first call into a folder of `root` that is named by size, number and seed, read from there ever after;
-    the same options give the same bytes. `size` is (height, width) in pixels.
+    Drawn on the first call into a folder of `root` that is named by size, number and seed, and read from there
+    afterwards; the same options give the same bytes.
+
+    Args:
+        root: of those folders.
+        images_per_class: at least 4.
+        size: height and width in pixels.
+        seed: of the drawing.
     """
 
     def __init__(self, root: str | Path, images_per_class: int = 60, size: Sequence[int] = (80, 80), seed: int = 0):

@@ -1,4 +1,4 @@
-"""Where samples come from: file layouts, a CSV, one folder per identity, or generated people.
+"""Sources of images of identities: file layouts, a CSV, one folder per identity, or generated people.
 
 A source is a callable without arguments that returns `Samples`; a config builds it, so that a new data set is a yaml.
 """
@@ -32,10 +32,15 @@ UNKNOWN = -1  # camera of an image while a table is read
 class FolderLayout:
     """One folder a split, and a pattern that reads identity and camera from a file's path: most public data sets.
 
-    `splits` maps a split to its folder under `root`, or to a list of folders (null = the data set has none). `pattern`
-    is a regular expression with the named group `pid` and perhaps `camid`, matched from the start of the path relative
-    to the split's folder.
-    Files that it doesn't fit or with another extension are counted in a note. For `distractors` see `apply_pid_rules`.
+    Files that the pattern doesn't fit, or with another extension, are counted in a note.
+
+    Args:
+        root: the folder of all.
+        splits: the folder of each split below `root`, or a list of folders; None where the data set has none.
+        pattern: a regular expression with the named group `pid` and perhaps `camid`, matched from the start of the path
+            relative to the split's folder.
+        distractors: see `apply_pid_rules`.
+        extensions: of image files.
     """
 
     def __init__(
@@ -77,14 +82,20 @@ class FolderLayout:
 
 
 class CsvSamples:
-    """A user's table: columns `path` (relative to `root`) and `pid`, perhaps `camid` and `split`, others are ignored.
+    """A user's table: columns `path` (relative to `root`) and `pid`, perhaps `camid` and `split`; others are ignored.
 
-    Without `split`, about `test_fraction` of the identities are set aside for testing. With it, each row is train,
-    query, gallery, test (divided into query and gallery), val (likewise), val_query or val_gallery. A pid may be any
-    text. Rows that can't be used are an InputError that gives their numbers as a spreadsheet counts them.
+    A split is train, query, gallery, test (divided into query and gallery), val (likewise), val_query or val_gallery. A
+    pid may be any text. An InputError names the rows that can't be used, by their numbers in a spreadsheet.
+
+    Args:
+        file: the CSV, relative to `root`.
+        root: the folder of the images.
+        distractors: see `apply_pid_rules`.
+        test_fraction: of the identities, set aside for testing where the table has no column `split`.
+        seed: of that division.
     """
 
-    label = "pid"  # the column that says who or what it is
+    label = "pid"  # the column of the identity
     splits: tuple[str, ...] = (*SPLITS, "test", "val")
 
     def __init__(
@@ -166,10 +177,15 @@ class CsvSamples:
 
 
 class IdentityFolders:
-    """One folder per identity, its images anywhere below it; about `test_fraction` of the identities are for testing.
+    """One folder per identity, its images anywhere below it.
 
-    `camera` is a regular expression with the group `camid`, searched in the path below the identity's folder; null, or
-    a file without it, means camera 0 (unknown).
+    Args:
+        root: the folder of the identities' folders.
+        test_fraction: of the identities, about, set aside for testing.
+        seed: of that division.
+        camera: a regular expression with the group `camid`, searched in the path below the identity's folder; None,
+            or a file without it, means camera 0 (unknown).
+        extensions: of image files.
     """
 
     def __init__(
@@ -212,7 +228,10 @@ class IdentityFolders:
 
 
 class SyntheticPeople:
-    """Generated people in Market-1501 layout: written to `root` on the first call, read from there ever after."""
+    """Generated people in Market-1501 layout: written to `root` on the first call, read from there afterwards.
+
+    Args: see `reidlab.data.synthetic.generate_people`.
+    """
 
     def __init__(
         self,
@@ -281,7 +300,7 @@ def camera(match: re.Match[str] | None, key: str) -> int:
 
 
 def require_folder(folder: Path, what: str) -> Path:
-    """The folder, or an InputError that says what its parent holds instead."""
+    """The folder; InputError with the content of its parent where there is none."""
     try:
         if folder.is_dir():
             return folder

@@ -1,9 +1,9 @@
 """Augmentations of a whole batch as tensor operations, so that they run where the batch already is.
 
 Every module maps images (B, 3, H, W), float in [0, 1], to the same shape and range and treats each image of the batch
-differently; flip, crop and erasing take uint8 images too, a quarter of the memory to move, and return those. What is
-drawn for each image is drawn on the host, from torch's global generator: no device is waited for, and reseeding it
-brings the same batches.
+differently; flip, crop and erasing take uint8 images too, a quarter of the memory to move, and return those. Random
+numbers are drawn on the host, from torch's global generator: no device is waited for, and the same seed gives the same
+batches.
 """
 
 import math
@@ -24,7 +24,7 @@ def _uniform(shape: int | tuple[int, ...], low: float, high: float) -> Tensor:
 
 
 def _shift(by: int, length: int) -> tuple[slice, slice]:
-    """Where a side's pixels go, and where they come from, when it is shifted by a number of pixels."""
+    """Target and source of a side's pixels when it is shifted by a number of pixels."""
     by = max(-length, min(by, length))
     return slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
 
@@ -110,8 +110,11 @@ class RandomPadCrop(nn.Module):
 class ColorJitter(nn.Module):
     """Brightness, contrast, saturation and hue, changed in this order by amounts drawn for each image.
 
-    The first three are factors from [1 - amount, 1 + amount] (blending with black, with the mean gray and with the
-    image's own gray); hue is a turn from [-hue, hue], where 1 is the full circle.
+    Args:
+        brightness: blending with black, by a factor from [1 - brightness, 1 + brightness].
+        contrast: blending with the mean gray, likewise.
+        saturation: blending with the image's own gray, likewise.
+        hue: rotation of the hue by a share of the full circle from [-hue, hue].
     """
 
     def __init__(
@@ -143,12 +146,15 @@ class ColorJitter(nn.Module):
 
 
 class RandomErasing(nn.Module):
-    """Covers a random rectangle of each image, with probability p, to imitate occlusion.
+    """Covers a random rectangle of an image, to imitate occlusion.
 
-    `area` is the range of the rectangle's share of the image, `aspect` that of height / width (log-uniform), `value`
-    the color in [0, 1] (one number or three; the default is ImageNet's mean, which normalization turns into 0), in a
-    uint8 image the nearest gray level to it. A rectangle that doesn't fit is drawn again, up to ten times. Zhong et
-    al., arXiv 1708.04896, algorithm 1.
+    A rectangle that doesn't fit is drawn again, up to ten times. Zhong et al., arXiv 1708.04896, algorithm 1.
+
+    Args:
+        p: probability for each image.
+        area: range of the rectangle's share of the image.
+        aspect: range of its height / width, log-uniform.
+        value: its color in [0, 1], one number or three; by default ImageNet's mean, which normalization turns into 0.
     """
 
     attempts = 10

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, file by file, and the table that describes it in a paper."""
+"""Flaws of a data set, file by file, and the table that describes it in a paper."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -62,9 +62,13 @@ def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
 def validate(
     samples: Samples, exclude_same_camera: bool = True, files: pd.DataFrame | None = None, progress: bool = True
 ) -> list[Finding]:
-    """All flaws, errors first: an error makes scores meaningless or stops training, a warning deserves a look.
+    """Find all flaws, errors first: an error makes scores meaningless or stops training, a warning deserves a look.
 
-    `files` is what `inspect_files` returned, if it ran already.
+    Args:
+        samples: of identities.
+        exclude_same_camera: whether a match in a query's own camera doesn't count.
+        files: the result of `inspect_files`, if it ran already.
+        progress: show a bar.
     """
     files = inspect_files(samples, progress) if files is None else files
     table = samples.table.join(files)
@@ -80,7 +84,7 @@ def validate(
 
 
 def validate_classes(samples: Samples, files: pd.DataFrame | None = None, progress: bool = True) -> list[Finding]:
-    """The flaws of a data set of classes, errors first; see `validate`."""
+    """Find the flaws of a data set of classes, errors first; see `validate`."""
     files = inspect_files(samples, progress) if files is None else files
     table = samples.table.join(files)
     checks = (

@@ -1,4 +1,4 @@
-"""How good a network is: embeddings of a split, retrieval, classification, and what they look like."""
+"""Evaluation of networks: outputs for a split, retrieval, classification, and pictures of both."""
 
 from torch import nn
 
@@ -26,5 +26,13 @@ __all__ = [
 def evaluate(
     network: nn.Module, datamodule: ImageDataModule, protocol: Protocol, device: str = "cpu", label: str = "test"
 ) -> Retrieval | Classification:
-    """Score a network on the test split of a data module; the progress bar is named `label`."""
+    """Score a network on the test split of a data module.
+
+    Args:
+        network: embeds or, as `Confidences`, classifies.
+        datamodule: prepares the images.
+        protocol: of the evaluation.
+        device: cpu, cuda or another of torch's.
+        label: of the progress bar.
+    """
     return protocol.evaluate(embed(network, datamodule, datamodule.test, device, label))

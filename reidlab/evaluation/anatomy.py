@@ -1,6 +1,6 @@
-"""What an omni-scale network looks like inside: what its streams see, what its gates favor, what its layers can say.
+"""Inside an omni-scale network: receptive fields of its streams, its gates, and the kernels of its layers.
 
-Each picture has a twin table.
+Each picture comes with its table.
 """
 
 from collections.abc import Mapping
@@ -24,8 +24,8 @@ SHOWN = 13  # cells of a block's map around its middle
 
 
 @dataclass(frozen=True)
-class Block:
-    """What went through an omni-scale block, a stream after the other."""
+class Activations:
+    """Activations of an omni-scale block, one stream after the other."""
 
     inputs: list[Tensor] = field(default_factory=list)  # (B, C, h, w), one for all streams
     outputs: list[Tensor] = field(default_factory=list)  # (B, C, h, w)
@@ -34,11 +34,11 @@ class Block:
 
 @dataclass(frozen=True)
 class Pass:
-    """Images (H, W, 3) uint8, the input (B, 3, H, W) made of them, and what each omni-scale block did with it."""
+    """A forward pass: images (B, H, W, 3) uint8, the input (B, 3, H, W) made of them, and each block's activations."""
 
     images: np.ndarray
     input: Tensor
-    blocks: dict[str, Block]
+    blocks: dict[str, Activations]
 
     def gates(self, block: str) -> np.ndarray:
         """(streams, B, C)."""
@@ -52,7 +52,9 @@ def watch(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame) -
         raise InputError(f"{type(network).__name__} has no omni-scale blocks; take model=osnet_x0_25, or another OSNet")
     batch = next(iter(datamodule.loader(table)))
     images = batch["image"].permute(0, 2, 3, 1).numpy()
-    seen = Pass(images, datamodule.preprocess(batch)["image"].requires_grad_(), {name: Block() for name in modules})
+    seen = Pass(
+        images, datamodule.preprocess(batch)["image"].requires_grad_(), {name: Activations() for name in modules}
+    )
     hooks = [hook for name, module in modules.items() for hook in _listen(module, seen.blocks[name])]
     try:
         network.cpu().eval()(seen.input)
@@ -63,14 +65,14 @@ def watch(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame) -
 
 
 def sensitivity(output: Tensor, source: Tensor) -> np.ndarray:
-    """How much the output's middle depends on each place of its source, mean over images and channels. (H, W)"""
+    """Sensitivity of the output's middle to each place of its source, mean over images and channels. (H, W)"""
     height, width = output.shape[-2:]
     (gradient,) = torch.autograd.grad(output[..., height // 2, width // 2].sum(), source, retain_graph=True)
     return gradient.abs().mean((0, 1)).numpy()
 
 
 def windows(seen: Pass, block: str) -> Drawn:
-    """What each stream of a block sees of the block's own map, around the middle."""
+    """Draw the receptive field of each stream of a block on the block's own input, around the middle."""
     found = seen.blocks[block]
     maps = {name: sensitivity(output, found.inputs[0]) for name, output in zip(STREAMS, found.outputs, strict=True)}
     sizes = {name: (_span(values, 0), _span(values, 1)) for name, values in maps.items()}
@@ -80,7 +82,7 @@ def windows(seen: Pass, block: str) -> Drawn:
 
 
 def receptive_fields(seen: Pass, image: int = 0) -> Drawn:
-    """What each stream of each block sees of an image; the table has the rows of pixels that hold half of it."""
+    """Draw the receptive field of each stream of each block on an image, and the rows that hold half of it."""
     rows, heights = [], pd.DataFrame(index=pd.Index(STREAMS, name="stream"), columns=list(seen.blocks), dtype=int)
     for number, stream in enumerate(STREAMS):
         tiles = []
@@ -93,10 +95,10 @@ def receptive_fields(seen: Pass, image: int = 0) -> Drawn:
 
 
 def favorites(seen: Pass) -> Drawn:
-    """By block, over all images: the share of channels whose gate is highest for each stream.
+    """Draw, for each block, the share of channels whose gate is highest for each stream, over all images.
 
-    `spread` is the mean difference between a channel's highest and lowest gate, 0 where a gate tells no two streams
-    apart; `changing` the share of channels that don't favor one stream on all images.
+    `spread` is the mean difference between a channel's highest and lowest gate, 0 where the gates of all streams are
+    equal; `changing` the share of channels whose highest gate belongs to different streams on different images.
     """
     values = {name: seen.gates(name) for name in seen.blocks}
     table = pd.DataFrame({name: _shares(v) for name, v in values.items()}, index=STREAMS).T.rename_axis("block")
@@ -107,7 +109,7 @@ def favorites(seen: Pass) -> Drawn:
 
 
 def gates(seen: Pass, block: str, count: int = 5) -> Drawn:
-    """A block's gates for some images; the table has the share of channels that favor each stream."""
+    """Draw a block's gates for some images, and the share of channels whose gate is highest for each stream."""
     values = seen.gates(block)[:, :count]
     usual = values.mean(1)
     order = np.lexsort((-usual.max(0), usual.argmax(0)))
@@ -117,10 +119,10 @@ def gates(seen: Pass, block: str, count: int = 5) -> Drawn:
 
 
 def convolutions(networks: Mapping[str, nn.Module], size: tuple[int, int]) -> Drawn:
-    """Networks that differ in what their streams are made of: cost, time, and what one such layer can say.
+    """Compare networks that differ in the convolutions of their streams: cost, time, and the ranks of their kernels.
 
-    The picture has the 3x3 kernels that the first layer of each amounts to. Their ranks count patterns: how many an
-    output channel can use, and how many an input channel can be read with (9 = any).
+    The picture has the 3x3 kernels equivalent to the first layer of each. Their ranks count spatial patterns: how many
+    an output channel combines, and how many an input channel is filtered by (9 is the most).
     """
     kernels = {name: kernel(network.conv2[0].streams[0]) for name, network in networks.items()}
     rows = {}
@@ -133,7 +135,7 @@ def convolutions(networks: Mapping[str, nn.Module], size: tuple[int, int]) -> Dr
 
 
 def kernel(layer: nn.Module) -> np.ndarray:
-    """The 3x3 kernel (out, in, 3, 3) that the convolutions of a stream's layer amount to, by its answer to impulses."""
+    """The 3x3 kernel (out, in, 3, 3) equivalent to a stream's layer, by its response to impulses."""
     maps = torch.eye(next(layer.parameters()).shape[0])[:, :, None, None]
     maps = nn.functional.pad(maps, (2, 2, 2, 2))  # (in, in, 5, 5)
     with torch.no_grad():
@@ -151,8 +153,8 @@ def latency_ms(network: nn.Module, size: tuple[int, int]) -> float:
         return 1000 * timer.blocked_autorange(min_run_time=0.5).median
 
 
-def _listen(module: OmniScaleBlock, block: Block) -> list:
-    """Hooks that write down what goes through a block."""
+def _listen(module: OmniScaleBlock, block: Activations) -> list:
+    """Hooks that keep the activations of a block."""
     return [
         module.conv1.register_forward_hook(lambda _, before, after: block.inputs.append(after)),
         module.gate.register_forward_hook(lambda _, before, after: block.outputs.append(before[0])),
@@ -167,7 +169,7 @@ def _shares(gates: np.ndarray) -> np.ndarray:
 
 
 def _span(values: np.ndarray, axis: int) -> int:
-    """From the first to the last row (axis 0) or column of a map that isn't 0."""
+    """Extent of a map from the first to the last row (axis 0) or column that isn't 0."""
     inhabited = np.flatnonzero(values.any(1 - axis))
     return int(inhabited[-1] - inhabited[0] + 1) if len(inhabited) else 0
 

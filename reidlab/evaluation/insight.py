@@ -89,7 +89,7 @@ def camera_pairs(retrieved: Retrieved) -> Drawn:
 
 
 def precision_drops(before: Retrieval, after: Retrieval) -> Tensor:
-    """By how much the average precision of each query drops. (Q,)"""
+    """Drops of the average precision of each query. (Q,)"""
     return before.ranking.average_precision.nan_to_num() - after.ranking.average_precision.nan_to_num()
 
 

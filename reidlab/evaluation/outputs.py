@@ -21,12 +21,12 @@ class Outputs:
     table: pd.DataFrame
 
     def rows(self, chosen: Sequence[int] | np.ndarray | pd.Series) -> "Outputs":
-        """Some of them, by their positions (M,) or by a boolean mask (N,)."""
+        """Select outputs by their positions (M,) or by a boolean mask (N,)."""
         chosen = np.array(chosen, dtype=None if len(chosen) else int)
         return Outputs(self.values[torch.from_numpy(chosen)], self.table.iloc[chosen])
 
     def split(self, *names: str) -> "Outputs":
-        """Those of some splits."""
+        """The outputs of some splits."""
         return self.rows(self.table["split"].isin(names))
 
     def column(self, name: str) -> Tensor:

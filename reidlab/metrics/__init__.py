@@ -1,4 +1,4 @@
-"""How good embeddings and class scores are: ranking, verification, accuracy, and the uncertainty of them all."""
+"""Figures of embeddings and class scores: ranking, verification, accuracy, and their uncertainty."""
 
 from reidlab.metrics.classification import ClassMetric, ClassScores, share_interval
 from reidlab.metrics.expansion import expand_queries, flip_averaged

@@ -122,8 +122,8 @@ class ClassScores:
 class ClassMetric(Metric):
     """The summary of `ClassScores` over all batches of an epoch and all processes.
 
-    `update` takes logits (B, C), labels (B,) and index (B,), the sample's place in its table: what a distributed
-    sampler repeats to fill its last batch counts once.
+    `update` takes logits (B, C), labels (B,) and index (B,), the places in the sample table; images that a distributed
+    sampler repeats count once.
     """
 
     full_state_update = False

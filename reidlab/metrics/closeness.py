@@ -1,4 +1,4 @@
-"""How close embeddings are, in blocks of queries: float32 products for bulk, float64 where a decision needs it."""
+"""Closeness of embeddings, in blocks of queries: float32 products for bulk, float64 where a decision needs it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,8 +22,15 @@ class Closeness:
     """Scores that order the gallery for each query as its distances would, the closest highest.
 
     euclidean: q.g - |g|^2 / 2, which is -d^2 / 2 up to a constant of the query; cosine: q.g / |g|, where a zero vector
-    scores 0 against everything. Shapes: query (Q, D), gallery (G, D), both on one device; anything but float32 is
-    converted. An embedding that isn't finite, or too long for float32 products, is an InputError that names the image.
+    scores 0 against everything. Anything but float32 is converted. Raises InputError, which names the image, where an
+    embedding isn't finite or is too long for float32 products.
+
+    Args:
+        query: embeddings (Q, D).
+        gallery: embeddings (G, D) on the same device.
+        distance: euclidean or cosine.
+        query_names: of the images, for messages.
+        gallery_names: likewise.
     """
 
     def __init__(
@@ -76,7 +83,7 @@ class Closeness:
         return (norms.square() - 2 * scores).clamp_min(0).sqrt()
 
     def margin(self, dtype: torch.dtype) -> Tensor:
-        """By how much two scores of a query must differ for their order in `dtype` to be the embeddings'. (Q,) float64
+        """The difference of two scores of a query above which their order in `dtype` is exact. (Q,) float64
 
         The error of a D-term product grows like sqrt(D) roundings (Higham & Mary 2019, SIAM J. Sci. Comput. 41);
         16 + sqrt(D) leaves room over the most that was measured, 17 for parallel vectors of up to 2,048 terms.
@@ -95,7 +102,7 @@ class Closeness:
 
 
 def block_rows(num_gallery: int) -> int:
-    """How many rows of float32 scores make a block: within BLOCK_BYTES, and never so many that caches stop helping."""
+    """The number of rows of a block of float32 scores: within BLOCK_BYTES, and few enough for the caches."""
     return max(1, min(MAX_BLOCK_ROWS, BLOCK_BYTES // (4 * max(num_gallery, 1))))
 
 

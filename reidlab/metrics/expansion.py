@@ -1,4 +1,4 @@
-"""Embeddings made better after the network: averaged with their mirror image's, or with their nearest neighbors'."""
+"""Improved embeddings: averaged with those of the mirror image, or with those of the nearest neighbors."""
 
 from collections.abc import Callable
 
@@ -19,10 +19,16 @@ def flip_averaged(embed: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
 
 def expand_queries(query: Tensor, gallery: Tensor, k: int = 5, alpha: float = 0.0) -> Tensor:
-    """Each query averaged with its k nearest gallery items by cosine, whoever they are: (Q, D), (G, D) -> (Q, D).
+    """Average each query with its k nearest gallery items by cosine, of any identity: (Q, D), (G, D) -> (Q, D).
 
-    Results have length 1. alpha = 0 weighs all alike (Chum et al. 2007, ICCV); else a neighbor weighs its similarity
-    to the power of alpha, 0 where negative (Radenovic et al. 2019, TPAMI 41, section 3.4).
+    Results have length 1.
+
+    Args:
+        query: embeddings (Q, D).
+        gallery: embeddings (G, D).
+        k: number of neighbors.
+        alpha: 0 weights all alike (Chum et al. 2007, ICCV); otherwise a neighbor's weight is its similarity to the
+            power of alpha, 0 where negative (Radenovic et al. 2019, TPAMI 41, section 3.4).
     """
     query, gallery = normalize(query.detach().float()), normalize(gallery.detach().float())
     expanded, start = torch.empty_like(query), 0

@@ -1,4 +1,4 @@
-"""Who is compared with whom: matches, junk, distractors and same-camera pairs, independent of any distance."""
+"""Pairs that a protocol compares: matches, junk, distractors and the same camera, independent of any distance."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,9 +25,9 @@ class Pairs(NamedTuple):
 class Pairing:
     """The evaluation protocol of Market-1501, which the field shares.
 
-    A gallery item with a negative pid is junk: nobody is compared with it. One with pid 0 is a distractor: it is ranked
-    and never matches. With `exclude_same_camera` a query isn't compared with its own identity in its own camera; camera
-    0 (or no camids at all) means unknown, and an unknown camera is nobody's own.
+    A gallery item with a negative pid is junk: no query is compared with it. One with pid 0 is a distractor: it is
+    ranked and never matches. With `exclude_same_camera` a query isn't compared with its own identity in its own camera;
+    camera 0 (or no camids at all) means unknown, and an unknown camera is no query's own.
     Shapes: query (Q,), gallery (G,), all int64 on one device.
     """
 
@@ -39,7 +39,15 @@ class Pairing:
 
     @classmethod
     def of(cls, query_pids, gallery_pids, query_camids=None, gallery_camids=None, *, exclude_same_camera: bool = True):
-        """Build from anything that holds integers (lists, arrays, tensors); camids may be None."""
+        """Build from anything that holds integers: lists, arrays, tensors.
+
+        Args:
+            query_pids: (Q,).
+            gallery_pids: (G,).
+            query_camids: (Q,), or None for unknown cameras.
+            gallery_camids: (G,), or None.
+            exclude_same_camera: see above.
+        """
         query, gallery = (torch.as_tensor(pids, dtype=torch.int64) for pids in (query_pids, gallery_pids))
         query_cameras, gallery_cameras = (
             torch.full_like(pids, UNKNOWN_CAMERA) if ids is None else torch.as_tensor(ids, dtype=torch.int64)
@@ -64,7 +72,7 @@ class Pairing:
 
     @cached_property
     def junk(self) -> Tensor:
-        """Gallery positions that nobody is compared with. (J,)"""
+        """Gallery positions that no query is compared with. (J,)"""
         return (self.gallery_pids < 0).nonzero().squeeze(1)
 
     @cached_property

@@ -17,7 +17,7 @@ CROWDED = 1 / 64  # undecided share of a gallery from which a float64 product is
 
 @dataclass(frozen=True)
 class Ranking:
-    """What became of each query; a query without a match has num_matches 0, rank 0 and NaN precision.
+    """The result of each query; one without a match has num_matches 0, rank 0 and NaN precision.
 
     Shapes: all (Q,). `first_rank` and `last_rank` count from 1 among the items the query is compared with.
     """
@@ -30,7 +30,7 @@ class Ranking:
 
     @property
     def valid(self) -> Tensor:
-        """Which queries have a match, hence count. (Q,) bool"""
+        """Queries that have a match, hence count. (Q,) bool"""
         return self.num_matches > 0
 
     @property
@@ -84,11 +84,23 @@ def rank(
 ) -> Ranking:
     """Rank a gallery for each query, exactly, in blocks; see `Pairing` for junk, distractors and cameras.
 
-    Ties are broken against the model: what is as close as a match and isn't one ranks before it, wherever it stands in
-    the gallery, so a network that maps everything to one point scores worst. Closeness is that of the float32
-    embeddings in float64 arithmetic; closer together than its rounding error is a tie.
-    Shapes: query (Q, D), gallery (G, D), CPU or GPU; pids and camids (Q,) and (G,). Needs 512 MB above the embeddings.
-    Errors: InputError names the image whose embedding isn't finite.
+    Ties are broken against the model: a non-match that is as close as a match ranks before it, wherever it stands in
+    the gallery, so that a network that maps everything to one point scores worst. Closeness is that of the float32
+    embeddings in float64 arithmetic; a difference within its rounding error is a tie. Needs 512 MB above the
+    embeddings. Raises InputError, which names the image, where an embedding isn't finite.
+
+    Args:
+        query: embeddings (Q, D), on the CPU or a GPU.
+        gallery: embeddings (G, D), likewise.
+        query_pids: (Q,).
+        gallery_pids: (G,).
+        query_camids: (Q,), or None where cameras are unknown.
+        gallery_camids: (G,), or None.
+        distance: euclidean or cosine.
+        exclude_same_camera: leave out a query's matches of its own camera.
+        query_names: of the images, for messages.
+        gallery_names: likewise.
+        block_rows: queries at a time; None for as many as fit 256 MB.
 
     >>> figures = rank(torch.eye(2), torch.eye(2), [1, 2], [1, 2]).summary()
     >>> figures["mAP"], figures["rank-1"], figures["num_query"]
@@ -125,7 +137,7 @@ class _Block:
         self.queries = start + self.matches.row  # (M,)
 
     def ahead(self) -> Tensor:
-        """How many non-matches rank before each match. (M,) int64"""
+        """The number of non-matches that rank before each match. (M,) int64"""
         row = self.matches.row
         if self.closeness is None:
             return _reaching(self.scores, row, self.own[None])[0]
@@ -141,7 +153,7 @@ class _Block:
         return surely
 
     def _undecided_ahead(self, which: Tensor, low: Tensor, high: Tensor, closeness: Closeness) -> Tensor:
-        """Of the non-matches that float32 can't tell from a match, how many rank before it; pairs in float64."""
+        """The number of non-matches within the margin of a match that rank before it, by pairs in float64."""
         row, col, queries = self.matches.row[which], self.matches.col[which], self.queries[which]
         bounds = zip(row.tolist(), low[which].tolist(), high[which].tolist(), strict=True)
         rivals = [_between(self.scores[line].numpy(force=True), least, most) for line, least, most in bounds]
@@ -152,7 +164,7 @@ class _Block:
         return torch.bincount(match[reached], minlength=len(which))
 
     def _ahead_anew(self, which: Tensor, closeness: Closeness) -> Tensor:
-        """The whole count in float64, for queries whose gallery is a crowd to float32, as a collapsed network's is."""
+        """The whole count in float64, for queries with many scores within the margin, as of a collapsed network."""
         ahead = torch.zeros_like(which)
         lines, line = self.matches.row[which].unique_consecutive(return_inverse=True)
         for begin, end in spans(len(lines), max(1, CHUNK // self.scores.shape[1])):
@@ -191,7 +203,7 @@ def _reaching(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
 
 
 def _reaching_dense(scores: Tensor, row: Tensor, edges: Tensor) -> Tensor:
-    """The same by plain comparison, which is what a GPU likes."""
+    """`_reaching` by plain comparison, which suits a GPU."""
     counts = [
         (scores[row[a:b]] >= edges[:, a:b, None]).sum(2) for a, b in spans(len(row), max(1, CHUNK // scores.shape[1]))
     ]
@@ -240,9 +252,11 @@ def top_k(
     exclude_same_camera: bool = True,
     keep_left_out: bool = False,
 ) -> TopK:
-    """The k nearest gallery items of each query, for pictures; arguments as for `rank`.
+    """The k nearest gallery items of each query, for pictures.
 
-    `keep_left_out` shows what the protocol leaves out (junk, the same camera) among them, marked as such.
+    Args: those of `rank`, and
+        k: number of items.
+        keep_left_out: show items that the protocol leaves out (junk, the same camera) among them, marked as such.
     """
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)

@@ -30,7 +30,10 @@ def rank_reranked(
     k2: int = 6,
     weight: float = 0.3,
 ) -> Ranking:
-    """`rank` by re-ranked distances; junk takes no part in the neighborhoods. Arguments as for `rank` and `rerank`."""
+    """`rank` by re-ranked distances; junk takes no part in the neighborhoods.
+
+    Args: those of `rank` and of `rerank`.
+    """
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     kept = ids.gallery_pids >= 0
@@ -46,14 +49,21 @@ def rank_reranked(
 def rerank(
     query: Tensor, gallery: Tensor, distance: Distance = "euclidean", *, k1: int = 20, k2: int = 6, weight: float = 0.3
 ) -> Iterator[Tensor]:
-    """Re-ranked distances of consecutive queries to the gallery, (n, G) float32; each block overwrites the one before.
+    """Re-ranked distances of consecutive queries to the gallery, (n, G) float32; each block overwrites the last one.
 
     (1 - weight) x the Jaccard distance of two images' sets of reciprocal neighbors + weight x their squared distance
     over the largest one of the query (cosine: of normalized embeddings, which orders alike).
-    Shapes: query (Q, D), gallery (G, D). Memory: a few times N x k1 x k2 numbers for N = Q + G, and one block.
-    Source: Zhong et al. 2017, arXiv 1701.08398, sections 3.2-3.4, read as the authors' code does, from which all
-    published figures come: an image is among its own neighbors, and a neighbor's set joins if it shares *more* than
-    two thirds.
+    Memory: a few times N x k1 x k2 numbers for N = Q + G, and one block. Zhong et al. 2017, arXiv 1701.08398, sections
+    3.2-3.4, as the authors' code has it, from which all published figures come: an image is among its own neighbors,
+    and a neighbor's set joins if it shares *more* than two thirds.
+
+    Args:
+        query: embeddings (Q, D).
+        gallery: embeddings (G, D).
+        distance: euclidean or cosine.
+        k1: number of neighbors.
+        k2: number of nearest neighbors whose sets are averaged.
+        weight: of the original distance.
     """
     if distance == "cosine":
         query, gallery = normalize(query.detach().float()), normalize(gallery.detach().float())
@@ -130,7 +140,7 @@ def _members(neighbors: np.ndarray) -> sparse.csr_array:
 
 
 def _reciprocal(neighbors: np.ndarray) -> sparse.csr_array:
-    """Who is among whose neighbors, both ways: the paper's R(p, k). (N, N)"""
+    """Pairs that are among each other's neighbors: the paper's R(p, k). (N, N)"""
     members = _members(neighbors)
     return (members * members.T).tocsr()
 

@@ -11,9 +11,6 @@ from reidlab.metrics.ranking import rank
 class ReidMetric(Metric):
     """mAP, CMC and mINP over all batches of an epoch and all processes; see `rank`.
 
-    `update` takes embeddings (B, D), pids, camids, is_query and index, all (B,). `index` is the sample's place in its
-    table: what a distributed sampler repeats to fill its last batch counts once.
-
     >>> metric = ReidMetric(distance="cosine")
     >>> metric.update(torch.eye(2).repeat(2, 1), [1, 2, 1, 2], [1, 1, 2, 2], [1, 1, 0, 0], [0, 1, 2, 3])
     >>> metric.compute()["mAP"]
@@ -36,7 +33,15 @@ class ReidMetric(Metric):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, pids, camids, is_query, index) -> None:
-        """Collect one batch."""
+        """Collect one batch.
+
+        Args:
+            embeddings: (B, D).
+            pids: (B,).
+            camids: (B,).
+            is_query: (B,), whether an image is a query or of the gallery.
+            index: (B,), the places in the sample table; images that a distributed sampler repeats count once.
+        """
         self.embeddings.append(embeddings.detach().float())
         for name, values in (("pids", pids), ("camids", camids), ("is_query", is_query), ("index", index)):
             getattr(self, name).append(torch.as_tensor(values, dtype=torch.int64, device=embeddings.device))

@@ -24,8 +24,12 @@ def single_shot(
     """CMC of CUHK03's first protocol, the mean over random galleries, and `rank-k std` between them.
 
     Each repeat draws one image of every gallery identity (all distractors stay) and, for each query, one of the matches
-    that the protocol compares it with. Ties count against the model; distances are float64. Arguments as for `rank`.
-    Source: Li et al. 2014, CVPR, section 5.
+    that the protocol compares it with. Ties count against the model; distances are float64. Li et al. 2014, CVPR,
+    section 5.
+
+    Args: those of `rank`, and
+        repeats: number of random galleries.
+        seed: of these.
     """
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
@@ -65,11 +69,11 @@ def _ranks(start: int, stop: int, closeness: Closeness, ids: Pairing, shots: lis
     row = count.nonzero().squeeze(1)  # (n,)
     first, count = (count.cumsum(0) - count)[row], count[row]
     scores = closeness.rows(start + row)  # (n, G)
-    stranger = ids.gallery_pids != ids.query_pids[start + row, None]  # (n, G)
+    other_identity = ids.gallery_pids != ids.query_pids[start + row, None]  # (n, G)
     margin = closeness.margin(torch.float64)[start + row]
     nth = torch.arange(len(row), device=row.device)
     ranks = []
     for shot, share in zip(shots, luck[:, start + row], strict=True):
         own = scores[nth, matches.col[first + (share * count).long()]] - margin
-        ranks.append(1 + ((scores[:, shot] >= own[:, None]) & stranger[:, shot]).sum(1))
+        ranks.append(1 + ((scores[:, shot] >= own[:, None]) & other_identity[:, shot]).sum(1))
     return torch.stack(ranks)

@@ -1,4 +1,4 @@
-"""How far figures would move with other queries, and whether two runs differ by more than that."""
+"""Uncertainty of retrieval figures: intervals over queries, and tests between two runs."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much more the second run scores, its 95 % interval, and how often chance alone would differ as much."""
+    """The second run's figure minus the first's, its 95 % interval and its p-value."""
 
     difference: float
     low: float
@@ -33,9 +33,14 @@ def confidence_intervals(
 ) -> dict[str, Interval]:
     """95 % percentile bootstrap over queries of mAP, rank-k and mINP.
 
-    `groups` (Q,), say the queries' pids, draws whole groups: images of one person aren't independent, and intervals
-    over single queries are too narrow where there are several of each.
-    Source: Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69.
+    Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69.
+
+    Args:
+        ranking: of the queries.
+        groups: (Q,), such as the queries' pids, to draw whole groups: images of one person aren't independent, and
+            intervals over single queries are too narrow where there are several of each.
+        resamples: number of bootstrap samples.
+        seed: of these.
     """
     names, figures = _per_query(ranking)
     totals, sizes = _per_group(figures[_valid(ranking)], groups, _valid(ranking))
@@ -46,11 +51,18 @@ def confidence_intervals(
 def paired_test(
     first: Ranking, second: Ranking, groups=None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Difference]:
-    """Does the second run score differently on the same queries? For mAP, rank-k and mINP.
+    """Test whether two runs differ on the same queries, in mAP, rank-k and mINP.
 
     The interval is a paired bootstrap, the p-value a two-sided sign-flip permutation test: were the runs alike, each
-    query (or group of them) could as well have favored the other. Queries that either leaves out don't count.
-    Errors: InputError if the numbers of queries differ.
+    query (or group of them) could as well have favored the other. Queries that either leaves out don't count. Raises
+    InputError where the numbers of queries differ.
+
+    Args:
+        first: ranking of one run.
+        second: ranking of the other.
+        groups: see `confidence_intervals`.
+        resamples: number of bootstrap samples and of permutations.
+        seed: of these.
     """
     if len(first.valid) != len(second.valid):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Are these two images of the same person? How well a distance decides it, and which threshold to set."""
+"""Verification: whether two images show the same identity, decided by a threshold on their distance."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 @dataclass(frozen=True)
 class Verification:
-    """How many pairs lie within each threshold: same person if distance <= threshold.
+    """Numbers of pairs within each threshold; a pair is accepted as the same identity if distance <= threshold.
 
     All rates are exact counts at the `thresholds`, which are equally spaced; between two nothing is interpolated but
     the equal error rate, and the area under the curve is off by `auc_error` at most. Intervals are 95 %.
@@ -48,7 +48,7 @@ class Verification:
 
     @property
     def auc_error(self) -> float:
-        """What pairs that share a bin may change in the area under the curve."""
+        """The largest error of the area under the curve, by pairs that share a bin."""
         return float(np.diff(self.tpr) @ np.diff(self.fpr) / 2)
 
     def summary(self) -> dict[str, float]:
@@ -79,8 +79,13 @@ def verify(
     """Compare every query with every gallery item that the protocol allows, and calibrate a threshold.
 
     Intervals come from a bootstrap over the query identities (in up to 200 random groups), for one gallery: queries of
-    one identity aren't independent, so resampling pairs would flatter. Arguments as for `rank`. Memory: one block of
-    scores and the groups' histograms, 52 MB. Errors: InputError if there is no pair of one identity, or none of two.
+    one identity aren't independent, and intervals over pairs would be too narrow. Memory: one block of scores and the
+    groups' histograms, 52 MB. Raises InputError where there is no pair of one identity, or none of two.
+
+    Args: those of `rank`, and
+        wanted_fpr: the false positive rate that the threshold is calibrated to.
+        resamples: number of bootstrap samples.
+        seed: of these.
     """
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
@@ -113,12 +118,12 @@ def verify(
 
 
 def _cumulative(histograms: np.ndarray) -> np.ndarray:
-    """How many lie below each bin's beginning, and the last one's end: (B, bins) -> (B, bins + 1)."""
+    """Counts below each bin's beginning, and below the last one's end: (B, bins) -> (B, bins + 1)."""
     return np.pad(histograms.cumsum(1), ((0, 0), (1, 0)))
 
 
 def _groups(pids: Tensor, seed: int) -> Tensor:
-    """Which of up to GROUPS random groups of identities each query belongs to. (Q,)"""
+    """The group of each query, of up to GROUPS random groups of identities. (Q,)"""
     _, identity = pids.unique(return_inverse=True)
     count = int(identity.max()) + 1 if len(identity) else 0
     shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))

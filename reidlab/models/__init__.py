@@ -1,4 +1,4 @@
-"""Networks for re-identification, and loading other people's weights into them."""
+"""Networks for re-identification and classification, their cost, and loading published weights."""
 
 from reidlab.models.color_histogram import ColorHistogram
 from reidlab.models.complexity import Block, Complexity, blocks, complexity

@@ -1,4 +1,4 @@
-"""Color histograms of horizontal stripes: the baseline without learning that a trained network has to beat."""
+"""Color histograms of horizontal stripes, a baseline without learning."""
 
 import torch
 from torch import Tensor, nn

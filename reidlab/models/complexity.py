@@ -1,4 +1,4 @@
-"""How large and how expensive a network is, in all and by block: shapes, parameters and multiply-accumulates."""
+"""The size and cost of a network and of its blocks: shapes, parameters and multiply-accumulates."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from reidlab.models.heads import ReIdNetwork
 
 @dataclass(frozen=True)
 class Complexity:
-    """What a network costs per image, up to its embedding.
+    """The cost of a network per image, up to its embedding.
 
     - `parameters`: learnable values, each counted once
     - `parameters_per_use`: counted once per application, as tables that walk the calls do; differs from `parameters`

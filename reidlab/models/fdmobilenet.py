@@ -20,7 +20,14 @@ ST_V1_ALPHAS = (0.5, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25
 
 
 def separable(in_channels: int, out_channels: int, stride: int, depthwise: str) -> nn.Sequential:
-    """Depthwise 3x3, and after it what `DEPTHWISE` says; 1x1, BN, ReLU."""
+    """Depthwise 3x3 with its norm and activation, then 1x1, BN, ReLU.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        stride: of the depthwise convolution.
+        depthwise: what follows it, see `DEPTHWISE`.
+    """
     bias = depthwise == "linear"
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["depthwise"] = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=bias)
@@ -37,7 +44,7 @@ class FDMobileNet(ReIdNetwork):
     """A convolution and eleven separable ones, 1/32 of the side after the seventh: (B, 3, H, W) -> head.
 
     - `alpha`: width, one factor for all layers or one for each; channels are `int(base * alpha)`
-    - `depthwise`: what stands after a depthwise convolution, see `DEPTHWISE`
+    - `depthwise`: what follows a depthwise convolution, see `DEPTHWISE`
     - `head`: the options of `ReIdNetwork.add_head`; by default the embedding is the pooled feature itself
     """
 

@@ -1,4 +1,4 @@
-"""The head of a re-identification network: pooling, projection, BN neck and classifier on any trunk."""
+"""The head of a network: pooling, projection, BN neck and classifier on any backbone."""
 
 from collections.abc import Collection
 from typing import NamedTuple
@@ -11,16 +11,17 @@ from reidlab.models.mixstyle import MixStyle
 
 
 class Output(NamedTuple):
-    """What every network of reidlab returns, in training, export and deployment."""
+    """Embeddings and class scores, as every network returns them."""
 
     embedding: Tensor  # (B, D)
     logits: Tensor | None  # (B, num_classes), None without a classifier
 
 
 class ReIdNetwork(nn.Module):
-    """Image -> embedding and class scores: a trunk, given by a subclass, under a head that is the same for all.
+    """Image -> embedding and class scores: the backbone of a subclass under a head that all share.
 
-    A subclass registers its stages as attributes, lists them in order in `stages`, and ends with `add_head`.
+    A subclass registers the stages of its backbone as attributes, lists them in order in `stages`, and ends with
+    `add_head`.
     """
 
     stages: tuple[str, ...] = ()
@@ -37,15 +38,18 @@ class ReIdNetwork(nn.Module):
         pooling: str = "avg",
         mixstyle: Collection[str] = (),
     ) -> None:
-        """Put the head on a trunk of `channels` feature maps and initialize the whole network.
+        """Put the head on the backbone and initialize the whole network.
 
-        - `feat_dim`: width of the embedding; None is the pooled feature itself
-        - `projection`: "relu" = Linear + BN + ReLU (OSNet, arXiv 1905.00953), "linear" = Linear alone
-        - `neck`: "bnneck" = BN without shift before a classifier without bias (arXiv 1903.07071, section 3.5)
-        - `neck_feat`: which feature is compared in evaluation mode, "before" or "after" the neck
-        - `num_classes`: 0 is no classifier
-        - `pooling`: "avg", or "gem" with an exponent that is learned
-        - `mixstyle`: the stages of the trunk after which styles are mixed, in training
+        Args:
+            channels: of the backbone's last feature maps.
+            num_classes: 0 for no classifier.
+            feat_dim: width of the embedding; None for the pooled feature itself.
+            projection: "relu" for Linear + BN + ReLU (OSNet, arXiv 1905.00953), "linear" for Linear alone.
+            neck: "bnneck" for BN without shift before a classifier without bias (arXiv 1903.07071, section 3.5).
+            neck_feat: the feature that is compared in evaluation mode, "before" or "after" the neck.
+            dropout: before the classifier.
+            pooling: "avg", or "gem" with an exponent that is learned.
+            mixstyle: the stages after which styles are mixed, in training.
         """
         one_of("projection", projection, ("relu", "linear"))
         one_of("neck", neck, ("bnneck", None))
@@ -70,7 +74,7 @@ class ReIdNetwork(nn.Module):
             self.bottleneck.bias.requires_grad_(False)
 
     def featuremaps(self, image: Tensor) -> Tensor:
-        """The trunk alone: (B, 3, H, W) -> (B, channels, h, w)."""
+        """The backbone alone: (B, 3, H, W) -> (B, channels, h, w)."""
         maps = image
         for stage in self.stages:
             maps = getattr(self, stage)(maps)
@@ -79,7 +83,7 @@ class ReIdNetwork(nn.Module):
         return maps
 
     def forward(self, image: Tensor) -> Output:
-        """(B, 3, H, W) normalized -> the feature for the metric loss (training) or for comparison (evaluation)."""
+        """(B, 3, H, W) normalized -> embeddings, for the losses in training, for comparison in evaluation; logits."""
         feature = self.fc(self.global_pool(self.featuremaps(image)).flatten(1))  # (B, D)
         necked = self.bottleneck(feature)
         logits = None if self.classifier is None else self.classifier(self.dropout(necked))
@@ -88,7 +92,7 @@ class ReIdNetwork(nn.Module):
 
 
 class Confidences(nn.Module):
-    """A trained classifier as later stages use it: in the place of the embedding stand class confidences (B, C)."""
+    """A trained classifier as evaluation and export take it: class confidences (B, C) in the place of embeddings."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

@@ -1,11 +1,11 @@
-"""MixStyle: train on styles that no camera has, so that the network transfers to cameras that it never saw."""
+"""MixStyle: train on mixed styles, for networks that transfer to other cameras."""
 
 import torch
 from torch import Tensor, nn
 
 
 class MixStyle(nn.Module):
-    """Mix each image's channel means and deviations with another's of the batch, half of the times, in training only.
+    """Mix each image's channel means and deviations with those of another of the batch, in training only.
 
     `p` is the probability of mixing a batch, `alpha` of Beta(alpha, alpha) that the weights are drawn from.
     Source: arXiv 2104.02008, section 3.2, with its random shuffle as the source of the other style.

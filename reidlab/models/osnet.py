@@ -16,7 +16,16 @@ InstanceNorm = partial(nn.InstanceNorm2d, affine=True)
 
 
 def conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, norm=nn.BatchNorm2d, relu=True):
-    """Convolution without bias, then the norm (None: none), then ReLU."""
+    """Convolution without bias, norm and ReLU.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: its side; the padding keeps the size at stride 1.
+        stride: of the convolution.
+        norm: takes the number of channels; None for none.
+        relu: whether a ReLU follows.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
     if norm:
@@ -44,7 +53,7 @@ CONVOLUTIONS: dict[str, Callable[[int], nn.Module]] = {
 
 
 class ChannelGate(nn.Module):
-    """The aggregation gate: scales each channel by what the image's channel averages say of it (section 3.2)."""
+    """The aggregation gate: scales each channel by a function of the image's channel averages (section 3.2)."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -60,9 +69,12 @@ class ChannelGate(nn.Module):
 class OmniScaleBlock(nn.Module):
     """Reduce, four streams that see 3 to 9 pixels, their sum through one shared gate, expand, add (section 3.2).
 
-    - `instance_norm`: None, "after" the sum with the identity (IBN), or "inside" the residual in place of BN (AIN)
-    - `numbered`: name the streams `conv2.0` to `conv2.3`, as AIN checkpoints do, instead of `conv2a` to `conv2d`
-    - `convolution`: what the streams are made of, a key of `CONVOLUTIONS`
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        instance_norm: None, "after" the sum with the identity (IBN), or "inside" the residual in place of BN (AIN).
+        numbered: name the streams `conv2.0` to `conv2.3`, as AIN checkpoints do, instead of `conv2a` to `conv2d`.
+        convolution: of the streams, a key of `CONVOLUTIONS`.
     """
 
     def __init__(
@@ -90,7 +102,7 @@ class OmniScaleBlock(nn.Module):
 
     @property
     def streams(self) -> Iterable[nn.Module]:
-        """The four, from the one that sees least."""
+        """The four, smallest receptive field first."""
         return self.conv2 if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -104,11 +116,13 @@ class OmniScaleBlock(nn.Module):
 class OSNet(ReIdNetwork):
     """OSNet of any width, for images of any size: (B, 3, H, W) -> (B, channels[3], H / 16, W / 16) -> head.
 
-    - `channels`: of conv1 to conv4 (table 1)
-    - `variant`: "plain"; "ibn", instance norm in conv1 and conv2; "ain", instance norm where the architecture search
-      of arXiv 1910.06827 put it (its published networks)
-    - `convolution`: "lite"; for comparison "depthwise-first", its two halves swapped, or "full", a plain 3x3
-    - `head`: the options of `ReIdNetwork.add_head`
+    Args:
+        channels: of conv1 to conv4 (table 1).
+        variant: "plain"; "ibn", instance norm in conv1 and conv2; "ain", instance norm where the architecture search of
+            arXiv 1910.06827 put it (its published networks).
+        num_classes: 0 for no classifier.
+        convolution: "lite"; for comparison "depthwise-first", its two halves swapped, or "full", a plain 3x3.
+        head: the options of `ReIdNetwork.add_head`.
     """
 
     def __init__(

@@ -26,7 +26,14 @@ class IBN(nn.Module):
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """Convolution without bias that keeps the size at stride 1."""
+    """Convolution without bias that keeps the size at stride 1.
+
+    Args:
+        in_channels: of the input.
+        out_channels: of the output.
+        kernel: its side.
+        stride: of the convolution.
+    """
     return nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
 
 
@@ -38,7 +45,14 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, of ResNet18 and 34."""
+    """Two 3x3 convolutions, of ResNet18 and 34.
+
+    Args:
+        in_channels: of the input.
+        channels: of the output.
+        stride: of the first.
+        ibn: IBN-a in the place of the first norm.
+    """
 
     expansion = 1
 
@@ -57,7 +71,14 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1 to four times the channels, of ResNet50 and 101."""
+    """1x1, 3x3 with the stride, 1x1 to four times the channels, of ResNet50 and 101.
+
+    Args:
+        in_channels: of the input.
+        channels: inside; the output has four times as many.
+        stride: of the 3x3.
+        ibn: IBN-a in the place of the first norm.
+    """
 
     expansion = 4
 
@@ -81,11 +102,14 @@ class Bottleneck(nn.Module):
 class ResNet(ReIdNetwork):
     """ResNet of any depth: (B, 3, H, W) -> (B, 512 * expansion, H / 16, W / 16) -> head; H / 32 with last stride 2.
 
-    - `depths`: blocks in layer1 to layer4
-    - `last_stride`: of layer4; 1 keeps twice the resolution for no more parameters
-    - `ibn`: IBN-a, in layer1 to layer3
-    - `stem_relu`: False as TAO's ReIdentificationNet was trained, without ReLU after the stem's BN
-    - `head`: the options of `ReIdNetwork.add_head`
+    Args:
+        block: of all layers.
+        depths: number of blocks in layer1 to layer4.
+        last_stride: of layer4; 1 keeps twice the resolution for no more parameters.
+        ibn: IBN-a, in layer1 to layer3.
+        stem_relu: False as TAO's ReIdentificationNet was trained, without ReLU after the stem's BN.
+        num_classes: 0 for no classifier.
+        head: the options of `ReIdNetwork.add_head`.
     """
 
     stages = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")

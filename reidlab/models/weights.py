@@ -1,4 +1,4 @@
-"""Loading other people's checkpoints: without running their code, and saying what was loaded and what was not."""
+"""Load checkpoints of any origin, without running code in them, and report what was loaded."""
 
 import pickletools
 import re
@@ -34,7 +34,7 @@ NUMPY_SCALARS: list[Any] = [
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of a checkpoint: names loaded, names left out and why, names of the network still without a value."""
+    """Tensors of a checkpoint that were loaded or left out, and those of the network that are still without a value."""
 
     file: Path
     loaded: list[str]
@@ -56,9 +56,9 @@ class LoadReport:
 
 
 def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
-    """Copy into the network what fits it by name and shape, and report the rest.
+    """Copy into the network the tensors that fit it by name and shape, and report the rest.
 
-    The head may differ (other identities, another `feat_dim`); the trunk may not: InputError names the first tensors
+    The head may differ (other identities, another `feat_dim`), the backbone may not: InputError names its first tensors
     that don't fit and, where known, the architecture that the file holds.
     """
     file = Path(file)
@@ -103,7 +103,7 @@ def read_weights(file: str | Path) -> dict[str, Tensor]:
 
 
 def read_safely(file: Path) -> object:
-    """What a checkpoint file holds, read without running any code that is pickled in it."""
+    """The content of a checkpoint file, read without running any code that is pickled in it."""
     if not file.is_file():
         raise InputError(f"{file}: no such file; give the path of a checkpoint")
     try:
@@ -146,8 +146,8 @@ def recognize(weights: Mapping[str, Tensor]) -> str | None:
             network = factory()
         own = {name: t.shape for name, t in network.state_dict().items() if not is_counter(name)}
         stages = {name.split(".")[0] for name in own} - set(HEAD)
-        trunk, theirs = ({n: s for n, s in shapes.items() if in_module(n, stages)} for shapes in (own, found))
-        if trunk == theirs:
+        backbone, theirs = ({n: s for n, s in shapes.items() if in_module(n, stages)} for shapes in (own, found))
+        if backbone == theirs:
             return architecture
     return None
 

@@ -1,4 +1,4 @@
-"""Pictures: pure functions from arrays and tables to matplotlib figures, which nobody has to close."""
+"""Pictures: pure functions from arrays and tables to matplotlib figures, outside of pyplot's global list."""
 
 from reidlab.plots.anatomy import gate_weights, kernel_patterns, shares, windows
 from reidlab.plots.architecture import architecture, short

@@ -1,4 +1,4 @@
-"""Pictures of a network's insides: what its streams see, which of them its gates favor, and what its blocks cost."""
+"""Pictures of OSNet's blocks: receptive fields of their streams, their gates and kernels."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from reidlab.plots.canvas import FAINT, INK, Tile, TileRow, blank, tidy, tile_sheet
 
-SHADES = ("#cfe3f2", "#8fbfe0", "#3f8fc4", "#0b4f85")  # of the streams, from the one that sees least
+SHADES = ("#cfe3f2", "#8fbfe0", "#3f8fc4", "#0b4f85")  # of the streams, smallest receptive field first
 
 
 def windows(maps: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
-    """Small maps (h, w) of how much depends on each place, every one in colors of its own range."""
+    """Small sensitivity maps (h, w), each in colors of its own range."""
     tiles = []
     for values, caption in zip(maps, captions, strict=True):
         shade = np.sqrt(values / (values.max() or 1))
@@ -32,7 +32,7 @@ def gate_weights(images: Sequence[np.ndarray], gates: np.ndarray, streams: Seque
         right.set_yticks(range(len(streams)), streams, fontsize=8, color=INK)
         right.set_xticks([])
         right.spines[:].set_visible(False)
-    grid[-1, 1].set_xlabel("channels, those that favor one stream together", fontsize=9.5, color=INK)
+    grid[-1, 1].set_xlabel("channels, grouped by the stream with the highest gate", fontsize=9.5, color=INK)
     figure.colorbar(picture, ax=grid[:, 1].tolist(), pad=0.01, label="gate").ax.tick_params(labelsize=8)
     return figure
 

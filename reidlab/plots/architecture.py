@@ -1,4 +1,4 @@
-"""A network as a row of its blocks' feature maps, above what each block stores and computes."""
+"""A network as a row of its blocks' feature maps, above the parameters and MACs of each."""
 
 import math
 

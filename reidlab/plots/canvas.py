@@ -1,4 +1,4 @@
-"""What all pictures share: white paper, colors that say the same thing everywhere, and sheets of image tiles."""
+"""Common parts of pictures: white figures, one meaning for each color, and sheets of image tiles."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _MARGIN, _GAP, _CAPTION, _TITLE, _LABEL = 0.12, 0.10, 0.19, 0.26, 0.62  # inches
 
 
 class Drawn(NamedTuple):
-    """A picture and the table that says the same."""
+    """A picture and the table of its values."""
 
     figure: Figure
     table: pd.DataFrame
@@ -51,7 +51,15 @@ def blank(width: float, height: float) -> Figure:
 def tidy(
     axes: Axes, title: str = "", xlabel: str = "", ylabel: str = "", grid: Literal["x", "y", "both", ""] = "y"
 ) -> Axes:
-    """Titles, no frame on the right and above, and faint lines along one axis (`x`, `y`, `both` or nothing)."""
+    """Set titles, remove the frame on the right and above, draw a faint grid.
+
+    Args:
+        axes: returned.
+        title: above.
+        xlabel: of the x axis.
+        ylabel: of the y axis.
+        grid: the axes that it belongs to.
+    """
     axes.set_title(title, fontsize=11, loc="left", color=INK)
     axes.set_xlabel(xlabel, fontsize=9.5, color=INK)
     axes.set_ylabel(ylabel, fontsize=9.5, color=INK)
@@ -104,13 +112,20 @@ def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.8
 
 
 def tile_grid(tiles: Sequence[Tile], columns: int = 5, title: str = "", tile_width: float = 1.3) -> Figure:
-    """Tiles one after the other, `columns` in a row."""
+    """Tiles one after the other.
+
+    Args:
+        tiles: in reading order.
+        columns: tiles a row.
+        title: of the sheet.
+        tile_width: in inches.
+    """
     rows = [TileRow(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
     return tile_sheet(rows, title, tile_width)
 
 
 def _tops(rows: Sequence[TileRow], start: float, height: float) -> Iterator[float]:
-    """Where each row begins, and at last where the sheet ends."""
+    """The top of each row, and at last the end of the sheet."""
     for row in rows:
         yield start
         captions = _CAPTION if any(tile and tile.caption for tile in row.tiles) else 0.0

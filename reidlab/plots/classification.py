@@ -1,4 +1,4 @@
-"""Pictures of class scores: what is taken for what, and whether confidences can be believed."""
+"""Pictures of class scores: confusion matrix and calibration."""
 
 import numpy as np
 import pandas as pd
@@ -10,12 +10,12 @@ NUMBERED = 20  # classes up to which every cell says its count
 
 
 def confusion_matrix(counts: pd.DataFrame) -> Figure:
-    """Images of a class (rows) by the class they were taken for (columns), colored by their share of the row."""
+    """Number of images by their class (rows) and predicted class (columns), colored by their share of the row."""
     values = counts.to_numpy()
     shares = values / np.maximum(values.sum(1, keepdims=True), 1)
     size = min(9.0, max(2.8, 0.55 * len(counts) + 1.6))
     figure = blank(size + 1.2, size)
-    axes = tidy(figure.subplots(), "What is taken for what?", "predicted", "class", grid="")
+    axes = tidy(figure.subplots(), "Confusion matrix", "predicted", "class", grid="")
     picture = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     axes.spines[:].set_visible(False)
     if len(counts) <= NUMBERED:
@@ -31,10 +31,10 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
 def calibration(count: np.ndarray, confidence: np.ndarray, accuracy: np.ndarray) -> Figure:
     """Accuracy over mean confidence in equal intervals of the confidence, (bins,) each; dots as large as their images.
 
-    On the diagonal a confidence is the chance to be right; below it the network is too sure of itself.
+    On the diagonal a confidence is the probability of being right; below it the network is overconfident.
     """
     figure = blank(3.9, 3.7)
-    axes = tidy(figure.subplots(), "Can confidences be believed?", "confidence", "accuracy", grid="both")
+    axes = tidy(figure.subplots(), "Calibration", "confidence", "accuracy", grid="both")
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=":")
     filled = count > 0
     areas = 12 + 240 * count[filled] / max(count.sum(), 1)

@@ -20,8 +20,12 @@ def identity_sheet(
 ) -> Figure:
     """Some identities or classes, one a row, their images ordered by camera and taken from all cameras evenly.
 
-    `table` has columns `path`, `pid` and `camid`; the identities are those at even distances in the order of `pid`.
-    `names` has labels for pids; an unknown camera (0) is no caption.
+    Args:
+        table: with columns `path`, `pid` and `camid`; an unknown camera (0) has no caption.
+        read: gives the image of a path.
+        num_identities: at even distances in the order of `pid`.
+        num_images: of each.
+        names: labels for pids.
     """
     pids = np.unique(table.pid[table.pid > 0] if (table.pid > 0).any() else table.pid)
     rows = []
@@ -38,7 +42,7 @@ def identity_sheet(
 
 
 def images_per_identity(table: pd.DataFrame, noun: str = "identity", plural: str = "identities") -> Figure:
-    """How many identities have how many images, one panel a split; `table` has columns `pid` and `split`."""
+    """Histogram of the number of images per identity, one panel a split; `table` has columns `pid` and `split`."""
     splits = list(dict.fromkeys(table.split))
     if not splits:
         return empty("no samples")
@@ -60,7 +64,7 @@ def images_per_identity(table: pd.DataFrame, noun: str = "identity", plural: str
 
 
 def image_sizes(sizes: np.ndarray, input_size: tuple[int, int] | None = None) -> Figure:
-    """Widths and heights (N, 2) in pixels; a dot's area says how many images have that size.
+    """Widths and heights (N, 2) in pixels; a dot's area is proportional to the images of that size.
 
     `input_size` (height, width) draws the network's input over them.
     """
@@ -85,7 +89,7 @@ def image_sizes(sizes: np.ndarray, input_size: tuple[int, int] | None = None) ->
 
 
 def augmentation_sheet(originals: Sequence[np.ndarray], drawn: Sequence[Sequence[np.ndarray]]) -> Figure:
-    """Each original (H, W, 3) uint8 and, beside it, what training saw of it on several occasions."""
+    """Each original (H, W, 3) uint8 and, beside it, several augmented versions."""
     rows = [
         TileRow([Tile(original, "original" if number == 0 else ""), *(Tile(image) for image in images)])
         for number, (original, images) in enumerate(zip(originals, drawn, strict=True))

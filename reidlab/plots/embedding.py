@@ -1,4 +1,4 @@
-"""Pictures of what a network has learnt: distances, decisions, the embedding space, and where it looks."""
+"""Pictures of embeddings: distances, verification, the embedding space, and activation maps."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -29,10 +29,15 @@ def distance_histogram(
     name: str = "distance",
     max_bins: int = 60,
 ) -> Figure:
-    """The distances of pairs of one identity and of pairs of two, each of area 1, with the threshold between them.
+    """Histograms of the distances of pairs of one identity and of two, each of area 1, with the threshold.
 
-    `positives` and `negatives` (K,) count pairs between the `edges` (K + 1,), equally spaced; more than `max_bins` bins
-    are drawn together.
+    Args:
+        edges: of the bins (K + 1,), equally spaced.
+        positives: number of pairs of one identity in each bin (K,).
+        negatives: number of pairs of two identities (K,).
+        threshold: a line.
+        name: of the distance.
+        max_bins: more than these are joined.
     """
     figure = blank(6.2, 3.3)
     axes = tidy(figure.subplots(), "Same identity, or not?", name, "density")
@@ -77,9 +82,13 @@ def roc_curve(curves: Mapping[str, Roc], lowest_fpr: float = 1e-4) -> Figure:
 
 
 def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_identities: int = 18) -> Figure:
-    """Embeddings laid out in the plane (N, 2): color says who, shape says which camera.
+    """Embeddings laid out in the plane, one color an identity, one marker a camera.
 
-    Past `max_identities`, those with the most images keep a color and the others are gray.
+    Args:
+        xy: the layout (N, 2).
+        pids: (N,).
+        camids: (N,).
+        max_identities: those with the most images have a color, the others are gray.
     """
     figure = blank(6.6, 5.0)
     axes = figure.subplots()

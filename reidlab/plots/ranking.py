@@ -1,4 +1,4 @@
-"""Pictures of rankings: what a query found, what it was confused with, and which cameras don't see alike."""
+"""Pictures of rankings: nearest images of queries, confusions, and pairs of cameras."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -26,7 +26,7 @@ _LOOK = {"match": (MATCH, "✓"), "mismatch": (MISMATCH, "✗"), "ignored": (IGN
 
 
 class Found(NamedTuple):
-    """A gallery image (H, W, 3) uint8, its score to the query, and what the protocol says about it."""
+    """A gallery image (H, W, 3) uint8, its score to the query, and their relation under the protocol."""
 
     image: np.ndarray
     score: float
@@ -34,7 +34,7 @@ class Found(NamedTuple):
 
 
 class Ranking(NamedTuple):
-    """A query image (H, W, 3) uint8, what was found (nearest first), and a line about it."""
+    """A query image (H, W, 3) uint8, its gallery images (nearest first), and a line of text."""
 
     query: np.ndarray
     found: Sequence[Found]
@@ -42,7 +42,7 @@ class Ranking(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """A query, the wrong gallery image that came before the right one, that right one (or None), and a line."""
+    """A query, the wrong gallery image that ranks before the right one, the right one (or None), and a line of text."""
 
     query: np.ndarray
     wrong: Found
@@ -80,9 +80,13 @@ def confusions(pairs: Sequence[Confusion], title: str = "", columns: int = 4) ->
 def camera_pair_matrix(
     values: np.ndarray, camids: Sequence[int], name: str = "mAP", counts: np.ndarray | None = None
 ) -> Figure:
-    """A figure in [0, 1] for queries of one camera (rows) in the gallery of another (columns); NaN is empty.
+    """A figure in [0, 1] for queries of one camera (rows) in the gallery of another (columns).
 
-    `values` and `counts`, the number of queries behind each, are (C, C).
+    Args:
+        values: (C, C); NaN is left empty.
+        camids: of the C cameras.
+        name: of the figure.
+        counts: number of queries behind each value (C, C).
     """
     size = max(2.6, 0.62 * len(camids) + 1.4)
     figure = blank(size + 0.8, size)
@@ -103,7 +107,9 @@ def camera_pair_matrix(
 def cmc_curve(curves: Mapping[str, np.ndarray], max_rank: int = 20) -> Figure:
     """Fraction of queries with a match among the first k, for each named curve (K,) over k = 1..K."""
     figure = blank(5.6, 3.6)
-    axes = tidy(figure.subplots(), "How deep must one look?", "rank k", "queries with a match within k", "both")
+    axes = tidy(
+        figure.subplots(), "Cumulative matching characteristic", "rank k", "queries with a match within k", "both"
+    )
     lowest = 1.0
     for number, (name, curve) in enumerate(curves.items()):
         shown = np.asarray(curve)[:max_rank]

@@ -1,11 +1,11 @@
-"""Pictures of a training: what fell, what rose, and how fast it was going."""
+"""Learning curves: losses, validation figures and the learning rate."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from reidlab.plots.canvas import INK, SERIES, blank, empty, tidy
 
-WATCHED = ("val/mAP", "val/top-1")  # what the best epoch is chosen by
+WATCHED = ("val/mAP", "val/top-1")  # figures that the best epoch is chosen by
 
 
 def learning_curves(history: pd.DataFrame) -> Figure:

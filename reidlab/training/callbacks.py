@@ -1,4 +1,4 @@
-"""What happens beside training: the history that survives resumes, and progress that suits where it is shown."""
+"""Callbacks: the history of a run, averaged weights, and progress in terminals, notebooks and logs."""
 
 import logging
 import os
@@ -32,13 +32,13 @@ SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
 
 
 class History(pl.Callback):
-    """Keeps every epoch's figures in `history.csv` and in the checkpoint, so that a resumed run has all of them."""
+    """Keeps the figures of all epochs in `history.csv` and in the checkpoint, which a resumed run goes on from."""
 
     def __init__(self, folder: str | Path):
         self.file, self.rows = Path(folder) / "history.csv", []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add the epoch that ends."""
+        """Add the figures of an epoch."""
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **figures})
         if trainer.is_global_zero:
@@ -49,15 +49,14 @@ class History(pl.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Take up where the checkpoint was written."""
+        """Restore the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
 
 
 class AveragedWeights(WeightAveraging):
     """An exponential moving average of weights and BN statistics, which is validated and kept as the best.
 
-    After n steps its decay is (1 + n) / (10 + n), at most `decay`: the weights that training began with are soon no
-    part of it.
+    After n steps its decay is (1 + n) / (10 + n), at most `decay`, so that the initial weights soon count for nothing.
     """
 
     def __init__(self, decay: float = 0.999):
@@ -99,7 +98,7 @@ class EpochLines(pl.Callback):
 
 
 class TimeLeft:
-    """Adds to a progress bar how long the epochs to come will take, judged by those of this process so far."""
+    """Adds the time left to a progress bar, estimated from the epochs of this process so far."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -107,7 +106,7 @@ class TimeLeft:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict:
-        """What the bar shows: the figures, and the minutes left from the second epoch on."""
+        """The figures, and the minutes left from the second epoch on."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)  # the tracker's number of the run
         if (done := trainer.current_epoch - self.first) and trainer.max_epochs > 0:
@@ -121,7 +120,7 @@ class TerminalBar(TimeLeft, pl.callbacks.RichProgressBar):
 
 
 class NotebookBar(TimeLeft, pl.callbacks.TQDMProgressBar):
-    """The same as a widget."""
+    """`TerminalBar` as a notebook's widget."""
 
 
 def progress() -> pl.Callback:
@@ -133,7 +132,7 @@ def progress() -> pl.Callback:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's tips for its developers; what concerns the user is logged here."""
+    """Silence Lightning's tips for developers."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     os.environ.setdefault("WANDB_SILENT", "true")
     with warnings.catch_warnings():
@@ -144,7 +143,7 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C as the KeyboardInterrupt that it is: Lightning answers with SystemExit, and ignores the next one."""
+    """Turn Lightning's SystemExit on Ctrl-C back into KeyboardInterrupt, and let the next Ctrl-C stop the process."""
     try:
         yield
     except SystemExit as stopped:

@@ -1,4 +1,4 @@
-"""Distillation: a trained run, or a network with ImageNet weights, teaches a smaller one what it sees."""
+"""Distillation: a student follows a trained network, or one with ImageNet weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reidlab.config import resolve_path
+from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule, Normalize, RandomHorizontalFlip
 from reidlab.data.images import read_batch
 from reidlab.errors import InputError
@@ -20,7 +21,7 @@ CHUNK = 32  # images that a teacher sees at a time
 
 
 class Teacher(nn.Module):
-    """A trained network that only gives an example: images (B, 3, H, W) in [0, 1] -> its `Output`.
+    """A trained network whose weights stay as they are: images (B, 3, H, W) in [0, 1] -> its `Output`.
 
     Args:
         network: its class scores are None where it has no classifier.
@@ -45,13 +46,23 @@ class Teacher(nn.Module):
 
 
 class Distillation(nn.Module):
-    """The terms by which a student follows a teacher; `feature`, `distance`, `angle` and `logits` are their weights.
+    """The loss terms by which a student follows a teacher.
 
-    The teacher sees the student's augmented images, normalized as it was trained and resized to `size`, by default that
-    of its training; it learns nothing and is in no checkpoint. A linear map brings the student's embedding to the
-    teacher's width where these differ. Scores need a teacher that learned the same identities.
+    The teacher sees the student's augmented images; it is not trained and is in no checkpoint. A linear map brings the
+    student's embedding to the teacher's width where these differ.
 
     Shape: a batch with image (B, 3, H, W), embedding (B, D), logits (B, C) -> {name: scalar}.
+
+    Args:
+        teacher: normalizes the images as in its training.
+        student: the network to train.
+        datamodule: of the student's images.
+        size: height and width of the teacher's images; None for those of its training.
+        feature: weight of the embedding itself, see `feature_loss`.
+        distance: weight of `distance_loss`.
+        angle: weight of `angle_loss`.
+        logits: weight of `logit_loss`, which needs a teacher trained on the same identities.
+        temperature: of the class scores.
     """
 
     def __init__(
@@ -95,16 +106,28 @@ class Distillation(nn.Module):
 
 
 class CropDistillation(nn.Module):
-    """The terms by which a classifier follows what a network with ImageNet weights sees in the crop that it is shown.
+    """The loss terms by which a classifier follows the features of a network with ImageNet weights, crop by crop.
 
-    The teacher sees each training image once, whole, at `size`, and learns nothing. What it embeds of a crop is the
-    mean of its last maps over the crop's window (after Yun et al., arXiv 2101.05022, section 3), so that a step of
-    training costs no more. Its class scores are those of a linear classifier, fitted to its embeddings of the training
-    images with weight decay `decay`. Its embeddings are reduced to `components` principal ones, and a linear map brings
-    the student's to their width: its embedding for the term `feature`, its last maps at each place for `local`, which
-    needs an embedding that is the pooled maps themselves. The maps are kept in `data.cache`, where that names a folder.
+    The teacher embeds each training image once, whole. Its embedding of a crop is the mean of its last feature maps
+    over the crop's window (after Yun et al., arXiv 2101.05022, section 3), so that a training step costs no more. Its
+    class scores are those of a linear classifier, fitted to its embeddings of the training images. A linear map brings
+    the student's features to the width of the teacher's. The feature maps are kept in the data module's cache, if any.
 
     Shape: a batch with index (B,) and window (B, 4), embedding (B, D), logits (B, C) -> {name: scalar}.
+
+    Args:
+        teacher: its network, and mean and std of its images.
+        weights: the file of its weights.
+        student: the network to train.
+        datamodule: crops the images.
+        data_hash: of the samples, part of the cached file's name.
+        size: height and width of the teacher's images.
+        components: principal components that the teacher's features are reduced to.
+        feature: weight of the embedding, see `feature_loss`.
+        local: weight of the last feature maps at each place; needs an embedding that is the pooled maps themselves.
+        logits: weight of `logit_loss`.
+        temperature: of the class scores.
+        decay: weight decay of the linear classifier.
     """
 
     def __init__(
@@ -152,10 +175,7 @@ class CropDistillation(nn.Module):
 
     @torch.no_grad()
     def teach(self, batch: Mapping[str, Tensor], rows: int = 1, columns: int = 1) -> Tensor:
-        """The teacher's embedding of each field of the student's crops, (B, rows, columns, E).
-
-        Mixed images have theirs in their proportion.
-        """
+        """The teacher's embedding of each field of the crops, (B, rows, columns, E); of mixed images, mixed."""
         maps = self.maps[self.rows[batch["index"].cpu()]].to(batch["window"].device).float()
         taught = (window_means(maps, batch["window"], rows, columns) - self.center) / self.spread
         return torch.einsum("ij,jyxe->iyxe", batch["share"], taught) if "share" in batch else taught
@@ -189,7 +209,7 @@ class CropDistillation(nn.Module):
             place = Path(datamodule.cache) / f"{samples.root.name}-{'-'.join(map(str, made_of))}.safetensors"
             if place.exists():
                 return safetensors.torch.load_file(place)["maps"]
-        print(load_weights(teacher["network"], weights))
+        log.info(load_weights(teacher["network"], weights))
         normalize = Normalize(teacher["mean"], teacher["std"])
         files = [samples.root / path for path in samples.split("train")["path"]]
         maps = principal(torch.cat(list(featuremaps(teacher["network"], normalize, files, size))), components)
@@ -200,7 +220,14 @@ class CropDistillation(nn.Module):
 
 @torch.inference_mode()
 def featuremaps(network: ReIdNetwork, normalize: Normalize, files: Sequence[Path], size: tuple) -> Iterator[Tensor]:
-    """The network's last maps of whole images, float16 (n, h, w, C), some images at a time."""
+    """The last feature maps of whole images, float16 (n, h, w, C), some images at a time.
+
+    Args:
+        network: the teacher.
+        normalize: its images.
+        files: of the images.
+        size: height and width that they are resized to.
+    """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     network, normalize = network.eval().to(device, memory_format=torch.channels_last), normalize.to(device)
     for start in bar(range(0, len(files), CHUNK), desc="the teacher's maps", unit="batch"):
@@ -209,7 +236,7 @@ def featuremaps(network: ReIdNetwork, normalize: Normalize, files: Sequence[Path
 
 
 def principal(maps: Tensor, components: int) -> Tensor:
-    """Maps (N, h, w, C) in the coordinates in which the images' mean features differ most: (N, h, w, components)."""
+    """Principal components of maps (N, h, w, C), by the images' mean features: (N, h, w, components)."""
     means = maps.float().mean((1, 2))
     _, directions = torch.linalg.eigh(torch.cov(means.T))  # ascending
     return torch.cat([part.float() @ directions[:, -components:] for part in maps.split(CHUNK)]).half()
@@ -218,8 +245,14 @@ def principal(maps: Tensor, components: int) -> Tensor:
 def window_means(maps: Tensor, window: Tensor, rows: int = 1, columns: int = 1) -> Tensor:
     """The means of maps (B, h, w, C) over each field of windows (B, 4) cut into a grid: (B, rows, columns, C).
 
-    A window is top, left, height and width as shares of the image; where it is mirrored, left is the right edge and the
-    width negative. Of a cell at the edge of a field, the part inside counts.
+    Of a cell at the edge of a field, the part inside counts.
+
+    Args:
+        maps: of whole images.
+        window: top, left, height and width as shares of the image; where it is mirrored, left is the right edge and the
+            width negative.
+        rows: of the grid.
+        columns: of the grid.
     """
 
     def covered(first: Tensor, extent: Tensor, parts: int, cells: int) -> Tensor:
@@ -235,7 +268,14 @@ def window_means(maps: Tensor, window: Tensor, rows: int = 1, columns: int = 1) 
 
 
 def fit_classifier(embedding: Tensor, labels: Tensor, classes: int, decay: float) -> tuple[Tensor, Tensor]:
-    """Multinomial logistic regression with weight decay: (N, E), (N,) -> weight (classes, E), bias (classes,)."""
+    """Multinomial logistic regression: weight (classes, E) and bias (classes,).
+
+    Args:
+        embedding: (N, E).
+        labels: (N,).
+        classes: their number.
+        decay: weight decay.
+    """
     weight = torch.zeros(classes, embedding.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")

@@ -1,4 +1,4 @@
-"""Which layers learn, when, and how fast: from scratch, transfer, fine-tuning."""
+"""Training regimes: from scratch, transfer, fine-tuning."""
 
 from torch import nn
 
@@ -6,7 +6,7 @@ from reidlab.errors import InputError
 
 
 class Regime:
-    """Staged learning of a network's backbone and head.
+    """Learning rates and freezing of a network's backbone and head.
 
     The backbone learns at `backbone_lr_scale` times the head's rate, from the epoch `head_epochs` on (Zhou et al. 2019,
     section 4.1); until then, or always where `backbone_lr_scale` is 0, its weights and its BN statistics are frozen.
@@ -20,7 +20,7 @@ class Regime:
         self.backbone_lr_scale, self.head_epochs = backbone_lr_scale, head_epochs
 
     def parameter_groups(self, network: nn.Module, lr: float) -> list[dict]:
-        """An optimizer's groups: the head at rate `lr`, and the backbone unless it never learns."""
+        """The optimizer's groups: the head at rate `lr`, and the backbone unless it is always frozen."""
         slow = [p for module in backbone(network) for p in module.parameters()]
         in_backbone = set(map(id, slow))
         head = [p for p in network.parameters() if id(p) not in in_backbone and p.requires_grad]

@@ -1,4 +1,4 @@
-"""Losses: what pytorch-metric-learning lacks, and the weighted sum that a recipe is made of."""
+"""Losses beside those of pytorch-metric-learning, and the weighted sum of a recipe."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class Term(NamedTuple):
-    """One part of a recipe's loss: what it is, how much it counts, which output of the network it sees.
+    """One term of a recipe: a loss, its weight, and the output of the network that it takes.
 
-    `lr` is the learning rate of the loss's own parameters, where it has some; None is the optimizer's.
+    `lr` is the learning rate of the loss's own parameters, if it has any; None for the optimizer's.
     """
 
     loss: nn.Module

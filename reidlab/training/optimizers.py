@@ -15,8 +15,16 @@ class Muon(Optimizer):
 
     Kernels that mix channels, (O, I, h, w) with I > 1, are matrices (O, I h w) to it; depthwise kernels, biases, batch
     norms and linear layers are AdamW's. An orthogonalized step has the root mean square 0.2, about that of Adam's, so
-    that one rate serves both. Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al., arXiv
-    2502.16982, equation 4.
+    that one learning rate suits both. Jordan et al. 2024, kellerjordan.github.io/posts/muon; the scale: Liu et al.,
+    arXiv 2502.16982, equation 4.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate of both.
+        momentum: of the orthogonalized steps.
+        betas: of AdamW.
+        eps: of AdamW.
+        weight_decay: of both.
     """
 
     def __init__(

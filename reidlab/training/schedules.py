@@ -17,9 +17,15 @@ def warmup_cosine(
     final_factor: float = 0.01,
     hold_epochs: int = 0,
 ) -> LambdaLR:
-    """Linear warm-up, the base rate for `hold_epochs`, then half a cosine down to `final_factor` of it.
+    """Linear warm-up, the base rate for a while, then half a cosine (Loshchilov & Hutter 2017, equation 5).
 
-    Source of the cosine: Loshchilov & Hutter 2017, equation 5.
+    Args:
+        optimizer: whose rate is scheduled.
+        epochs: of the training.
+        warmup_epochs: of the warm-up.
+        warmup_factor: the first epoch's rate, as a share of the base rate.
+        final_factor: the last epoch's, likewise.
+        hold_epochs: at the base rate.
     """
     start = warmup_epochs + hold_epochs
 
@@ -38,7 +44,15 @@ def warmup_multistep(
     warmup_epochs: int = 10,
     warmup_factor: float = 0.01,
 ) -> LambdaLR:
-    """Linear warm-up, then the rate times `gamma` at each milestone (Luo et al. 2019, section 3.1)."""
+    """Linear warm-up, then a step down at each milestone (Luo et al. 2019, section 3.1).
+
+    Args:
+        optimizer: whose rate is scheduled.
+        milestones: epochs.
+        gamma: factor of the rate at each.
+        warmup_epochs: of the warm-up.
+        warmup_factor: the first epoch's rate, as a share of the base rate.
+    """
     steps = sorted(milestones)
     return LambdaLR(
         optimizer, _warmed_up(lambda epoch: gamma ** bisect_right(steps, epoch), warmup_epochs, warmup_factor)

@@ -1,4 +1,4 @@
-"""The LightningModules: what one step of training and of validation is."""
+"""Lightning modules: the steps of training and of validation."""
 
 import pytorch_lightning as pl
 import torch
@@ -16,13 +16,21 @@ NEVER = 2**31
 
 
 class Task(pl.LightningModule):
-    """What learning has in common, whatever it is for: a network, a recipe, and one step of training.
+    """The common base of tasks: a network, a recipe, and the step of training.
 
     Batches are `{"image": (B, 3, H, W), "pid": (B,), "index": (B,), ...}`, pid being the class 0..C-1 in training.
-    `optimizer` takes groups of parameters and `schedule` the optimizer (partials, from config); `monitor` is the
-    validation figure that they watch. Each epoch reseeds torch from (seed, epoch, rank), so that a resumed run draws
-    what an unbroken one would have drawn. Losses are computed in float32 whatever the precision; InputError where one
-    is no longer finite.
+    Each epoch reseeds torch from (seed, epoch, rank), so that a resumed run draws the same random numbers as an
+    unbroken one. Losses are computed in float32 whatever the precision; InputError where one is no longer finite.
+
+    Args:
+        network: to train.
+        loss: the weighted terms of the recipe.
+        optimizer: takes groups of parameters; a partial with the learning rate `lr` among its keywords.
+        schedule: takes the optimizer.
+        regime: learning rates and freezing of the backbone.
+        monitor: the validation figure that schedule and callbacks watch.
+        distillation: further terms, by a teacher.
+        seed: of the training.
     """
 
     def __init__(
@@ -47,7 +55,7 @@ class Task(pl.LightningModule):
         return self.network(image.contiguous(memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
-        """Freeze a backbone that never learns before anything wraps the network."""
+        """Freeze a backbone that is never trained, before anything wraps the network."""
         if not self.regime.backbone_lr_scale:
             self.regime.begin_epoch(self.network, 0)
 
@@ -59,7 +67,7 @@ class Task(pl.LightningModule):
         self.first_failures = None
 
     def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A training batch with its `target`: what its images are to be learned as."""
+        """A training batch with its `target`, the classes of its images."""
         return batch | {"target": batch["pid"]}
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -78,7 +86,7 @@ class Task(pl.LightningModule):
         return total
 
     def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
-        """Remember, on the device, where each term first failed; look now and then, since looking waits for it."""
+        """Note on the device where each term first failed; check only now and then, since that waits for the device."""
         failed = ~torch.stack(list(terms.values())).isfinite()
         if self.first_failures is None:
             self.first_failures = torch.full(failed.shape, NEVER, device=failed.device)
@@ -105,7 +113,7 @@ class Task(pl.LightningModule):
 
 
 class ReidTask(Task):
-    """Trains a network to put images of one identity close together; validates by mAP on identities it never saw.
+    """Trains embeddings for retrieval; validates by mAP on identities outside of training.
 
     Batches have `camid` (B,) and `is_query` (B,) besides.
     """
@@ -120,7 +128,7 @@ class ReidTask(Task):
         self.metric.update(embedding, batch["pid"], batch["camid"], batch["is_query"], batch["index"])
 
     def on_validation_epoch_end(self) -> None:
-        """Rank all validation queries against the validation gallery."""
+        """Rank the validation gallery for all validation queries."""
         figures = self.metric.compute()
         self.metric.reset()
         kept = {f"val/{name}": float(figures[name]) for name in ("mAP", "rank-1", "mINP")}
@@ -128,7 +136,7 @@ class ReidTask(Task):
 
 
 class ClassificationTask(Task):
-    """Trains a network to name the class of an image; validates by accuracy on images that it never saw.
+    """Trains a classifier; validates by accuracy on images outside of training.
 
     `mix` changes images and classes of a training batch, see `reidlab.data.Mix`.
     """
@@ -143,9 +151,9 @@ class ClassificationTask(Task):
         self.metric = ClassMetric()
 
     def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch, mixed if the recipe says so: then `share` (B, B) is each image's part of every image that was.
+        """A training batch with its `target`, classes (B,), or their probabilities (B, C) where images are mixed.
 
-        Its target is the classes (B,), or their probabilities (B, C) where it is mixed.
+        Of mixed images `share` (B, B) has the weights of the images that they were mixed from.
         """
         if not self.mix:
             return super().prepare(batch)

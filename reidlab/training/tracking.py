@@ -1,4 +1,4 @@
-"""Trackers: what training logs, how a resumed run stays one run, and the project's panels at Weights & Biases."""
+"""Trackers: logging, runs that stay one when they are resumed, and the project's panels at Weights & Biases."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +53,7 @@ def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping
 
 
 def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure]) -> None:
-    """Show what validation queries find, to those trackers that take pictures; drawn where there are any."""
+    """Log a picture of validation rankings to those trackers that take pictures; it is drawn only for these."""
     takers = [logger for logger in trackers if isinstance(logger, (WandbLogger, TensorBoardLogger))]
     figure = draw() if takers else None
     for logger in takers:
@@ -98,7 +98,7 @@ def save_workspace(place: str, root: Path) -> str:
 
 
 def logged(root: Path) -> set[str]:
-    """The figures that the runs in a folder have told trackers, by their histories."""
+    """The names of the figures that the runs in a folder have logged, by their histories."""
     files = root.glob("*/history.csv")
     figures = {name for file in files for name in file.read_text().partition("\n")[0].split(",")} - {"epoch", "step"}
     if not figures:
@@ -107,7 +107,7 @@ def logged(root: Path) -> set[str]:
 
 
 def workspace(entity: str, project: str, metrics: Iterable[str]):
-    """The panels: what decides, rankings, losses, the rest; `metrics` are the names that runs have logged."""
+    """The panels: validation figures, rankings, losses, the rest; `metrics` are the names that runs have logged."""
     import wandb_workspaces.reports.v2 as wr
     import wandb_workspaces.workspaces as ws
 

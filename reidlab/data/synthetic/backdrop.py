@@ -34,7 +34,14 @@ def noise_texture(rng: Generator, octaves: int = 5) -> Array:
 
 
 def sample(texture: Array, x: Array, y: Array, meters: float) -> Array:
-    """Look up `texture`, repeated every `meters`, at world coordinates of any equal shape (H, W)."""
+    """Look up a texture at world coordinates.
+
+    Args:
+        texture: square and tileable.
+        x: coordinates in meters (H, W).
+        y: likewise.
+        meters: distance after which the texture repeats.
+    """
     columns, rows = (NOISE_SIZE * (u - np.floor(u)) for u in (x / meters, y / meters))
     columns, rows = columns.astype(np.float32), rows.astype(np.float32)
     return cv2.remap(texture, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
@@ -70,7 +77,14 @@ FINISHES = {
 
 
 def surface(name: str, x: Array, y: Array, texture: Array) -> Array:
-    """Albedo (H, W, 3) of a floor or wall of that finish at its own coordinates in meters, (H, W) each."""
+    """Albedo (H, W, 3) of a floor or wall.
+
+    Args:
+        name: of its finish.
+        x: its own coordinates in meters (H, W).
+        y: likewise.
+        texture: of its unevenness.
+    """
     finish = FINISHES[name]
     value = 1 + finish.roughness * (sample(texture, x, y, 0.9) + 1.4 * sample(texture, x + 3.1, y, 6.0))
     if finish.cell:
@@ -132,12 +146,28 @@ class Backdrop:
         cv2.fillPoly(self.paint, [np.round(corners * 8).astype(np.int32)], tuple(map(float, color)), cv2.LINE_AA, 3)
 
     def board(self, left: float, bottom: float, width: float, height: float, z: float, color: Color) -> None:
-        """An upright rectangle that faces the camera."""
+        """Paint an upright rectangle that faces the camera.
+
+        Args:
+            left: its x, in meters like all.
+            bottom: its y.
+            width: to the right.
+            height: upwards.
+            z: distance from the camera.
+            color: sRGB in [0, 1].
+        """
         right, top = left + width, bottom + height
         self.polygon([(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)], color)
 
     def shade(self, x: float, z: float, width: float, depth: float = 0.5) -> None:
-        """A soft dark patch under an object."""
+        """Darken the floor softly under an object.
+
+        Args:
+            x: its middle, in meters like all.
+            z: distance from the camera.
+            width: half of the patch's.
+            depth: likewise.
+        """
         mask = np.zeros(self.view.size, np.float32)
         corners = [(x + u * width, 0, z + v * depth) for u, v in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
         cv2.fillPoly(mask, [self.view.project(np.asarray(corners))[:, :2].astype(np.int32)], 1.0)
@@ -148,7 +178,15 @@ class Backdrop:
         return 0.5 * self.rng.uniform(0.1, 0.9) + 0.5 * self.rng.uniform(0.1, 0.9, 3)
 
     def pole(self, x: float, z: float, radius: float, height: float, color: Color) -> None:
-        """A round pole or column, lighter on its left."""
+        """Paint a round pole or column, lighter on its left.
+
+        Args:
+            x: its middle, in meters like all.
+            z: distance from the camera.
+            radius: of the pole.
+            height: upwards.
+            color: sRGB in [0, 1].
+        """
         self.shade(x, z, 2 * radius, 0.2)
         for part in range(6):
             left = x - radius + part * radius / 3
@@ -184,7 +222,14 @@ class Backdrop:
         self.paint[crown] = (np.array([0.17, 0.28, 0.12]) * leaf[..., None] * (1 - 0.16 * v[..., None]))[crown]
 
     def opening(self, left: float, bottom: float, width: float, height: float) -> None:
-        """A window or a glazed door in the back wall, with a reflection."""
+        """Paint a window or a glazed door in the back wall, with a reflection.
+
+        Args:
+            left: its x, in meters like all.
+            bottom: its y.
+            width: to the right.
+            height: upwards.
+        """
         z = self.depth - 0.02
         self.board(left - 0.08, bottom - 0.08, width + 0.16, height + 0.16, z, (0.85, 0.84, 0.8))
         self.board(left, bottom, width, height, z, (0.22, 0.27, 0.32))

@@ -49,7 +49,14 @@ class Part:
 
 
 def draw_pose(rng: Generator, heading: float, bag: str, bag_on_left: bool) -> Pose:
-    """A random moment of a person who walks (or stands) facing `heading`, a carried bag straightening its arm."""
+    """A random moment of a person who walks or stands.
+
+    Args:
+        rng: random numbers.
+        heading: of the walk, in radians.
+        bag: one that is carried straightens its arm.
+        bag_on_left: its side.
+    """
     phase = rng.uniform(0, 2 * np.pi)
     stride = 0.12 if rng.random() < 0.15 else rng.uniform(0.6, 1.05)
     arms = []
@@ -244,9 +251,9 @@ def _torso(person: Person, hip: Array, neck: Array) -> list[Part]:
 
 
 def _skirts(person: Person, hip: Array, spread: float) -> list[Part]:
-    """What hangs below the waist: the hem of the top, and the skirt or the seat of the bottom.
+    """The parts below the waist: the hem of the top, and the skirt or the seat of the bottom.
 
-    `spread` is how far the legs are apart, in radians.
+    `spread` is the angle between the legs, in radians.
     """
     girth, top, bottom = person.girth, person.top, person.bottom
     waist = hip + xyz(0.0, 0.08, 0.0)

@@ -1,4 +1,4 @@
-"""A surveillance camera: where it hangs, how its light, lens and colors distort, and what a detector cuts out."""
+"""A surveillance camera: its place, light, lens and colors, and the crops of a detector."""
 
 from collections.abc import Sequence
 
@@ -51,9 +51,14 @@ class Camera:
     def photograph(
         self, person: Person, crowd: Sequence[Person], size: tuple[int, int], rng: Generator, missed: float = 0.0
     ) -> tuple[Array, int]:
-        """A crop of `person`, (H, W, 3) uint8 RGB, and its hour (from 0); passers-by come from `crowd`.
+        """A crop of a person, (H, W, 3) uint8 RGB, and its hour (from 0).
 
-        `missed` shifts the crop by that fraction of the box, as a bad detection does.
+        Args:
+            person: in the middle.
+            crowd: the people that may pass by.
+            size: height and width of the crop, within a tenth.
+            rng: random numbers.
+            missed: share of the box by which the crop is shifted, as by a bad detection.
         """
         hour = int(rng.integers(HOURS))
         day = self.hours[hour]
@@ -113,7 +118,7 @@ class Camera:
         return cv2.warpAffine(self.plate, matrix, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
 
     def _shadow(self, figure: Placed, window: Window, day: Daylight, height: int, width: int) -> Array:
-        """What a figure leaves of the light that falls on the background, (H, W, 1)."""
+        """The share of light that a figure leaves on the background, (H, W, 1)."""
         ends, radii = figure.skeleton()
         toward = day.sun * (1, 1, -1)
         cast = ends - toward * (ends[..., 1:2] / toward[1])

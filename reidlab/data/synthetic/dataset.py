@@ -37,7 +37,7 @@ RANGES = {
 
 @dataclass(frozen=True)
 class Shot:
-    """One picture to be taken: `number` tells apart the pictures that one camera takes of one `pid`."""
+    """One picture to be taken; `number` distinguishes the pictures of one `pid` by one camera."""
 
     folder: str
     pid: int
@@ -60,9 +60,19 @@ def generate_people(
     """Make a re-identification data set of drawn people under `root`, once, and return `root`.
 
     The identities 1..`train_identities` are for training, the others for testing: one query per camera, the rest
-    gallery, along with distractors (pid 0) and junk (pid -1). `size` is the (height, width) of the crops in pixels,
-    within a tenth. The same parameters give the same bytes. A root that already holds them is left as it is; one that
-    holds anything else raises InputError, as do parameters out of range and a folder that can't be written.
+    gallery, along with distractors (pid 0) and junk (pid -1). The same parameters give the same bytes. A root that
+    already holds them is left as it is; one that holds anything else raises InputError, as do parameters out of range
+    and a folder that can't be written.
+
+    Args:
+        root: the folder of the data set.
+        num_identities: in all.
+        train_identities: of these.
+        num_cameras: each sees all identities.
+        images_per_camera: of each identity.
+        size: height and width of the crops in pixels, within a tenth.
+        seed: of people, cameras and pictures.
+        progress: show a bar.
     """
     root = Path(root)
     parameters = {
@@ -144,8 +154,8 @@ def _write(root: Path, parameters: dict, progress: bool) -> None:
     count, train = parameters["num_identities"], parameters["train_identities"]
     for folder in (TRAIN, QUERY, GALLERY):
         (root / folder).mkdir()
-    strangers = max(4, count // 5)
-    people = draw_people(count + strangers, parameters["seed"])
+    passers_by = max(4, count // 5)
+    people = draw_people(count + passers_by, parameters["seed"])
     _write_attributes(root / "people.csv", people[:count], train)
     shots = sorted(_plan(people, parameters), key=lambda shot: shot.camera)
     draw = partial(_take_all, root, people, parameters)
@@ -167,16 +177,16 @@ def _plan(people: list[Person], parameters: dict) -> Iterator[Shot]:
                 folder = TRAIN if pid <= train else QUERY if number == 0 else GALLERY
                 yield Shot(folder, pid, people[pid - 1], camera, number)
     gallery = (count - train) * cameras * (images - 1)
-    strangers = people[count:]
+    passers_by = people[count:]
     for number in range(max(4, gallery // 10)):
         missed = 0.7 if number % 4 == 0 else 0.0
-        yield Shot(GALLERY, DISTRACTOR, strangers[number % len(strangers)], number % cameras + 1, number, missed)
+        yield Shot(GALLERY, DISTRACTOR, passers_by[number % len(passers_by)], number % cameras + 1, number, missed)
     for number in range(max(4, gallery // 20)):
         yield Shot(GALLERY, JUNK, people[train + number % (count - train)], number % cameras + 1, number, 0.35)
 
 
 def _take_all(root: Path, people: list[Person], parameters: dict, shots: list[Shot]) -> int:
-    """Take some shots; what one shows depends on nothing but itself."""
+    """Take some shots, each of which depends on nothing but itself."""
     for shot in shots:
         _take(root, shot, _camera(shot.camera, parameters["seed"]), people, parameters)
     return len(shots)

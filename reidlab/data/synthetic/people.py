@@ -1,4 +1,4 @@
-"""Who walks past the cameras: identities dressed from one small wardrobe, so that no single garment tells who it is."""
+"""Identities dressed from one small wardrobe, so that no single garment identifies anybody."""
 
 from dataclasses import asdict, dataclass
 
@@ -53,7 +53,7 @@ class Garment:
 
 @dataclass(frozen=True)
 class Person:
-    """What stays the same about an identity in every picture; `height` in meters, `girth`, `shoulders` as factors."""
+    """The traits of an identity, equal in all pictures; `height` in meters, `girth` and `shoulders` as factors."""
 
     height: float
     girth: float
@@ -118,7 +118,7 @@ def _draw_person(rng: Generator, tops: list[Garment], bottoms: list[Garment]) ->
 
 
 def visible_traits(person: Person) -> tuple[object, ...]:
-    """What tells people apart at a distance; parts that can't be seen are blanked."""
+    """The traits that are visible at a distance; parts that can't be seen are blank."""
     headwear = person.headwear if person.hair in ("cap", "hat") else person.hair_color
     bottom = person.top if person.top.kind == "dress" else person.bottom
     bag = (person.bag, person.bag_color) if person.bag != "none" else None

@@ -139,7 +139,7 @@ class Tubes:
         return tube, column + low[tube, 0], row + low[tube, 1]
 
     def cover(self, tube: Array, x: Array, y: Array) -> Cover:
-        """Which of the candidate pixels their tube covers, and where across and along it they are."""
+        """Find the candidate pixels that their tube covers, and their places across and along it."""
         dx = x.astype(np.float32) + (0.5 - self.start[:, 0])[tube]
         dy = y.astype(np.float32) + (0.5 - self.start[:, 1])[tube]
         ex, ey = self.axis[:, 0][tube], self.axis[:, 1][tube]
@@ -187,7 +187,7 @@ class Tubes:
 
 
 class Canvas:
-    """What is seen at every pixel of a window: albedo as light, normal (right, up, towards the camera), depth in m.
+    """The surface at every pixel of a window: albedo as light, normal (right, up, towards the camera), depth in m.
 
     `wrinkles` (N, N) is the noise that folds cloth.
     """
@@ -220,7 +220,14 @@ class Canvas:
         self.albedo[pixel] = linear(np.clip(albedo, 0, 1))
 
     def light(self, plate: Array, sun: Array, sun_power: float, sky_power: float) -> Array:
-        """The window as light (H, W, 3): the figures shaded by sun and sky, over the background `plate` (H, W, 3)."""
+        """The window as light (H, W, 3): the figures shaded by sun and sky, over the background.
+
+        Args:
+            plate: the background (H, W, 3).
+            sun: its direction (right, up, towards the camera).
+            sun_power: of its light.
+            sky_power: of the light from above.
+        """
         figure = np.isfinite(self.depth).reshape(self.shape)
         mask = figure.astype(np.float32)
         depth = np.where(figure, self.depth.reshape(self.shape), 0)

@@ -1,4 +1,4 @@
-"""What a camera's electronics make of the light: colors, contrast, blur and noise."""
+"""A camera's sensor and electronics: colors, contrast, blur and noise."""
 
 import cv2
 import numpy as np
