@@ -45,7 +45,8 @@ lab: install  ## JupyterLab at the first notebook
 	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
 
 wheel: install  ## the installable package, in dist/
-	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w dist .
+	rm -rf build  # what an earlier build left there would travel along
+	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps --no-build-isolation -w dist .
 
 clean:  ## remove the environment and caches; data and runs stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage build dist reidlab.egg-info
