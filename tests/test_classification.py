@@ -176,15 +176,6 @@ def test_exported_and_int8_files_give_the_checkpoints_confidences(quantized):
     assert found["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
 
 
-def test_the_sensitivity_of_a_classifier_is_measured_evenly_over_its_classes(root, trained):
-    options = ["method=mixed", "sensitivity_images=10", "mixed_steps=2", "max_drop=100", "formats=[tflite]"]
-    run = config(root, "trained", *(f"quantize.{option}" for option in options))
-    costs = pd.read_csv(quantize.run(run) / File.SENSITIVITY, index_col="step")
-    assert (costs["relative_error"] >= 0).all() and costs["drop"].between(-100, 100).all()
-    chosen = unseen_images(run.datamodule(), 10)
-    assert set(chosen["split"]) == {"val"} and chosen["pid"].value_counts().tolist() == [2] * 5
-
-
 def test_the_int8_file_becomes_c(quantized, root):
     deploy.run(config(root, "trained", "deploy.cores=[]"))
     assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("*.c"))
@@ -198,3 +189,12 @@ def test_a_microcontroller_gives_the_same_confidences(root):
     deploy.run(quantize.run(train.run(run)))
     row = run.results["emulated m7"].figures
     assert row["bit_exact_images"] == 10 and "top-1" not in row
+
+
+def test_the_sensitivity_of_a_classifier_is_measured_evenly_over_its_classes(root, trained):
+    options = ["method=mixed", "sensitivity_images=10", "mixed_steps=2", "max_drop=100", "formats=[tflite]"]
+    run = config(root, "trained", *(f"quantize.{option}" for option in options))
+    costs = pd.read_csv(quantize.run(run) / File.SENSITIVITY, index_col="step")
+    assert (costs["relative_error"] >= 0).all() and costs["drop"].between(-100, 100).all()
+    chosen = unseen_images(run.datamodule(), 10)
+    assert set(chosen["split"]) == {"val"} and chosen["pid"].value_counts().tolist() == [2] * 5
