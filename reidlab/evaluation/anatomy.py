@@ -5,6 +5,7 @@ Each picture comes with its table.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from reidlab import plots
 from reidlab.data import ReidDataModule
 from reidlab.errors import InputError
 from reidlab.models import complexity
-from reidlab.models.osnet import OmniScaleBlock
+from reidlab.models.osnet import OmniScaleBlock, OSNet
 from reidlab.plots import Drawn
 
 STREAMS = ("1 layer", "2 layers", "3 layers", "4 layers")
@@ -118,16 +119,16 @@ def gates(seen: Pass, block: str, count: int = 5) -> Drawn:
     return Drawn(figure, table.rename_axis("image"))
 
 
-def convolutions(networks: Mapping[str, nn.Module], size: tuple[int, int]) -> Drawn:
+def convolutions(networks: Mapping[str, OSNet], size: tuple[int, int]) -> Drawn:
     """Compare networks that differ in the convolutions of their streams: cost, time, and the ranks of their kernels.
 
     The picture has the 3x3 kernels equivalent to the first layer of each. Their ranks count spatial patterns: how many
     an output channel combines, and how many an input channel is filtered by (9 is the most).
     """
-    kernels = {name: kernel(network.conv2[0].streams[0]) for name, network in networks.items()}
+    kernels = {name: kernel(cast(OmniScaleBlock, network.conv2[0]).streams[0]) for name, network in networks.items()}
     rows = {}
     for name, network in networks.items():
-        cost, values = complexity(network, tuple(size)), kernels[name].reshape(*kernels[name].shape[:2], -1)
+        cost, values = complexity(network, size), kernels[name].reshape(*kernels[name].shape[:2], -1)
         ranks = [int(np.linalg.matrix_rank(v).max()) for v in (values, values.transpose(1, 0, 2))]
         rows[name] = [cost.parameters, cost.macs / 1e6, latency_ms(network, size), *ranks]
     columns = ["parameters", "MMACs", "ms", "rank of an output", "rank of an input"]

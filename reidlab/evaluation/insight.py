@@ -5,6 +5,7 @@ All take a `Retrieved`, which embeds the test split once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from reidlab.data import ReidDataModule
 from reidlab.evaluation.outputs import embed
 from reidlab.evaluation.protocols import protocol_of
 from reidlab.evaluation.retrieval import Retrieval
+from reidlab.models import ReIdNetwork
 from reidlab.plots import Drawn
 from reidlab.run import Run
 
@@ -27,16 +29,17 @@ QUERIES_AT_A_TIME = 256
 class Retrieved:
     """A network, its data, and its test queries retrieved in their gallery."""
 
-    network: nn.Module
+    network: ReIdNetwork
     datamodule: ReidDataModule
     found: Retrieval
 
 
 def retrieve(run: Run) -> Retrieved:
     """Retrieve the test queries with a run's network, as stage `evaluate` does."""
-    datamodule = run.datamodule()
+    datamodule = cast(ReidDataModule, run.datamodule())
     embeddings = embed(run.network, datamodule, datamodule.test, run.device, "test")
-    return Retrieved(run.network, datamodule, protocol_of(run, datamodule).evaluate(embeddings))
+    found = cast(Retrieval, protocol_of(run, datamodule).evaluate(embeddings))
+    return Retrieved(cast(ReIdNetwork, run.network), datamodule, found)
 
 
 def confusions(retrieved: Retrieved, count: int = 12) -> Drawn:

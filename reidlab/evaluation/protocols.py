@@ -1,12 +1,12 @@
 """Evaluation protocols: what two figures must share before they are compared."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from reidlab.data import ClassDataModule, ImageDataModule
+from reidlab.data import ClassDataModule, ImageDataModule, ReidDataModule
 from reidlab.evaluation.classification import Classification
 from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
@@ -89,8 +89,8 @@ Protocol = RetrievalProtocol | ClassificationProtocol
 def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
     """The protocol of a run on its own data."""
     if run.is_classifier:
-        return ClassificationProtocol(datamodule)
-    same_camera = run["evaluate.exclude_same_camera"] and datamodule.exclude_same_camera
+        return ClassificationProtocol(cast(ClassDataModule, datamodule))
+    same_camera = run["evaluate.exclude_same_camera"] and cast(ReidDataModule, datamodule).exclude_same_camera
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
 
 

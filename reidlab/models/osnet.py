@@ -4,7 +4,7 @@ Parameters are named as in the authors' published checkpoints, so that these loa
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 
 import torch
@@ -101,9 +101,9 @@ class OmniScaleBlock(nn.Module):
         self.IN = InstanceNorm(out_channels) if instance_norm else nn.Identity()
 
     @property
-    def streams(self) -> Iterable[nn.Module]:
+    def streams(self) -> Sequence[nn.Module]:
         """The four, smallest receptive field first."""
-        return self.conv2 if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
+        return tuple(self.conv2) if self.numbered else (self.conv2a, self.conv2b, self.conv2c, self.conv2d)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, H, W)."""

@@ -1,6 +1,7 @@
 """Optimizers beside torch's own."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class Muon(Optimizer):
         super().__init__(params, dict(lr=lr, momentum=momentum, betas=betas, eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -54,7 +55,7 @@ class Muon(Optimizer):
         return loss
 
     def _orthogonal_step(self, parameter: Tensor, group: dict) -> None:
-        state, gradient = self.state[parameter], parameter.grad.flatten(1)
+        state, gradient = self.state[parameter], cast(Tensor, parameter.grad).flatten(1)
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
@@ -71,8 +72,9 @@ class Muon(Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             parameters,
-            [parameter.grad for parameter in parameters],
-            *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+            [cast(Tensor, parameter.grad) for parameter in parameters],
+            exp_avgs=[state["exp_avg"] for state in states],
+            exp_avg_sqs=[state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
             fused=True,

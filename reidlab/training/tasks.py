@@ -1,13 +1,19 @@
 """Lightning modules: the steps of training and of validation."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from reidlab.errors import InputError
 from reidlab.metrics import ClassMetric, ReidMetric
-from reidlab.models import Output
+from reidlab.metrics.closeness import Distance
+from reidlab.models import Output, ReIdNetwork
 from reidlab.training.finetuning import Regime
 from reidlab.training.losses import WeightedLosses
 
@@ -35,17 +41,18 @@ class Task(pl.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: ReIdNetwork,
         loss: WeightedLosses,
-        optimizer,
-        schedule,
+        optimizer: partial[Optimizer],
+        schedule: Callable[[Optimizer], Any],
         regime: Regime,
         monitor: str,
         distillation: nn.Module | None = None,
         seed: int = 0,
     ):
         super().__init__()
-        self.network, self.loss = network.to(memory_format=torch.channels_last), loss
+        self.network: ReIdNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss = loss
         self.distillation = distillation
         self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
         self.monitor = monitor
@@ -64,7 +71,7 @@ class Task(pl.LightningModule):
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
         torch.manual_seed((self.seed * 1_000_003 + self.current_epoch) * 1_009 + self.global_rank)
         self.regime.begin_epoch(self.network, self.current_epoch)
-        self.first_failures = None
+        self.first_failures: Tensor | None = None
 
     def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A training batch with its `target`, the classes of its images."""
@@ -88,18 +95,19 @@ class Task(pl.LightningModule):
     def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
         """Note on the device where each term first failed; check only now and then, since that waits for the device."""
         failed = ~torch.stack(list(terms.values())).isfinite()
-        if self.first_failures is None:
-            self.first_failures = torch.full(failed.shape, NEVER, device=failed.device)
-        self.first_failures = torch.where(failed, self.first_failures.clamp(max=batch_idx), self.first_failures)
+        first = self.first_failures
+        if first is None:
+            first = torch.full(failed.shape, NEVER, device=failed.device)
+        self.first_failures = first = torch.where(failed, first.clamp(max=batch_idx), first)
         look = batch_idx % FINITE_CHECK_INTERVAL == 0 or self.trainer.is_last_batch
-        if look and (self.first_failures < NEVER).any():
-            first, term = min(zip(self.first_failures.tolist(), terms, strict=True))
+        if look and (first < NEVER).any():
+            batch, term = min(zip(first.tolist(), terms, strict=True))
             raise InputError(
-                f"epoch {self.current_epoch}, batch {first}: the loss term '{term}' is no longer finite; "
+                f"epoch {self.current_epoch}, batch {batch}: the loss term '{term}' is no longer finite; "
                 "lower optimizer.lr, set trainer.gradient_clip_val=1, or use trainer.precision=32-true"
             )
 
-    def configure_optimizers(self):
+    def configure_optimizers(self) -> Any:
         """Groups of parameters, each with its rate: head and backbone, and those of losses and distillation."""
         rate = self.optimizer.keywords["lr"]
         groups = [*self.regime.parameter_groups(self.network, rate), *self.loss.parameter_groups()]
@@ -118,7 +126,7 @@ class ReidTask(Task):
     Batches have `camid` (B,) and `is_query` (B,) besides.
     """
 
-    def __init__(self, *args, distance: str = "euclidean", exclude_same_camera: bool = True, **kwargs):
+    def __init__(self, *args, distance: Distance = "euclidean", exclude_same_camera: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
         self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
 
@@ -158,7 +166,7 @@ class ClassificationTask(Task):
         if not self.mix:
             return super().prepare(batch)
         image, share = self.mix(batch["image"])
-        classes = F.one_hot(batch["pid"], self.network.classifier.out_features)
+        classes = F.one_hot(batch["pid"], cast(nn.Linear, self.network.classifier).out_features)
         return batch | {"image": image, "share": share, "target": share @ classes.to(share.dtype)}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:

@@ -5,13 +5,14 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.optim.swa_utils import AveragedModel
 
 from reidlab.training import callbacks
 
 
-class PlainBar:
+class PlainBar(pl.callbacks.ProgressBar):
     def on_train_start(self, trainer, pl_module):
         pass
 
