@@ -188,9 +188,9 @@ def _near_duplicates(table: pd.DataFrame) -> Iterator[Finding]:
     known = _words(train)
     for position, row in enumerate(others.itertuples()):
         distances = np.bitwise_count(known ^ _words(others.iloc[[position]])).sum(1, dtype=np.int64)
-        twin = train.iloc[int(distances.argmin())]
-        if distances.min() <= NEAR_BITS and twin["digest"] != row.digest:
-            message = f"pid {row.pid}, {row.split}; looks like {twin['path']} (pid {twin['pid']}, train)"
+        nearest = train.iloc[int(distances.argmin())]
+        if distances.min() <= NEAR_BITS and nearest["digest"] != row.digest:
+            message = f"pid {row.pid}, {row.split}; looks like {nearest['path']} (pid {nearest['pid']}, train)"
             yield Finding("warning", "near-duplicate across splits", row.path, message)
 
 

@@ -149,7 +149,7 @@ class _Block:
         crowded = (per_query > self.scores.shape[1] * CROWDED)[row]
         few, many = (~crowded & (unsure > 0)).nonzero().squeeze(1), crowded.nonzero().squeeze(1)
         surely[few] += self._undecided_ahead(few, low, high, self.closeness)
-        surely[many] = self._ahead_anew(many, self.closeness)
+        surely[many] = self._ahead_in_float64(many, self.closeness)
         return surely
 
     def _undecided_ahead(self, which: Tensor, low: Tensor, high: Tensor, closeness: Closeness) -> Tensor:
@@ -163,7 +163,7 @@ class _Block:
         reached = closeness.pairs(queries[match], rival) >= own[match]
         return torch.bincount(match[reached], minlength=len(which))
 
-    def _ahead_anew(self, which: Tensor, closeness: Closeness) -> Tensor:
+    def _ahead_in_float64(self, which: Tensor, closeness: Closeness) -> Tensor:
         """The whole count in float64, for queries with many scores within the margin, as of a collapsed network."""
         ahead = torch.zeros_like(which)
         lines, line = self.matches.row[which].unique_consecutive(return_inverse=True)

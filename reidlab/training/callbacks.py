@@ -16,8 +16,10 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from reidlab.console import log
 from reidlab.files import write_atomic
 from reidlab.progress import in_notebook
+from reidlab.run import File
 
 TIPS = (
     "does not have many workers",
@@ -35,7 +37,7 @@ class History(pl.Callback):
     """Keeps the figures of all epochs in `history.csv` and in the checkpoint, which a resumed run goes on from."""
 
     def __init__(self, folder: str | Path):
-        self.file = Path(folder) / "history.csv"
+        self.file = Path(folder) / File.HISTORY
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -93,9 +95,8 @@ class EpochLines(pl.Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         found = trainer.callback_metrics
         shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
-        print(
-            f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {seconds * (total - done) / 60:.1f} min left", flush=True
-        )
+        left = seconds * (total - done) / 60
+        log.info(f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {left:.1f} min left")
 
 
 class TimeLeft(pl.callbacks.ProgressBar):

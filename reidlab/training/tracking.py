@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from reidlab.errors import InputError
+from reidlab.run import File
 from reidlab.training.callbacks import History
 
 RANKINGS = "validation/worst_rankings"
@@ -99,7 +100,7 @@ def save_workspace(place: str, root: Path) -> str:
 
 def logged(root: Path) -> set[str]:
     """The names of the figures that the runs in a folder have logged, by their histories."""
-    files = root.glob("*/history.csv")
+    files = root.glob(f"*/{File.HISTORY}")
     figures = {name for file in files for name in file.read_text().partition("\n")[0].split(",")} - {"epoch", "step"}
     if not figures:
         raise InputError(f"{root}: no run has logged anything yet; `reidlab run experiment=demo` does")

@@ -4,7 +4,7 @@ import torch
 from reidlab.data import Mix
 from reidlab.data.mixing import _beta
 
-LABELS = torch.arange(4).repeat(4)  # each image has the brightness of its class, so that mixtures can be told
+LABELS = torch.arange(4).repeat(4)  # each image has the brightness of its class, so that mixtures can be recognized
 
 
 def images(height=20, width=30):

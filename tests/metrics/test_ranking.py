@@ -272,5 +272,5 @@ def test_top_k_pads_and_can_show_what_is_left_out():
     assert shown.match.tolist() == [[False, False, True]]
 
 
-def test_top_k_shows_the_stranger_first_where_it_ties():
+def test_top_k_shows_the_other_identity_first_where_it_ties():
     assert top_k(line(0), line(2, 2), [1], [1, 3], k=2).match.tolist() == [[False, True]]

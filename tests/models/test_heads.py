@@ -8,7 +8,7 @@ from reidlab.models import GeM, Output, ReIdNetwork
 
 
 class Tiny(ReIdNetwork):
-    """A trunk of one convolution."""
+    """A backbone of one convolution."""
 
     stages = ("conv", "relu")
 

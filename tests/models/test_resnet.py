@@ -105,9 +105,9 @@ def test_tao_checkpoint_loads_whole_and_its_1x1_convolution_becomes_the_projecti
     source = models.resnet18(**head)
     tao = {}
     for name, tensor in source.state_dict().items():
-        trunk = "" if name.startswith(("bottleneck.", "classifier.")) else "base."
+        prefix = "" if name.startswith(("bottleneck.", "classifier.")) else "base."
         tensor = tensor[:, :, None, None] if name == "fc.0.weight" else tensor
-        tao[f"model.{trunk}{name.replace('fc.0.', 'feature.')}"] = tensor
+        tao[f"model.{prefix}{name.replace('fc.0.', 'feature.')}"] = tensor
     assert tao["model.base.feature.weight"].shape == (32, 512, 1, 1)
     torch.save({"state_dict": tao, "epoch": 119, "pytorch-lightning_version": "2.1.4"}, tmp_path / "reid.pth")
     network = models.resnet18(**head)
