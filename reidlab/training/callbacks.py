@@ -35,7 +35,8 @@ class History(pl.Callback):
     """Keeps the figures of all epochs in `history.csv` and in the checkpoint, which a resumed run goes on from."""
 
     def __init__(self, folder: str | Path):
-        self.file, self.rows = Path(folder) / "history.csv", []
+        self.file = Path(folder) / "history.csv"
+        self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the figures of an epoch."""
@@ -89,7 +90,7 @@ class EpochLines(pl.Callback):
         if not trainer.is_global_zero:
             return
         seconds = time.perf_counter() - self.started
-        done, total = trainer.current_epoch + 1, trainer.max_epochs
+        done, total = trainer.current_epoch + 1, trainer.max_epochs or -1  # -1 is Lightning's own for no limit
         found = trainer.callback_metrics
         shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
         print(
@@ -97,7 +98,7 @@ class EpochLines(pl.Callback):
         )
 
 
-class TimeLeft:
+class TimeLeft(pl.callbacks.ProgressBar):
     """Adds the time left to a progress bar, estimated from the epochs of this process so far."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -109,8 +110,9 @@ class TimeLeft:
         """The figures, and the minutes left from the second epoch on."""
         shown = super().get_metrics(trainer, pl_module)
         shown.pop("v_num", None)  # the tracker's number of the run
-        if (done := trainer.current_epoch - self.first) and trainer.max_epochs > 0:
-            minutes = (time.perf_counter() - self.started) / done * (trainer.max_epochs - trainer.current_epoch) / 60
+        total = trainer.max_epochs or -1
+        if (done := trainer.current_epoch - self.first) and total > 0:
+            minutes = (time.perf_counter() - self.started) / done * (total - trainer.current_epoch) / 60
             shown["min_left"] = f"{minutes:.1f}"
         return shown
 

@@ -65,6 +65,9 @@ class Distillation(nn.Module):
         temperature: of the class scores.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         teacher: Teacher,
@@ -100,9 +103,10 @@ class Distillation(nn.Module):
             "feature": lambda: feature_loss(self.project(embedding), taught),
             "distance": lambda: distance_loss(embedding, taught),
             "angle": lambda: angle_loss(embedding, taught),
-            "logits": lambda: logit_loss(logits, scores, self.temperature),
         }
-        return {f"distill_{name}": self.weights[name] * term() for name, term in terms.items() if self.weights[name]}
+        if logits is not None and scores is not None:
+            terms["logits"] = lambda: logit_loss(logits, scores, self.temperature)
+        return {f"distill_{name}": weight * terms[name]() for name, weight in self.weights.items() if weight}
 
 
 class CropDistillation(nn.Module):
@@ -129,6 +133,11 @@ class CropDistillation(nn.Module):
         temperature: of the class scores.
         decay: weight decay of the linear classifier.
     """
+
+    center: Tensor
+    spread: Tensor
+    weight: Tensor
+    bias: Tensor
 
     def __init__(
         self,
@@ -229,7 +238,8 @@ def featuremaps(network: ReIdNetwork, normalize: Normalize, files: Sequence[Path
         size: height and width that they are resized to.
     """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
-    network, normalize = network.eval().to(device, memory_format=torch.channels_last), normalize.to(device)
+    network.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+    normalize = normalize.to(device)
     for start in bar(range(0, len(files), CHUNK), desc="the teacher's maps", unit="batch"):
         images = torch.from_numpy(read_batch(files[start : start + CHUNK], size)).permute(0, 3, 1, 2)
         yield network.featuremaps(normalize(images.to(device))).permute(0, 2, 3, 1).half().cpu()
@@ -320,5 +330,5 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def logit_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 times the divergence of the softened class probabilities (Hinton et al., arXiv 1503.02531, section 2)."""
-    soft = [F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher)]
-    return temperature**2 * F.kl_div(*soft, reduction="batchmean", log_target=True)
+    ours, theirs = (F.log_softmax(logits / temperature, dim=1) for logits in (student, teacher))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="batchmean", log_target=True)

@@ -3,6 +3,7 @@
 from torch import nn
 
 from reidlab.errors import InputError
+from reidlab.models import ReIdNetwork
 
 
 class Regime:
@@ -19,7 +20,7 @@ class Regime:
             )
         self.backbone_lr_scale, self.head_epochs = backbone_lr_scale, head_epochs
 
-    def parameter_groups(self, network: nn.Module, lr: float) -> list[dict]:
+    def parameter_groups(self, network: ReIdNetwork, lr: float) -> list[dict]:
         """The optimizer's groups: the head at rate `lr`, and the backbone unless it is always frozen."""
         slow = [p for module in backbone(network) for p in module.parameters()]
         in_backbone = set(map(id, slow))
@@ -29,7 +30,7 @@ class Regime:
             groups.append({"params": slow, "lr": lr * self.backbone_lr_scale})
         return groups
 
-    def begin_epoch(self, network: nn.Module, epoch: int) -> None:
+    def begin_epoch(self, network: ReIdNetwork, epoch: int) -> None:
         """Freeze or unfreeze the backbone."""
         if not self.head_epochs and self.backbone_lr_scale:
             return
@@ -38,6 +39,6 @@ class Regime:
             module.requires_grad_(learns).train(learns)
 
 
-def backbone(network: nn.Module) -> list[nn.Module]:
+def backbone(network: ReIdNetwork) -> list[nn.Module]:
     """The stages under a network's head."""
     return [getattr(network, stage) for stage in network.stages]

@@ -43,6 +43,8 @@ class CenterLoss(nn.Module):
     class. Source: Wen et al., ECCV 2016, section 3.2, equations 2 and 4.
     """
 
+    centers: Tensor
+
     def __init__(self, num_classes: int, embedding_size: int, lr: float = 0.5):
         super().__init__()
         self.lr = lr

@@ -54,6 +54,7 @@ class Muon(Optimizer):
         return loss
 
     def _orthogonal_step(self, parameter: Tensor, group: dict) -> None:
+        assert parameter.grad is not None  # see `step`
         state, gradient = self.state[parameter], parameter.grad.flatten(1)
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
@@ -71,8 +72,9 @@ class Muon(Optimizer):
         beta1, beta2 = group["betas"]
         adamw(
             parameters,
-            [parameter.grad for parameter in parameters],
-            *([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq")),
+            [parameter.grad for parameter in parameters if parameter.grad is not None],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
             max_exp_avg_sqs=[],
             state_steps=[state["step"] for state in states],
             fused=True,

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from reidlab.errors import InputError
 from reidlab.metrics import ClassMetric, ReidMetric
-from reidlab.models import Output
+from reidlab.metrics.closeness import Distance
+from reidlab.models import Output, ReIdNetwork
 from reidlab.training.finetuning import Regime
 from reidlab.training.losses import WeightedLosses
 
@@ -33,9 +34,11 @@ class Task(pl.LightningModule):
         seed: of the training.
     """
 
+    first_failures: Tensor | None
+
     def __init__(
         self,
-        network: nn.Module,
+        network: ReIdNetwork,
         loss: WeightedLosses,
         optimizer,
         schedule,
@@ -45,7 +48,8 @@ class Task(pl.LightningModule):
         seed: int = 0,
     ):
         super().__init__()
-        self.network, self.loss = network.to(memory_format=torch.channels_last), loss
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
+        self.network, self.loss = network, loss
         self.distillation = distillation
         self.optimizer, self.schedule, self.regime, self.seed = optimizer, schedule, regime, seed
         self.monitor = monitor
@@ -118,7 +122,7 @@ class ReidTask(Task):
     Batches have `camid` (B,) and `is_query` (B,) besides.
     """
 
-    def __init__(self, *args, distance: str = "euclidean", exclude_same_camera: bool = True, **kwargs):
+    def __init__(self, *args, distance: Distance = "euclidean", exclude_same_camera: bool = True, **kwargs):
         super().__init__(*args, **kwargs)
         self.metric = ReidMetric(distance=distance, exclude_same_camera=exclude_same_camera)
 
@@ -157,6 +161,7 @@ class ClassificationTask(Task):
         """
         if not self.mix:
             return super().prepare(batch)
+        assert self.network.classifier is not None
         image, share = self.mix(batch["image"])
         classes = F.one_hot(batch["pid"], self.network.classifier.out_features)
         return batch | {"image": image, "share": share, "target": share @ classes.to(share.dtype)}

@@ -30,8 +30,9 @@ class ReplayEpochs(pl.Callback):
         for logger in trainer.loggers:
             if trainer.is_global_zero and isinstance(logger, WandbLogger) and logger.experiment.offline:
                 for row in self.history.rows:
+                    step = int(row["step"]) if "step" in row else None
                     for figures in _as_logged(row):
-                        logger.log_metrics(figures, step=row.get("step"))
+                        logger.log_metrics(figures, step=step)
                 present = Path(logger.experiment.dir).parent
                 for part in (self.folder / "wandb").glob(f"offline-run-*/run-{logger.experiment.id}.wandb"):
                     if part.parent.resolve() != present.resolve():
@@ -112,8 +113,8 @@ def workspace(entity: str, project: str, metrics: Iterable[str]):
     import wandb_workspaces.workspaces as ws
 
     def section(name: str, chosen: Iterable[str], is_open: bool = True) -> ws.Section:
-        panels = [wr.LinePlot(title=metric, x="epoch", y=[metric]) for metric in chosen]
-        return ws.Section(name=name, panels=panels, is_open=is_open)
+        lines = (wr.LinePlot(title=metric, x="epoch", y=[metric]) for metric in chosen)
+        return ws.Section(name=name, panels=[*lines], is_open=is_open)
 
     metrics = sorted(metrics)
     deciding = [metric for metric in DECIDING if metric in metrics]
