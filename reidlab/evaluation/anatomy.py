@@ -3,7 +3,7 @@
 Each picture comes with its table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -118,18 +118,21 @@ def gates(seen: Pass, block: str, count: int = 5) -> Drawn:
     return Drawn(figure, table.rename_axis("image"))
 
 
-def convolutions(networks: Mapping[str, nn.Module], size: tuple[int, int]) -> Drawn:
+def convolutions(networks: Mapping[str, nn.Module], size: Sequence[int]) -> Drawn:
     """Compare networks that differ in the convolutions of their streams: cost, time, and the ranks of their kernels.
 
     The picture has the 3x3 kernels equivalent to the first layer of each. Their ranks count spatial patterns: how many
     an output channel combines, and how many an input channel is filtered by (9 is the most).
     """
-    kernels = {name: kernel(network.conv2[0].streams[0]) for name, network in networks.items()}
-    rows = {}
+    blocks = {
+        name: [m for m in network.modules() if isinstance(m, OmniScaleBlock)] for name, network in networks.items()
+    }
+    kernels = {name: kernel(next(iter(first.streams))) for name, (first, *_) in blocks.items()}
+    rows, (height, width) = {}, size
     for name, network in networks.items():
-        cost, values = complexity(network, tuple(size)), kernels[name].reshape(*kernels[name].shape[:2], -1)
+        cost, values = complexity(network, (height, width)), kernels[name].reshape(*kernels[name].shape[:2], -1)
         ranks = [int(np.linalg.matrix_rank(v).max()) for v in (values, values.transpose(1, 0, 2))]
-        rows[name] = [cost.parameters, cost.macs / 1e6, latency_ms(network, size), *ranks]
+        rows[name] = [cost.parameters, cost.macs / 1e6, latency_ms(network, (height, width)), *ranks]
     columns = ["parameters", "MMACs", "ms", "rank of an output", "rank of an input"]
     return Drawn(plots.kernel_patterns(kernels), pd.DataFrame.from_dict(rows, "index", columns=columns))
 

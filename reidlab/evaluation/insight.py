@@ -13,10 +13,12 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from reidlab import plots
-from reidlab.data import ReidDataModule
+from reidlab.data import ImageDataModule
+from reidlab.errors import InputError
 from reidlab.evaluation.outputs import embed
 from reidlab.evaluation.protocols import protocol_of
 from reidlab.evaluation.retrieval import Retrieval
+from reidlab.models import ReIdNetwork
 from reidlab.plots import Drawn
 from reidlab.run import Run
 
@@ -28,7 +30,7 @@ class Retrieved:
     """A network, its data, and its test queries retrieved in their gallery."""
 
     network: nn.Module
-    datamodule: ReidDataModule
+    datamodule: ImageDataModule
     found: Retrieval
 
 
@@ -36,7 +38,10 @@ def retrieve(run: Run) -> Retrieved:
     """Retrieve the test queries with a run's network, as stage `evaluate` does."""
     datamodule = run.datamodule()
     embeddings = embed(run.network, datamodule, datamodule.test, run.device, "test")
-    return Retrieved(run.network, datamodule, protocol_of(run, datamodule).evaluate(embeddings))
+    found = protocol_of(run, datamodule).evaluate(embeddings)
+    if not isinstance(found, Retrieval):
+        raise InputError(f"{run.name}: a classifier retrieves nothing; these pictures are of re-identification")
+    return Retrieved(run.network, datamodule, found)
 
 
 def confusions(retrieved: Retrieved, count: int = 12) -> Drawn:
@@ -164,10 +169,12 @@ def attention(retrieved: Retrieved, queries: Sequence[int]) -> Drawn:
 
     The norm over channels at each place (Zagoruyko & Komodakis 2017, section 3.1).
     """
-    table = retrieved.found.query.table.iloc[list(queries)]
+    network, table = retrieved.network, retrieved.found.query.table.iloc[list(queries)]
+    if not isinstance(network, ReIdNetwork):
+        raise InputError(f"{type(network).__name__} has no feature maps")
     batch = retrieved.datamodule.preprocess(next(iter(retrieved.datamodule.loader(table))))
-    device = next(retrieved.network.parameters()).device
-    maps = retrieved.network.featuremaps(batch["image"].to(device)).float().norm(dim=1).cpu().numpy()  # (B, h, w)
+    device = next(network.parameters()).device
+    maps = network.featuremaps(batch["image"].to(device)).float().norm(dim=1).cpu().numpy()  # (B, h, w)
     images = [retrieved.datamodule.read(path) for path in table["path"]]
     strongest = [np.unravel_index(m.argmax(), m.shape)[0] / max(m.shape[0] - 1, 1) for m in maps]
     shown = table[["path", "pid", "camid"]].assign(strongest_height=np.round(strongest, 2)).reset_index(drop=True)

@@ -48,7 +48,7 @@ def embed(
         label: of the progress bar.
         flip: average the outputs of an image and of its mirror image.
     """
-    network = network.to(device, memory_format=torch.channels_last).eval()
+    network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]  # not in torch's stub
 
     def call(images: Tensor) -> Tensor:
         return network(images.to(device, memory_format=torch.channels_last)).embedding

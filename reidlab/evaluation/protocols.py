@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from reidlab.data import ClassDataModule, ImageDataModule
+from reidlab.data import ClassDataModule, ImageDataModule, ReidDataModule
 from reidlab.evaluation.classification import Classification
 from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
@@ -89,7 +89,9 @@ Protocol = RetrievalProtocol | ClassificationProtocol
 def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
     """The protocol of a run on its own data."""
     if run.is_classifier:
+        assert isinstance(datamodule, ClassDataModule)
         return ClassificationProtocol(datamodule)
+    assert isinstance(datamodule, ReidDataModule)
     same_camera = run["evaluate.exclude_same_camera"] and datamodule.exclude_same_camera
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
 

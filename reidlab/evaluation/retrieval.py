@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from reidlab import plots
 from reidlab.errors import InputError
@@ -23,6 +25,7 @@ from reidlab.metrics import (
     top_k,
     verify,
 )
+from reidlab.metrics.closeness import Distance
 
 TEST = ("query", "gallery")
 VALIDATION = ("val_query", "val_gallery")
@@ -34,11 +37,13 @@ class Retrieval:
 
     query: Outputs
     gallery: Outputs
-    distance: str
+    distance: Distance
     exclude_same_camera: bool
 
     @classmethod
-    def of(cls, embeddings: Outputs, splits: tuple[str, str], distance: str, exclude_same_camera: bool) -> "Retrieval":
+    def of(
+        cls, embeddings: Outputs, splits: tuple[str, str], distance: Distance, exclude_same_camera: bool
+    ) -> "Retrieval":
         """Queries of one split in the gallery of another; InputError where no query has a match.
 
         Args:
@@ -47,7 +52,8 @@ class Retrieval:
             distance: euclidean or cosine.
             exclude_same_camera: whether matches of a query's own camera are left out.
         """
-        found = cls(*map(embeddings.split, splits), distance, exclude_same_camera)
+        query, gallery = map(embeddings.split, splits)
+        found = cls(query, gallery, distance, exclude_same_camera)
         if not found.ranking.valid.any():
             raise InputError("no query has a match in the gallery; see what `reidlab data` finds")
         return found
@@ -55,8 +61,8 @@ class Retrieval:
     @cached_property
     def ranking(self) -> Ranking:
         """Every query's figures."""
-        names = {"query_names": self.query.table["path"].tolist(), "gallery_names": self.gallery.table["path"].tolist()}
-        return rank(*self._sides(self.query), **self._protocol, **names)
+        query, gallery = (side.table["path"].tolist() for side in (self.query, self.gallery))
+        return rank(*self._sides(self.query), query_names=query, gallery_names=gallery, **self._protocol)
 
     def summary(self) -> dict[str, float]:
         """The figures of the ranking."""
@@ -92,8 +98,8 @@ class Retrieval:
 
     def verify(self, wanted_fpr: float, resamples: int, seed: int) -> Verification:
         """Every pair that the protocol compares, as a decision."""
-        options = {"wanted_fpr": wanted_fpr, "resamples": resamples, "seed": seed}
-        return verify(*self._sides(self.query), **self._protocol, **options)
+        sides = self._sides(self.query)
+        return verify(*sides, **self._protocol, wanted_fpr=wanted_fpr, resamples=resamples, seed=seed)
 
     def per_query(self, ranking: Ranking) -> pd.DataFrame:
         """One row a query: its image, figures and matches; queries without a match have empty figures."""
@@ -144,14 +150,11 @@ class Retrieval:
         return rows
 
     @property
-    def _protocol(self) -> dict:
+    def _protocol(self) -> dict[str, Any]:
         return {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
 
-    def _sides(self, query: Outputs) -> tuple:
+    def _sides(self, query: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Features, pids and camids of some queries and of the gallery, in the order that `metrics` takes them."""
-        sides = (query, self.gallery)
-        return (
-            *(side.values for side in sides),
-            *(side.column("pid") for side in sides),
-            *(side.column("camid") for side in sides),
-        )
+        gallery = self.gallery
+        pids, camids = ((query.column(name), gallery.column(name)) for name in ("pid", "camid"))
+        return query.values, gallery.values, *pids, *camids
