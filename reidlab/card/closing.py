@@ -49,8 +49,8 @@ def left_out(run: Run) -> Section:
     for file, stage in MADE_BY_STAGES.items():
         if run.has(file) and not is_present(run, file):
             stages.setdefault(stage, []).append(file)
-    for file in stale_files(run):
-        stages.setdefault(stage_of(file), []).append(file)
+    for path in stale_files(run):
+        stages.setdefault(stage_of(path), []).append(path)
     parts = []
     for stage, names in stages.items():
         command = run.command_from_config if stage.startswith("train") else run.command

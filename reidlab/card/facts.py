@@ -23,7 +23,7 @@ class Form(NamedTuple):
     stage: str
 
 
-FORMS = {
+FORMS: dict[str, Form] = {
     Row.CHECKPOINT: Form("checkpoint", File.BEST, "evaluate"),
     Row.ONNX: Form("ONNX", File.ONNX, "quantize"),
     Row.ONNX_INT8: Form("int8 ONNX, ONNX Runtime", File.ONNX_INT8, "quantize"),

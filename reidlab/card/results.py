@@ -81,7 +81,7 @@ def parity(run: Run) -> Section:
             exact, outputs = figures.get("bit_exact_images", 0), "outputs" if run.is_classifier else "embeddings"
             counts = counts or [exact] * bool(exact)
             words += f": {exact:.0f} of {sum(counts):.0f} {outputs} bit-equal" if exact else ""
-            figures = {name: cores[row].get(name) for name in ("flash_kib", "million_instructions")}
+            figures = {name: cores[row][name] for name in ("flash_kib", "million_instructions") if name in cores[row]}
         rows.append(
             [
                 Link(file, words) if run.has(file) else words,

@@ -72,8 +72,8 @@ def recipe(run: Run) -> Section:
         parts = [Paragraph([f"This run trained nothing itself; it uses {weights.rpartition('/')[2]}."])]
     else:
         parts = [Missing("training", run.command_from_config("train"))]
-    rows = [(Code(key), value) for key, value in _settings(run).items()]
-    parts.append(Table((Column("key"), Column("value")), rows, [File.CONFIG], "Every setting", folded=True))
+    settings = [(Code(key), value) for key, value in _settings(run).items()]
+    parts.append(Table((Column("key"), Column("value")), settings, [File.CONFIG], "Every setting", folded=True))
     return Section("Recipe", parts)
 
 

@@ -104,7 +104,8 @@ def leaderboard(runs: Sequence[Snapshot], every_row: bool = False) -> pd.DataFra
         about = {"run": run.name, "state": run.state, "model": run.settings.get("model.name")}
         about["parameters"] = run.training.get("parameters")
         chosen = [row for row in run.results if row == Row.CHECKPOINT]
-        for row in (run.results if every_row or not chosen else chosen) or [None]:
+        rows: list[str | None] = [*(run.results if every_row or not chosen else chosen)] or [None]
+        for row in rows:
             lines.append(about | {"row": row} | (_line(run, row, names) if row else {}))
     columns = ["run", "row", "state", SPLIT, "model", *_columns(lines), "parameters", "protocol"]
     table = pd.DataFrame(lines, columns=columns)

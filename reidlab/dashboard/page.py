@@ -119,7 +119,7 @@ def compare(runs: Sequence[Snapshot]) -> None:
         first = _choose("First", runs, "first")
     with right:
         second = _choose("Second", [run for run in runs if run is not first], "second")
-    if second is None:
+    if first is None or second is None:
         st.info("There is one run only.")
         return
     figures, changed = folders.compare(first, second)

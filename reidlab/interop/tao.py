@@ -180,7 +180,7 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
             refused[key] = f"{value}: {FIXED[key][1]}"
         elif key not in FIXED and key not in SAME and key not in TRANSLATED and key != "model.pretrain_choice":
             refused[key] = "no key of this network's specification that reidlab knows"
-    spec = {key: default for key, (default, *_) in SAME.items()} | TRANSLATED | given
+    spec = {key: default for key, (default, *_) in SAME.items()} | TRANSLATED | dict(given)
     values = {}
     for key, (_, read, here) in SAME.items():
         if spec[key] is not None:

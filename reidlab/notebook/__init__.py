@@ -54,9 +54,8 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     """
     from IPython.display import HTML, Image, display
 
-    drawn = isinstance(picture, Figure)
-    content = png(picture, 100 * _SHARPNESS) if drawn else Path(picture).read_bytes()
-    width = int(picture.get_figwidth() * 100) if drawn else None
+    content = png(picture, 100 * _SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
+    width = int(picture.get_figwidth() * 100) if isinstance(picture, Figure) else None
     if table is None:
         display(Image(content, width=width))
         return
@@ -127,4 +126,5 @@ def _injected() -> list[str]:
     shell = get_ipython()
     cells = [cell for cell in shell.user_ns.get("In", []) if cell.startswith("# Parameters\n")] if shell else []
     statements = [statement for cell in cells[-1:] for statement in ast.parse(cell).body]
-    return [target.id for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    targets = [target for s in statements if isinstance(s, ast.Assign) for target in s.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
