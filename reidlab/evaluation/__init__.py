@@ -1,7 +1,5 @@
 """Evaluation of networks: outputs for a split, retrieval, classification, and pictures of both."""
 
-from typing import overload
-
 from torch import nn
 
 from reidlab.data import ImageDataModule
@@ -25,14 +23,6 @@ __all__ = [
 ]
 
 
-@overload
-def evaluate(
-    network: nn.Module, datamodule: ImageDataModule, protocol: RetrievalProtocol, device: str = ..., label: str = ...
-) -> Retrieval: ...
-@overload
-def evaluate(
-    network: nn.Module, datamodule: ImageDataModule, protocol: Protocol, device: str = ..., label: str = ...
-) -> Retrieval | Classification: ...
 def evaluate(
     network: nn.Module, datamodule: ImageDataModule, protocol: Protocol, device: str = "cpu", label: str = "test"
 ) -> Retrieval | Classification:

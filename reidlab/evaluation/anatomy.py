@@ -3,7 +3,7 @@
 Each picture comes with its table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -130,7 +130,7 @@ def convolutions(networks: Mapping[str, OSNet], size: tuple[int, int]) -> Drawn:
     for name, network in networks.items():
         cost, values = complexity(network, size), kernels[name].reshape(*kernels[name].shape[:2], -1)
         ranks = [int(np.linalg.matrix_rank(v).max()) for v in (values, values.transpose(1, 0, 2))]
-        rows[name] = [cost.parameters, cost.macs / 1e6, latency_ms(network, (height, width)), *ranks]
+        rows[name] = [cost.parameters, cost.macs / 1e6, latency_ms(network, size), *ranks]
     columns = ["parameters", "MMACs", "ms", "rank of an output", "rank of an input"]
     return Drawn(plots.kernel_patterns(kernels), pd.DataFrame.from_dict(rows, "index", columns=columns))
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from reidlab import plots
-from reidlab.data import ImageDataModule
-from reidlab.errors import InputError
+from reidlab.data import ReidDataModule
 from reidlab.evaluation.outputs import embed
 from reidlab.evaluation.protocols import protocol_of
 from reidlab.evaluation.retrieval import Retrieval
@@ -168,12 +167,10 @@ def attention(retrieved: Retrieved, queries: Sequence[int]) -> Drawn:
 
     The norm over channels at each place (Zagoruyko & Komodakis 2017, section 3.1).
     """
-    network, table = retrieved.network, retrieved.found.query.table.iloc[list(queries)]
-    if not isinstance(network, ReIdNetwork):
-        raise InputError(f"{type(network).__name__} has no feature maps")
+    table = retrieved.found.query.table.iloc[list(queries)]
     batch = retrieved.datamodule.preprocess(next(iter(retrieved.datamodule.loader(table))))
-    device = next(network.parameters()).device
-    maps = network.featuremaps(batch["image"].to(device)).float().norm(dim=1).cpu().numpy()  # (B, h, w)
+    device = next(retrieved.network.parameters()).device
+    maps = retrieved.network.featuremaps(batch["image"].to(device)).float().norm(dim=1).cpu().numpy()  # (B, h, w)
     images = [retrieved.datamodule.read(path) for path in table["path"]]
     strongest = [np.unravel_index(m.argmax(), m.shape)[0] / max(m.shape[0] - 1, 1) for m in maps]
     shown = table[["path", "pid", "camid"]].assign(strongest_height=np.round(strongest, 2)).reset_index(drop=True)

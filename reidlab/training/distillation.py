@@ -106,9 +106,7 @@ class Distillation(nn.Module):
             "angle": lambda: angle_loss(embedding, taught),
             "logits": lambda: logit_loss(cast(Tensor, logits), cast(Tensor, scores), self.temperature),
         }
-        if logits is not None and scores is not None:
-            terms["logits"] = lambda: logit_loss(logits, scores, self.temperature)
-        return {f"distill_{name}": weight * terms[name]() for name, weight in self.weights.items() if weight}
+        return {f"distill_{name}": self.weights[name] * term() for name, term in terms.items() if self.weights[name]}
 
 
 class CropDistillation(nn.Module):

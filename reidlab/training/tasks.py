@@ -39,8 +39,6 @@ class Task(pl.LightningModule):
         seed: of the training.
     """
 
-    first_failures: Tensor | None
-
     def __init__(
         self,
         network: ReIdNetwork,
@@ -167,7 +165,6 @@ class ClassificationTask(Task):
         """
         if not self.mix:
             return super().prepare(batch)
-        assert self.network.classifier is not None
         image, share = self.mix(batch["image"])
         classes = F.one_hot(batch["pid"], cast(nn.Linear, self.network.classifier).out_features)
         return batch | {"image": image, "share": share, "target": share @ classes.to(share.dtype)}

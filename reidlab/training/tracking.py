@@ -31,7 +31,6 @@ class ReplayEpochs(pl.Callback):
         for logger in trainer.loggers:
             if trainer.is_global_zero and isinstance(logger, WandbLogger) and logger.experiment.offline:
                 for row in self.history.rows:
-                    step = int(row["step"]) if "step" in row else None
                     for figures in _as_logged(row):
                         logger.log_metrics(figures, step=int(row["step"]) if "step" in row else None)
                 present = Path(logger.experiment.dir).parent
