@@ -1,20 +1,12 @@
 """A run: the folder `runs/<name>`, the settings that it was made with, and all that is known of it."""
 
-import contextlib
 import difflib
-import os
-import platform
 import shlex
 import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from enum import StrEnum
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -22,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from reidlab.config import (
-    CLONE,
     RENAMED_VALUES,
     compose,
     compose_for,
@@ -39,139 +30,13 @@ from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, load_weights, read_weights
+from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, File, Kind, Result, Row, Task
+from reidlab.run.provenance import provenance
 
-RECORDED_PACKAGES = ("reidlab", "torch", "pytorch-lightning", "torchmetrics", "numpy", "opencv-python-headless", "onnx")
-INITIAL = "initial"  # stands for the hash of weights that no file holds
+__all__ = ["INITIAL", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
+
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
-
-
-class Task(StrEnum):
-    """What a network is for."""
-
-    REID = "reid"
-    CLASSIFICATION = "classification"
-
-    @property
-    def figures(self) -> tuple[str, ...]:
-        """The figures that say how good a network is, the main one first."""
-        return ("mAP", "rank-1", "rank-5", "rank-10") if self is Task.REID else ("top-1", "top-5")
-
-
-class File(StrEnum):
-    """The files of a run folder that somebody other than their writer looks for; directories have no suffix."""
-
-    CONFIG = "config.yaml"
-    DATA = "data"
-    DATA_SUMMARY = "data/summary.csv"
-    DATA_SAMPLES = "data/samples.csv"
-    DATA_FINDINGS = "data/findings.csv"
-    BEST = "checkpoints/best.ckpt"
-    LAST = "checkpoints/last.ckpt"
-    TRAINING = "train.json"
-    HISTORY = "history.csv"
-    CURVES = "curves.png"
-    METRICS = "metrics.json"
-    VERIFICATION = "verification.json"
-    EVALUATE = "evaluate"
-    PREDICT = "predict"
-    EXPORT = "export"
-    ONNX = "export/model.onnx"
-    ONNX_ABOUT = "export/model.json"
-    ONNX_INT8 = "export/model_int8.onnx"
-    TFLITE = "export/model.tflite"
-    TFLITE_INT8 = "export/model_int8.tflite"
-    QUANTIZE = "quantize"
-    CALIBRATION = "quantize/calibration.csv"
-    RANGES = "quantize/ranges.csv"
-    SENSITIVITY = "quantize/sensitivity.csv"
-    PARITY = "quantize/parity.csv"
-    QUANTIZE_MADE_BY = "quantize/made_by.json"
-    DEPLOY = "deploy"
-    DEPLOY_C = "deploy/c"
-    C_HEADER = "deploy/c/reid.h"
-    C_SOURCE = "deploy/c/reid_model.c"
-    C_MEMORY = "deploy/c/memory.csv"
-    C_LIFETIMES = "deploy/c/lifetimes.csv"
-    FIRMWARE = "deploy/c/firmware.json"
-    DEPLOY_STM32 = "deploy/stm32"
-    ESTIMATES = "deploy/stm32/estimates.csv"
-    DEPLOY_NVIDIA = "deploy/nvidia"
-    TRITON = "deploy/nvidia/triton"
-    CHOICE = "deploy/choice.csv"
-    EVALUATION_PAGE = "evaluation.html"
-    CARD = "card.html"
-    CARD_MARKDOWN = "card.md"
-    CARD_PARTS = "card"
-    SEARCH = "search.json"
-    SEARCH_LOG = "search.log"
-    SEARCH_LOCK = "search.lock"
-    TRIALS = "trials.csv"
-    TRIAL_RUNS = "trials"
-    PARALLEL = "parallel.png"
-
-
-OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
-    *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
-    *(File.EVALUATE, File.PREDICT),
-    *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
-)
-
-
-class Row(StrEnum):
-    """What the figures in a row of `metrics.json` are of.
-
-    `checkpoint` is the run's own network under the run's protocol. Under another one its row is `checkpoint+NAME`, on
-    another data set `checkpoint@NAME`; a core that runs the C has the row `emulated CORE`, and a network from elsewhere
-    the name of its file.
-    """
-
-    CHECKPOINT = "checkpoint"
-    UNTRAINED = "untrained"
-    COLOR_HISTOGRAM = "color-histogram"
-    ONNX = "onnx"
-    ONNX_INT8 = "onnx int8"
-    ONNX_INT8_OPENVINO = "onnx int8 openvino"
-    TFLITE = "tflite"
-    TFLITE_INT8 = "tflite int8"
-    EMULATED = "emulated"
-
-    def under(self, protocol: str) -> str:
-        """The row of the same network under another protocol."""
-        return f"{self}+{protocol}"
-
-    def on(self, data: str) -> str:
-        """The row of the same network on another data set."""
-        return f"{self}@{data}"
-
-
-class Kind(NamedTuple):
-    """What the crops of a data set show, in words."""
-
-    one: str
-    several: str
-
-
-KINDS = {
-    "person": Kind("person", "people"),
-    "vehicle": Kind("vehicle", "vehicles"),
-    "animal": Kind("animal", "animals"),
-    "player": Kind("player", "players"),
-    "class": Kind("class", "classes"),
-    None: Kind("identity", "identities"),
-}
-
-
-@dataclass(frozen=True)
-class Result:
-    """A row of `metrics.json`: figures, and the hash of the checkpoint and the protocol that they belong to.
-
-    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty where none was recorded.
-    """
-
-    figures: dict[str, float]
-    checkpoint: str | None = None
-    protocol: dict[str, Any] = field(default_factory=dict)
 
 
 class Run:
@@ -457,26 +322,6 @@ class Run:
         return self.command(stage, *given)
 
 
-def provenance() -> dict:
-    """What made an artefact: package versions, git commit, machine and time (UTC)."""
-    versions = {}
-    for package in RECORDED_PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[package] = version(package)
-    return {
-        "versions": versions,
-        "python": platform.python_version(),
-        "git_commit": _git_commit(),
-        "machine": {
-            "system": platform.platform(),
-            "processor": platform.machine(),
-            "cpu": _cpu_model(),
-            "cores": os.cpu_count(),
-        },
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
 def _existing(name: str | Path) -> Path:
     """The folder of a run that exists, by its path or its name; InputError with the nearest name."""
     path = resolve_path(name)
@@ -489,28 +334,3 @@ def _existing(name: str | Path) -> Path:
     close = difflib.get_close_matches(path.name, known, n=1)
     guess = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8]) or 'none'} in {place}"
     raise InputError(f"{name}: no such run; {guess}")
-
-
-def _cpu_model() -> str:
-    """The processor by its maker's name where the system tells it, else its architecture."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-        if names:
-            return names[0]
-    return platform.processor() or platform.machine()
-
-
-def _git_commit() -> str | None:
-    """The commit that this code is at, with `+changes` where the tree differs from it; None outside a checkout."""
-    if CLONE is None:
-        return None  # git would answer for whatever repository the installed package lies in
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=CLONE, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
-        return None

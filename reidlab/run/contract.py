@@ -1,0 +1,135 @@
+"""What a run folder may hold: its files, the rows of its results, and the words for what its network is for."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+INITIAL = "initial"  # stands for the hash of weights that no file holds
+
+
+class Task(StrEnum):
+    """What a network is for."""
+
+    REID = "reid"
+    CLASSIFICATION = "classification"
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that say how good a network is, the main one first."""
+        return ("mAP", "rank-1", "rank-5", "rank-10") if self is Task.REID else ("top-1", "top-5")
+
+
+class File(StrEnum):
+    """The files of a run folder that somebody other than their writer looks for; directories have no suffix."""
+
+    CONFIG = "config.yaml"
+    DATA = "data"
+    DATA_SUMMARY = "data/summary.csv"
+    DATA_SAMPLES = "data/samples.csv"
+    DATA_FINDINGS = "data/findings.csv"
+    BEST = "checkpoints/best.ckpt"
+    LAST = "checkpoints/last.ckpt"
+    TRAINING = "train.json"
+    HISTORY = "history.csv"
+    CURVES = "curves.png"
+    METRICS = "metrics.json"
+    VERIFICATION = "verification.json"
+    EVALUATE = "evaluate"
+    PREDICT = "predict"
+    EXPORT = "export"
+    ONNX = "export/model.onnx"
+    ONNX_ABOUT = "export/model.json"
+    ONNX_INT8 = "export/model_int8.onnx"
+    TFLITE = "export/model.tflite"
+    TFLITE_INT8 = "export/model_int8.tflite"
+    QUANTIZE = "quantize"
+    CALIBRATION = "quantize/calibration.csv"
+    RANGES = "quantize/ranges.csv"
+    SENSITIVITY = "quantize/sensitivity.csv"
+    PARITY = "quantize/parity.csv"
+    QUANTIZE_MADE_BY = "quantize/made_by.json"
+    DEPLOY = "deploy"
+    DEPLOY_C = "deploy/c"
+    C_HEADER = "deploy/c/reid.h"
+    C_SOURCE = "deploy/c/reid_model.c"
+    C_MEMORY = "deploy/c/memory.csv"
+    C_LIFETIMES = "deploy/c/lifetimes.csv"
+    FIRMWARE = "deploy/c/firmware.json"
+    DEPLOY_STM32 = "deploy/stm32"
+    ESTIMATES = "deploy/stm32/estimates.csv"
+    DEPLOY_NVIDIA = "deploy/nvidia"
+    TRITON = "deploy/nvidia/triton"
+    CHOICE = "deploy/choice.csv"
+    EVALUATION_PAGE = "evaluation.html"
+    CARD = "card.html"
+    CARD_MARKDOWN = "card.md"
+    CARD_PARTS = "card"
+    SEARCH = "search.json"
+    SEARCH_LOG = "search.log"
+    SEARCH_LOCK = "search.lock"
+    TRIALS = "trials.csv"
+    TRIAL_RUNS = "trials"
+    PARALLEL = "parallel.png"
+
+
+OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
+    *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
+    *(File.EVALUATE, File.PREDICT),
+    *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
+)
+
+
+class Row(StrEnum):
+    """What the figures in a row of `metrics.json` are of.
+
+    `checkpoint` is the run's own network under the run's protocol. Under another one its row is `checkpoint+NAME`, on
+    another data set `checkpoint@NAME`; a core that runs the C has the row `emulated CORE`, and a network from elsewhere
+    the name of its file.
+    """
+
+    CHECKPOINT = "checkpoint"
+    UNTRAINED = "untrained"
+    COLOR_HISTOGRAM = "color-histogram"
+    ONNX = "onnx"
+    ONNX_INT8 = "onnx int8"
+    ONNX_INT8_OPENVINO = "onnx int8 openvino"
+    TFLITE = "tflite"
+    TFLITE_INT8 = "tflite int8"
+    EMULATED = "emulated"
+
+    def under(self, protocol: str) -> str:
+        """The row of the same network under another protocol."""
+        return f"{self}+{protocol}"
+
+    def on(self, data: str) -> str:
+        """The row of the same network on another data set."""
+        return f"{self}@{data}"
+
+
+class Kind(NamedTuple):
+    """What the crops of a data set show, in words."""
+
+    one: str
+    several: str
+
+
+KINDS = {
+    "person": Kind("person", "people"),
+    "vehicle": Kind("vehicle", "vehicles"),
+    "animal": Kind("animal", "animals"),
+    "player": Kind("player", "players"),
+    "class": Kind("class", "classes"),
+    None: Kind("identity", "identities"),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of `metrics.json`: figures, and the hash of the checkpoint and the protocol that they belong to.
+
+    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty where none was recorded.
+    """
+
+    figures: dict[str, float]
+    checkpoint: str | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
