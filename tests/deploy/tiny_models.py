@@ -174,11 +174,13 @@ class RandomNetwork(TinyModel):
         target = self.activation(self.shapes[source], 1 / 256, -128, flat=name == "SOFTMAX")
         return self.op(name, [source], target, **options)
 
-    def pad(self, source: int, amount: int, value: int | None = None) -> int:
-        """PAD, or PADV2 with a stored value."""
+    def pad(self, source: int, amount: int | tuple[int, int, int, int], value: int | None = None) -> int:
+        """PAD by an amount on every side, or by (top, bottom, left, right); PADV2 with a stored value."""
         height, width, channels = self.shapes[source]
-        amounts = self.tensor([4, 2], dtype="int32", data=[[0, 0], [amount, amount], [amount, amount], [0, 0]])
-        target = self.activation((height + 2 * amount, width + 2 * amount, channels), *self.scales[source])
+        top, bottom, left, right = (amount,) * 4 if isinstance(amount, int) else amount
+        amounts = self.tensor([4, 2], dtype="int32", data=[[0, 0], [top, bottom], [left, right], [0, 0]])
+        padded = height + top + bottom, width + left + right, channels
+        target = self.activation(padded, *self.scales[source])
         if value is None:
             return self.op("PAD", [source, amounts], target)
         constant = self.tensor([], *self.scales[source], data=np.int8(value))
