@@ -77,6 +77,10 @@ class TinyModel:
         return bytes(builder.Output())
 
 
+def _pair(kernel: int | tuple[int, int]) -> tuple[int, int]:
+    return (kernel, kernel) if isinstance(kernel, int) else kernel
+
+
 def reference(content: bytes, images: np.ndarray) -> np.ndarray:
     """Outputs of the reference kernels for images (N, H, W, C), one by one."""
     runner = interpreter.Interpreter(
@@ -115,15 +119,15 @@ class RandomNetwork(TinyModel):
         """The image as int8."""
         return self.op("QUANTIZE", [self.image], self.activation(self.shapes[self.image], 1 / 255, -128))
 
-    def conv(self, source: int, channels: int, kernel=1, stride=1, same=True, relu=False, depthwise=False, bias=True,
+    def conv(self, source: int, channels: int, kernel: int | tuple[int, int] = 1, stride=1, same=True, relu=False, depthwise=False, bias=True,
              spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
         """Convolution; `spread` is how far channel scales lie apart, as a power of two."""
-        inputs = self.shapes[source][2]
-        shape = [1, kernel, kernel, channels] if depthwise else [channels, kernel, kernel, inputs]
+        inputs, (rows, columns) = self.shapes[source][2], _pair(kernel)
+        shape = [1, rows, columns, channels] if depthwise else [channels, rows, columns, inputs]
         values = self.random.integers(-127, 128, shape)
         in_scale = self.scales[source][0]
         count = channels if per_channel else 1
-        taps = kernel * kernel * (1 if depthwise else inputs)
+        taps = rows * columns * (1 if depthwise else inputs)
         weight_scales = np.float32(0.01 / np.sqrt(taps) * 2 ** self.random.uniform(-spread, 0, count))
         weights = self.tensor(shape, weight_scales, 0, data=values, axis=3 if depthwise else 0)
         offsets = self.random.integers(-2000, 2000, channels) if bias else np.zeros(channels)
@@ -149,12 +153,14 @@ class RandomNetwork(TinyModel):
 
     def _windowed(self, source, channels, kernel, stride, same, scale, zero_point) -> int:
         height, width, _ = self.shapes[source]
-        size = [-(-n // stride) if same else (n - kernel) // stride + 1 for n in (height, width)]
+        taps = zip((height, width), _pair(kernel), strict=True)
+        size = [-(-n // stride) if same else (n - k) // stride + 1 for n, k in taps]
         return self.activation((*size, channels), scale, zero_point)
 
-    def pool(self, source: int, name: str, kernel: int, stride: int, same: bool) -> int:
+    def pool(self, source: int, name: str, kernel: int | tuple[int, int], stride: int, same: bool) -> int:
         target = self._windowed(source, self.shapes[source][2], kernel, stride, same, *self.scales[source])
-        options = {"strideW": stride, "strideH": stride, "filterWidth": kernel, "filterHeight": kernel}
+        rows, columns = _pair(kernel)
+        options = {"strideW": stride, "strideH": stride, "filterWidth": columns, "filterHeight": rows}
         return self.op(name, [source], target, padding=0 if same else 1, fusedActivationFunction=0, **options)
 
     def add(self, a: int, b: int, scale: float, relu=False) -> int:
