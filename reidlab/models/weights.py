@@ -144,7 +144,7 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     hint = " ".join(
         f"model.network.{key}={'null' if value is None else value}"
         for key, value in theirs.items()
-        if value != mine.get(key, value)
+        if value != mine.get(key)
     )
     notes, statistics = [*_notes(checkpoint, network)], (checkpoint.mean, checkpoint.std)
     return LoadReport(checkpoint.file, [*fits], left_out, missing, zeroed, hint, notes, *statistics)

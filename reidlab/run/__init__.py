@@ -293,10 +293,8 @@ class Run:
         report = load_weights(network, file)
         for key, theirs in (("mean", report.mean), ("std", report.std)):
             if theirs is not None and not np.allclose(theirs, self[f"model.{key}"], atol=1e-3):
-                listed = ",".join(f"{value:.3f}" for value in theirs)
-                log.warning(
-                    f"{file}: its {key} is [{listed}], model.{key} is {self[f'model.{key}']}; set it to the file's"
-                )
+                mine, listed = self[f"model.{key}"], ",".join(f"{value:.3f}" for value in theirs)
+                log.warning(f"{file}: trained with {key} [{listed}], here it is {mine}; set model.{key}=[{listed}]")
         return report
 
     def _warn_of_other_settings(self, file: Path) -> None:

@@ -119,8 +119,8 @@ class RandomNetwork(TinyModel):
         """The image as int8."""
         return self.op("QUANTIZE", [self.image], self.activation(self.shapes[self.image], 1 / 255, -128))
 
-    def conv(self, source: int, channels: int, kernel: int | tuple[int, int] = 1, stride=1, same=True, relu=False, depthwise=False, bias=True,
-             spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
+    def conv(self, source: int, channels: int, kernel: int | tuple[int, int] = 1, stride=1, same=True, relu=False,
+             depthwise=False, bias=True, spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
         """Convolution; `spread` is how far channel scales lie apart, as a power of two."""
         inputs, (rows, columns) = self.shapes[source][2], _pair(kernel)
         shape = [1, rows, columns, channels] if depthwise else [channels, rows, columns, inputs]
