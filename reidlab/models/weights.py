@@ -217,7 +217,7 @@ def _holds_weights(value: object) -> bool:
 
 
 def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:
-    return None if tensor is None or tensor.numel() != 3 else tuple((tensor.double().flatten() / 255).tolist())
+    return None if tensor is None or tensor.numel() != 3 else tuple(round(value / 255, 6) for value in tensor.flatten().tolist())
 
 
 def _from_fastreid(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
