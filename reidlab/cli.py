@@ -16,7 +16,6 @@ from reidlab import __version__
 from reidlab.errors import InputError
 
 WHOLE = ("data", "train", "evaluate", "export")
-MODEL_FILES = (".tflite", ".onnx", ".ckpt", ".pth", ".pt", ".safetensors")
 
 
 def init(args: argparse.Namespace) -> None:
@@ -356,8 +355,12 @@ COMPLETERS = {  # by an argument's name
 
 def _model_file(override: str) -> str:
     """`model=FILE` as the key that it stands for; `model=NAME` stays a choice of the config."""
+    from reidlab.files import EXPORTED, is_checkpoint
+
     key, _, value = override.partition("=")
-    return f"evaluate.file={value}" if key == "model" and Path(value).suffix in MODEL_FILES else override
+    path = Path(value.strip("'\""))
+    is_file = path.suffix.lower() in EXPORTED or is_checkpoint(path) or path.is_file()
+    return f"evaluate.file={value}" if key == "model" and is_file else override
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,15 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from reidlab.errors import InputError
+
+EXPORTED = (".tflite", ".onnx")
+# torchreid writes model.pth.tar-60, others model.pth.tar and best.pth_epoch3
+_CHECKPOINT = re.compile(r"\.(ckpt|pth|pt|tar|pkl|bin|safetensors)([-_.]?\w*)$", re.IGNORECASE)
+
+
+def is_checkpoint(file: str | Path) -> bool:
+    """Whether a file is a checkpoint by its name: `.pth`, `.ckpt`, `.pth.tar-60` and the like."""
+    return Path(file).suffix.lower() not in EXPORTED and bool(_CHECKPOINT.search(Path(file).name))
 
 
 def write_atomic(path: Path, data: str | bytes) -> Path:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.cli import main
+from reidlab.cli import _model_file, main
 from reidlab.models import osnet_x0_5
 
 
@@ -114,6 +114,15 @@ def test_a_file_that_is_no_checkpoint(market, tmp_path, here, refused):
     (tmp_path / "notes.pth").write_text("not weights")
     refused(["evaluate", *at(market), *here, f"model.weights={tmp_path / 'notes.pth'}"], "notes.pth")
     refused(["evaluate", *at(market), *here, "model.weights=absent.pth"], "absent.pth")
+
+
+@pytest.mark.parametrize(
+    ("given", "is_file"),
+    [("w.pth", True), ("x.pth.tar", True), ("model.pth.tar-60", True), ("W.PTH", True), ("a.onnx", True),
+     ("best.safetensors", True), ("pytorch_model.bin", True), ("osnet_x0_25", False), ("osnet_x0.25", False)],
+)  # fmt: skip
+def test_what_is_taken_for_a_file(given, is_file):
+    assert _model_file(f"model={given}") == (f"evaluate.file={given}" if is_file else f"model={given}")
 
 
 def test_a_misspelled_key(here, refused):

@@ -107,6 +107,57 @@ def test_the_network_is_the_checkpoints_else_the_given_weights_else_the_seeds(ru
     assert given.weights == given / File.BEST and given.is_trained
 
 
+def of_a_resnet(tmp_path, *overrides, name="theirs"):
+    small = ["experiment=smoke", "model=resnet18", f"run.root={tmp_path}", f"run.name={name}", *overrides]
+    return Run.compose(small)
+
+
+def test_another_head_is_refused_for_evaluation_with_the_settings_that_fit(tmp_path):
+    theirs = of_a_resnet(tmp_path, "model.network.feat_dim=16", "model.network.projection=relu")
+    file = tmp_path / "w.pth.tar"
+    torch.save(theirs.untrained_network().state_dict(), file)
+    ours = of_a_resnet(tmp_path, "model.network.feat_dim=16", f"model.weights={file}", name="ours")
+    with pytest.raises(
+        InputError, match=r"w\.pth\.tar: .*fc\.1\.weight.*would differ.*set model.network.projection=relu"
+    ):
+        _ = ours.network
+    assert ours.load(ours.untrained_network(), file).unfit  # for training on it is said, not refused
+
+
+def test_what_a_file_says_of_its_images_is_compared(tmp_path, capsys):
+    run = of_a_resnet(tmp_path)
+    state = run.untrained_network().state_dict()
+    for std, warned in ((0.5, True), (None, False)):
+        deviations = torch.tensor([std] * 3 if std else [0.229, 0.224, 0.225])
+        means = torch.tensor([0.485, 0.456, 0.406])
+        torch.save(state | {"pixel_mean": 255 * means, "pixel_std": 255 * deviations}, tmp_path / "w.pth")
+        run.network_with(tmp_path / "w.pth")
+        assert ("set model.std=[0.500,0.500,0.500]" in capsys.readouterr().out) == warned
+
+
+def test_a_checkpoint_of_a_run_with_another_head_is_said(tmp_path, capsys):
+    theirs, ours = (of_a_resnet(tmp_path, f"model.network.neck_feat={n}", name=n) for n in ("before", "after"))
+    theirs.keep_config()
+    checkpoint(theirs, 1)
+    ours.network_with(theirs / File.BEST)
+    assert "model.network.neck_feat before there, after here" in capsys.readouterr().out
+    theirs.network_with(theirs / File.BEST)
+    assert "other settings" not in capsys.readouterr().out
+
+
+def test_an_unfinished_training_says_so(run, capsys):
+    checkpoint(run, 1)
+    (run / File.LAST).write_bytes((run / File.BEST).read_bytes())
+    assert run.network and "its training isn't finished" in capsys.readouterr().out
+    (run / File.TRAINING).write_text('{"finished": true}')
+    again = Run(run.folder)
+    assert again.network and "isn't finished" not in capsys.readouterr().out
+    (run / File.TRAINING).unlink()
+    (run / File.BEST).unlink()
+    with pytest.raises(InputError, match=r"stopped before an epoch was validated; run `reidlab train"):
+        _ = Run(run.folder).network
+
+
 def test_opening_and_composing_write_nothing(tmp_path):
     run = Run.compose(["experiment=smoke", f"run.root={tmp_path}"])
     assert run.results == {} and run.training == {} and run.verification == {} and not list(tmp_path.iterdir())

@@ -139,7 +139,8 @@ def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> N
     pixels = build.alias.get(source, source) in build.pixels
     params = {"weights": padded, **rescalings, "flip": 0x80808080 if pixels else 0,
               "channels": channels, "out_channels": out_channels, **fields}  # fmt: skip
-    pointwise = fields["kernel_h"] == fields["kernel_w"] == fields["stride"] == 1 and not geometry["pad"]
+    unpadded = build.shape(source, op)[:2] == build.shape(op.outputs[0], op)[:2]
+    pointwise = fields["kernel_h"] == fields["kernel_w"] == fields["stride"] == 1 and unpadded
     direct = pointwise and channels % 8 == 0
     build.emit(op, "reid_conv_row", "reid_conv", params, (source,), **geometry, trailing=pointwise,
                scratch_bytes=padded.shape[1] * (8 if direct else 9),

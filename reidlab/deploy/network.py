@@ -122,14 +122,24 @@ class Builder:
         low, high = arithmetic.activation_range(activation, scale, zero)
         rows, inner = Rows(height, width * channels), target
         if (low, high) != (-128, 127):
-            inner, self._fresh = self._fresh, self._fresh + 1
+            inner = self._new_tensor()
         sources = tuple(self.alias.get(index, index) for index in inputs)
-        if not self.pixels.isdisjoint(sources) and struct != "reid_conv":
-            raise self.refuse(op, "reads the image, which only a convolution may")
+        if struct != "reid_conv":  # the others don't read uint8: each has a copy of the image, streamed row by row
+            sources = tuple(self._signed(op, index) if index in self.pixels else index for index in sources)
         self.append(Node(op.index, kernel, struct, params, sources, inner, **how), rows)
         if inner != target:
             limits = {"low": low, "high": high, "count": rows.row_bytes}
             self.append(Node(op.index, "reid_range_row", "reid_range", limits, (inner,), target, trailing=True), rows)
+
+    def _signed(self, op: Op, image: int) -> int:
+        """A tensor of the image's pixels as int8 codes, made by a node of its own."""
+        rows, made = self.rows[image], self._new_tensor()
+        self.append(Node(op.index, "reid_pixels_row", "reid_pixels", {"count": rows.row_bytes}, (image,), made), rows)
+        return made
+
+    def _new_tensor(self) -> int:
+        self._fresh += 1
+        return self._fresh - 1
 
     def append(self, node: Node, rows: Rows) -> None:
         """Add a node and the rows that it makes."""

@@ -13,12 +13,11 @@ from reidlab.data.images import read_image, resize
 from reidlab.errors import InputError
 from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
-from reidlab.models import read_weights, recognize
+from reidlab.files import EXPORTED, is_checkpoint
+from reidlab.models import Checkpoint, head_settings, read_checkpoint, recognize
 from reidlab.run import File, Run
 
 Image = str | Path | np.ndarray
-CHECKPOINTS = (".ckpt", ".pth", ".pt", ".safetensors")
-FILES = (".tflite", ".onnx")
 BATCH = 32
 DEFAULT_SIZE = (256, 128)  # of files that take images of any size and don't say which
 
@@ -146,18 +145,28 @@ def load(source: str | Path) -> Model:
     the architecture is recognized by its tensors); or a .tflite or .onnx file. Raises InputError for anything else.
     """
     path = Path(source)
-    if path.suffix in FILES:
+    if path.suffix.lower() in EXPORTED:
         return Model.of_file(open_model(path))
-    if path.suffix in CHECKPOINTS:
+    if is_checkpoint(path):
         folder = path.resolve().parent.parent
         if (folder / File.CONFIG).is_file():
             run = Run(folder)
             return Model.of(run, None if run.weights and run.weights.resolve() == path.resolve() else path)
-        architecture = recognize(read_weights(path))
+        checkpoint = read_checkpoint(path)
+        architecture = recognize(checkpoint.weights)
         if architecture is None:
             raise InputError(
                 f"{path}: its architecture isn't recognized; use `reidlab evaluate model=NAME model.weights=FILE`"
             )
-        log.info(f"{path.name}: {architecture}; assumed its default size and normalization, see conf/model")
-        return Model.of(Run.compose([f"model={architecture}"]), path)
+        settings = [f"model={architecture}", *_settings_of(checkpoint)]
+        log.info(f"{path.name}: taken for {' '.join(settings)}, with its default size; see conf/model")
+        return Model.of(Run.compose(settings), path)
     return Model.of(Run(source))
+
+
+def _settings_of(checkpoint: Checkpoint) -> list[str]:
+    """Overrides of a model's settings by what a checkpoint from elsewhere tells of its head and its images."""
+    told = [(f"network.{key}", value) for key, value in head_settings(checkpoint.weights).items()]
+    told += [(key, [*value]) for key, value in (("mean", checkpoint.mean), ("std", checkpoint.std)) if value]
+    told += [("network.stem_ceil_mode", "true")] if checkpoint.is_fastreid else []
+    return [f"model.{key}={'null' if value is None else value}" for key, value in told]

@@ -119,7 +119,8 @@ class _Writer:
                 "epsilon": step.eps
             }
         if kind in ("max_pool", "average_pool"):
-            return [], {"kernel_shape": step.kernel, "strides": step.stride, "pads": (*step.padding, *step.padding)}
+            window = {"kernel_shape": step.kernel, "strides": step.stride, "pads": (*step.padding, *step.padding)}
+            return [], window | {"ceil_mode": int(step.ceil_mode)}
         if kind == "slice":
             ends = {"from": step.start, "to": step.stop, "axis": 1}
             return [self._constant(f"{step.name}_{key}", np.array([n], np.int64)) for key, n in ends.items()], {}

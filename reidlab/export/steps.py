@@ -18,7 +18,7 @@ FUSING = ("conv", "add", "mul", "instance_norm")  # kinds that every format fuse
 OPERATIONS: dict[str, Callable[..., Tensor]] = {
     "conv": lambda step, x: step.convolve(x, step.weight),
     "instance_norm": lambda step, x: F.instance_norm(x, weight=step.weight, bias=step.bias, eps=step.eps),
-    "max_pool": lambda step, x: F.max_pool2d(x, step.kernel, step.stride, step.padding),
+    "max_pool": lambda step, x: F.max_pool2d(x, step.kernel, step.stride, step.padding, ceil_mode=step.ceil_mode),
     "average_pool": lambda step, x: F.avg_pool2d(x, step.kernel, step.stride),
     "mean": lambda step, x: x.mean((2, 3), keepdim=True),
     "add": lambda step, x, y: x + y,
@@ -240,10 +240,10 @@ def _instance_norm(read: _Reader, node: fx.Node, norm: nn.InstanceNorm2d) -> str
 def _pool(read: _Reader, node: fx.Node, pool: nn.MaxPool2d | nn.AvgPool2d) -> str:
     kernel, stride, padding = map(_pair, (pool.kernel_size, pool.stride, pool.padding))
     averages = isinstance(pool, nn.AvgPool2d)
-    read.require(not pool.ceil_mode and getattr(pool, "dilation", 1) == 1, node, "pooling with ceil_mode or dilation")
-    read.require(not averages or padding == (0, 0), node, "padded average pooling")
+    read.require(getattr(pool, "dilation", 1) == 1, node, "pooling with dilation")
+    read.require(not averages or (padding == (0, 0) and not pool.ceil_mode), node, "padded average pooling")
     kind = "average_pool" if averages else "max_pool"
-    return read.add(node, kind, node.args[0], kernel=kernel, stride=stride, padding=padding)
+    return read.add(node, kind, node.args[0], kernel=kernel, stride=stride, padding=padding, ceil_mode=pool.ceil_mode)
 
 
 def _global_pool(read: _Reader, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> str:

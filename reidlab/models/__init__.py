@@ -41,10 +41,19 @@ from reidlab.models.resnet import (
     resnet101,
     resnet101_ibn_a,
 )
-from reidlab.models.weights import LoadReport, load_weights, read_weights, recognize
+from reidlab.models.weights import (
+    Checkpoint,
+    LoadReport,
+    head_settings,
+    load_weights,
+    read_checkpoint,
+    read_weights,
+    recognize,
+)
 
 __all__ = [
     "Block",
+    "Checkpoint",
     "ColorHistogram",
     "Complexity",
     "Confidences",
@@ -66,6 +75,7 @@ __all__ = [
     "fdmobilenet_x0_25",
     "fdmobilenet_x0_75",
     "fdmobilenet_x1_0",
+    "head_settings",
     "load_weights",
     "osnet_ain_x0_5",
     "osnet_ain_x0_25",
@@ -76,6 +86,7 @@ __all__ = [
     "osnet_x0_25",
     "osnet_x0_75",
     "osnet_x1_0",
+    "read_checkpoint",
     "read_weights",
     "recognize",
     "resnet18",

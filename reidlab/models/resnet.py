@@ -108,6 +108,8 @@ class ResNet(ReIdNetwork):
         last_stride: of layer4; 1 keeps twice the resolution for no more parameters.
         ibn: IBN-a, in layer1 to layer3.
         stem_relu: False as TAO's ReIdentificationNet was trained, without ReLU after the stem's BN.
+        stem_ceil_mode: True as in later versions of fast-reid: the stem's pooling has no padding, and its last windows
+            end outside of the maps.
         num_classes: 0 for no classifier.
         head: the options of `ReIdNetwork.add_head`.
     """
@@ -121,6 +123,7 @@ class ResNet(ReIdNetwork):
         last_stride: int = 1,
         ibn: bool = False,
         stem_relu: bool = True,
+        stem_ceil_mode: bool = False,
         num_classes: int = 0,
         **head,
     ):
@@ -128,7 +131,7 @@ class ResNet(ReIdNetwork):
         self.conv1 = conv(3, 64, 7, stride=2)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=0 if stem_ceil_mode else 1, ceil_mode=stem_ceil_mode)
 
         def layer(in_channels: int, channels: int, depth: int, stride: int, ibn: bool) -> nn.Sequential:
             widths = [in_channels] + [channels * block.expansion] * (depth - 1)

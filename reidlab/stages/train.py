@@ -97,7 +97,7 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
         )
     network = instantiate(cfg.model.network, num_classes=num_classes)
     if cfg.model.weights:
-        log.info(load_weights(network, cfg.model.weights))
+        log.info(run.load(network, cfg.model.weights))
     return network
 
 

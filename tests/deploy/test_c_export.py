@@ -3,11 +3,16 @@ import subprocess
 
 import numpy as np
 import pytest
+import yaml
 from host import HOST, compile_c, needs_gcc, run_c
 from tiny_models import TYPES, RandomNetwork, reference
+from trained_like import int8_tflite, soft_images
 
+from reidlab.config import CONF
 from reidlab.deploy.c_export import export_c
+from reidlab.deploy.tflite_graph import parse_graph
 from reidlab.errors import InputError
+from reidlab.models import fdmobilenet_x0_25
 
 pytestmark = needs_gcc
 
@@ -163,6 +168,94 @@ def test_layer_equals_the_reference_kernels(layer, tmp_path):
     expected = reference(content, images).reshape(len(images), -1)
     np.testing.assert_array_equal(run_c(tmp_path, images), expected)
     assert len(np.unique(expected)) > 1 or layer is conv_all_zero
+
+
+@pytest.mark.parametrize("pad", [(0, 0, 1, 1), (0, 0, 1, 0), (0, 1, 0, 0), (2, 1, 3, 0)])
+@pytest.mark.parametrize(("channels", "out_channels", "whole"), [(8, 8, False), (7, 6, True), (16, 4, True)])
+def test_pointwise_convolution_after_pad(pad, channels, out_channels, whole, tmp_path):
+    """An output of fewer channels, held whole, may replace its input only where it is never ahead of it."""
+    net, x = stem(channels)
+    padded = net.conv(net.pad(x, pad), out_channels, same=False)
+    if whole:
+        padded = net.mul(padded, net.curve(net.mean(padded, 0.003), "LOGISTIC"), 0.001)
+        padded = net.mul(padded, net.curve(net.conv(net.mean(x, 0.003), out_channels), "LOGISTIC"), 0.0007)
+    content = net.content(padded)
+    compile_c(content, tmp_path)
+    images = net.images(3)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
+
+
+def image_normalized(net, pixels):
+    return net.conv(pixels, 3, depthwise=True)
+
+
+def image_depthwise(net, pixels):
+    return net.conv(net.pad(pixels, (1, 0, 2, 1)), 3, 3, stride=2, same=False, depthwise=True, relu=True)
+
+
+def image_depthwise_multiplied(net, pixels):
+    return net.mul(net.conv(pixels, 3, depthwise=True), pixels, 0.01)
+
+
+def image_pooled(net, pixels):
+    return net.pool(pixels, "AVERAGE_POOL_2D", 2, 2, same=True)
+
+
+def image_bordered(net, pixels):
+    return net.conv(net.pad(pixels, (0, 2, 1, 0), 17), 5, 3)
+
+
+def image_averaged(net, pixels):
+    return net.mean(pixels, 0.002)
+
+
+def image_twice(net, pixels):
+    return net.add(net.conv(pixels, 3, 3), pixels, 0.01)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [image_normalized, image_depthwise, image_depthwise_multiplied, image_pooled, image_bordered, image_averaged,
+     image_twice],
+    ids=lambda layer: layer.__name__,
+)  # fmt: skip
+def test_every_kernel_reads_the_image(layer, tmp_path):
+    net = RandomNetwork(1, 9, 11, 3)
+    content = net.content(layer(net, net.pixels()))
+    compile_c(content, tmp_path)
+    images = net.images(6)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(6, -1))
+
+
+def model_settings(name):
+    """A yaml of a model on top of the ones that its defaults name."""
+    settings = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())
+    bases = [base for base in settings.get("defaults", []) if base != "_self_"]
+    return {key: value for part in (*map(model_settings, bases), settings) for key, value in part.items()}
+
+
+def normalizations():
+    """Each mean and std of a model or an experiment in `conf/`."""
+    settings = [model_settings(file.stem) for file in CONF.glob("model/*.yaml")]
+    experiments = [yaml.safe_load(file.read_text()) for file in CONF.glob("experiment/*.yaml")]
+    settings += [model for part in experiments if "mean" in (model := part.get("model") or {})]
+    return sorted({(tuple(part["mean"]), tuple(part["std"])) for part in settings if "mean" in part})
+
+
+def test_the_known_normalizations_are_found():
+    imagenet, tao = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), ((0.485, 0.456, 0.406), (0.226,) * 3)
+    assert {imagenet, tao, ((0.5,) * 3, (0.5,) * 3), ((0.498,) * 3, (0.502,) * 3)} <= set(normalizations())
+
+
+@pytest.mark.parametrize(("mean", "std"), normalizations())
+def test_every_normalization_of_the_configs_equals_the_reference_kernels(mean, std, tmp_path):
+    content = int8_tflite(fdmobilenet_x0_25(), (64, 32), mean, std)
+    assert (parse_graph(content).ops[1].kind == "DEPTHWISE_CONV_2D") == (std != (1.0,) * 3)
+    compile_c(content, tmp_path)
+    images = soft_images(6, (64, 32), seed=7)
+    found = run_c(tmp_path, images)
+    np.testing.assert_array_equal(found, reference(content, images))
+    assert len(np.unique(found)) > 30
 
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.08, 0), (0.5, -128), (0.03, 127), (0.0001, 3), (3.0, 0)])

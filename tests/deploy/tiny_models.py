@@ -77,6 +77,10 @@ class TinyModel:
         return bytes(builder.Output())
 
 
+def _pair(kernel: int | tuple[int, int]) -> tuple[int, int]:
+    return (kernel, kernel) if isinstance(kernel, int) else kernel
+
+
 def reference(content: bytes, images: np.ndarray) -> np.ndarray:
     """Outputs of the reference kernels for images (N, H, W, C), one by one."""
     runner = interpreter.Interpreter(
@@ -115,15 +119,15 @@ class RandomNetwork(TinyModel):
         """The image as int8."""
         return self.op("QUANTIZE", [self.image], self.activation(self.shapes[self.image], 1 / 255, -128))
 
-    def conv(self, source: int, channels: int, kernel=1, stride=1, same=True, relu=False, depthwise=False, bias=True,
-             spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
+    def conv(self, source: int, channels: int, kernel: int | tuple[int, int] = 1, stride=1, same=True, relu=False,
+             depthwise=False, bias=True, spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
         """Convolution; `spread` is how far channel scales lie apart, as a power of two."""
-        inputs = self.shapes[source][2]
-        shape = [1, kernel, kernel, channels] if depthwise else [channels, kernel, kernel, inputs]
+        inputs, (rows, columns) = self.shapes[source][2], _pair(kernel)
+        shape = [1, rows, columns, channels] if depthwise else [channels, rows, columns, inputs]
         values = self.random.integers(-127, 128, shape)
         in_scale = self.scales[source][0]
         count = channels if per_channel else 1
-        taps = kernel * kernel * (1 if depthwise else inputs)
+        taps = rows * columns * (1 if depthwise else inputs)
         weight_scales = np.float32(0.01 / np.sqrt(taps) * 2 ** self.random.uniform(-spread, 0, count))
         weights = self.tensor(shape, weight_scales, 0, data=values, axis=3 if depthwise else 0)
         offsets = self.random.integers(-2000, 2000, channels) if bias else np.zeros(channels)
@@ -149,12 +153,14 @@ class RandomNetwork(TinyModel):
 
     def _windowed(self, source, channels, kernel, stride, same, scale, zero_point) -> int:
         height, width, _ = self.shapes[source]
-        size = [-(-n // stride) if same else (n - kernel) // stride + 1 for n in (height, width)]
+        taps = zip((height, width), _pair(kernel), strict=True)
+        size = [-(-n // stride) if same else (n - k) // stride + 1 for n, k in taps]
         return self.activation((*size, channels), scale, zero_point)
 
-    def pool(self, source: int, name: str, kernel: int, stride: int, same: bool) -> int:
+    def pool(self, source: int, name: str, kernel: int | tuple[int, int], stride: int, same: bool) -> int:
         target = self._windowed(source, self.shapes[source][2], kernel, stride, same, *self.scales[source])
-        options = {"strideW": stride, "strideH": stride, "filterWidth": kernel, "filterHeight": kernel}
+        rows, columns = _pair(kernel)
+        options = {"strideW": stride, "strideH": stride, "filterWidth": columns, "filterHeight": rows}
         return self.op(name, [source], target, padding=0 if same else 1, fusedActivationFunction=0, **options)
 
     def add(self, a: int, b: int, scale: float, relu=False) -> int:
@@ -174,11 +180,13 @@ class RandomNetwork(TinyModel):
         target = self.activation(self.shapes[source], 1 / 256, -128, flat=name == "SOFTMAX")
         return self.op(name, [source], target, **options)
 
-    def pad(self, source: int, amount: int, value: int | None = None) -> int:
-        """PAD, or PADV2 with a stored value."""
+    def pad(self, source: int, amount: int | tuple[int, int, int, int], value: int | None = None) -> int:
+        """PAD by an amount on every side, or by (top, bottom, left, right); PADV2 with a stored value."""
         height, width, channels = self.shapes[source]
-        amounts = self.tensor([4, 2], dtype="int32", data=[[0, 0], [amount, amount], [amount, amount], [0, 0]])
-        target = self.activation((height + 2 * amount, width + 2 * amount, channels), *self.scales[source])
+        top, bottom, left, right = (amount,) * 4 if isinstance(amount, int) else amount
+        amounts = self.tensor([4, 2], dtype="int32", data=[[0, 0], [top, bottom], [left, right], [0, 0]])
+        padded = height + top + bottom, width + left + right, channels
+        target = self.activation(padded, *self.scales[source])
         if value is None:
             return self.op("PAD", [source, amounts], target)
         constant = self.tensor([], *self.scales[source], data=np.int8(value))

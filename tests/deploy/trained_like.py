@@ -19,7 +19,7 @@ def soft_images(count: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
     return images
 
 
-def int8_tflite(network: torch.nn.Module, size: tuple[int, int]) -> bytes:
+def int8_tflite(network: torch.nn.Module, size: tuple[int, int], mean=(0, 0, 0), std=(1, 1, 1)) -> bytes:
     """The network's int8 .tflite: uint8 pixels in, float32 embedding out."""
     generator = torch.Generator().manual_seed(1)
     for module in network.modules():
@@ -27,9 +27,10 @@ def int8_tflite(network: torch.nn.Module, size: tuple[int, int]) -> bytes:
             module.weight.data.uniform_(0.6, 1.4, generator=generator)
             module.bias.data.normal_(0, 0.2, generator=generator)
     images = soft_images(16, size).astype(np.float32) / 255
+    normalized = (torch.from_numpy(images) - torch.tensor(mean)) / torch.tensor(std)
     network.train()
     with torch.no_grad():
         for _ in range(10):
-            network(torch.from_numpy(images).permute(0, 3, 1, 2))
-    steps = as_steps(deployable(network.eval(), [0] * 3, [1] * 3), size)
+            network(normalized.permute(0, 3, 1, 2))
+    steps = as_steps(deployable(network.eval(), mean, std), size)
     return tflite.integer_file(steps, observe(steps.arrays, [images], "minmax"), {"model": "osnet"})

@@ -18,7 +18,7 @@ KNOWN = {"mean": [0.0] * 3, "std": [1.0] * 3, "color_order": "RGB"}
 SMALL = {
     "osnet_x0_25": {"feat_dim": None},
     "osnet_ain_x0_25": {},
-    "resnet18_ibn_a": {"pooling": "gem", "neck": "bnneck", "feat_dim": None},
+    "resnet18_ibn_a": {"pooling": "gem", "neck": "bnneck", "feat_dim": None, "stem_ceil_mode": True},
 }
 LARGE = {
     "osnet_x1_0": {},

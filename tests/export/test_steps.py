@@ -32,7 +32,7 @@ def steps_of(network, size=SIZE):
     [
         ("osnet_x0_25", {"pooling": "gem", "neck": "bnneck", "feat_dim": None}),
         ("osnet_ain_x0_25", {}),
-        ("resnet18_ibn_a", {"feat_dim": 16, "projection": "linear"}),
+        ("resnet18_ibn_a", {"feat_dim": 16, "projection": "linear", "stem_ceil_mode": True}),
         ("fdmobilenet_x0_25", {}),
     ],
 )

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from reidlab import models
 from reidlab.errors import InputError
-from reidlab.models import load_weights, read_weights
+from reidlab.models import load_weights, read_weights, recognize
 
 
 class Code:
@@ -62,6 +63,25 @@ FORMS = {
     "wrapped in model": lambda state: {"model": state},
     "lightning": lambda state: {"state_dict": prefixed("network.", state), "epoch": 4, "loops": {}},
     "tao": lambda state: {"state_dict": prefixed("model.base.", state), "pytorch-lightning_version": "2.6.0"},
+    "compiled": lambda state: prefixed("_orig_mod.", state),
+    "compiled inside data parallel": lambda state: {"net": prefixed("module._orig_mod.", state)},
+    "a compiled stage": lambda state: {k.replace("conv2.", "conv2._orig_mod.", 1): t for k, t in state.items()},
+    "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "net": lambda state: {"net": state, "acc": 0.9, "epoch": 2},
+    "net_dict": lambda state: {"net_dict": state},
+    "two keys deep": lambda state: {"checkpoint": 1, "state_dict": {"model": state}},
+    "averaged alone": lambda state: {"state_dict_ema": state},
+    "timm": lambda state: {"state_dict": state, "args": Namespace(lr=0.1, model="osnet"), "arch": "osnet"},
+    "boxmot": lambda state: {
+        "state_dict": state,
+        "model_name": "osnet_x0_25",
+        "num_classes": 10,
+        "preprocess": "resize",
+    },
+    "curves beside it": lambda state: {"state_dict": state, "cmc": np.linspace(0, 1, 50)},
+    "losses beside it": lambda state: (
+        state | {"criterion.centers": torch.ones(3, 2), "center_loss.weight": torch.ones(2)}
+    ),
     "torch before 1.1": lambda state: {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
 }
 
@@ -74,7 +94,7 @@ def test_every_form_loads_whole(form, zipped, source, network, tmp_path):
     report = load_weights(network, file)
     assert report.complete
     assert not report.missing
-    assert not report.left_out
+    assert all(name.startswith(("criterion", "center_loss")) for name in report.left_out)
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, source.get_parameter(name)), name
 
@@ -126,6 +146,56 @@ def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
     report = load_weights(models.osnet_x0_25(), file)
     assert report.complete
     assert set(report.left_out) == {"classifier.weight", "classifier.bias"}
+
+
+def test_averaged_weights_are_taken_before_the_last_ones_and_it_is_said(source, network, tmp_path):
+    other = {name: torch.zeros_like(tensor) for name, tensor in source.state_dict().items()}
+    torch.save({"state_dict": other, "state_dict_ema": source.state_dict()}, tmp_path / "w.pth.tar")
+    report = load_weights(network, tmp_path / "w.pth.tar")
+    assert torch.equal(network.fc[0].weight, source.fc[0].weight)
+    assert "taken from state_dict_ema, there is state_dict too" in str(report)
+
+
+def test_two_tensors_for_one_name_are_refused(source, network, tmp_path):
+    state = source.state_dict()
+    twice = prefixed("model.", state) | {"network.conv5.conv.weight": state["conv5.conv.weight"] + 1}
+    torch.save(twice, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"both model\.conv5\.conv\.weight and network\.conv5\.conv\.weight would be"):
+        load_weights(network, tmp_path / "w.pth")
+
+
+HEADS = {  # of the file, of the network, what is named, what is advised
+    "projection": ({}, {"projection": "linear"}, "fc.1.weight", "model.network.projection=relu"),
+    "no neck": ({"neck": "bnneck"}, {}, "bottleneck.weight", "model.network.neck=bnneck"),
+    "neck": ({}, {"neck": "bnneck"}, "bottleneck.weight", "model.network.neck=null"),
+    "no projection": (
+        {},
+        {"feat_dim": None},
+        "fc.0.weight",
+        "model.network.feat_dim=512 model.network.projection=relu",
+    ),
+    "no exponent": ({"pooling": "gem"}, {}, "global_pool.p", "model.network.pooling=gem"),
+    "exponent": ({}, {"pooling": "gem"}, "global_pool.p", "model.network.pooling=avg"),
+    "width": ({"feat_dim": 256}, {}, "fc.0.weight", "model.network.feat_dim=256"),
+}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_another_head_is_incomplete_by_name_and_by_advice(head, tmp_path):
+    theirs, mine, named, advised = HEADS[head]
+    torch.save(models.osnet_x0_25(num_classes=3, **theirs).state_dict(), tmp_path / "w.pth")
+    report = load_weights(models.osnet_x0_25(num_classes=3, **mine), tmp_path / "w.pth")
+    assert not report.complete
+    assert named in report.unfit and named in str(report)
+    assert report.advice == f"set {advised}"
+
+
+def test_parts_of_a_network_that_are_not_here_are_incomplete(tmp_path):
+    """Non-local blocks and attention stand beside the stages that they act between."""
+    state = models.resnet18(neck="bnneck").state_dict()
+    torch.save(prefixed("backbone.", state) | {"backbone.NL_2.0.g.weight": torch.zeros(4, 4, 1, 1)}, tmp_path / "w.pth")
+    report = load_weights(models.resnet18(neck="bnneck"), tmp_path / "w.pth")
+    assert report.unfit == ["NL_2.0.g.weight"]
 
 
 def test_another_embedding_width_is_reported_as_incomplete(source, tmp_path):
@@ -224,3 +294,80 @@ def test_file_without_weights_is_named(content, network, tmp_path):
 def test_missing_file_is_named(name, network, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_weights(network, tmp_path / name)
+
+
+# -- fast-reid's format, made from a network of ours
+
+
+def fastreid_state(network, form):
+    """A network's tensors by fast-reid's names, with the buffers that it normalizes pixels by.
+
+    Its versions differ in the neck (`bottleneck.0`, `bottleneck.1` after a 1x1 convolution, or `bnneck`) and in the
+    classifier (`weight`, or `classifier.weight`).
+    """
+    neck = {"new": "bottleneck.0", "reduced": "bottleneck.1", "old": "bnneck"}[form]
+    renamed = {"bottleneck": neck, "global_pool": "pool_layer", "fc.0": "bottleneck.0"}
+    state = {}
+    for name, tensor in network.state_dict().items():
+        layer, _, kind = name.rpartition(".")
+        if name == "classifier.weight":
+            state["heads.weight" if form != "old" else "heads.classifier.weight"] = tensor
+        elif layer == "fc.0":
+            if kind == "weight":  # its convolution has no bias
+                state["heads.bottleneck.0.weight"] = tensor[:, :, None, None]
+        else:
+            state[f"heads.{renamed[layer]}.{kind}" if layer in renamed else f"backbone.{name}"] = tensor
+    state["pixel_mean"] = 255 * torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+    state["pixel_std"] = 255 * torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
+    return {"model": state, "optimizer": {"state": {}}, "iteration": 9}
+
+
+@pytest.mark.parametrize(
+    ("form", "architecture"),
+    [("new", "resnet18"), ("reduced", "resnet18_ibn_a"), ("old", "resnet18"), ("new", "resnet50_ibn_a")],
+)
+def test_a_file_of_fastreid_embeds_as_its_network(form, architecture, tmp_path):
+    build = getattr(models, architecture)
+    head = {"neck": "bnneck", "feat_dim": None, "pooling": "gem", "stem_ceil_mode": True, "num_classes": 5}
+    head |= {"feat_dim": 16, "projection": "linear"} if form == "reduced" else {}
+    torch.manual_seed(1)
+    theirs = build(**head)
+    theirs(torch.randn(8, 3, 64, 32))  # so that the norms have statistics
+    theirs.bottleneck.weight.data.uniform_(0.5, 2)
+    theirs.global_pool.p.data.fill_(2.5)
+    torch.save(fastreid_state(theirs, form), tmp_path / "model_best.pth")
+    torch.manual_seed(2)
+    ours = build(**head)
+    report = load_weights(ours, tmp_path / "model_best.pth")
+    assert report.complete and not report.missing and not report.left_out and not report.notes
+    assert recognize(read_weights(report.file)) == architecture
+    assert report.mean == pytest.approx((0.485, 0.456, 0.406)) and report.std == pytest.approx((0.229, 0.224, 0.225))
+    images = torch.randn(3, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.equal(ours.eval()(images).embedding, theirs.eval()(images).embedding)
+
+
+def test_a_reduction_of_old_fastreid_with_an_activation_of_its_own_is_incomplete(tmp_path):
+    state = fastreid_state(models.resnet18(neck="bnneck", feat_dim=None), "old")
+    state["model"]["heads.bottleneck.0.weight"] = torch.zeros(16, 512, 1, 1)
+    torch.save(state, tmp_path / "w.pth")
+    report = load_weights(models.resnet18(neck="bnneck", feat_dim=None), tmp_path / "w.pth")
+    assert report.unfit == ["heads.bottleneck.0.weight"]
+
+
+def test_the_stem_of_fastreid_is_asked_for(tmp_path):
+    torch.save(fastreid_state(models.resnet18(neck="bnneck", feat_dim=None), "new"), tmp_path / "w.pth")
+    report = load_weights(models.resnet18(neck="bnneck", feat_dim=None), tmp_path / "w.pth")
+    assert report.complete and "model.network.stem_ceil_mode=true" in str(report)
+
+
+@pytest.mark.parametrize("layer", ["fc.0", "bottleneck"])
+def test_a_head_without_bias_has_one_of_zero(layer, tmp_path):
+    head = {"feat_dim": 16, "projection": "linear", "neck": "bnneck"}
+    source, network = models.resnet18(**head), models.resnet18(**head)
+    network.get_submodule(layer).bias.data.fill_(3)
+    state = {name: tensor for name, tensor in source.state_dict().items() if name != f"{layer}.bias"}
+    torch.save(state, tmp_path / "w.pth")
+    report = load_weights(network, tmp_path / "w.pth")
+    assert report.complete and f"0, as the file has none: {layer}.bias" in str(report)
+    assert not network.get_submodule(layer).bias.any()

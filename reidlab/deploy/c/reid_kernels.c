@@ -160,7 +160,8 @@ void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, v
   const reid_conv *p = params;
   const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width;
   const int window = p->kernel_h * p->kernel_w, words = (window * channels + 7) / 8 * 2;
-  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0;
+  const int unpadded = rows[0] && !p->pad_left && out_width <= p->in_width;
+  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0 && unpadded;
   const uint32_t offset = pack_halves(-p->in_zero, -p->in_zero), flip = p->flip;
   uint32_t *const halves = scratch, *const end = halves + 8 * words; /* [words][4 pixels][even, odd] */
   int8_t *const patch = (int8_t *)end;
@@ -368,6 +369,18 @@ void reid_range_row(const void *params, const int8_t *const *rows, int8_t *out, 
     int8_t value = rows[0][i];
     out[i] = value < p->low ? p->low : value > p->high ? p->high : value;
   }
+}
+
+/* Pixels as int8 codes, for the kernels that don't read uint8 by themselves. */
+void reid_pixels_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_pixels *p = params;
+  int i = 0;
+  (void)scratch;
+  for (; i + 4 <= p->count; i += 4) {
+    uint32_t word = load4(rows[0] + i) ^ 0x80808080u;
+    copy4(out + i, &word);
+  }
+  for (; i < p->count; ++i) out[i] = (int8_t)(rows[0][i] ^ -128);
 }
 
 void reid_border_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {

@@ -104,6 +104,10 @@ typedef struct {
 } reid_window;
 
 typedef struct {
+  uint16_t count;
+} reid_pixels;
+
+typedef struct {
   int8_t value;
   uint16_t row_bytes, left_bytes, right_bytes;
 } reid_border;
@@ -134,7 +138,7 @@ typedef struct {
 } reid_float;
 
 reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_product_row,
-    reid_average_all, reid_max_pool_row, reid_average_pool_row, reid_border_row, reid_range_row, reid_scale_row,
-    reid_logistic_row, reid_softmax_row, reid_float_row;
+    reid_average_all, reid_max_pool_row, reid_average_pool_row, reid_pixels_row, reid_border_row, reid_range_row,
+    reid_scale_row, reid_logistic_row, reid_softmax_row, reid_float_row;
 
 #endif
