@@ -106,6 +106,8 @@ def verify(
         resamples: number of bootstrap samples.
         seed: of these.
     """
+    if not 0 < wanted_fpr < 1:
+        raise InputError(f"wanted_fpr={wanted_fpr}: a false positive rate lies between 0 and 1, such as 0.001")
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
     rows, columns = _groups(ids, seed)
