@@ -28,14 +28,14 @@ def data(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import data
 
-    data.run(Run.compose(args.overrides))
+    data.run(Run.begin(args.overrides))
 
 
 def train(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import train
 
-    train.run(Run.compose(args.overrides))
+    train.run(Run.begin(args.overrides))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import data, evaluate, export, train
 
-    made = Run.compose(args.overrides)
+    made = Run.begin(args.overrides)
     for name, stage in zip(WHOLE, (data, train, evaluate, export), strict=True):
         log.info(f"== {name}")
         stage.run(made if name in ("data", "train") else Run.resume(args.overrides))

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,12 @@ CLONE = _PACKAGE.parent if _IS_CLONE else None
 SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables and models of data/, as released
 CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
+NAME_KEYS = ("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher")
+TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
 OPTIONAL_GROUPS = ("distill", "experiment")
+# A stage that follows training can do without a run where one of these says what to work on.
+SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
+LONGEST_NAME = 200  # bytes; file systems hold 255, some of which the names of files need
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
@@ -117,15 +123,46 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
 
 
 def compose_for(run_of: Iterable[str]) -> DictConfig:
-    """The config of a stage that follows training: the run folder's own, with the overrides given now on top."""
+    """The config of a stage that follows training: the run folder's own, with the overrides given now on top.
+
+    Raises InputError, with the nearest name, where there is no such run and no override says what else to work on.
+    """
     overrides = list(run_of)
     new = compose(overrides)
     folder = run_folder(new)
     if not (folder / "config.yaml").exists():
+        if not _keys_of(overrides) & {*SOURCES}:
+            raise no_such_run(folder.name, folder.parent)
         return new
     cfg = stored_config(folder, overrides)
     cfg.run = {**new.run, "overrides": cfg.run.overrides}
     return cfg
+
+
+def compose_to_train(overrides: Iterable[str]) -> DictConfig:
+    """The config of the stages `data` and `train`, which begin a run, or go on with one.
+
+    Where `run.name` names a folder that has a config, and neither data nor an experiment is chosen, it is that config
+    with the overrides on top: what was said once needn't be said again.
+    """
+    overrides = list(overrides)
+    new, given = compose(overrides), _keys_of(overrides)
+    folder = run_folder(new)
+    if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
+        return new
+    cfg = stored_config(folder, overrides)
+    both = {_key_of(o): o for o in [*cfg.run.overrides, *new.run.overrides]}
+    cfg.run = {**new.run, "overrides": [*both.values()]}
+    return cfg
+
+
+def no_such_run(name: str, place: Path) -> InputError:
+    """The error that there is no run of that name in a folder, with the nearest name that there is."""
+    known = sorted(file.parent.name for file in place.glob("[!.]*/config.yaml"))
+    what = "it holds no config.yaml, and so is no run" if (place / name).exists() else f"no such run in {place}"
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    guess = _nearest(name, known) or (f"; there are {listed}" if known else "; `reidlab train` makes one")
+    return InputError(f"run.name={name}: {what}{guess}")
 
 
 def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
@@ -133,7 +170,7 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     stored = read_config(folder / "config.yaml")
     earlier = _modern_overrides(stored)
     then = compose(earlier)
-    both = {_parse([o])[0].key_or_group: o for o in [*earlier, *overrides]}
+    both = {_key_of(o): o for o in [*earlier, *overrides]}
     now = compose(both.values())
     cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
     cfg.run = {**now.run, "root": str(folder.parent.absolute()), "name": folder.name, "overrides": earlier}
@@ -203,8 +240,10 @@ def write_config(cfg: DictConfig, file: Path) -> Path:
 
 def run_folder(cfg: DictConfig) -> Path:
     """`runs/<name>` of this config."""
-    name = str(cfg.run.name)
-    if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
+    name = "" if cfg.run.name is None else str(cfg.run.name)
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"run.name={name[:20]}...: {len(name)} characters; a folder's name has {LONGEST_NAME} at most")
+    if not name.strip() or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
         raise InputError(f"run.name={name}: not usable as a folder's name; choose letters, digits, - and _")
     return Path(cfg.run.root) / name
 
@@ -256,17 +295,72 @@ def resolve_path(value: str | Path) -> Path:
     Released models are found from anywhere, as `data/models/...`, unless the workspace has one of the same name.
     """
     path = Path(value).expanduser()
-    if path.is_absolute() or path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise InputError(f"{str(path)[:80]}...: {error.strerror}") from error
+    if path.is_absolute() or there:
         return path.absolute()
     released = path.parts[:2] == ("data", "models") and (SHIPPED / path).exists() and not (root() / path).exists()
     return (SHIPPED if released else root()) / path
 
 
 def _parse(overrides: list[str]) -> list[Override]:
+    parsed: list[Override] = []
+    for override in overrides:
+        found = _read_override(override)
+        if found is None:
+            before = parsed[-1].input_line if parsed else None
+            raise InputError(f"override not understood: {override}; {_how_to_write(override, before)}")
+        parsed.append(found)
+    return parsed
+
+
+def _keys_of(overrides: Iterable[str]) -> set[str]:
+    return {_key_of(override) for override in overrides}
+
+
+def _key_of(override: str) -> str:
+    return _parse([override])[0].key_or_group
+
+
+def _read_override(override: str) -> Override | None:
+    """An override as Hydra reads it, a path or a name as text whatever it holds; None where it can't be read."""
+    key, _, value = override.partition("=")
+    found = _by_hydra(override)
+    if key.lstrip("+") in TEXT_KEYS and value:
+        types = str | None if key.lstrip("+") in NAME_KEYS else str | list | dict | None
+        kept = found and not found.is_sweep_override() and isinstance(found.value(), types)
+        return found if kept else _by_hydra(f"{key}={_quoted(value)}")
+    return None if found and found.is_sweep_override() else found
+
+
+def _by_hydra(override: str) -> Override | None:
     try:
-        return OverridesParser.create().parse_overrides(overrides)
-    except HydraException as error:
-        raise InputError(f"override not understood: {_one_line(error)}; write key=value, lists as [a,b]") from error
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def _quoted(value: str) -> str:
+    """A value in the quotes that make Hydra read it as text."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+
+
+def _how_to_write(override: str, before: str | None) -> str:
+    """How to write an override that can't be read, by its own example."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        joined = f"; if it belongs to the one before it, {shlex.quote(f'{before} {override}')}" if before else ""
+        return f"write key=value{joined}"
+    items = value[1:-1].split(",") if value[:1] == "[" and value[-1:] == "]" else None
+    text = _quoted(value) if items is None else f"[{','.join(_quoted(item.strip()) for item in items)}]"
+    quoted = f"{key}={text}"
+    return (
+        f"quote its value, once for Hydra and once for the shell: {shlex.quote(quoted)}"
+        if _by_hydra(quoted)
+        else "write key=value, lists as [a,b]"
+    )
 
 
 def _check_choice(override: Override) -> None:

@@ -1,5 +1,6 @@
 """Composing configs: what a stranger types wrong is answered with what is right."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,96 @@ def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_pat
     assert later.evaluate.resamples == 3
     assert later.data.name == "deepsportradar" and not later.data.exclude_same_camera
     assert later.model.name == "osnet_x0_5" and later.model.distance == "drifted" and later.seed == 7
+
+
+def test_a_stage_after_training_refuses_an_unknown_run_with_the_nearest_name(tmp_path):
+    place = f"run.root={tmp_path}"
+    with pytest.raises(InputError, match="run.name=x: no such run in .*; `reidlab train` makes one"):
+        config.compose_for([place, "run.name=x"])
+    for name in ("mine", "yours"):
+        config.write_config(config.compose([place, f"run.name={name}"]), tmp_path / name / "config.yaml")
+    with pytest.raises(InputError, match="run.name=mnie: no such run in .*; did you mean mine?"):
+        config.compose_for([place, "run.name=mnie", "evaluate.resamples=3", "seed=1", "data.size=[64,32]"])
+    with pytest.raises(InputError, match="run.name=synthetic-osnet_x0_25: no such run in .*; there are mine, yours"):
+        config.compose_for([place])
+    (tmp_path / "crops").mkdir()
+    with pytest.raises(InputError, match="run.name=crops: it holds no config.yaml, and so is no run; there are mine"):
+        config.compose_for([place, "run.name=crops"])
+    for source in ("data=market1501", "model=osnet_x1_0", "experiment=demo", "model.weights=a.pth",
+                   "evaluate.file=a.onnx", "predict.model=a.onnx"):  # fmt: skip
+        assert config.compose_for([place, "run.name=new", source]).run.name == "new"
+    assert not (tmp_path / "new").exists() and not [*(tmp_path / "crops").iterdir()]
+
+
+def test_training_goes_on_from_the_config_that_a_named_run_has(tmp_path):
+    place = [f"run.root={tmp_path}", "run.name=mine"]
+    kept = config.compose(["data=market1501", "data.size=[64,32]", *place])
+    config.write_config(kept, tmp_path / "mine" / "config.yaml")
+    cfg = config.compose_to_train([*place, "seed=3", "model=osnet_x1_0", "run.overwrite=true"])
+    assert cfg.data == kept.data and cfg.seed == 3 and cfg.model.name == "osnet_x1_0" and cfg.run.overwrite
+    assert cfg.run.overrides == ["data=market1501", "data.size=[64,32]", "seed=3", "model=osnet_x1_0"]
+    assert config.training_differences(config.compose([*cfg.run.overrides, *place]), cfg) == []
+    for choice in ("data=synthetic", "experiment=demo"):
+        assert config.compose_to_train([*place, choice]) == config.compose([*place, choice])
+    others = [f"run.root={tmp_path}", "seed=3"]
+    assert config.compose_to_train(others) == config.compose(others)
+
+
+PATHS = ["/crops of (1)/x", "/a,b", "/a=b", "/a#b", "/a[1]", "/[a]/b", "/a{b}", "/it's", '/6" tall', "/a\\b", "/a; b", "/ü",
+         "/a: b", "/a(b", "/100%", "/a&b|c", "/#(,=)[1] 'x'"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_needs_no_quotes_of_hydras(path):
+    cfg = config.compose(["data=market1501", f"data.root={path}", f"evaluate.file={path}", f"run.root={path}"])
+    assert cfg.data.root == cfg.data.source.root == cfg.evaluate.file == cfg.run.root == path
+
+
+def test_names_are_text_and_what_is_quoted_stays_as_it_is(tmp_path):
+    for name in ("2024_06", "007", "1e3", "true", "a,b", "x (1)"):
+        cfg = config.compose([f"run.name={name}"])
+        assert cfg.run.name == name and config.run_folder(cfg).name == name
+        config.write_config(cfg, tmp_path / name / "config.yaml")
+        assert Run.resume([f"run.root={tmp_path}", f"run.name={name}", "seed=2"]).folder == tmp_path / name
+    quoted = ["data=csv", "data.root='/a (1)'", 'evaluate.file="/b (1)"', "model.weights=null"]
+    cfg = config.compose(quoted)
+    assert (cfg.data.root, cfg.evaluate.file, cfg.model.weights) == ("/a (1)", "/b (1)", None)
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [("card.about=crops (1)", "crops (1)"), ("card.about=a # b", "a # b"), ("card.about=a,b", "a,b"),
+     ("evaluate.also=[csv:/a (1),csv:/b]", ["csv:/a (1)", "csv:/b"])],
+)  # fmt: skip
+def test_another_override_that_cant_be_read_is_answered_with_how_to_write_it(override, value):
+    text = message(f"+{override}")
+    assert f"+{override}" in text and "once for Hydra and once for the shell" in text
+    (word,) = shlex.split(text.rpartition("shell: ")[2])
+    assert (
+        config.compose([word])["card" if "card" in override else "evaluate"][
+            override.partition("=")[0].rpartition(".")[2]
+        ]
+        == value
+    )
+
+
+def test_half_of_a_path_with_spaces_is_put_to_the_override_before_it():
+    text = message("data.root=/my", "crops")
+    assert text.endswith("write key=value; if it belongs to the one before it, 'data.root=/my crops'")
+
+
+def test_a_name_that_no_folder_can_have_is_one_line(tmp_path):
+    assert "300 characters; a folder's name has 200 at most" in refused("run.name=" + "x" * 300)
+    assert "not usable as a folder's name" in refused("run.name=null")
+    assert "File name too long" in message("data.root=" + "x" * 300)
+    with pytest.raises(InputError, match="File name too long"):
+        Run("x" * 300)
+
+
+def refused(*overrides):
+    with pytest.raises(InputError) as caught:
+        Run.compose(overrides)
+    return str(caught.value)
 
 
 def test_only_what_training_depends_on_counts_as_a_difference(tmp_path):

@@ -45,9 +45,11 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
         texts.append("Pictures of its confusions are on the evaluation's own page.")
     yield Paragraph([" ".join(texts)], page)
     if verdict := run.verification:
+        ends = [verdict[f"threshold_{end}"] for end in ("low", "high")]
+        interval = "" if None in ends else " ({:.4g} to {:.4g})".format(*ends)
         text = (
             f"Two crops show the same {one} if their {verdict['distance']} distance is at most "
-            f"{verdict['threshold']:.4g} ({verdict['threshold_low']:.4g} to {verdict['threshold_high']:.4g}), "
+            f"{verdict['threshold']:.4g}{interval}, "
             f"calibrated on the {verdict['calibrated_on']} {several} for a false positive rate of "
             f"{verdict['wanted_fpr']:g}. On the test pairs its true positive rate is {verdict['test_tpr']:.3f}, its "
             f"false positive rate {verdict['test_fpr']:.2g}."

@@ -1,6 +1,6 @@
 """Evaluation protocols: what two figures must share before they are compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import torch
@@ -32,6 +32,11 @@ class RetrievalProtocol:
     def evaluate(self, embeddings: Outputs, splits: tuple[str, str] = TEST) -> Retrieval:
         """Retrieval of the queries of the first split in the gallery of the second."""
         return Retrieval.of(embeddings, splits, self.distance, self.exclude_same_camera)
+
+    def elsewhere(self, home: ReidDataModule, other: ReidDataModule) -> "RetrievalProtocol":
+        """The protocol on another data set, by that set's own same-camera rule, unless the run turned its own off."""
+        turned_off = home.exclude_same_camera and not self.exclude_same_camera
+        return replace(self, exclude_same_camera=other.exclude_same_camera and not turned_off)
 
     def record(self, datamodule: ImageDataModule) -> dict:
         """The protocol as a row of `metrics.json` keeps it: distance, same-camera rule, hash of query and gallery."""

@@ -3,7 +3,7 @@
 from reidlab.files import file_hash
 from reidlab.run import File, Run
 
-VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on")
+VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on", "test_tpr", "test_fpr")
 
 
 def about(run: Run) -> dict:

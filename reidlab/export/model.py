@@ -31,14 +31,23 @@ class Verdict(NamedTuple):
     interval: tuple[float, float] | None  # 95 %, of the threshold
     measure: str  # euclidean or cosine
     similarity: float  # cosine
+    tpr: float | None = None  # of the threshold, on the test pairs
+    fpr: float | None = None
 
     def __str__(self) -> str:
         ends = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
         unsure = self.interval and self.interval[0] <= self.distance <= self.interval[1]
+        rates = (
+            ""
+            if self.tpr is None or self.fpr is None
+            else (
+                f"; this threshold accepts {self.tpr:.0%} of the test pairs of one identity, {self.fpr:.2%} of others"
+            )
+        )
         return (
             f"distance {self.distance:.3f} (cosine similarity {self.similarity:.3f}), "
             f"threshold {self.threshold:.3f}{ends}: {'the same' if self.same else 'different'}"
-            f"{', but within the interval of the threshold' if unsure else ''}"
+            f"{', but within the interval of the threshold' if unsure else ''}{rates}"
         )
 
 
@@ -127,7 +136,8 @@ class Model:
         ends = (self.verdict.get("threshold_low"), self.verdict.get("threshold_high"))
         threshold = self.verdict["threshold"]
         interval = None if None in ends else ends
-        return Verdict(distance <= threshold, distance, threshold, interval, self.distance, similarity)
+        rates = self.verdict.get("test_tpr"), self.verdict.get("test_fpr")
+        return Verdict(distance <= threshold, distance, threshold, interval, self.distance, similarity, *rates)
 
     def _pixels(self, image: Image) -> np.ndarray:
         """An image at the model's size."""

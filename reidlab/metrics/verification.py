@@ -1,17 +1,22 @@
 """Verification: whether two images show the same identity, decided by a threshold on their distance."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from reidlab.errors import InputError
 from reidlab.metrics.closeness import Closeness, Distance
-from reidlab.metrics.pairing import Pairing, spans
+from reidlab.metrics.pairing import DISTRACTOR, Pairing, spans
 
 BINS = 2**14
-GROUPS = 200
+GROUPS, GALLERY_GROUPS = 200, 100  # of identities that are drawn together: of queries, and of the gallery alone
+CELLS = 2**24  # counts that the bootstrap keeps: query groups x gallery groups x bins
+MOST_BINS = 2**10  # of these
+PAIRS = 2**22  # counted at a time
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -28,6 +33,7 @@ class Verification:
     positives: np.ndarray  # pairs of one identity within each threshold
     negatives: np.ndarray  # pairs of two
     wanted_fpr: float
+    num_identity_pairs: int  # of a query's identity and another one in the gallery; each distractor is another one
     figures: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -46,6 +52,11 @@ class Verification:
         """The largest threshold whose false positive rate is at most the wanted one."""
         return self.figures["threshold"]
 
+    def rates_at(self, threshold: float) -> tuple[float, float]:
+        """True and false positive rate at a threshold that may have been calibrated elsewhere."""
+        at = self.thresholds.searchsorted(threshold, side="right") - 1
+        return float(self.tpr[at]), float(self.fpr[at])
+
     @property
     def auc_error(self) -> float:
         """The largest error of the area under the curve, by pairs that share a bin."""
@@ -58,7 +69,11 @@ class Verification:
             for name, pair in self.intervals.items()
             for end, v in zip(("low", "high"), pair, strict=True)
         }
-        counts = {"num_positive": float(self.positives[-1]), "num_negative": float(self.negatives[-1])}
+        counts = {
+            "num_positive": float(self.positives[-1]),
+            "num_negative": float(self.negatives[-1]),
+            "num_identity_pairs": float(self.num_identity_pairs),
+        }
         return self.figures | ends | {"wanted_fpr": self.wanted_fpr} | counts
 
 
@@ -78,56 +93,82 @@ def verify(
 ) -> Verification:
     """Compare every query with every gallery item that the protocol allows, and calibrate a threshold.
 
-    Intervals come from a bootstrap over the query identities (in up to 200 random groups), for one gallery: queries of
-    one identity aren't independent, and intervals over pairs would be too narrow. Memory: one block of scores and the
-    groups' histograms, 52 MB. Raises InputError where there is no pair of one identity, or none of two.
+    Intervals come from a bootstrap over identities: one that is drawn n times counts n times as a query and n times in
+    the gallery, so that a pair of two weighs the product of both (the vertex bootstrap of Snijders & Borgatti 1999,
+    Connections 22, with the product weights of Owen 2007, Ann. Appl. Stat. 1). An identity that is easily taken for
+    others is so on both sides: to draw queries alone gives intervals that are too narrow. Identities that only the
+    gallery has, and distractors, are drawn among themselves. Many identities are drawn in random groups, and their
+    pairs counted in fewer bins, most of them about the wanted rate: 64 MB, beside a block of scores. Queries of one
+    identity have no intervals. Raises InputError where there is no pair of one identity, or none of two.
 
     Args: those of `rank`, and
         wanted_fpr: the false positive rate that the threshold is calibrated to.
         resamples: number of bootstrap samples.
         seed: of these.
     """
+    if not 0 < wanted_fpr < 1:
+        raise InputError(f"wanted_fpr={wanted_fpr}: a false positive rate lies between 0 and 1, such as 0.001")
     ids = Pairing.of(query_pids, gallery_pids, query_camids, gallery_camids, exclude_same_camera=exclude_same_camera)
     ids = ids.fitting(query, gallery)
-    group = _groups(ids.query_pids.cpu(), seed)  # (Q,)
-    order = group.argsort(stable=True)
-    sizes = torch.bincount(group).tolist()
+    rows, columns = _groups(ids, seed)
+    order = rows.argsort(stable=True)
     at = order.to(query.device)
     ids = Pairing(ids.query_pids[at], ids.gallery_pids, ids.query_camids[at], ids.gallery_camids, exclude_same_camera)
     closeness = Closeness(query[at], gallery, distance)
-    positives, negatives = _histograms(closeness, ids, sizes)  # (groups, BINS) each
+    positives, negatives = (_cumulative(pairs) for pairs in _totals(closeness, ids))
     for pairs, kind in ((positives, "of the same identity"), (negatives, "of two identities")):
-        if not pairs.sum():
+        if not pairs[-1]:
             raise InputError(
                 f"verification: no query and gallery image {kind} are compared; add such images or a split"
             )
     thresholds = np.arange(BINS + 1) * (_reach(closeness) / BINS)
-    totals = [_cumulative(pairs.sum(0, keepdims=True)) for pairs in (positives, negatives)]  # (1, BINS + 1) each
-    used = np.flatnonzero(positives.any(0) | negatives.any(0))  # between these bins, no figure changes
-    positives, negatives = (_cumulative(pairs[:, used]) for pairs in (positives, negatives))
-    edges = thresholds[np.append(used, BINS)]
-    figures = _figures(positives.sum(0, keepdims=True), negatives.sum(0, keepdims=True), wanted_fpr, edges)
+    figures = _figures(positives[None], negatives[None], wanted_fpr, thresholds)
+    intervals = {}
+    if resamples:
+        most = CELLS // ((int(rows.max()) + 1) * (int(torch.maximum(rows.max(), columns.max())) + 1))
+        edges = _edges(positives, negatives, wanted_fpr, min(MOST_BINS, most))
+        cells = _cells(closeness, ids, rows[order], columns, edges)
+        intervals = _bootstrap(*cells, wanted_fpr, thresholds[edges], resamples, seed)
     return Verification(
         thresholds,
-        totals[0][0],
-        totals[1][0],
+        positives,
+        negatives,
         wanted_fpr,
+        _identity_pairs(ids),
         {name: float(value[0]) for name, value in figures.items()},
-        _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed),
+        intervals,
     )
 
 
 def _cumulative(histograms: np.ndarray) -> np.ndarray:
-    """Counts below each bin's beginning, and below the last one's end: (B, bins) -> (B, bins + 1)."""
-    return np.pad(histograms.cumsum(1), ((0, 0), (1, 0)))
+    """Counts below each bin's beginning, and below the last one's end: (..., bins) -> (..., bins + 1)."""
+    return np.pad(histograms.cumsum(-1, dtype=float), [(0, 0)] * (histograms.ndim - 1) + [(1, 0)])
 
 
-def _groups(pids: Tensor, seed: int) -> Tensor:
-    """The group of each query, of up to GROUPS random groups of identities. (Q,)"""
-    _, identity = pids.unique(return_inverse=True)
-    count = int(identity.max()) + 1 if len(identity) else 0
-    shuffled = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return shuffled[identity] % GROUPS
+def _identity_pairs(ids: Pairing) -> int:
+    query, gallery = ids.query_pids.unique(), ids.gallery_pids[ids.gallery_pids > DISTRACTOR].unique()
+    distractors = int((ids.gallery_pids == DISTRACTOR).sum())
+    return len(query) * (len(gallery) + distractors) - int(torch.isin(query, gallery).sum())
+
+
+def _groups(ids: Pairing, seed: int) -> tuple[Tensor, Tensor]:
+    """Groups of identities at random: of each query (Q,) and of each gallery item (G,), those of no query after them.
+
+    Each distractor is an identity of its own; the group of junk doesn't matter.
+    """
+    draw = torch.Generator().manual_seed(seed)
+    query, gallery = ids.query_pids.cpu(), ids.gallery_pids.cpu().clone()
+    distractors = (gallery == DISTRACTOR).nonzero().squeeze(1)
+    gallery[distractors] = gallery.min() - 1 - distractors
+    known, identity = query.unique(return_inverse=True)
+    others, other = gallery.unique(return_inverse=True)
+    queried = torch.isin(others, known)
+    group = torch.randperm(len(known), generator=draw) % GROUPS  # of each identity that is queried
+    columns = torch.empty_like(others)
+    columns[queried] = group[torch.searchsorted(known, others[queried])]
+    alone = torch.randperm(len(others) - int(queried.sum()), generator=draw) % GALLERY_GROUPS
+    columns[~queried] = min(len(known), GROUPS) + alone
+    return group[identity], columns[other]
 
 
 def _reach(closeness: Closeness) -> float:
@@ -137,25 +178,78 @@ def _reach(closeness: Closeness) -> float:
     return 1.001 * float(closeness.query_norms.amax() + closeness.gallery_norms.amax()) or 1.0
 
 
-def _histograms(closeness: Closeness, protocol: Pairing, sizes: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of pairs of one identity and of two, per group of consecutive queries: 2 x (groups, BINS) float64."""
-    ends = np.cumsum(sizes)
-    positives, negatives = np.zeros((2, len(sizes), BINS))
+def _binned(closeness: Closeness, ids: Pairing) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Bins of the distances of consecutive queries.
+
+    Yields the first query's position; the rows (M,) and bins (M,) of matches; and the bins (n, G) of pairs of two
+    identities, with BINS for all other pairs.
+    """
     reach, start = _reach(closeness), 0
     for scores in closeness.blocks():
         distances = _distances_(scores, closeness, start)
-        matches = protocol.mask(distances, start, value=-1.0)
-        own = distances[matches]
-        distances[matches] = -1.0  # outside of all bins, as the masked are
-        begin = 0
-        while begin < len(scores):
-            group = int(np.searchsorted(ends, start + begin, side="right"))
-            end = min(len(scores), int(ends[group]) - start)
-            positives[group] += _histogram(own[(matches.row >= begin) & (matches.row < end)], reach)
-            negatives[group] += _histogram(distances[begin:end], reach)
-            begin = end
+        matches = ids.mask(distances, start, value=2 * reach)
+        bins = distances.mul_(BINS / reach).clamp_max_(BINS).short()
+        own = bins[matches]
+        bins[matches] = BINS
+        yield start, matches.row, own, bins
         start += len(scores)
-    return positives, negatives
+
+
+def _totals(closeness: Closeness, ids: Pairing) -> np.ndarray:
+    """Numbers of pairs of one identity and of two in each bin. (2, BINS)"""
+    totals = np.zeros((2, BINS + 1), np.int64)
+    for _, _, own, bins in _binned(closeness, ids):
+        for side, pairs in enumerate((own, bins.flatten())):
+            for part in pairs.split(PAIRS):
+                totals[side] += torch.bincount(part, minlength=BINS + 1).cpu().numpy()
+    return totals[:, :-1]
+
+
+def _edges(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, most: int) -> np.ndarray:
+    """The bins' edges (BINS + 1) between which the bootstrap counts, at most so many; most of them at low rates."""
+    used = np.flatnonzero(np.diff(positives) + np.diff(negatives))  # between these bins, no figure changes
+    if len(used) < most:
+        return np.append(used, BINS)
+    tpr, fpr = positives / positives[-1], negatives / negatives[-1]
+    logs = (np.log(np.maximum(fpr, low) / low) / np.log(high / low) for low, high in ((1e-5, 1), _around(wanted_fpr)))
+    rising = tpr + fpr + sum(2 * log.clip(0, 1) for log in logs)
+    return np.unique(rising.searchsorted(np.linspace(0, rising[-1], most)))
+
+
+def _around(rate: float) -> tuple[float, float]:
+    return rate / 8, rate * 8
+
+
+def _cells(
+    closeness: Closeness, ids: Pairing, rows: Tensor, columns: Tensor, edges: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of pairs between the edges: of one identity (R, bins), of two by both groups (R, C, bins); float32.
+
+    Args:
+        closeness: of queries in the order of their groups.
+        ids: of these.
+        rows: group of each query (Q,), ascending.
+        columns: group of each gallery item (G,).
+        edges: (bins + 1,).
+    """
+    sizes = torch.bincount(rows).tolist()
+    ends, count, width = np.cumsum(sizes), max(len(sizes), int(columns.max()) + 1), len(edges)
+    coarse = torch.from_numpy(edges.searchsorted(np.arange(BINS + 1), side="right") - 1)  # BINS: width - 1, dropped
+    coarse, offset = coarse.to(closeness.query.device), columns.to(closeness.query.device) * width
+    positives = np.zeros((len(sizes), width), np.float32)
+    negatives = np.zeros((len(sizes), count, width), np.float32)
+    for start, row, own, bins in _binned(closeness, ids):
+        own, first = coarse[own.long()], 0
+        while first < len(bins):
+            group = int(np.searchsorted(ends, start + first, side="right"))
+            last = min(len(bins), int(ends[group]) - start, first + max(1, PAIRS // len(columns)))
+            within = (row >= first) & (row < last)
+            positives[group] += torch.bincount(own[within], minlength=width).cpu().numpy()
+            pairs = coarse[bins[first:last].long()].add_(offset).flatten()
+            counts = torch.bincount(pairs, minlength=count * width).view(count, width)
+            negatives[group] += counts.cpu().numpy()
+            first = last
+    return positives[..., :-1], negatives[..., :-1]
 
 
 def _distances_(scores: Tensor, closeness: Closeness, start: int) -> Tensor:
@@ -165,15 +259,6 @@ def _distances_(scores: Tensor, closeness: Closeness, start: int) -> Tensor:
         inverse = torch.where(norms > 0, 1 / norms, 0.0).to(scores.dtype)
         return scores.mul_(-inverse).add_(1).clamp_(0, 2)
     return scores.mul_(-2).add_(norms.square().to(scores.dtype)).clamp_min_(0).sqrt_()
-
-
-def _histogram(distances: Tensor, reach: float) -> np.ndarray:
-    """Counts of the distances in [0, reach] in BINS equal bins. (BINS,)"""
-    counts = np.zeros(BINS)
-    flat = distances.flatten()
-    for start, stop in spans(len(flat), 2**23):  # histc counts in float32: exactly up to 2^24
-        counts += flat[start:stop].histc(BINS, 0, reach).cpu().numpy()
-    return counts
 
 
 def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, edges: np.ndarray) -> dict:
@@ -204,13 +289,51 @@ def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, ed
 
 
 def _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of all figures over resampled groups, of their cumulative histograms."""
-    groups = len(positives)
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
-    drawn = [
-        _figures(draws[a:b] @ positives, draws[a:b] @ negatives, wanted_fpr, edges) for a, b in spans(resamples, 16)
-    ]
-    return {
-        name: tuple(np.nanpercentile(np.concatenate([part[name] for part in drawn]), [2.5, 97.5]).tolist())
-        for name in (drawn[0] if drawn else ())
-    }
+    """95 % intervals of all figures, of counts between edges (bins + 1,): BCa over identities or groups of them.
+
+    A group that is drawn n times counts n times within itself, and not n x n times: its copies aren't compared.
+    None where there is one group of queries: how figures vary between identities is unknown then.
+    """
+    draw, (rows, columns, bins) = np.random.default_rng(seed), negatives.shape
+    if rows < 2:
+        return {}
+    flat, itself = negatives.reshape(rows, -1), negatives[np.arange(rows), np.arange(rows)]  # (R, bins)
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures of weighted groups (B, C), the first R of which are those of the queries."""
+        own = weights[:, :rows]
+        between = (own @ flat).reshape(-1, columns, bins)
+        others = np.einsum("bc,bcn->bn", weights, between, optimize=True) - (own * (own - 1)) @ itself
+        return _figures(_cumulative(own @ positives), _cumulative(others.clip(0)), wanted_fpr, edges)
+
+    sides = [n for n in (rows, columns - rows) if n]
+    drawn = np.concatenate([draw.multinomial(n, np.full(n, 1 / n), size=resamples) for n in sides], 1)
+    weights = np.concatenate([drawn, 1 - np.eye(columns), np.ones((1, columns))]).astype(np.float32)
+    parts = [figures(weights[start:stop]) for start, stop in spans(len(weights), 16)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _bca(v[:resamples], v[resamples:-1], v[-1], rows) for name, v in found.items()}
+
+
+def _bca(drawn: np.ndarray, left_out: np.ndarray, figure: float, groups: int) -> tuple[float, float]:
+    """The bias-corrected and accelerated 95 % interval (Efron 1987, J. Am. Stat. Assoc. 82), which holds the figure.
+
+    Wider by Student's t for a small number of groups, as Hesterberg 2015 (Am. Stat. 69) has it.
+
+    Args:
+        drawn: the figure of each resample; NaN where it has none.
+        left_out: the figure without each group.
+        figure: of all.
+        groups: number of them.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return float(figure), float(figure)
+    below = ((drawn < figure).mean() + (drawn <= figure).mean()) / 2
+    bias = stats.norm.ppf(below.clip(1 / len(drawn), 1 - 1 / len(drawn)) if len(drawn) > 1 else 0.5)
+    away = np.nan_to_num(np.mean(left_out[~np.isnan(left_out)]) - left_out)
+    spread = (away**2).sum() ** 1.5
+    acceleration = (away**3).sum() / (6 * spread) if spread else 0.0
+    reach = np.sqrt(groups / (groups - 1)) * stats.t.ppf(0.975, groups - 1)
+    shifted = bias + np.array([-reach, reach])
+    low, high = np.quantile(drawn, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    return float(min(low, figure)), float(max(high, figure))

@@ -18,6 +18,7 @@ from reidlab.config import (
     RENAMED_VALUES,
     compose,
     compose_for,
+    compose_to_train,
     instantiate,
     read_config,
     resolve_path,
@@ -56,6 +57,11 @@ class Run:
     def compose(cls, overrides: Iterable[str] = ()) -> "Run":
         """The run of overrides such as `experiment=demo` or `seed=1`; see `reidlab.config.compose` for errors."""
         return cls.of(compose(overrides))
+
+    @classmethod
+    def begin(cls, overrides: Iterable[str] = ()) -> "Run":
+        """The run that `data` and `train` begin or go on with: see `reidlab.config.compose_to_train`."""
+        return cls.of(compose_to_train(overrides))
 
     @classmethod
     def resume(cls, overrides: Iterable[str] = ()) -> "Run":

@@ -22,6 +22,7 @@ def run(run: Run) -> Run:
     """
     datamodule = run.datamodule()
     samples, table = datamodule.samples, datamodule.summary()
+    run.keep_config()
     print_table(table, f"{datamodule.name}: {samples.root}")
     for note in samples.notes:
         log.info(f"note: {note}")

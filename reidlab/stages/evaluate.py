@@ -1,9 +1,10 @@
 """Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and its rankings."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 
+LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
+
 
 def run(run: Run) -> Run:
     """Score the run's network, in every protocol that its settings switch on, and the baselines.
@@ -40,13 +43,14 @@ def run(run: Run) -> Run:
     `verification.json`. A classifier has one row, with `per_image.csv`, `per_class.csv`, `confusion.csv` and pictures.
     Raises InputError where no query has a match in the gallery.
     """
-    run.keep_config()
+    other_run = _other_run(run)
     if run["evaluate.file"]:
         _score_file(run, resolve_path(run["evaluate.file"]))
         return run
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
     recorded, checkpoint = protocol.record(datamodule), run.checkpoint
+    run.keep_config()
     found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
     if run.is_classifier:
         _record_classes(run, Row.CHECKPOINT, found, datamodule)
@@ -72,12 +76,13 @@ def run(run: Run) -> Run:
         other = evaluate(baseline, module, protocol, run.device, row)
         record(row, other.ranking, other, mine=False)
     for module in _other_test_sets(run):
-        theirs = replace(protocol, exclude_same_camera=module.exclude_same_camera)
-        row = Row.CHECKPOINT.on(module.name)
+        theirs = protocol.elsewhere(datamodule, module)
+        by = theirs.record(module)
+        row = _row_of(run, module, by["test"])
         other = evaluate(run.network, module, theirs, run.device, row)
-        record(row, other.ranking, other, theirs.record(module))
-    if run["evaluate.against"]:
-        _compare(run, Run(Path(run["run.root"]) / run["evaluate.against"]), found, recorded)
+        record(row, other.ranking, other, by)
+    if other_run:
+        _compare(run, other_run, found, recorded)
     return run
 
 
@@ -113,6 +118,7 @@ def _score_file(run: Run, file: Path) -> None:
         embeddings = embed(network, datamodule, datamodule.test, run.device, file.name)
     protocol = protocol_of(run, datamodule)
     found = protocol.evaluate(embeddings)
+    run.keep_config()
     if run.is_classifier:
         _record_classes(run, file.name, found, datamodule)
     else:
@@ -193,6 +199,31 @@ def _other_test_sets(run: Run) -> Iterator[ReidDataModule]:
         yield other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
 
 
+def _row_of(run: Run, module: ReidDataModule, digest: str) -> str:
+    """The row of another test set; where there is a set of the same name already, with the digest behind its name."""
+    row, results = Row.CHECKPOINT.on(module.name), run.results
+    namesake = results.get(Row.CHECKPOINT if module.name == run["data.name"] else row)
+    return f"{row} {digest[:8]}" if namesake and namesake.protocol.get("test", digest) != digest else row
+
+
+def _other_run(run: Run) -> Run | None:
+    """The run of `evaluate.against`; InputError where it can't be compared with this one, whatever the figures."""
+    name = run["evaluate.against"]
+    if not name:
+        return None
+    key, other = f"evaluate.against={name}", Run(Path(run["run.root"]) / name)
+    if run["evaluate.file"]:
+        raise InputError(f"{key}: it compares the networks of two runs; leave out evaluate.file")
+    if run.is_classifier or other.is_classifier:
+        raise InputError(f"{key}: it compares rankings, and a classifier has none; leave it out")
+    theirs = other.results.get(Row.CHECKPOINT)
+    if theirs is None or not other.has(f"{File.EVALUATE}/{Row.CHECKPOINT}/per_query.csv"):
+        raise InputError(f"{key}: its present checkpoint isn't evaluated; run `{other.command('evaluate')}` first")
+    if not theirs.protocol:
+        raise InputError(f"{key}: the protocol of its figures isn't recorded; run `{other.command('evaluate')}` again")
+    return other
+
+
 def _named(entry: str, key: str, what: str) -> tuple[str, str]:
     """An entry `name:value` of a list in the settings."""
     name, _, value = entry.partition(":")
@@ -202,16 +233,27 @@ def _named(entry: str, key: str, what: str) -> tuple[str, str]:
 
 
 def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: RetrievalProtocol) -> None:
-    """Set the threshold of "the same person?", on validation identities if the run left them out of its training."""
+    """Set the threshold of "the same person?", on validation identities if the run left them out of its training.
+
+    A test split whose pairs are all of one kind has none.
+    """
+    (run / File.VERIFICATION).unlink(missing_ok=True)
     options = {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
-    verification = test.verify(protocol.wanted_fpr, **options)
+    try:
+        verification = test.verify(protocol.wanted_fpr, **options)
+    except InputError as error:
+        log.warning(f"no threshold is calibrated: {error}")
+        return
     calibration, source = verification, "test"
     if run.is_trained and len(datamodule.validation):
         embeddings = embed(run.network, datamodule, datamodule.validation, run.device, "validation")
-        unseen = protocol.evaluate(embeddings, VALIDATION)
-        calibration, source = unseen.verify(protocol.wanted_fpr, **options), "validation"
-    at = verification.thresholds.searchsorted(calibration.threshold, side="right") - 1
-    low, high = calibration.intervals["threshold"]
+        try:
+            unseen = protocol.evaluate(embeddings, VALIDATION)
+            calibration, source = unseen.verify(protocol.wanted_fpr, **options), "validation"
+        except InputError as error:
+            log.warning(f"the threshold is calibrated on the test split, validation can't: {error}")
+    low, high = calibration.intervals.get("threshold", (None, None))
+    tpr, fpr = verification.rates_at(calibration.threshold)
     verdict = {
         "distance": test.distance,
         "threshold": calibration.threshold,
@@ -219,13 +261,17 @@ def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: 
         "threshold_high": high,
         "calibrated_on": source,
         "wanted_fpr": protocol.wanted_fpr,
-        "test_tpr": float(verification.tpr[at]),
-        "test_fpr": float(verification.fpr[at]),
+        "tpr": calibration.figures["tpr"],
+        "fpr": calibration.figures["fpr"],
+        "num_identity_pairs": calibration.num_identity_pairs,
+        "test_tpr": tpr,
+        "test_fpr": fpr,
         "test": verification.summary(),
         "checkpoint": run.checkpoint,
         "exclude_same_camera": test.exclude_same_camera,
     }
     write_json(run / File.VERIFICATION, verdict)
+    _warn_of(verdict)
     place, point = run / File.EVALUATE / Row.CHECKPOINT, (verdict["test_fpr"], verdict["test_tpr"])
     save_figure(plots.roc_curve({"test": plots.Roc(verification.fpr, verification.tpr, point)}), place / "roc.png")
     positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
@@ -233,15 +279,29 @@ def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: 
     save_figure(histogram, place / "distances.png")
 
 
+def _warn_of(verdict: Mapping[str, Any]) -> None:
+    """Say where a threshold rests on too few identities, or rejects most pairs of one identity."""
+    needed, key = 1 / verdict["wanted_fpr"], f"evaluate.wanted_fpr={verdict['wanted_fpr']:g}"
+    if verdict["num_identity_pairs"] < needed:
+        log.warning(
+            f"{key}: the threshold rests on {verdict['num_identity_pairs']:,} pairs of two identities "
+            f"({verdict['calibrated_on']}), and this rate takes {needed:,.0f} or more; choose a higher one"
+        )
+    if verdict["test_tpr"] < LOW_TPR:
+        log.warning(
+            f"threshold {verdict['threshold']:.4g}: accepts {verdict['test_tpr']:.0%} of the test pairs of one "
+            f"identity, {verdict['test_fpr']:.2%} of those of two; a higher evaluate.wanted_fpr accepts more of both"
+        )
+
+
 def _compare(run: Run, other: Run, found: Retrieval, protocol: dict) -> None:
     """A paired test against another run's queries, printed and kept; InputError where the two aren't comparable."""
     key, file = f"evaluate.against={other.name}", other / File.EVALUATE / Row.CHECKPOINT / "per_query.csv"
-    theirs = other.results.get(Row.CHECKPOINT)
-    if theirs is None or not file.exists():
-        raise InputError(f"{key}: its present checkpoint isn't evaluated; run `{other.command('evaluate')}` first")
-    for name, value in theirs.protocol.items():
-        if protocol.get(name) != value:
-            what = "test images are others" if name == "test" else f"{name} is {value}, here it is {protocol.get(name)}"
+    theirs = other.results[Row.CHECKPOINT].protocol
+    for name in ("test", *(name for name in {**theirs, **protocol} if name != "test")):
+        there, here = theirs.get(name), protocol.get(name)
+        if there != here:
+            what = "test images are others" if name == "test" else f"{name} is {there}, here it is {here}"
             raise InputError(f"{key}: its {what}; compare runs on one test split by one protocol")
     queries = pd.read_csv(file)
     if queries["path"].tolist() != found.query.table["path"].tolist():
