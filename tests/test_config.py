@@ -87,7 +87,7 @@ def test_configs_of_the_workspace_stand_beside_the_released_ones(workspace):
     assert cfg.data.name == config.compose(["experiment=smoke"]).data.name
     assert {"mine", "smoke", "demo"} <= set(config.choices("experiment"))
     assert {"extra", "model"} <= set(config.groups()) and config.choices("extra") == ["one"]
-    assert "did you mean mine?" in message("experiment=min")
+    assert "did you mean mine\?" in message("experiment=min")
 
 
 def test_a_config_of_the_workspace_takes_the_place_of_a_released_namesake(workspace):
@@ -137,16 +137,16 @@ def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_pat
 
 def test_a_stage_after_training_refuses_an_unknown_run_with_the_nearest_name(tmp_path):
     place = f"run.root={tmp_path}"
-    with pytest.raises(InputError, match="run.name=x: no such run in .*; `reidlab train` makes one"):
+    with pytest.raises(InputError, match=r"run.name=x: no such run in .*; `reidlab train` makes one"):
         config.compose_for([place, "run.name=x"])
     for name in ("mine", "yours"):
         config.write_config(config.compose([place, f"run.name={name}"]), tmp_path / name / "config.yaml")
-    with pytest.raises(InputError, match="run.name=mnie: no such run in .*; did you mean mine?"):
+    with pytest.raises(InputError, match=r"run.name=mnie: no such run in .*; did you mean mine\?"):
         config.compose_for([place, "run.name=mnie", "evaluate.resamples=3", "seed=1", "data.size=[64,32]"])
-    with pytest.raises(InputError, match="run.name=synthetic-osnet_x0_25: no such run in .*; there are mine, yours"):
+    with pytest.raises(InputError, match=r"run.name=synthetic-osnet_x0_25: no such run in .*; there are mine, yours"):
         config.compose_for([place])
     (tmp_path / "crops").mkdir()
-    with pytest.raises(InputError, match="run.name=crops: it holds no config.yaml, and so is no run; there are mine"):
+    with pytest.raises(InputError, match=r"run.name=crops: it holds no config.yaml, and so is no run; there are mine"):
         config.compose_for([place, "run.name=crops"])
     for source in ("data=market1501", "model=osnet_x1_0", "experiment=demo", "model.weights=a.pth",
                    "evaluate.file=a.onnx", "predict.model=a.onnx"):  # fmt: skip

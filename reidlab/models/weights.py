@@ -184,7 +184,8 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     of any torch. Raises InputError where there are no tensors, or two for one name.
     """
     file = Path(file)
-    content, place, others = read_safely(file), "", ()
+    content, place = read_safely(file), ""
+    others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (keys := [key for key in KEYS if _holds_weights(content.get(key))]):
         place, *rest = keys
         others, content = (*others, *rest), content[place]
@@ -217,7 +218,9 @@ def _holds_weights(value: object) -> bool:
 
 
 def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:
-    return None if tensor is None or tensor.numel() != 3 else tuple(round(value / 255, 6) for value in tensor.flatten().tolist())
+    if tensor is None or tensor.numel() != 3:
+        return None
+    return tuple(round(value / 255, 6) for value in tensor.flatten().tolist())
 
 
 def _from_fastreid(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
