@@ -159,7 +159,9 @@ def test_training_goes_on_from_the_config_that_a_named_run_has(tmp_path):
     kept = config.compose(["data=market1501", "data.size=[64,32]", *place])
     config.write_config(kept, tmp_path / "mine" / "config.yaml")
     cfg = config.compose_to_train([*place, "seed=3", "model=osnet_x1_0", "run.overwrite=true"])
-    assert cfg.data == kept.data and cfg.seed == 3 and cfg.model.name == "osnet_x1_0" and cfg.run.overwrite
+    assert (
+        cfg.data == {**kept.data, "seed": 3} and cfg.seed == 3 and cfg.model.name == "osnet_x1_0" and cfg.run.overwrite
+    )
     assert cfg.run.overrides == ["data=market1501", "data.size=[64,32]", "seed=3", "model=osnet_x1_0"]
     assert config.training_differences(config.compose([*cfg.run.overrides, *place]), cfg) == []
     for choice in ("data=synthetic", "experiment=demo"):

@@ -12,6 +12,7 @@ from trained_like import soft_images
 from reidlab.cli import main
 from reidlab.deploy.server import ENVIRONMENT, INSTALL, SERVED, serving
 from reidlab.errors import InputError
+from reidlab.run import Run
 
 HTTP = pytest.importorskip("tritonclient.http")
 GRPC = pytest.importorskip("tritonclient.grpc")
@@ -154,5 +155,6 @@ def test_without_repository_or_server_it_says_what_to_run(folder, tmp_path):  # 
 
 
 def test_command_says_what_is_missing(tmp_path, capsys):
+    Run.compose([f"run.root={tmp_path}", "run.name=none"]).keep_config()
     assert main(["serve", f"run.root={tmp_path}", "run.name=none"]) == 2
     assert "no Triton repository; run `reidlab deploy deploy=nvidia` first" in capsys.readouterr().err
