@@ -87,7 +87,7 @@ def test_configs_of_the_workspace_stand_beside_the_released_ones(workspace):
     assert cfg.data.name == config.compose(["experiment=smoke"]).data.name
     assert {"mine", "smoke", "demo"} <= set(config.choices("experiment"))
     assert {"extra", "model"} <= set(config.groups()) and config.choices("extra") == ["one"]
-    assert "did you mean mine\?" in message("experiment=min")
+    assert "did you mean mine?" in message("experiment=min")
 
 
 def test_a_config_of_the_workspace_takes_the_place_of_a_released_namesake(workspace):
