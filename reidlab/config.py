@@ -20,6 +20,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reidlab.bounds import check_bounds
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
 
@@ -87,7 +88,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     Files in `conf/` of the workspace are found beside the released ones, and in place of one with the same name.
     Relative paths are resolved by `resolve_path`.
     Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
-    value of another type than the default's.
+    value of another type than the default's, or out of its bound.
     """
     overrides = list(overrides)
     parsed = _parse(overrides)
@@ -112,6 +113,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             OmegaConf.resolve(cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"config: {_one_line(error)}") from error
+    _check_values(cfg, [o.key_or_group for o in parsed])
     cfg.run.overrides = [o for o in overrides if not o.startswith("run.")]
     return cfg
 
@@ -137,6 +139,7 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     now = compose(both.values())
     cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
     cfg.run = {**now.run, "root": str(folder.parent.absolute()), "name": folder.name, "overrides": earlier}
+    _check_values(cfg, [])
     return cfg
 
 
@@ -294,6 +297,13 @@ def _check_key(override: Override, defaults: DictConfig) -> None:
     )
     if not same and not str(value).startswith("${"):
         raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")
+
+
+def _check_values(cfg: DictConfig, given: list[str]) -> None:
+    """Hold all values to `reidlab.bounds`; of those that depend on each other, a given one is named first."""
+    leaves = _leaves(OmegaConf.to_container(cfg))
+    named = [key for key in leaves if {*_prefixes(key)} & {*given}]
+    check_bounds({key: leaves[key] for key in [*named, *leaves]})
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
