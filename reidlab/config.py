@@ -31,6 +31,7 @@ SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables
 CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
 OPTIONAL_GROUPS = ("distill", "experiment")
+LONGEST_NAME = 200  # bytes, of a run: file systems allow 255, and files have longer names while they are written
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
@@ -209,7 +210,14 @@ def run_folder(cfg: DictConfig) -> Path:
     name = str(cfg.run.name)
     if not name or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
         raise InputError(f"run.name={name}: not usable as a folder's name; choose letters, digits, - and _")
-    return Path(cfg.run.root) / name
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"run.name={name[:40]}...: longer than {LONGEST_NAME} bytes; choose a shorter one")
+    root = Path(str(cfg.run.root))
+    if blocked := next(
+        (place for place in (root / name, root, *root.parents) if place.exists() and not place.is_dir()), None
+    ):
+        raise InputError(f"run.root={root}: {blocked} is no folder; choose another")
+    return root / name
 
 
 def training_differences(stored: Mapping, new: Mapping) -> list[str]:
@@ -258,7 +266,7 @@ def resolve_path(value: str | Path) -> Path:
 
     Released models are found from anywhere, as `data/models/...`, unless the workspace has one of the same name.
     """
-    path = Path(value).expanduser()
+    path = Path(str(value)).expanduser()  # a folder 2024 is a number to Hydra
     if path.is_absolute() or path.exists():
         return path.absolute()
     released = path.parts[:2] == ("data", "models") and (SHIPPED / path).exists() and not (root() / path).exists()
