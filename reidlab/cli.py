@@ -227,11 +227,13 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 1 a fault of the program, 2 wrong input, 130 interrupted."""
-    parser = build_parser()
-    argcomplete.autocomplete(parser)
-    args = parser.parse_args(argv)
-    command = COMMANDS.get(args.command)
+    _open_closed_streams()
+    args, command = argparse.Namespace(command="arguments"), None
     try:
+        parser = build_parser()
+        argcomplete.autocomplete(parser)
+        args = parser.parse_args(argv)
+        command = COMMANDS.get(args.command)
         status = command.call(args) if command else print(overview())
         sys.stdout.flush()
         return status or 0
@@ -258,6 +260,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = command.kept if command else Command.kept
         print(f"\nreidlab: interrupted; {kept}; to go on: {again}", file=sys.stderr)
         return 130
+
+
+def _open_closed_streams() -> None:
+    """Lead streams that the caller closed (`>&-`) to nowhere, before a file that is opened gets their number."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))
 
 
 def _keep_traceback(args: argparse.Namespace) -> Path:
@@ -327,7 +336,10 @@ def complete_overrides(prefix: str, **_) -> list[str]:
     if given:
         return [f"{key}={choice}" for choice in (complete_runs() if key == "run.name" else choices(key))]
     if "." in key:
-        return [f"{known}=" for known in keys(compose())]
+        try:
+            return [f"{known}=" for known in keys(compose())]
+        except InputError:  # of a file in the workspace's conf/, which the next command names
+            return []
     return ["run.name=", *(f"{group}=" for group in groups())]
 
 

@@ -21,6 +21,7 @@ from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from reidlab.bounds import check_bounds
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
 
@@ -35,7 +36,7 @@ TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it loo
 OPTIONAL_GROUPS = ("distill", "experiment")
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
-LONGEST_NAME = 200  # bytes; file systems hold 255, some of which the names of files need
+LONGEST_NAME = 200  # bytes, of a run: file systems allow 255, and files have longer names while they are written
 
 # What a trained network depends on; anything else may change between the parts of one run.
 TRAINING_KEYS = (
@@ -93,7 +94,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     Files in `conf/` of the workspace are found beside the released ones, and in place of one with the same name.
     Relative paths are resolved by `resolve_path`.
     Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
-    value of another type than the default's.
+    value of another type than the default's, or out of its bound.
     """
     overrides = list(overrides)
     parsed = _parse(overrides)
@@ -118,6 +119,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             OmegaConf.resolve(cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"config: {_one_line(error)}") from error
+    _check_values(cfg, [o.key_or_group for o in parsed])
     cfg.run.overrides = [o for o in overrides if not o.startswith("run.")]
     return cfg
 
@@ -174,6 +176,7 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     now = compose(both.values())
     cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
     cfg.run = {**now.run, "root": str(folder.parent.absolute()), "name": folder.name, "overrides": earlier}
+    _check_values(cfg, [])
     return cfg
 
 
@@ -245,7 +248,12 @@ def run_folder(cfg: DictConfig) -> Path:
         raise InputError(f"run.name={name[:20]}...: {len(name)} characters; a folder's name has {LONGEST_NAME} at most")
     if not name.strip() or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
         raise InputError(f"run.name={name}: not usable as a folder's name; choose letters, digits, - and _")
-    return Path(cfg.run.root) / name
+    root = Path(str(cfg.run.root))
+    if blocked := next(
+        (place for place in (root / name, root, *root.parents) if place.exists() and not place.is_dir()), None
+    ):
+        raise InputError(f"run.root={root}: {blocked} is no folder; choose another")
+    return root / name
 
 
 def training_differences(stored: Mapping, new: Mapping) -> list[str]:
@@ -294,7 +302,7 @@ def resolve_path(value: str | Path) -> Path:
 
     Released models are found from anywhere, as `data/models/...`, unless the workspace has one of the same name.
     """
-    path = Path(value).expanduser()
+    path = Path(str(value)).expanduser()  # a folder 2024 is a number to Hydra
     try:
         there = path.exists()
     except OSError as error:
@@ -388,6 +396,13 @@ def _check_key(override: Override, defaults: DictConfig) -> None:
     )
     if not same and not str(value).startswith("${"):
         raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")
+
+
+def _check_values(cfg: DictConfig, given: list[str]) -> None:
+    """Hold all values to `reidlab.bounds`; of those that depend on each other, a given one is named first."""
+    leaves = _leaves(OmegaConf.to_container(cfg))
+    named = [key for key in leaves if {*_prefixes(key)} & {*given}]
+    check_bounds({key: leaves[key] for key in [*named, *leaves]})
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from reidlab.errors import InputError
 from reidlab.export.grid import LOW, activation_grids, weight_scales, with_float_only
 from reidlab.export.ranges import Range
 from reidlab.export.steps import IMAGE, Step, StepNetwork
@@ -59,6 +60,11 @@ class _Writer:
     """Writes step after step; a tensor is quantized when the first integer operator reads it."""
 
     def __init__(self, network, ranges, names, floats, symmetric: bool = True, per_channel: bool = True):
+        if len({*names} - {step.name for step in network.steps}) < len(names):
+            raise InputError(
+                f"export.input_name={names[0]}, export.output_name={names[1]}: "
+                "the names have to differ from each other and from those of the layers"
+            )
         self.network, self.names, self.floats = network, names, floats
         self.symmetric, self.per_channel = symmetric, per_channel
         self.grids = activation_grids(network, ranges, symmetric) if ranges else {}

@@ -1,7 +1,7 @@
 """Networks for re-identification and classification, their cost, and loading published weights."""
 
 from reidlab.models.color_histogram import ColorHistogram
-from reidlab.models.complexity import Block, Complexity, blocks, complexity
+from reidlab.models.complexity import Block, Complexity, blocks, check_size, complexity
 from reidlab.models.efficientnet import (
     EfficientNetLite,
     efficientnet_lite0,
@@ -67,6 +67,7 @@ __all__ = [
     "ReIdNetwork",
     "ResNet",
     "blocks",
+    "check_size",
     "complexity",
     "efficientnet_lite0",
     "efficientnet_lite1",

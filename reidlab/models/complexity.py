@@ -1,12 +1,13 @@
 """The size and cost of a network and of its blocks: shapes, parameters and multiply-accumulates."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from reidlab.errors import InputError
 from reidlab.models.heads import ReIdNetwork
 
 
@@ -129,7 +130,18 @@ def _watched(modules: Iterable[nn.Module], hook: Callable) -> Iterator[None]:
             handle.remove()
 
 
-def _show_one_image(network: nn.Module, size: tuple[int, int]) -> None:
+def check_size(network: nn.Module, size: Sequence[int]) -> None:
+    """Raise InputError where the network can't read images of a height and width: most often they are too small."""
+    try:
+        _show_one_image(network, size)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"data.size={list(size)}: the network can't read such images ({reason}); larger ones?"
+        ) from error
+
+
+def _show_one_image(network: nn.Module, size: Sequence[int]) -> None:
     """Run the network on a black image, and leave it in the mode that it was in."""
     training, reference = network.training, next(network.parameters(), torch.empty(0))
     try:

@@ -16,6 +16,7 @@ from torch import nn
 
 from reidlab.config import (
     RENAMED_VALUES,
+    SHIPPED,
     compose,
     compose_for,
     compose_to_train,
@@ -31,7 +32,7 @@ from reidlab.console import log
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
-from reidlab.models import Confidences, LoadReport, load_weights, read_weights
+from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
 from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, File, Kind, Result, Row, Task
 from reidlab.run.provenance import provenance
 
@@ -133,7 +134,12 @@ class Run:
 
     def table_of(self, path: str) -> pd.DataFrame:
         """A CSV of the folder; empty where it is absent."""
-        return pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+        try:
+            return pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+        except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+            raise InputError(
+                f"{self / path}: not readable as a table ({error}); delete it, run its stage again"
+            ) from error
 
     @property
     def training(self) -> dict:
@@ -172,7 +178,7 @@ class Run:
             if not isinstance(stored, Mapping):
                 raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
-            made_by = stored.get(MADE_BY, {})
+            made_by = stored.get(MADE_BY) if isinstance(stored.get(MADE_BY), Mapping) else {}
             rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
         return rows
 
@@ -214,6 +220,7 @@ class Run:
             protocol: what the figures were measured by, see `protocol_of`.
             checkpoint: hash of the weights; None for rows of networks that aren't this run's.
         """
+        self._require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
         new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
         write_json(self / File.METRICS, {**read_json(self / File.METRICS), **new})
@@ -252,9 +259,11 @@ class Run:
         return instantiate(self.config.data, **changes)
 
     def untrained_network(self, num_classes: int = 0) -> nn.Module:
-        """The network with initial weights, which follow from the seed."""
+        """The network with initial weights, which follow from the seed; InputError where it can't read `data.size`."""
         torch.manual_seed(self.config.seed)
-        return instantiate(self.config.model.network, num_classes=num_classes)
+        network = instantiate(self.config.model.network, num_classes=num_classes)
+        check_size(network, self["data.size"])
+        return network
 
     @cached_property
     def network(self) -> nn.Module:
@@ -319,8 +328,21 @@ class Run:
 
     # -- what is written, and how it is made again
 
+    @property
+    def is_released(self) -> bool:
+        """Whether it is one of the trained networks that come with reidlab, which nothing is written to."""
+        return self.folder.resolve().is_relative_to((SHIPPED / "data" / "models").resolve())
+
+    def _require_own(self) -> None:
+        """Raise InputError where the folder is a released one."""
+        if self.is_released:
+            raise InputError(
+                f"{self.folder}: comes with reidlab and stays as it is; copy it to runs/, or leave run.root out"
+            )
+
     def keep_config(self) -> None:
         """Write `config.yaml`, unless the run was trained: then it has its own."""
+        self._require_own()
         if not (self / "checkpoints").exists():
             write_config(self.config, self / File.CONFIG)
 
@@ -329,6 +351,7 @@ class Run:
 
         Raises InputError where another training lives there and `run.overwrite` isn't set.
         """
+        self._require_own()
         stored = self / File.CONFIG
         trained = self.has(File.LAST) or self.has(File.BEST)
         if self.config.run.overwrite:
@@ -344,6 +367,7 @@ class Run:
 
     def write(self, path: str, content: str | bytes) -> Path:
         """Write a file of the folder, atomically."""
+        self._require_own()
         return write_atomic(self / path, content)
 
     def command(self, stage: str, *more: str) -> str:

@@ -195,7 +195,10 @@ def _other_test_sets(run: Run) -> Iterator[ReidDataModule]:
     """The data sets of `evaluate.also`, prepared as this network wants its images."""
     for place in run["evaluate.also"]:
         name, root = _named(place, "evaluate.also", "root, e.g. market1501:data/market1501")
-        other = Run.compose([f"data={name}", f"data.root={root}"])
+        try:
+            other = Run.compose([f"data={name}", f"data.root={root}"])
+        except InputError as error:
+            raise InputError(f"evaluate.also: {error}") from error
         yield other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
 
 

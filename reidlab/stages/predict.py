@@ -19,6 +19,7 @@ from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import open_model
+from reidlab.files import write_atomic
 from reidlab.metrics import top_k
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
@@ -31,6 +32,8 @@ Embed = Callable[[Samples, str], Tensor]  # images and a label for the progress 
 def run(run: Run, images: Path) -> Path:
     """Predict a file or all images below a folder; returns `predict/<name>.csv` of the run folder, `.png` beside it.
 
+    A released network's predictions are written to `runs/`.
+
     A classifier gives the likeliest classes of each image, another network the nearest gallery images, by the options
     of `conf/predict`. Raises InputError where there is no image or one that can't be read.
     """
@@ -40,8 +43,9 @@ def run(run: Run, images: Path) -> Path:
     found = call(samples, "images")
     table, figure = _classes(run, samples, found) if run.is_classifier else _nearest(run, samples, found, call)
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
-    save_figure(figure, run / File.PREDICT / f"{images.stem}.png")
-    return run.write(f"{File.PREDICT}/{images.stem}.csv", table.to_csv(index=False))
+    folder = resolve_path("runs") / run.name if run.is_released else run.folder
+    save_figure(figure, folder / File.PREDICT / f"{images.stem}.png")
+    return write_atomic(folder / File.PREDICT / f"{images.stem}.csv", table.to_csv(index=False))
 
 
 def images_of(place: Path) -> Samples:

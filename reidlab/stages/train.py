@@ -18,7 +18,7 @@ from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, embed, protocol_of
 from reidlab.files import alone, write_atomic, write_json
-from reidlab.models import load_weights
+from reidlab.models import check_size, load_weights
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
 from reidlab.training import tracking
@@ -96,6 +96,7 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
             "regime.backbone_lr_scale=0 freezes the backbone, and its weights would be random: give model.weights=FILE"
         )
     network = instantiate(cfg.model.network, num_classes=num_classes)
+    check_size(network, run["data.size"])
     if cfg.model.weights:
         log.info(run.load(network, cfg.model.weights))
     return network

@@ -115,8 +115,11 @@ class Task(pl.LightningModule):
             groups.append({"params": own})
         # Lightning clips no gradients of mixed precision that a fused optimizer would unscale by itself
         unfused = {"fused": False} if self.trainer.gradient_clip_val and self.optimizer.keywords.get("fused") else {}
-        optimizer = self.optimizer(groups, **unfused)
-        schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
+        try:
+            optimizer = self.optimizer(groups, **unfused)
+            schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
+        except (TypeError, ValueError) as error:
+            raise InputError(f"optimizer.* or schedule.*: {error}; change that setting") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 

@@ -1,0 +1,300 @@
+"""The values that settings may have: one table, held by `reidlab.config.compose` before anything is built of them."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from reidlab.errors import InputError
+
+
+class Bound(Protocol):
+    """The values that a setting may have, and in words which those are."""
+
+    words: str
+
+    def holds(self, value: Any) -> bool:
+        """Whether the setting may have this value."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """Numbers of an interval, which are finite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+    above: bool = False  # low itself is excluded
+    below: bool = False  # high itself is excluded
+
+    @property
+    def words(self) -> str:
+        """Such as `a whole number from 1 to 8`."""
+        kind = "a whole number" if self.whole else "a number"
+        low = "" if self.low == -math.inf else f" {'above' if self.above else 'from'} {self.low:g}"
+        high = "" if self.high == math.inf else f" {'below' if self.below else 'to'} {self.high:.10g}"
+        return kind + (low + (high or " up") if low else high)
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is such a number; true and false are none."""
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
+            return False
+        inside = self.low <= value <= self.high and math.isfinite(value)
+        return inside and not (self.above and value == self.low) and not (self.below and value == self.high)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of some names."""
+
+    names: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """The names."""
+        return f"one of {', '.join(self.names)}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the names."""
+        return value in self.names
+
+
+@dataclass(frozen=True)
+class Word:
+    """Text that isn't empty."""
+
+    words: str = "a name"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is such text."""
+        return isinstance(value, str) and bool(value.strip())
+
+
+@dataclass(frozen=True)
+class Many:
+    """A list of values that all keep a bound; of a given length, or at least of a least one."""
+
+    of: Bound
+    count: int | None = None
+    least: int = 0
+
+    @property
+    def words(self) -> str:
+        """Such as `a list of 2, each a number above 0`."""
+        length = f" of {self.count}" if self.count else f" of {self.least} or more" if self.least else ""
+        return f"a list{length}, each {self.of.words}"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is such a list."""
+        if not isinstance(value, list | tuple) or (self.count or len(value)) != len(value) or len(value) < self.least:
+            return False
+        return all(self.of.holds(item) for item in value)
+
+
+@dataclass(frozen=True)
+class Maybe:
+    """Null, or what keeps another bound."""
+
+    of: Bound
+
+    @property
+    def words(self) -> str:
+        """The other's, and null."""
+        return f"{self.of.words}, or null"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is null or kept by the other."""
+        return value is None or self.of.holds(value)
+
+
+@dataclass(frozen=True)
+class Either:
+    """What keeps one of some bounds."""
+
+    bounds: tuple[Bound, ...]
+
+    @property
+    def words(self) -> str:
+        """Those of all."""
+        return ", or ".join(bound.words for bound in self.bounds)
+
+    def holds(self, value: Any) -> bool:
+        """Whether one of them holds it."""
+        return any(bound.holds(value) for bound in self.bounds)
+
+
+def whole(low: int = 0, high: float = math.inf) -> Number:
+    """Whole numbers of an interval with both its ends."""
+    return Number(low, high, whole=True)
+
+
+ANY, SHARE, WEIGHT, POSITIVE = Number(), Number(0, 1), Number(0), Number(0, above=True)
+MANY = 1_000_000  # of what takes memory or time each
+NAME, TRUTH = Word(), Choice((True, False))  # type: ignore[arg-type]
+SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
+DISTANCE = Choice(("euclidean", "cosine"))
+
+BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
+    "seed": whole(0, 2**32 - 1),
+    # data
+    "data.name": NAME,
+    "data.size": SIZE,
+    "data.val_fraction": Number(0, 1, below=True),
+    "data.test_fraction": Number(0, 1, below=True),
+    "data.seed": whole(0, 2**32 - 1),
+    "data.split_seed": whole(0, 2**32 - 1),
+    "data.batch_size": whole(2, MANY),
+    "data.eval_batch_size": whole(1, MANY),
+    "data.num_workers": whole(0, 512),
+    "data.num_instances": Maybe(whole(1, MANY)),
+    "data.mean": CHANNELS,
+    "data.std": Many(POSITIVE, 3),
+    "data.enlarged": Number(0, 8, above=True),
+    "data.crop.area": Many(Number(0, 1, above=True), 2),
+    "data.crop.aspect": Many(POSITIVE, 2),
+    "data.crop.flip": SHARE,
+    "data.progressive": Many(Many(SHARE, 2)),
+    "data.source.tested_on": Many(NAME),
+    "data.source.size": SIZE,
+    "data.source.seed": whole(0, 2**32 - 1),
+    "data.source.test_fraction": SHARE,
+    "data.source.num_identities": whole(4, MANY),
+    "data.source.train_identities": whole(1, MANY),
+    "data.source.num_cameras": whole(1, 1000),
+    "data.source.images_per_camera": whole(1, 10_000),
+    "data.source.images_per_class": whole(1, MANY),
+    # network and training
+    "model.mean": CHANNELS,
+    "model.std": Many(POSITIVE, 3),
+    "model.distance": DISTANCE,
+    "model.network.feat_dim": Maybe(whole(1, 65_536)),
+    "model.network.dropout": Number(0, 1, below=True),
+    "model.network.mixstyle": Many(NAME),
+    "model.network.last_stride": whole(1, 2),
+    "model.network.stripes": whole(1, 1000),
+    "model.network.bins": Many(whole(1, 256), 3),
+    "optimizer.lr": Number(0, MANY, above=True),
+    "optimizer.weight_decay": WEIGHT,
+    "optimizer.momentum": Number(0, 1, below=True),
+    "schedule.epochs": whole(1, MANY),
+    "schedule.warmup_epochs": whole(0, MANY),
+    "schedule.hold_epochs": whole(0, MANY),
+    "schedule.warmup_factor": SHARE,
+    "schedule.final_factor": SHARE,
+    "schedule.factor": SHARE,
+    "schedule.gamma": POSITIVE,
+    "schedule.milestones": Many(whole(1, MANY), least=1),
+    "schedule.patience": whole(0, MANY),
+    "schedule.min_lr": WEIGHT,
+    "trainer.max_epochs": whole(1, MANY),
+    "trainer.num_nodes": whole(1, MANY),
+    "trainer.devices": Either((NAME, whole(-1, MANY), Many(whole(), least=1))),
+    "trainer.accelerator": NAME,
+    "trainer.gradient_clip_val": Maybe(WEIGHT),
+    "trainer.accumulate_grad_batches": whole(1, MANY),
+    "trainer.check_val_every_n_epoch": whole(1, MANY),
+    "trainer.limit_train_batches": Either((Number(0, 1, above=True), whole(1))),
+    "trainer.log_every_n_steps": whole(1),
+    "trainer.num_sanity_val_steps": whole(-1),
+    "callbacks.early_stopping.patience": whole(1),
+    "callbacks.ema.decay": Number(0, 1, above=True, below=True),
+    "regime.backbone_lr_scale": WEIGHT,
+    "regime.head_epochs": whole(),
+    "task.mix.mixup": WEIGHT,
+    "task.mix.cutmix": WEIGHT,
+    "task.mix.p": SHARE,
+    "augment.*.p": SHARE,
+    "augment.crop.padding": whole(0, 4096),
+    "augment.policy.strength": WEIGHT,
+    "augment.erasing.area": Many(Number(0, 1, above=True), 2),
+    "augment.erasing.aspect": Many(POSITIVE, 2),
+    "augment.jitter.hue": Number(0, 0.5),
+    **dict.fromkeys((f"augment.jitter.{name}" for name in ("brightness", "contrast", "saturation")), WEIGHT),
+    "loss.*.weight": ANY,
+    "loss.*.loss.scale": POSITIVE,
+    "loss.*.loss.gamma": POSITIVE,
+    "loss.*.loss.label_smoothing": Number(0, 1, below=True),
+    "loss.*.loss.lr": POSITIVE,
+    **dict.fromkeys(
+        (f"loss.*.loss.{name}" for name in ("margin", "m", "pos_margin", "neg_margin", "loss.margin")), ANY
+    ),
+    "loss.*.loss.miner.margin": ANY,
+    "distill.size": Maybe(SIZE),
+    "distill.components": whole(1, MANY),
+    "distill.temperature": POSITIVE,
+    "distill.decay": WEIGHT,
+    **dict.fromkeys((f"distill.{name}" for name in ("feature", "local", "distance", "angle", "logits")), WEIGHT),
+    # what follows training
+    "evaluate.distance": DISTANCE,
+    "evaluate.mean": Maybe(CHANNELS),
+    "evaluate.std": Maybe(Many(POSITIVE, 3)),
+    "evaluate.color_order": Maybe(Choice(("RGB", "BGR"))),
+    "evaluate.baselines": Many(NAME),
+    "evaluate.galleries": Many(NAME),
+    "evaluate.also": Many(NAME),
+    "evaluate.expansion.k": whole(1, MANY),
+    "evaluate.expansion.alpha": WEIGHT,
+    "evaluate.rerank.k1": whole(1, MANY),
+    "evaluate.rerank.k2": whole(1, MANY),
+    "evaluate.rerank.weight": SHARE,
+    "evaluate.single_gallery_shot.repeats": whole(1, MANY),
+    "evaluate.wanted_fpr": SHARE,
+    "evaluate.resamples": whole(1, MANY),
+    "evaluate.pictured_queries": whole(0, 1000),
+    "evaluate.pictured_matches": whole(1, 1000),
+    "evaluate.pictured_mistakes": whole(0, 1000),
+    "predict.k": whole(1, MANY),
+    "export.opset": whole(13, 23),
+    "export.input_name": NAME,
+    "export.output_name": NAME,
+    "export.tolerance": POSITIVE,
+    "quantize.formats": Many(Choice(("tflite", "onnx")), least=1),
+    "quantize.runtimes": Many(NAME, least=1),
+    "quantize.method": Either((NAME, Many(NAME, least=1))),
+    "quantize.images": whole(1, MANY),
+    "quantize.percentile": Number(50, 100, above=True),
+    "quantize.max_drop": ANY,
+    "quantize.sensitivity_images": whole(1, MANY),
+    "quantize.mixed_steps": whole(0, MANY),
+    "quantize.qat.epochs": whole(1, 10_000),
+    "quantize.qat.lr": Number(0, 1, above=True),
+    "quantize.qat.range_lr": Number(0, 1),
+    "quantize.threads": whole(1, 64),
+    "deploy.name": NAME,
+    "deploy.extra_macs": Number(0, 100),
+    "deploy.cores": Many(NAME),
+    "deploy.boards": Many(NAME),
+    "deploy.images": whole(1, MANY),
+    "deploy.timeout_s": POSITIVE,
+    "deploy.threads": whole(1, 64),
+    "deploy.input_name": NAME,
+    "deploy.output_name": NAME,
+    "deploy.largest_batch": whole(1, 65_536),
+    "deploy.tolerance": POSITIVE,
+    "deploy.served": NAME,
+    "deploy.instances": whole(1, 1024),
+    "deploy.max_queue_size": whole(1, MANY),
+    "deploy.max_queue_delay_us": whole(0, 60_000_000),
+}
+
+
+def bound_of(key: str) -> Bound | None:
+    """The bound of a setting by its dotted key; None where it has none."""
+    key = key.removeprefix("data.") if key.startswith("data.augment.") else key
+    return BOUNDS.get(key) or next((bound for pattern, bound in _PATTERNS.items() if _fits(key, pattern)), None)
+
+
+def check_bounds(settings: Mapping[str, Any]) -> None:
+    """Raise InputError that names the first of some settings, by dotted key, whose value is out of its bound."""
+    for key, value in settings.items():
+        bound = bound_of(key)
+        if bound and not bound.holds(value):
+            raise InputError(f"{key}={value}: expected {bound.words}")
+
+
+_PATTERNS = {key: bound for key, bound in BOUNDS.items() if "*" in key}
+
+
+def _fits(key: str, pattern: str) -> bool:
+    parts, wanted = key.split("."), pattern.split(".")
+    return len(parts) == len(wanted) and all(w in ("*", part) for part, w in zip(parts, wanted, strict=True))
