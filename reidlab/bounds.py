@@ -11,7 +11,9 @@ from reidlab.errors import InputError
 class Bound(Protocol):
     """The values that a setting may have, and in words which those are."""
 
-    words: str
+    @property
+    def words(self) -> str:
+        """Those values, such as `a number above 0`."""
 
     def holds(self, value: Any) -> bool:
         """Whether the setting may have this value."""

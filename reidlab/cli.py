@@ -266,7 +266,7 @@ def _open_closed_streams() -> None:
     """Lead streams that the caller closed (`>&-`) to nowhere, before a file that is opened gets their number."""
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115 (for good)
 
 
 def _keep_traceback(args: argparse.Namespace) -> Path:

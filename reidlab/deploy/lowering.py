@@ -139,8 +139,7 @@ def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> N
     pixels = build.alias.get(source, source) in build.pixels
     params = {"weights": padded, **rescalings, "flip": 0x80808080 if pixels else 0,
               "channels": channels, "out_channels": out_channels, **fields}  # fmt: skip
-    unpadded = build.shape(source, op)[:2] == build.shape(op.outputs[0], op)[:2]
-    pointwise = fields["kernel_h"] == fields["kernel_w"] == fields["stride"] == 1 and unpadded
+    pointwise = fields["kernel_h"] == fields["kernel_w"] == fields["stride"] == 1
     direct = pointwise and channels % 8 == 0
     build.emit(op, "reid_conv_row", "reid_conv", params, (source,), **geometry, trailing=pointwise,
                scratch_bytes=padded.shape[1] * (8 if direct else 9),
@@ -261,6 +260,8 @@ def _dequantize(build: Builder, op: Op) -> None:
         raise build.refuse(op, "only the network's output may be float32")
     scale, zero = build.quantization(source, op)
     rows = build.rows[build.alias.get(source, source)]
+    if 4 * rows.row_bytes > 0xFFFF:
+        raise build.refuse(op, f"{rows.row_bytes} numbers in a row of the output; at most 16,383 are supported")
     params = {"scale": float(scale), "zero": zero, "count": rows.row_bytes}
     node = Node(op.index, "reid_float_row", "reid_float", params, (build.alias.get(source, source),), op.outputs[0])
     build.append(node, Rows(rows.height, 4 * rows.row_bytes))
@@ -283,7 +284,10 @@ def _reshape(build: Builder, op: Op) -> None:
 
 
 def _pad(build: Builder, op: Op) -> None:
-    """PAD and PADV2: absorbed where every consumer pads with the same value, else a node."""
+    """PAD and PADV2: absorbed where every consumer pads with the same value, else a node.
+
+    Convolutions by 1x1 read pixels from where they lie, and may overwrite them: their padding is a node.
+    """
     source, target = op.inputs[0], op.outputs[0]
     amounts = build.constant(op, 1, "int32")
     shape, padded = build.shape(source, op), build.shape(target, op)
@@ -297,12 +301,19 @@ def _pad(build: Builder, op: Op) -> None:
     value = zero if constant is None else int(constant.data.reshape(-1)[0])
     border = {"CONV_2D": zero, "DEPTHWISE_CONV_2D": zero, "MAX_POOL_2D": -128}
     consumers = build.graph.consumers.get(target, [])
-    if target not in build.graph.outputs and all(border.get(consumer.kind) == value for consumer in consumers):
+    absorbed = all(border.get(consumer.kind) == value and not _is_pointwise(build, consumer) for consumer in consumers)
+    if target not in build.graph.outputs and absorbed:
         build.padded[target] = (source, top, left)
         return
     params = {"value": value, "row_bytes": shape[1] * shape[2], "left_bytes": left * shape[2],
               "right_bytes": right * shape[2]}  # fmt: skip
     build.emit(op, "reid_border_row", "reid_border", params, (source,), pad=top)
+
+
+def _is_pointwise(build: Builder, op: Op) -> bool:
+    """Whether an operator is a convolution by 1x1."""
+    weights = [build.graph.tensors[index].shape for index in op.inputs[1:2]]
+    return op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D") and any(shape[1:3] == (1, 1) for shape in weights)
 
 
 def _pool(build: Builder, op: Op, kernel: str, absorb: bool) -> None:

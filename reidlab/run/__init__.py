@@ -178,7 +178,7 @@ class Run:
             if not isinstance(stored, Mapping):
                 raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
-            made_by = stored.get(MADE_BY) if isinstance(stored.get(MADE_BY), Mapping) else {}
+            made_by = stored[MADE_BY] if isinstance(stored.get(MADE_BY), Mapping) else {}
             rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
         return rows
 

@@ -414,6 +414,7 @@ REFUSED = {
     "op 2 CONV_2D: window": lambda net, x: net.conv(x, 4, 9),
     "op 2 DEPTHWISE_CONV_2D: a depth multiplier": lambda net, x: net.conv(x, 16, 3, depthwise=True),
     "op 2 CONV_2D: channel": lambda net, x: net.conv(x, 4, scale=1e-9),
+    "op 4 DEQUANTIZE: 17000 numbers in a row": lambda net, x: net.dense(net.mean(x, 0.01, flat=True), 17000, 0.01),
     "op 2 MUL: ": lambda net, x: net.mul(x, x, 1e-10),
 }
 

@@ -160,8 +160,7 @@ void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, v
   const reid_conv *p = params;
   const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width;
   const int window = p->kernel_h * p->kernel_w, words = (window * channels + 7) / 8 * 2;
-  const int unpadded = rows[0] && !p->pad_left && out_width <= p->in_width;
-  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0 && unpadded;
+  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0; /* a 1x1 window is never padded */
   const uint32_t offset = pack_halves(-p->in_zero, -p->in_zero), flip = p->flip;
   uint32_t *const halves = scratch, *const end = halves + 8 * words; /* [words][4 pixels][even, odd] */
   int8_t *const patch = (int8_t *)end;
