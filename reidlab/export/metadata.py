@@ -1,15 +1,19 @@
 """The metadata of an exported file: its input, its origin, and the meaning of its output."""
 
 from reidlab.files import file_hash
-from reidlab.run import File, Run
+from reidlab.run import File, Row, Run
 
 VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on", "test_tpr", "test_fpr")
 
 
 def about(run: Run) -> dict:
-    """The metadata of a run's files; the threshold only where it is on the distance that they are compared by."""
+    """The metadata of a run's files: with the protocol that their checkpoint was evaluated by, if it was, and a threshold.
+
+    The threshold is left out where it is on another distance than the one that embeddings are compared by.
+    """
     verdict = run.verification
     verdict = verdict if verdict.get("distance") == run["model.distance"] else {}
+    evaluated = run.results.get(Row.CHECKPOINT)
     return {
         "model": run["model.name"],
         "input_size": list(run["data.size"]),
@@ -21,5 +25,6 @@ def about(run: Run) -> dict:
         "config_hash": file_hash(run / File.CONFIG),
         "weights_hash": run.checkpoint,
         **({"classes": run.classes} if run.classes else {}),
+        **({"protocol": evaluated.protocol} if evaluated and evaluated.protocol else {}),
         **{key: verdict[key] for key in VERDICT if key in verdict},
     }

@@ -13,7 +13,7 @@ from reidlab.export.quiet import quiet
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
-VALUES = {"mean", "std", "classes", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
+VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 

@@ -63,7 +63,7 @@ def run(run: Run) -> Run:
 
     record(Row.CHECKPOINT, found.ranking, found)
     _report_unmatched(found)
-    _calibrate(run, datamodule, found, protocol)
+    _calibrate(run, datamodule, found, protocol, recorded)
     if run["evaluate.pictured_queries"]:
         _draw(run, found, datamodule)
     for name, ranking, changed in _protocols(run, datamodule, found, protocol):
@@ -235,10 +235,19 @@ def _named(entry: str, key: str, what: str) -> tuple[str, str]:
     return name, value
 
 
-def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: RetrievalProtocol) -> None:
+def _calibrate(
+    run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: RetrievalProtocol, recorded: Mapping[str, Any]
+) -> None:
     """Set the threshold of "the same person?", on validation identities if the run left them out of its training.
 
     A test split whose pairs are all of one kind has none.
+
+    Args:
+        run: gets `verification.json` and pictures.
+        datamodule: has the validation identities.
+        test: the test split's retrieval.
+        protocol: by which pairs are compared.
+        recorded: the same, as rows of `metrics.json` carry it.
     """
     (run / File.VERIFICATION).unlink(missing_ok=True)
     options = {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
@@ -271,7 +280,7 @@ def _calibrate(run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: 
         "test_fpr": fpr,
         "test": verification.summary(),
         "checkpoint": run.checkpoint,
-        "exclude_same_camera": test.exclude_same_camera,
+        "protocol": recorded,
     }
     write_json(run / File.VERIFICATION, verdict)
     _warn_of(verdict)

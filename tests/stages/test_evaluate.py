@@ -217,6 +217,7 @@ def test_a_run_on_other_queries_is_refused(scored, market):
 def test_two_images_are_judged_by_the_calibrated_threshold(scored, market, capsys):
     images = sorted((market / "query").glob("*.jpg"))
     calibration = json.loads((scored[0] / "all" / "verification.json").read_text())
+    assert calibration["protocol"] == Run(scored[0] / "all").results["checkpoint"].protocol
     assert calibration["calibrated_on"] == "test" and calibration["threshold_low"] <= calibration["threshold"]
     run = Run.compose(scored[1])
     same = compare.run(run, images[0], images[0])

@@ -9,7 +9,7 @@ from reidlab.export.onnx import to_onnx
 from reidlab.export.runtime import open_model
 from reidlab.files import file_hash, read_json
 from reidlab.models import osnet_x0_25
-from reidlab.run import File, Run
+from reidlab.run import File, Row, Run
 from reidlab.stages import export
 
 onnx = pytest.importorskip("onnx", reason="needs the export extra")
@@ -22,6 +22,16 @@ def run(tmp_path):
     torch.save(osnet_x0_25().state_dict(), tmp_path / "weights.pth")
     model = ["model=osnet_x0_25", f"model.weights={tmp_path / 'weights.pth'}"]
     return Run.compose([*model, "data.size=[64,32]", f"run.root={tmp_path}", "run.name=r", "trainer.accelerator=cpu"])
+
+
+def test_the_file_carries_the_protocol_that_its_checkpoint_was_evaluated_by(run):
+    protocol = {"distance": "euclidean", "exclude_same_camera": True, "test": "ab" * 32}
+    run.record({Row.CHECKPOINT: {"mAP": 0.5}}, protocol, run.checkpoint)
+    export.run(run)
+    assert open_model(run / File.ONNX).metadata["protocol"] == protocol
+    run.record({Row.CHECKPOINT: {"mAP": 0.5}}, protocol, "another")
+    export.run(run)
+    assert "protocol" not in open_model(run / File.ONNX).metadata
 
 
 def test_the_file_describes_itself_and_equals_the_network(run):
