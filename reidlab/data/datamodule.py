@@ -112,6 +112,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         about: description, source, licence and kind, for cards.
     """
 
+    name: str
     validation_splits: tuple[str, ...]
     test_splits: tuple[str, ...]
 

@@ -46,14 +46,14 @@ def rescaling(real: float, largest: int) -> tuple[int, int] | None:
     return (multiplier, shift) if fits else None
 
 
-def mean_rescaling(in_scale: float, out_scale: float, count: int) -> tuple[int, int]:
+def mean_rescaling(in_scale: np.float32, out_scale: np.float32, count: int) -> tuple[int, int]:
     """Multiplier and shift of a mean, with the division by the number of elements inside the multiplier."""
     multiplier, shift = fixed_point(float(in_scale) / float(out_scale))
     bits = min(count.bit_length() - 1, 32, 31 - shift)
     return (multiplier << bits) // count, shift + bits
 
 
-def add_rescalings(larger_scale: float, scale: float, out_scale: float) -> list[tuple[int, int]]:
+def add_rescalings(larger_scale: np.float32, scale: np.float32, out_scale: np.float32) -> list[tuple[int, int]]:
     """Multiplier and shift of ADD's input with the smaller scale, and of the sum; the other input's is exactly 1/2.
 
     The reference brings both inputs, times 2^20, to twice the larger scale.

@@ -146,10 +146,9 @@ class _Source:
 
     def _rows(self, tensor: int, offset: int | None = None, ring: int | None = None) -> str:
         rows, network = self.rows[tensor], self.program.network
-        if offset is None:
-            offset = {network.image: "REID_IMAGE", network.output: "REID_OUTPUT"}.get(tensor)
-            offset = self.plan.offsets[tensor] if offset is None else offset
-        return f"{{{offset}, {ring or rows.height}, {rows.row_bytes}}}"
+        named = {network.image: "REID_IMAGE", network.output: "REID_OUTPUT"}
+        place = (named[tensor] if tensor in named else self.plan.offsets[tensor]) if offset is None else offset
+        return f"{{{place}, {ring or rows.height}, {rows.row_bytes}}}"
 
     def _parameter(self, struct: str, params: Mapping) -> str:
         fields = ", ".join(f".{key} = {self._value(key, value)}" for key, value in params.items())

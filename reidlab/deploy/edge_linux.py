@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ class EdgeLinux(Target):
             "model": given.architecture,
         }
         arrays = io.BytesIO()
-        embeddings = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
+        embeddings: dict[str, Any] = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
         np.savez_compressed(arrays, images=images, **embeddings)
         content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
         content |= {f"model.{kind}": file.read_bytes() for kind, file in files.items()}

@@ -82,7 +82,7 @@ def run_firmware(
 
 
 def _build(sources: Path, model: Path, out: Path, core: str, flags: Sequence[str]) -> None:
-    command = ["make", "-s", "-f", sources / "Makefile", f"CORE={core}", f"MODEL={model}", f"OUT={out}"]
+    command = ["make", "-s", "-f", str(sources / "Makefile"), f"CORE={core}", f"MODEL={model}", f"OUT={out}"]
     done = subprocess.run([*command, f"EXTRA={' '.join(flags)}"], capture_output=True, text=True)
     if done.returncode:
         line = next((line for line in done.stderr.splitlines() if "error" in line or "overflow" in line), done.stderr)
@@ -108,7 +108,7 @@ def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) 
     counter = f"{build / 'count.so'},begin={symbols['reid_run']},end={symbols['measured']}"
     command = [
         "qemu-system-arm", "-M", CORES[core], "-display", "none", "-monitor", "none", "-serial", "none",
-        "-semihosting-config", "enable=on,target=native", "-kernel", build / "firmware.elf", "-plugin", counter,
+        "-semihosting-config", "enable=on,target=native", "-kernel", str(build / "firmware.elf"), "-plugin", counter,
     ]  # fmt: skip
     try:
         done = subprocess.run(command, cwd=build, capture_output=True, text=True, timeout=timeout_s)
@@ -118,4 +118,6 @@ def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) 
         reason = STATUS.get(done.returncode, done.stderr.strip().splitlines()[-1:])
         raise InputError(f"core={core}: the firmware stopped because of {reason}")
     stack = re.search(r"^stack (\d+)$", done.stdout + done.stderr, re.MULTILINE)
+    if stack is None:
+        raise InputError(f"core={core}: the firmware reported no stack: {done.stdout.strip()[-200:] or 'no output'}")
     return [int(n) for n in re.findall(r"^instructions (\d+)$", done.stderr, re.MULTILINE)], int(stack[1])

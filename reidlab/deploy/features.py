@@ -51,7 +51,9 @@ class Features:
 
 def features(graph: Graph) -> Features:
     """Compute the features of a graph; padding and changes of type or shape cost nothing."""
-    macs, outputs, channels, weight_bytes, operators = Counter(), Counter(), 0, 0, 0
+    macs: Counter[str] = Counter()
+    outputs: Counter[str] = Counter()
+    channels, weight_bytes, operators = 0, 0, 0
     alias = absorbed(graph)
     for op, cost in zip(graph.ops, op_costs(graph), strict=True):
         if op.outputs[0] in alias or op.index in graph.shape_arithmetic:

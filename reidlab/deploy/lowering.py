@@ -1,5 +1,6 @@
 """Lowering a .tflite graph to nodes of C kernels; padding and the image's sign are absorbed by their consumers."""
 
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -96,7 +97,7 @@ def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     if quantization is None or quantization.scale.size not in (1, len(flat)) or quantization.zero_point.any():
         raise build.refuse(op, "weights need a scale, or one each output channel, and zero points of 0")
     bias = build.constant(op, 2, "int32")
-    bias = np.zeros(len(flat), np.int64) if bias is None else bias.data.reshape(-1).astype(np.int64)
+    bias = np.zeros(len(flat), np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
     if len(bias) != len(flat):
         raise build.refuse(op, f"{len(bias)} biases for {len(flat)} channels")
     (in_scale, in_zero), (out_scale, out_zero) = (build.quantization(i, op) for i in (op.inputs[0], op.outputs[0]))
@@ -121,9 +122,9 @@ def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
 def _weights(build: Builder, op: Op, axes: int) -> np.ndarray:
     build.inputs(op, 1)
     weights = build.constant(op, 1, "int8")
-    if weights is None or weights.data.ndim != axes or not weights.size:
+    if weights is None or weights.ndim != axes or not weights.size:
         raise build.refuse(op, f"needs weights with {axes} axes")
-    return weights.data
+    return weights
 
 
 def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> None:
@@ -291,14 +292,14 @@ def _pad(build: Builder, op: Op) -> None:
     source, target = op.inputs[0], op.outputs[0]
     amounts = build.constant(op, 1, "int32")
     shape, padded = build.shape(source, op), build.shape(target, op)
-    if amounts is None or amounts.shape != (4, 2) or amounts.data.min() < 0 or amounts.data[[0, 3]].any():
+    if amounts is None or amounts.shape != (4, 2) or amounts.min() < 0 or amounts[[0, 3]].any():
         raise build.refuse(op, "only height and width may be padded, by constant amounts")
-    (top, bottom), (left, right) = amounts.data[1:3].tolist()
+    (top, bottom), (left, right) = amounts[1:3].tolist()
     if padded != (shape[0] + top + bottom, shape[1] + left + right, shape[2]):
         raise build.refuse(op, f"turns {shape} into {padded}, which its amounts do not")
     _, zero = build.quantization(target, op)
     constant = build.constant(op, 2, "int8")
-    value = zero if constant is None else int(constant.data.reshape(-1)[0])
+    value = zero if constant is None else int(constant.reshape(-1)[0])
     border = {"CONV_2D": zero, "DEPTHWISE_CONV_2D": zero, "MAX_POOL_2D": -128}
     consumers = build.graph.consumers.get(target, [])
     absorbed = all(border.get(consumer.kind) == value and not _is_pointwise(build, consumer) for consumer in consumers)
@@ -329,11 +330,7 @@ def _mean(build: Builder, op: Op) -> None:
     source, target = op.inputs[0], op.outputs[0]
     axes = build.constant(op, 1, "int32")
     height, width, channels = build.shape(source, op)
-    if (
-        axes is None
-        or {int(axis) % 4 for axis in axes.data.reshape(-1)} != {1, 2}
-        or build.shape(target, op)[2] != channels
-    ):
+    if axes is None or {int(axis) % 4 for axis in axes.reshape(-1)} != {1, 2} or build.shape(target, op)[2] != channels:
         raise build.refuse(op, "only the mean over height and width is supported")
     (in_scale, in_zero), (out_scale, out_zero) = build.quantization(source, op), build.quantization(target, op)
     multiplier, shift = arithmetic.mean_rescaling(in_scale, out_scale, height * width)
@@ -345,7 +342,7 @@ def _mean(build: Builder, op: Op) -> None:
     build.emit(op, "reid_average_all", "reid_average", params, (source,), window=0)
 
 
-HANDLERS = {
+HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "ADD": _sum, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d, "DEQUANTIZE": _dequantize,
     "FULLY_CONNECTED": _fully_connected, "LOGISTIC": _logistic, "MEAN": _mean, "MUL": _mul, "PAD": _pad, "PADV2": _pad,
     "QUANTIZE": _quantize, "RESHAPE": _reshape, "SOFTMAX": _softmax,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from reidlab.deploy import arithmetic
-from reidlab.deploy.tflite_graph import Graph, Op, Tensor
+from reidlab.deploy.tflite_graph import Graph, Op
 from reidlab.errors import InputError
 
 
@@ -95,15 +95,15 @@ class Builder:
             raise self.refuse(op, f"tensor {index} has zero point {zero}")
         return tensor.quantization.scale[0], zero
 
-    def constant(self, op: Op, position: int, dtype: str) -> Tensor | None:
-        """A constant input, or None where the operator has none there."""
+    def constant(self, op: Op, position: int, dtype: str) -> np.ndarray | None:
+        """The values of a constant input, or None where the operator has none there."""
         index = op.inputs[position] if position < len(op.inputs) else -1
         if index < 0:
             return None
         tensor = self.graph.tensors[index]
         if tensor.data is None or tensor.dtype != dtype:
             raise self.refuse(op, f"input {position} must be constant {dtype}")
-        return tensor
+        return tensor.data
 
     def inputs(self, op: Op, count: int) -> tuple[int, ...]:
         """The first `count` input tensors."""

@@ -1,7 +1,7 @@
 """NVIDIA: one folder for TensorRT, DeepStream and Triton, with the pre-processing in the graph."""
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,8 +91,8 @@ class Nvidia(Target):
 
     def models(self, given: Deployable, steps: StepNetwork, names: tuple[str, str]) -> dict[str, bytes]:
         """The content of the .onnx by precision; int8 only where the network was quantized."""
-        metadata = {"model": given.architecture, "distance": given.distance, "weights_hash": given.checkpoint}
-        metadata |= {"color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}
+        metadata = {"model": given.architecture, "distance": given.distance, "weights_hash": given.checkpoint,
+                    "color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}  # fmt: skip
         made = {"fp32": qdq.float_onnx(steps, metadata, names)}
         made["fp16"] = half(made["fp32"])
         if given.has(self.int8):
@@ -186,7 +186,7 @@ def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
         for word, batch in (("min", 1), ("opt", max(face.largest_batch // 4, 1)), ("max", face.largest_batch))
     ]
 
-    def script(title: str, sources: dict[str, tuple[str, ...]]) -> str:
+    def script(title: str, sources: Mapping[str, tuple[str, ...]]) -> str:
         cases = "\n".join(
             f"    {precision}) {shlex.join(['trtexec', f'--onnx={file}', *shapes, *flags])} "
             f"--saveEngine=model_{precision}.plan ;;"

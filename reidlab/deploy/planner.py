@@ -110,7 +110,7 @@ class _Problem:
         everything = (1 << len(self.steps)) - 1
         ticket = count()
         heap = [(start, 0, next(ticket), 0, start, None)]
-        seen = set()
+        seen: set[int] = set()
         while heap and len(seen) < SEARCH_LIMIT:
             peak, _, _, done, live, trail = heapq.heappop(heap)
             if done in seen:

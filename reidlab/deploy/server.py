@@ -35,8 +35,8 @@ def serve(repository: Path, http_port: int = 8000, grpc_port: int = 8001) -> Non
 def install(environment: Path = ENVIRONMENT) -> None:
     """Create the virtual environment that the server needs."""
     for command in (
-        [sys.executable, "-m", "venv", environment],
-        [environment / "bin" / "python", "-m", "pip", "install", "--quiet", *PACKAGES],
+        [sys.executable, "-m", "venv", str(environment)],
+        [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES],
     ):
         try:
             subprocess.run(command, check=True)
@@ -77,7 +77,7 @@ def serving(
             (backend / file.name).symlink_to(file)
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
         command = [
-            triton / "bin" / "tritonserver", f"--model-repository={repository}",
+            str(triton / "bin" / "tritonserver"), f"--model-repository={repository}",
             f"--backend-directory={backend.parent}", "--model-control-mode=explicit", f"--load-model={SERVED}",
             "--http-address=127.0.0.1", f"--http-port={http_port}",
             "--grpc-address=127.0.0.1", f"--grpc-port={grpc_port}", "--allow-metrics=false",

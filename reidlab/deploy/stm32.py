@@ -95,10 +95,11 @@ def estimates(model: Path, boards: Sequence[str], tool: str | None = None) -> pd
 def _row(found: Estimate) -> dict:
     figures = {name: round(figure.value, 2) for name, figure in found.figures.items()}
     flash = figures.get("flash_kib", figures.get("weights_kib"))
-    row = {"by": f"estimate, {found.tool}", "ram_kib": figures.get("ram_kib"), "flash_kib": flash}
+    ram = figures.get("ram_kib")
+    row: dict[str, object] = {"by": f"estimate, {found.tool}", "ram_kib": ram, "flash_kib": flash}
     if (latency := found.figures.get("latency_ms")) is not None:
         row["latency_ms"] = figures["latency_ms"]
         if latency.low == latency.low:
             row["interval_ms"] = f"{latency.low:.1f} to {latency.high:.1f}"
-    row["fits"] = BOARDS[found.board].fits(row["ram_kib"], flash)
+    row["fits"] = BOARDS[found.board].fits(ram, flash)
     return row | {"note": "; ".join(found.outside)}

@@ -44,7 +44,8 @@ def measure(file: Path, runtime: str, settings: Sequence[tuple[int, int]] = ((1,
 
 def latency_ms(embed: Callable, images: np.ndarray) -> float:
     """Median time of a call on a batch, after some calls to warm up."""
-    times, end = [], time.perf_counter() + SECONDS
+    times: list[float] = []
+    end = time.perf_counter() + SECONDS
     while len(times) < WARM_UP + RUNS or time.perf_counter() < end:
         start = time.perf_counter()
         embed(images)
@@ -82,4 +83,5 @@ def _memory(entry: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_measure_here(*sys.argv[1:3], json.loads(sys.argv[3]))))
+    file, runtime, settings = sys.argv[1:]
+    print(json.dumps(_measure_here(file, runtime, json.loads(settings))))

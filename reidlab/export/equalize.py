@@ -67,6 +67,7 @@ def correct_biases(graph: fx.GraphModule, batches: Iterable[np.ndarray], per_cha
         means.run(torch.from_numpy(batch).permute(0, 3, 1, 2))
     for name, (total, count) in means.seen.items():
         layer = graph.get_submodule(name)
+        assert isinstance(layer, Layer)  # `_InputMeans` sees no other modules
         error = round_weights(layer.weight, weight_scales(layer.weight, per_channel)) - layer.weight
         shift = _apply(layer, error, (total / count).unsqueeze(0))
         shift = shift.mean((2, 3))[0] if shift.ndim == 4 else shift[0]
@@ -99,13 +100,13 @@ def _apply(layer: Layer, weight: Tensor, given: Tensor) -> Tensor:
 def _layer(graph: fx.GraphModule, node: fx.Node, calls: Counter) -> Layer | None:
     if not isinstance(node, fx.Node) or node.op != "call_module" or calls[node.target] > 1:
         return None
-    module = graph.get_submodule(node.target)
+    module = graph.get_submodule(str(node.target))
     return module if isinstance(module, Layer) else None
 
 
 def _is_homogeneous(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
-        return isinstance(graph.get_submodule(node.target), HOMOGENEOUS)
+        return isinstance(graph.get_submodule(str(node.target)), HOMOGENEOUS)
     return node.op == "call_method" and node.target in ("relu", "flatten")
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -53,7 +54,7 @@ class QuantizationAwareTraining(pl.LightningModule):
         self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam on weights and on ranges."""
         lr = self.options.lr
         groups = [

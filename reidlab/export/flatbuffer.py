@@ -29,7 +29,7 @@ VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "RSQRT": 1, "POW
 class Builder:
     """Builds a model of one subgraph, tensor by tensor and operator by operator; equal constants are stored once."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.model, self.graph = schema.ModelT(), schema.SubGraphT()
         self.model.version, self.model.subgraphs, self.model.operatorCodes = 3, [self.graph], []
         self.model.buffers, self.model.description = [schema.BufferT()], "reidlab"

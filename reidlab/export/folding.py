@@ -20,12 +20,12 @@ class PixelsToEmbedding(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
-        mean, std = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
-        self.normalize = nn.Identity()
-        if mean.any() or (std != 1).any():
-            self.normalize = nn.Conv2d(3, 3, 1, groups=3)
-            self.normalize.weight.data = (1 / std).view(3, 1, 1, 1)
-            self.normalize.bias.data = -mean / std
+        means, stds = torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+        self.normalize: nn.Module = nn.Identity()
+        if means.any() or (stds != 1).any():
+            self.normalize = layer = nn.Conv2d(3, 3, 1, groups=3)
+            layer.weight = nn.Parameter((1 / stds).view(3, 1, 1, 1))
+            layer.bias = nn.Parameter(-means / stds)
         self.network = network
 
     def forward(self, pixels: Tensor) -> Tensor:

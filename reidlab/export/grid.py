@@ -63,7 +63,8 @@ def grid_owners(network: StepNetwork, symmetric: bool = False) -> dict[str, str]
 
 def shared_ranges(network: StepNetwork, ranges: Mapping[str, Range], symmetric: bool = False) -> dict[str, Range]:
     """The range of each tensor, the union of ranges where several share a grid; [0, 1] for the image."""
-    known, united, owners = {**ranges, IMAGE: Range(0.0, 1.0)}, {}, grid_owners(network, symmetric)
+    known, owners = {**ranges, IMAGE: Range(0.0, 1.0)}, grid_owners(network, symmetric)
+    united: dict[str, Range] = {}
     for name, first in owners.items():
         low, high = united.get(first, known[name])
         united[first] = Range(min(low, known[name].low), max(high, known[name].high))

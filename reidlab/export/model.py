@@ -66,7 +66,8 @@ class Model:
     def __init__(
         self, embed: Callable[[np.ndarray], np.ndarray], size: Sequence[int], name: str, about: Mapping[str, Any]
     ) -> None:
-        self.embed, self.size, self.name = embed, tuple(size), name
+        height, width = size
+        self.embed, self.size, self.name = embed, (height, width), name
         self.distance, self.classes = about.get("distance"), list(about.get("classes", []))
         self.verdict = {key: about[key] for key in VERDICT if key in about}
 
@@ -133,9 +134,9 @@ class Model:
         a, b = self([first, second]).astype(np.float64)
         similarity = float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
         distance = 1 - similarity if self.distance == "cosine" else float(np.linalg.norm(a - b))
-        ends = (self.verdict.get("threshold_low"), self.verdict.get("threshold_high"))
+        low, high = self.verdict.get("threshold_low"), self.verdict.get("threshold_high")
         threshold = self.verdict["threshold"]
-        interval = None if None in ends else ends
+        interval = None if low is None or high is None else (low, high)
         rates = self.verdict.get("test_tpr"), self.verdict.get("test_fpr")
         return Verdict(distance <= threshold, distance, threshold, interval, self.distance, similarity, *rates)
 
@@ -176,7 +177,9 @@ def load(source: str | Path) -> Model:
 
 def _settings_of(checkpoint: Checkpoint) -> list[str]:
     """Overrides of a model's settings by what a checkpoint from elsewhere tells of its head and its images."""
-    told = [(f"network.{key}", value) for key, value in head_settings(checkpoint.weights).items()]
+    told: list[tuple[str, object]] = [
+        (f"network.{key}", value) for key, value in head_settings(checkpoint.weights).items()
+    ]
     told += [(key, [*value]) for key, value in (("mean", checkpoint.mean), ("std", checkpoint.std)) if value]
     told += [("network.stem_ceil_mode", "true")] if checkpoint.is_fastreid else []
     return [f"model.{key}={'null' if value is None else value}" for key, value in told]

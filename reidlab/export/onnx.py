@@ -96,6 +96,7 @@ def _traced(model: nn.Module, size: Sequence[int], metadata: dict, names: tuple[
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1 << 20)},),
             verbose=False,
         )
+    assert program is not None  # None is for the exporter before dynamo's
     proto = program.model_proto
     for node in proto.graph.node:  # the exporter notes the Python stack of each, more bytes than the weights
         node.ClearField("metadata_props")

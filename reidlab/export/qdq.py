@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -78,12 +79,11 @@ class _Writer:
         for step in self.network.steps:
             self._write(step)
         self._node("Flatten", [self.network.output], self.names[1], axis=1)
-        sides = []
-        for name, shape in ((self.names[0], (3, *self.network.size)),
-                            (self.names[1], self.network.shapes[self.network.output][:1])):  # fmt: skip
-            sides.append([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])])
+        shapes = (3, *self.network.size), self.network.shapes[self.network.output][:1]
+        given, made = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape])]
+                       for name, shape in zip(self.names, shapes, strict=True))  # fmt: skip
         constants = [numpy_helper.from_array(values, name) for name, values in self.constants.items()]
-        graph = helper.make_graph(self.nodes, "reidlab", *sides, constants)
+        graph = helper.make_graph(self.nodes, "reidlab", given, made, constants)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=IR_VERSION)
         helper.set_model_props(model, {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()})
         return model.SerializeToString()
@@ -120,6 +120,7 @@ class _Writer:
                 "group": step.groups, "kernel_shape": step.weight.shape[2:],
             }  # fmt: skip
         if kind == "instance_norm":
+            assert step.bias is not None  # ones and zeros where the layer has none
             values = {"weight": step.weight, "bias": step.bias}
             return [self._constant(f"{step.name}.{key}", v.detach().numpy()) for key, v in values.items()], {
                 "epsilon": step.eps
@@ -138,8 +139,9 @@ class _Writer:
     def _weights(self, step: Step, integer: bool) -> list[str]:
         """Names of a convolution's weight and bias, dequantized where it is an integer one."""
         weight, bias = step.weight.detach(), step.bias
-        stored = self._constant(f"{step.layer}.weight", weight.numpy()) if not integer else None
-        if integer:
+        if not integer:
+            stored = self._constant(f"{step.layer}.weight", weight.numpy())
+        else:
             scales = weight_scales(weight, self.per_channel)
             codes = (weight / scales.view(-1, 1, 1, 1)).round().clamp(-127, 127).to(torch.int8).numpy()
             stored = self._decode_constant(f"{step.layer}.weight_codes", codes, scales.numpy())
@@ -158,20 +160,21 @@ class _Writer:
             each = scales if self.per_channel else scales[0]
             given = [self._constant(name, codes), self._constant(f"{name}_scale", np.float32(each))]
             given.append(self._constant(f"{name}_zero", np.zeros_like(each, codes.dtype)))
-            self._node("DequantizeLinear", given, f"{name}_real", **({"axis": 0} if self.per_channel else {}))
+            axis: dict[str, Any] = {"axis": 0} if self.per_channel else {}
+            self._node("DequantizeLinear", given, f"{name}_real", **axis)
         return f"{name}_real"
 
     def _decoded(self, name: str) -> str:
         """A tensor through QuantizeLinear and DequantizeLinear."""
         if name not in self.decoded:
-            scale, zero = self.grids[name]
-            zero = np.int8(zero) if self.symmetric else np.uint8(zero + 128)
+            scale, zero_point = self.grids[name]
+            zero = np.int8(zero_point) if self.symmetric else np.uint8(zero_point + 128)
             grid = [self._constant(f"{name}_scale", np.float32(scale)), self._constant(f"{name}_zero", zero)]
             codes = self._node("QuantizeLinear", [self.called.get(name, name), *grid], f"{name}_codes")
             self.decoded[name] = self._node("DequantizeLinear", [codes, *grid], f"{name}_decoded")
         return self.decoded[name]
 
-    def _constant(self, name: str, values: np.ndarray) -> str:
+    def _constant(self, name: str, values: np.ndarray | np.generic) -> str:
         self.constants.setdefault(name, np.asarray(values))
         return name
 

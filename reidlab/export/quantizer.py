@@ -3,14 +3,14 @@
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, fx, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
@@ -235,4 +235,4 @@ def _shuffled(batches: Iterable[np.ndarray], size: int = 32) -> DataLoader:
     if len(images) < 2:
         raise InputError("qat: one image is too few to train on; calibrate on more, or give images for training")
     size = min(size, len(images))
-    return DataLoader(images, size, shuffle=True, drop_last=len(images) % size == 1)
+    return DataLoader(cast(Dataset, images), size, shuffle=True, drop_last=len(images) % size == 1)

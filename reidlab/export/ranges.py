@@ -72,7 +72,7 @@ def by_percentile(counts: np.ndarray, full: Range, percentile: float) -> Range:
     share = np.cumsum(counts) / counts.sum()
     tail = 1 - percentile / 100
     low = edges[np.searchsorted(share, tail, side="right")]
-    high = edges[min(np.searchsorted(share, 1 - tail) + 1, len(counts))]
+    high = edges[min(int(np.searchsorted(share, 1 - tail)) + 1, len(counts))]
     return Range(min(float(low), 0.0), max(float(high), 0.0))
 
 

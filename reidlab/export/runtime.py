@@ -173,7 +173,8 @@ def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:
     if len(shape) != 4 or 3 not in (shape[1], shape[3]):
         raise InputError(f"{file}: its input {shape} isn't a batch of RGB images (B, H, W, 3) or (B, 3, H, W)")
     channels_first = shape[3] != 3
-    return channels_first, tuple(shape[2:] if channels_first else shape[1:3])
+    height, width = shape[2:] if channels_first else shape[1:3]
+    return channels_first, (height, width)
 
 
 def _litert(file: Path, threads: int):

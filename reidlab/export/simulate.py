@@ -11,6 +11,7 @@ from reidlab.export.grid import (
     LOW,
     Grid,
     fixed_grids,
+    grid_of,
     grid_owners,
     round_weights,
     shared_ranges,
@@ -26,7 +27,7 @@ def fake_quantized(step: Step, inputs: list[Tensor], grid: Grid, per_channel: bo
     if step.kind != "conv":
         return grid.round(step(*inputs))
     weight = round_weights(step.weight, weight_scales(step.weight, per_channel))
-    return grid.round(ACTIVATIONS[step.activation](step.convolve(*inputs, weight)))
+    return grid.round(ACTIVATIONS[step.activation](step.convolve(inputs[0], weight)))
 
 
 class Simulation(nn.Module):
@@ -42,6 +43,8 @@ class Simulation(nn.Module):
         per_channel: a scale for each output channel of the weights.
         float_steps: names of steps that stay float.
     """
+
+    ends: Tensor
 
     def __init__(
         self,
@@ -87,6 +90,5 @@ class Simulation(nn.Module):
             scale = (high - low) / (HIGH - LOW)
             zero_point = (LOW - low / scale).round().clamp(LOW, HIGH).detach()
         known = dict(zip(self.names, map(Grid, scale, zero_point), strict=True))
-        return {name: known.get(first) for name, first in self.owners.items()} | fixed_grids(
-            self.network, self.symmetric
-        )
+        known[IMAGE] = grid_of(Range(0.0, 1.0), self.symmetric)
+        return {name: known[first] for name, first in self.owners.items()} | fixed_grids(self.network, self.symmetric)

@@ -3,11 +3,13 @@
 import operator
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.node import Argument
 from torch.fx.passes.shape_prop import ShapeProp
 
 from reidlab.errors import InputError
@@ -45,6 +47,20 @@ class Step(nn.Module):
         options: attributes of its kind, such as `stride`.
     """
 
+    weight: Tensor
+    bias: Tensor | None
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+    ceil_mode: bool
+    eps: float
+    start: int
+    stop: int
+    bound: float
+    exponent: float
+
     def __init__(self, kind: str, name: str, layer: str, inputs: Sequence[str], shape: Sequence[int], **options):
         super().__init__()
         self.kind, self.name, self.layer, self.activation = kind, name, layer, ""
@@ -78,9 +94,12 @@ def plainly(step: Step, inputs: list[Tensor]) -> Tensor:
 class StepNetwork(nn.Module):
     """Pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D), one step after the other, each called by `call`."""
 
+    steps: Sequence[Step]
+
     def __init__(self, steps: Iterable[Step], output: str, size: Sequence[int]):
         super().__init__()
-        self.steps, self.output, self.size = nn.ModuleList(steps), output, tuple(size)
+        self.steps = cast(Sequence[Step], nn.ModuleList(steps))  # torch's list doesn't say of which modules it is
+        self.output, self.size = output, tuple(size)
 
     def forward(self, pixels: Tensor, call: Call = plainly) -> Tensor:
         """Compute the embeddings."""
@@ -150,24 +169,25 @@ class _Reader:
     """Reads the nodes of a graph in order; `known` maps each to a tensor's name or a constant."""
 
     def __init__(self, graph: fx.GraphModule):
-        self.graph, self.steps, self.output = graph, [], ""
-        self.known: dict[fx.Node, object] = {}
-        self.seen = Counter()
+        self.graph, self.output = graph, ""
+        self.steps: list[Step] = []
+        self.known: dict[fx.Node, Any] = {}
+        self.seen: Counter[str] = Counter()
 
     def read(self, node: fx.Node) -> None:
         """Turn one node into a step, a constant or an alias of a tensor."""
         if node.op == "placeholder":
             self.known[node] = IMAGE
         elif node.op == "get_attr":
-            self.known[node] = _attribute(self.graph, node.target)
+            self.known[node] = _attribute(self.graph, str(node.target))
         elif node.op == "output":
-            self.output = self.known[node.args[0]]
+            self.output = self.value(node, 0, "output")
             self.require(_maps(node.args[0])[1:] == (1, 1), node, "an embedding that is a map")
         elif node.op == "call_module":
-            module = self.graph.get_submodule(node.target)
+            module = self.graph.get_submodule(str(node.target))
             reader = next((read for kinds, read in MODULES.items() if isinstance(module, kinds)), None)
             if reader is None:
-                raise self._refusal(node, type(module).__name__)
+                raise self.refusal(node, type(module).__name__)
             self.known[node] = reader(self, node, module)
         elif not any(isinstance(self.known[given], str) for given in node.all_input_nodes):
             self.known[node] = self._compute(node)
@@ -175,20 +195,20 @@ class _Reader:
             name = node.target if isinstance(node.target, str) else node.target.__name__
             reader = FUNCTIONS.get(name.rstrip("_"))
             if reader is None:
-                raise self._refusal(node, name)
+                raise self.refusal(node, name)
             self.known[node] = reader(self, node)
 
-    def add(self, node: fx.Node, kind: str, *inputs: fx.Node, **options) -> str:
+    def add(self, node: fx.Node, kind: str, *inputs: Argument, **options) -> str:
         """Append a step that computes a node's value; returns its name."""
         layer = str(node.target) if "weight" in options else kind
         self.seen[layer] += 1
         name = f"{layer}_{self.seen[layer]}" if self.seen[layer] > 1 or layer == kind else layer
-        sources = [self.known.get(given) if isinstance(given, fx.Node) else given for given in inputs]
+        sources: list[Any] = [self.known.get(given) if isinstance(given, fx.Node) else given for given in inputs]
         self.require(all(isinstance(source, str) for source in sources), node, f"{kind} of a constant")
         self.steps.append(Step(kind, name, layer, sources, _maps(node), **options))
         return name
 
-    def value(self, node: fx.Node, position: int, key: str, default: object = None) -> object:
+    def value(self, node: fx.Node, position: int, key: str, default: Argument = None) -> Any:
         """An argument of a call; a node's constant."""
         given = node.args[position] if len(node.args) > position else node.kwargs.get(key, default)
         return self.known[given] if isinstance(given, fx.Node) else given
@@ -196,15 +216,15 @@ class _Reader:
     def require(self, holds: bool, node: fx.Node, what: str) -> None:
         """InputError for the node unless a condition holds."""
         if not holds:
-            raise self._refusal(node, what)
+            raise self.refusal(node, what)
 
-    def _compute(self, node: fx.Node) -> object:
+    def _compute(self, node: fx.Node) -> Any:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda given: self.known[given])
-        if node.op == "call_method":
+        if isinstance(node.target, str):  # a method
             return getattr(args[0], node.target)(*args[1:], **kwargs)
         return node.target(*args, **kwargs)
 
-    def _refusal(self, node: fx.Node, what: str) -> InputError:
+    def refusal(self, node: fx.Node, what: str) -> InputError:
         return InputError(f"{node.name}: {what} has no counterpart in TFLite and int8; replace that operation")
 
 
@@ -218,14 +238,17 @@ def _conv(read: _Reader, node: fx.Node, layer: nn.Conv2d) -> str:
 
 def _linear(read: _Reader, node: fx.Node, layer: nn.Linear) -> str:
     """A convolution over the whole of the feature maps that were flattened."""
-    maps = next(step.shape for step in read.steps if step.name == read.known[node.args[0]])
+    maps = next(step.shape for step in read.steps if step.name == read.value(node, 0, "input"))
     weight = layer.weight.reshape(layer.out_features, *maps)
     return read.add(node, "conv", node.args[0], weight=weight, bias=layer.bias, **POINTWISE)
 
 
 def _batch_norm(read: _Reader, node: fx.Node, norm: nn.BatchNorm2d | nn.BatchNorm1d) -> str:
-    scale = (norm.running_var + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
-    bias = -norm.running_mean * scale + (0 if norm.bias is None else norm.bias)
+    mean, variance = norm.running_mean, norm.running_var
+    if mean is None or variance is None:
+        raise read.refusal(node, "batch norm without running statistics")
+    scale = (variance + norm.eps).rsqrt() * (1 if norm.weight is None else norm.weight)
+    bias = -mean * scale + (0 if norm.bias is None else norm.bias)
     scale = scale.detach().view(-1, 1, 1, 1)
     return read.add(node, "conv", node.args[0], weight=scale, bias=bias.detach(), **POINTWISE | {"groups": len(scale)})
 
@@ -247,7 +270,7 @@ def _pool(read: _Reader, node: fx.Node, pool: nn.MaxPool2d | nn.AvgPool2d) -> st
 
 
 def _global_pool(read: _Reader, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> str:
-    read.require(_pair(pool.output_size) == (1, 1), node, f"pooling to {pool.output_size} parts")
+    read.require(pool.output_size in (1, (1, 1), [1, 1]), node, f"pooling to {pool.output_size} parts")
     return read.add(node, "mean", node.args[0])
 
 
@@ -275,11 +298,11 @@ def _softmax(read: _Reader, node: fx.Node, layer: nn.Softmax | None = None) -> s
 
 def _concat(read: _Reader, node: fx.Node) -> str:
     read.require(read.value(node, 1, "dim", 0) in (1, -3), node, "joining other than channels")
-    return read.add(node, "concat", *node.args[0])
+    return read.add(node, "concat", *read.value(node, 0, "tensors"))
 
 
 def _slice(read: _Reader, node: fx.Node) -> str:
-    index = node.args[1]
+    index = read.value(node, 1, "index")
     whole = isinstance(index, tuple) and len(index) == 2 and index[0] == slice(None) and isinstance(index[1], slice)
     read.require(whole and index[1].step in (None, 1), node, "indexing other than a slice of channels")
     start, stop, _ = index[1].indices(_maps(node.args[0])[0])
@@ -300,7 +323,7 @@ def _power(read: _Reader, node: fx.Node) -> str:
 
 def _flatten(read: _Reader, node: fx.Node, *_) -> str:
     """No step: feature maps aren't flattened, since a linear layer is a convolution over them."""
-    return read.known[node.args[0]]
+    return read.value(node, 0, "input")
 
 
 def _two(kind: str):
@@ -312,7 +335,7 @@ def _alone(kind: str):
 
 
 POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-MODULES = {
+MODULES: dict[type | tuple[type, ...], Callable[..., str]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
     (nn.BatchNorm2d, nn.BatchNorm1d): _batch_norm,
@@ -325,7 +348,7 @@ MODULES = {
     nn.Softmax: _softmax,
     (nn.Flatten, nn.Identity, nn.Dropout): _flatten,
 }
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., str]] = {
     "add": _two("add"),
     "iadd": _two("add"),
     "mul": _two("mul"),
@@ -344,14 +367,15 @@ FUNCTIONS = {
 }
 
 
-def _maps(node: fx.Node) -> tuple[int, int, int]:
+def _maps(node: Argument) -> tuple[int, ...]:
     """(C, H, W) of a node's value; a vector is a feature map of one pixel."""
-    shape = tuple(node.meta["tensor_meta"].shape)
+    shape = tuple(cast(fx.Node, node).meta["tensor_meta"].shape)
     return (*shape[1:], 1, 1)[:3]
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else tuple(size)
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def _attribute(graph: fx.GraphModule, path: str) -> Tensor:

@@ -14,7 +14,7 @@ from reidlab.export.ranges import Range
 from reidlab.export.steps import IMAGE, Step, StepNetwork
 
 OUTPUT = "embedding"
-LOWEST = np.finfo(np.float32).min
+LOWEST = float(np.finfo(np.float32).min)
 FUSED = {"": 0, "relu": schema.ActivationFunctionType.RELU, "relu6": schema.ActivationFunctionType.RELU6}
 
 
@@ -95,8 +95,8 @@ class _Writer:
     def conv(self, step: Step, given: list[int], made: int, as_float: bool) -> None:
         """A convolution, or a depthwise one."""
         weight = step.weight.detach()
-        arranged = weight.permute(1, 2, 3, 0) if step.is_depthwise else weight.permute(0, 2, 3, 1)
-        arranged, axis = arranged.numpy(), 3 if step.is_depthwise else 0
+        order, axis = ((1, 2, 3, 0), 3) if step.is_depthwise else ((0, 2, 3, 1), 0)
+        arranged = weight.permute(order).numpy()
         bias = np.zeros(len(weight), np.float32) if step.bias is None else step.bias.detach().numpy()
         if as_float:
             constants = [self._constant(arranged, "float32"), self._constant(bias, "float32")]
@@ -116,11 +116,9 @@ class _Writer:
     def _codes(self, step: Step, arranged: np.ndarray, bias: np.ndarray, axis: int) -> list[int]:
         """int8 weights and int32 bias of a convolution."""
         given = self.grids[step.inputs[0]]
-        scales = weight_scales(step.weight, self.per_channel)
-        scales = safe_scales(scales, step.bias, given, self.grids[step.name])
-        if not self.per_channel:
-            scales = scales.amax().expand(len(scales))
-        scales = scales.numpy()
+        exact = weight_scales(step.weight, self.per_channel)
+        safe = safe_scales(exact, step.bias, given, self.grids[step.name])
+        scales = (safe if self.per_channel else safe.amax().expand(len(safe))).numpy()
         along = scales if axis == 3 else scales[:, None, None, None]
         weights = np.clip(np.round(arranged / along), -127, 127)
         biases = np.round(bias / (given.scale * scales.astype(np.float64)))
@@ -175,6 +173,7 @@ class _Writer:
         def make(kind: str, *inputs: int, shape=(1, 1, 1, step.shape[0]), **options) -> int:
             return self.build.op(kind, inputs, self.build.tensor(shape, "float32"), **options)
 
+        assert step.bias is not None  # ones and zeros where the layer has none
         weight, bias = (self._constant(values.detach().numpy(), "float32") for values in (step.weight, step.bias))
         axes, eps = self._constant([1, 2]), self._constant([step.eps], "float32")
         centered = make("SUB", *given, make("MEAN", *given, axes, keepDims=True), shape=maps)

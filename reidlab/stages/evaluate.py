@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -53,9 +53,12 @@ def run(run: Run) -> Run:
     run.keep_config()
     found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
     if run.is_classifier:
-        _record_classes(run, Row.CHECKPOINT, found, datamodule)
+        _record_classes(run, Row.CHECKPOINT, cast(Classification, found), datamodule)
         run.record({Row.CHECKPOINT: found.summary()}, recorded, checkpoint)
         return run
+    assert isinstance(datamodule, ReidDataModule)
+    assert isinstance(protocol, RetrievalProtocol)
+    assert isinstance(found, Retrieval)
 
     def record(row: str, ranking: Ranking, found: Retrieval, protocol: dict = recorded, mine: bool = True) -> None:
         _write_row(run, row, ranking, found)
@@ -73,13 +76,13 @@ def run(run: Run) -> Run:
         row = Row.CHECKPOINT.under("single-gallery-shot")
         run.record({row: shots}, recorded | {"gallery": "one random image an identity"}, checkpoint)
     for row, baseline, module in _baselines(run, datamodule):
-        other = evaluate(baseline, module, protocol, run.device, row)
+        other = protocol.evaluate(embed(baseline, module, module.test, run.device, row))
         record(row, other.ranking, other, mine=False)
     for module in _other_test_sets(run):
         theirs = protocol.elsewhere(datamodule, module)
         by = theirs.record(module)
         row = _row_of(run, module, by["test"])
-        other = evaluate(run.network, module, theirs, run.device, row)
+        other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
         record(row, other.ranking, other, by)
     if other_run:
         _compare(run, other_run, found, recorded)
@@ -120,8 +123,9 @@ def _score_file(run: Run, file: Path) -> None:
     found = protocol.evaluate(embeddings)
     run.keep_config()
     if run.is_classifier:
-        _record_classes(run, file.name, found, datamodule)
+        _record_classes(run, file.name, cast(Classification, found), datamodule)
     else:
+        assert isinstance(found, Retrieval)
         _write_row(run, file.name, found.ranking, found)
         _report_unmatched(found)
     run.record({file.name: found.summary()}, protocol.record(datamodule) | {"file": file_hash(file)})
@@ -199,7 +203,10 @@ def _other_test_sets(run: Run) -> Iterator[ReidDataModule]:
             other = Run.compose([f"data={name}", f"data.root={root}"])
         except InputError as error:
             raise InputError(f"evaluate.also: {error}") from error
-        yield other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
+        module = other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
+        if not isinstance(module, ReidDataModule):
+            raise InputError(f"evaluate.also: {place}: a data set of classes; give one of identities")
+        yield module
 
 
 def _row_of(run: Run, module: ReidDataModule, digest: str) -> str:
@@ -284,7 +291,7 @@ def _calibrate(
     }
     write_json(run / File.VERIFICATION, verdict)
     _warn_of(verdict)
-    place, point = run / File.EVALUATE / Row.CHECKPOINT, (verdict["test_fpr"], verdict["test_tpr"])
+    place, point = run / File.EVALUATE / Row.CHECKPOINT, (fpr, tpr)
     save_figure(plots.roc_curve({"test": plots.Roc(verification.fpr, verification.tpr, point)}), place / "roc.png")
     positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
     histogram = plots.distance_histogram(verification.thresholds, positives, negatives, calibration.threshold)

@@ -5,9 +5,10 @@ import math
 import re
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import optuna
@@ -17,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 from matplotlib import pyplot
 from matplotlib.figure import Figure
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -38,7 +39,8 @@ BEGUN = (TrialState.RUNNING, TrialState.WAITING)
 POLL_S = 1.0  # between looks at what other processes train
 NUMBER = r"[-+.\deE]+"
 RANGE = re.compile(rf"(interval|log|range)\(\s*({NUMBER})\s*,\s*({NUMBER})\s*\)")
-DISTRIBUTIONS = {
+Axis = CategoricalDistribution | FloatDistribution | IntDistribution
+DISTRIBUTIONS: dict[str, Callable[[str, str], Axis]] = {
     "interval": lambda low, high: FloatDistribution(float(low), float(high)),
     "log": lambda low, high: FloatDistribution(float(low), float(high), log=True),
     "range": lambda low, high: IntDistribution(int(low), int(high)),
@@ -65,7 +67,7 @@ class SharedStudy:
     one, whose trial another process then goes on with.
     """
 
-    def __init__(self, run: Run, axes: Mapping[str, BaseDistribution], patient_epochs: int):
+    def __init__(self, run: Run, axes: Mapping[str, Axis], patient_epochs: int):
         self.run, self.axes, self.figure = run, axes, run["task.monitor"]
         self.turn = FileLock(run / File.SEARCH_LOCK)  # of the process that takes or records a trial
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -108,7 +110,7 @@ class SharedStudy:
             elif len(self.study.trials) >= wanted:
                 return None
             self.study.sampler = TPESampler(seed=len(self.study.trials), constant_liar=True)
-            trial = self.study.ask(self.axes)
+            trial = self.study.ask(dict(self.axes))
             with suppress(Timeout):
                 return trial, self._lock(trial).acquire()
 
@@ -153,9 +155,9 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
     return run.folder
 
 
-def split_axes(overrides: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
+def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     """The axes by key, and the overrides with one value."""
-    axes: dict[str, BaseDistribution] = {}
+    axes: dict[str, Axis] = {}
     fixed = []
     for override in overrides:
         key, _, value = override.partition("=")
@@ -193,9 +195,9 @@ def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:
 
 def score(trial: FrozenTrial) -> float:
     """The validation figure of a trial: its best, the last reported one if it was pruned, NaN if it failed."""
-    if trial.state is TrialState.COMPLETE:
+    if trial.state is TrialState.COMPLETE and trial.value is not None:
         return trial.value
-    return trial.intermediate_values.get(trial.last_step, math.nan)
+    return math.nan if trial.last_step is None else trial.intermediate_values[trial.last_step]
 
 
 def parallel_coordinates(study: optuna.Study, figure: str) -> Figure:
@@ -206,14 +208,16 @@ def parallel_coordinates(study: optuna.Study, figure: str) -> Figure:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is experimental, that an axis has one value
         axes = plot_parallel_coordinate(study, target_name=figure)
-    drawn, lines, names = axes.figure, axes.collections[0], sorted({key for trial in completed for key in trial.params})
+    drawn, names = cast(Figure, axes.figure), sorted({key for trial in completed for key in trial.params})
+    lines = axes.collections[0]
+    heights = cast(np.ndarray, lines.get_array())  # matplotlib's types allow lines without values
     pyplot.close(drawn)  # it stays a figure, and leaves pyplot's list of them
     drawn.axes[1].remove()  # the color bar says what the first axis says
     width = 2.2 * len(names) + 2.5
     drawn.set_size_inches(width, 4.2)
     for part in drawn.axes:
         part.set_position((0.9 / width, 0.1, 2.2 * len(names) / width, 0.78))
-    best, spread = lines.get_array().max(), np.ptp(lines.get_array())
+    best, spread = heights.max(), np.ptp(heights)
     lines.set_clim(best - (spread * 1.3 or 1), best)  # the worst is no white line
     axes.set_title("")
     tidy(axes, f"completed trials: {len(completed)}", grid="")
@@ -230,7 +234,7 @@ def _values(trial: Trial | FrozenTrial) -> list[str]:
     return [f"{key}={value}" for key, value in sorted(trial.params.items())]
 
 
-def _claim(run: Run, axes: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
+def _claim(run: Run, axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
     """Write what is searched into the run folder, unless it holds another search or a training."""
     search = {
         "axes": {key: repr(axis) for key, axis in axes.items()},
@@ -243,7 +247,7 @@ def _claim(run: Run, axes: Mapping[str, BaseDistribution], fixed: Sequence[str])
     write_json(run / File.SEARCH, search)
 
 
-def _try_values(axes: Mapping[str, BaseDistribution], fixed: Sequence[str]) -> None:
+def _try_values(axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
     """Compose every choice and both ends of every range once, so that a misspelled one is refused before any trial."""
     for key, axis in axes.items():
         values = axis.choices if isinstance(axis, CategoricalDistribution) else (axis.low, axis.high)

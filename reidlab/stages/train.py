@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -14,11 +14,11 @@ from torch import nn
 from reidlab import plots
 from reidlab.config import instantiate
 from reidlab.console import log
-from reidlab.data import ImageDataModule
+from reidlab.data import ClassDataModule, ImageDataModule
 from reidlab.errors import InputError
-from reidlab.evaluation import VALIDATION, embed, protocol_of
+from reidlab.evaluation import VALIDATION, Retrieval, embed, protocol_of
 from reidlab.files import alone, write_atomic, write_json
-from reidlab.models import check_size, load_weights
+from reidlab.models import ReIdNetwork, check_size, load_weights
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
 from reidlab.training import tracking
@@ -158,7 +158,8 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
 
 def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule, made_by: Mapping[str, Any]) -> None:
     save_figure(plots.learning_curves(pd.read_csv(run / File.HISTORY)), run / File.CURVES)
-    best = trainer.checkpoint_callback.best_model_score if len(datamodule.validation) else None
+    keeper = cast(pl.callbacks.ModelCheckpoint, trainer.checkpoint_callback)
+    best = keeper.best_model_score if len(datamodule.validation) else None
     write_json(
         run / File.TRAINING,
         {
@@ -166,7 +167,7 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
             "epochs": trainer.current_epoch,
             best_key(task.monitor): None if best is None else float(best),
             "num_identities": datamodule.num_classes,
-            **({"classes": datamodule.class_names} if run.is_classifier else {}),
+            **({"classes": cast(ClassDataModule, datamodule).class_names} if run.is_classifier else {}),
             "parameters": sum(p.numel() for p in task.network.parameters()),
             "checkpoint": run.checkpoint,
             **made_by,
@@ -192,7 +193,7 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str) -> Teache
         raise InputError(f"distill.teacher={folder}: {error}") from error
     if not run.training.get("finished"):
         raise InputError(f"distill.teacher={folder}: no finished training there; train it first")
-    network = run.untrained_network(run.training["num_identities"] if logits else 0)
+    network = cast(ReIdNetwork, run.untrained_network(run.training["num_identities"] if logits else 0))
     missing = load_weights(network, run / File.BEST).missing
     if logits and (missing or run.training["data_hash"] != data_hash):
         raise InputError(
@@ -213,5 +214,5 @@ def _rankings(run: Run, datamodule: ImageDataModule) -> Figure:
     """The gallery images that the best checkpoint ranks first for its worst validation queries."""
     network, _ = run.network_with(run / File.BEST)
     embeddings = embed(network, datamodule, datamodule.validation, run.device, "validation")
-    found = protocol_of(run, datamodule).evaluate(embeddings, VALIDATION)
+    found = cast(Retrieval, protocol_of(run, datamodule).evaluate(embeddings, VALIDATION))
     return found.picture(found.sorted_queries()[: run["evaluate.pictured_queries"]], 10, datamodule.read)
