@@ -7,7 +7,7 @@ VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibr
 
 
 def about(run: Run) -> dict:
-    """The metadata of a run's files: with the protocol that their checkpoint was evaluated by, if it was, and a threshold.
+    """The metadata of a run's files, with the protocol that their checkpoint was evaluated by, and a threshold.
 
     The threshold is left out where it is on another distance than the one that embeddings are compared by.
     """
