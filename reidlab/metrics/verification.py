@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from reidlab.errors import InputError
@@ -204,13 +205,51 @@ def _figures(positives: np.ndarray, negatives: np.ndarray, wanted_fpr: float, ed
 
 
 def _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of all figures over resampled groups, of their cumulative histograms."""
-    groups = len(positives)
-    draws = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(float)
-    drawn = [
-        _figures(draws[a:b] @ positives, draws[a:b] @ negatives, wanted_fpr, edges) for a, b in spans(resamples, 16)
-    ]
-    return {
-        name: tuple(np.nanpercentile(np.concatenate([part[name] for part in drawn]), [2.5, 97.5]).tolist())
-        for name in (drawn[0] if drawn else ())
-    }
+    """95 % intervals of all figures, of counts between edges (bins + 1,): BCa over identities or groups of them.
+
+    A group that is drawn n times counts n times within itself, and not n x n times: its copies aren't compared.
+    None where there is one group of queries: how figures vary between identities is unknown then.
+    """
+    draw, (rows, columns, bins) = np.random.default_rng(seed), negatives.shape
+    if rows < 2:
+        return {}
+    flat, itself = negatives.reshape(rows, -1), negatives[np.arange(rows), np.arange(rows)]  # (R, bins)
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures of weighted groups (B, C), the first R of which are those of the queries."""
+        own = weights[:, :rows]
+        between = (own @ flat).reshape(-1, columns, bins)
+        others = np.einsum("bc,bcn->bn", weights, between, optimize=True) - (own * (own - 1)) @ itself
+        return _figures(_cumulative(own @ positives), _cumulative(others.clip(0)), wanted_fpr, edges)
+
+    sides = [n for n in (rows, columns - rows) if n]
+    drawn = np.concatenate([draw.multinomial(n, np.full(n, 1 / n), size=resamples) for n in sides], 1)
+    weights = np.concatenate([drawn, 1 - np.eye(columns), np.ones((1, columns))]).astype(np.float32)
+    parts = [figures(weights[start:stop]) for start, stop in spans(len(weights), 16)]
+    found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _bca(v[:resamples], v[resamples:-1], v[-1], rows) for name, v in found.items()}
+
+
+def _bca(drawn: np.ndarray, left_out: np.ndarray, figure: float, groups: int) -> tuple[float, float]:
+    """The bias-corrected and accelerated 95 % interval (Efron 1987, J. Am. Stat. Assoc. 82), which holds the figure.
+
+    Wider by Student's t for a small number of groups, as Hesterberg 2015 (Am. Stat. 69) has it.
+
+    Args:
+        drawn: the figure of each resample; NaN where it has none.
+        left_out: the figure without each group.
+        figure: of all.
+        groups: number of them.
+    """
+    drawn = drawn[~np.isnan(drawn)]
+    if not len(drawn):
+        return float(figure), float(figure)
+    below = ((drawn < figure).mean() + (drawn <= figure).mean()) / 2
+    bias = stats.norm.ppf(below.clip(1 / len(drawn), 1 - 1 / len(drawn)) if len(drawn) > 1 else 0.5)
+    away = np.nan_to_num(np.mean(left_out[~np.isnan(left_out)]) - left_out)
+    spread = (away**2).sum() ** 1.5
+    acceleration = (away**3).sum() / (6 * spread) if spread else 0.0
+    reach = np.sqrt(groups / (groups - 1)) * stats.t.ppf(0.975, groups - 1)
+    shifted = bias + np.array([-reach, reach])
+    low, high = np.quantile(drawn, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    return float(min(low, figure)), float(max(high, figure))
