@@ -1,10 +1,12 @@
-"""Files: atomic writes, locks, hashes."""
+"""Files: reading what users give, atomic writes, locks, hashes."""
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,44 @@ _CHECKPOINT = re.compile(r"\.(ckpt|pth|pt|tar|pkl|bin|safetensors)([-_.]?\w*)$",
 def is_checkpoint(file: str | Path) -> bool:
     """Whether a file is a checkpoint by its name: `.pth`, `.ckpt`, `.pth.tar-60` and the like."""
     return Path(file).suffix.lower() not in EXPORTED and bool(_CHECKPOINT.search(Path(file).name))
+
+
+MAX_BYTES = 4 << 30  # of a file that a user gives
+KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+
+
+@contextlib.contextmanager
+def open_regular(path: str | Path, limit: int = MAX_BYTES) -> Iterator[io.FileIO]:
+    """Open a regular file of at most `limit` bytes.
+
+    An InputError names a file that can't be read, is larger, or is a folder, pipe, device or socket (never waited for).
+    """
+    try:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:  # Path has no opener
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                kind = KINDS.get(stat.S_IFMT(state.st_mode), "socket")
+                raise InputError(f"{path}: can't be read (it is a {kind}); give a regular file")
+            if state.st_size > limit:
+                size = f"{state.st_size:,} bytes, more than {limit:,}"
+                raise InputError(f"{path}: can't be read ({size}); give a smaller file")
+            yield file
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or one that can't be encoded
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{path}: can't be read ({reason}); check the path and its permissions") from error
+
+
+def read_bytes(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a regular file, see `open_regular`."""
+    with open_regular(path, limit) as file:
+        return file.read() or b""
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def write_atomic(path: Path, data: str | bytes) -> Path:
@@ -67,9 +107,7 @@ def alone(run: Path) -> Iterator[None]:
 def read_json(path: Path) -> dict:
     """The object in a JSON file, or an empty one where the file is absent."""
     try:
-        content = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        return {}
+        content = json.loads(read_bytes(path)) if Path(path).exists() else {}
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); delete it and run the stage again") from error
     if not isinstance(content, dict):
@@ -84,8 +122,5 @@ def write_json(path: Path, content: Mapping) -> Path:
 
 def file_hash(path: Path) -> str:
     """The first 16 hex digits of a file's SHA-256; InputError where it can't be read."""
-    try:
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    except OSError as error:
-        raise InputError(f"{path}: can't be read ({error.strerror}); check the path and its permissions") from error
+    with open_regular(path, limit=1 << 50) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

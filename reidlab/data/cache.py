@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.console import log
-from reidlab.data.images import read_batch
+from reidlab.data.images import PIXEL_RULE, read_batch
 from reidlab.data.samples import digest
 from reidlab.errors import InputError
 from reidlab.progress import bar
@@ -19,8 +19,8 @@ CHUNK = 64  # images that a thread decodes at a time
 class DecodedCache:
     """The images of a data set at one size, as uint8 RGB (N, H, W, 3) in one file that every process maps.
 
-    The file's name changes with `size` and with the path, length and time of change of every image; it is written
-    atomically. Raises InputError where an image is missing or broken, or the disk is full.
+    The file's name changes with `size`, with PIXEL_RULE, and with the path, length and time of change of every image;
+    it is written atomically. Raises InputError where an image is missing or broken, or the disk is full.
 
     Args:
         folder: of the file.
@@ -32,7 +32,7 @@ class DecodedCache:
     def __init__(self, folder: str | Path, root: Path, paths: Sequence[str], size: tuple[int, int]) -> None:
         self.files = {str(root / path): row for row, path in enumerate(sorted(set(paths)))}
         self.shape = len(self.files), *size, 3
-        key = digest("\n".join(map(_state, self.files)).encode())[:16]
+        key = digest("\n".join([f"pixels {PIXEL_RULE}", *map(_state, self.files)]).encode())[:16]
         self.place = Path(folder) / f"{root.name}-{size[0]}x{size[1]}-{key}.rgb"
         if not self.place.exists():
             self._make()

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlab.data.images import read_bytes
-from reidlab.data.samples import IMAGE_EXTENSIONS, Samples
-from reidlab.data.sources import CsvSamples, found_in, require_folder, walk
+from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
+from reidlab.data.samples import Samples
+from reidlab.data.sources import CsvSamples, found_in, require_folder
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
 CLASS_SPLITS = ("train", "val", "test")
 
@@ -39,20 +40,21 @@ class ClassFolders:
     def __call__(self) -> Samples:
         """Read all folders; InputError where one is missing or none holds images."""
         require_folder(self.root, "data.root")
-        rows, strays = [], []
+        rows, strays, hidden = [], [], []
         for split, name in self.splits.items():
             folder = require_folder(self.root / name, f"the {split} folder")
-            for path in walk(folder):
+            for path in walk(folder, hidden):
                 label, _, rest = path.partition("/")
-                if rest and path.lower().endswith(self.extensions) and not label.startswith("."):
+                if rest and path.lower().endswith(self.extensions):
                     rows.append(((Path(name) / path).as_posix(), label, split))
                 else:
                     strays.append(path)
         if not rows:
-            raise InputError(f"{self.root}: no folder in it holds images; {found_in(self.root)}")
-        notes = (
-            [f"{len(strays)} files ignored that aren't images in a class's folder, e.g. {strays[0]}"] if strays else []
-        )
+            kinds = ", ".join(self.extensions)
+            raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
+        notes = note_hidden(hidden)
+        if strays:
+            notes.append(f"{len(strays)} files ignored that aren't images in a class's folder, e.g. {strays[0]}")
         return number_classes(rows, self.root, notes)
 
 

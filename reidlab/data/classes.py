@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from reidlab.data.cache import DecodedCache
 from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import Batch, ImageDataModule, ImageDataset
-from reidlab.data.images import read_bytes
 from reidlab.data.samples import Samples, digest, sample_evenly
 from reidlab.data.validate import Finding, class_summary, validate_classes
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
 
 class ClassDataModule(ImageDataModule):

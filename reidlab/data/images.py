@@ -4,34 +4,68 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
-_JPEG = b"\xff\xd8"
-_START_AND_END = {_JPEG: b"\xff\xd9", b"\x89PNG": b"IEND\xaeB\x60\x82"}
+PIXEL_RULE = 2  # to raise where any file gets other pixels: caches of decoded images carry it
+MAX_PIXELS = 89_478_485  # PIL's own limit, of 256 MiB as RGB
+MAX_IMAGE_BYTES = 1 << 30
+ORIENTATION = 0x0112  # tag of EXIF; values from 5 on swap height and width
+TRANSPOSED = 5
+JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
+_ENDS = {JPEG: b"\xff\xd9", PNG: b"IEND\xaeB\x60\x82"}
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG whose segment has the size
+_BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
+_APP1, _SCAN = 0xE1, 0xDA
+_TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")  # of a PNG that may hold an orientation
 _REDUCED = {
     1: 0,
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+
+
+class Header(NamedTuple):
+    """The size of an image as it is stored, and whether more than pixels must be looked at."""
+
+    height: int
+    width: int
+    plain: bool  # OpenCV's pixels are PIL's
+    tagged: bool  # may have an orientation
 
 
 def read_image(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
-    """The image as uint8 RGB (H, W, 3), resized to `size` = (height, width) if given.
+    """The image as uint8 RGB (H, W, 3), upright, resized to `size` = (height, width) if given.
 
-    Gray and palette images become RGB, an alpha channel is dropped, 16 bits are scaled to 8 and an EXIF orientation is
-    ignored. All but the third is what PIL's `convert("RGB")` does in published tools; it clips 16-bit gray to white.
-    A missing, broken or truncated file is an InputError that names it.
+    See `decode` for what becomes of other kinds of pixels. A missing, broken or truncated file is an InputError that
+    names it.
     """
-    image = decode(read_bytes(file), str(file))
+    image = decode(read_bytes(file, MAX_IMAGE_BYTES), str(file))
     return image if size is None else resize(image, size)
+
+
+def read_size(file: Path) -> tuple[int, int]:
+    """Height and width of the upright image, from the file's header alone; InputError as of `read_image`."""
+    raw = read_bytes(file, MAX_IMAGE_BYTES)
+    header = _header(raw)
+    if header is None:
+        image = _open(raw, str(file))
+        width, height = image.size
+        if image.format == "TIFF":  # PIL gives the upright size
+            return height, width
+    else:
+        height, width = header.height, header.width
+    return (width, height) if _orientation(raw, header) >= TRANSPOSED else (height, width)
 
 
 def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = False) -> np.ndarray:
@@ -42,8 +76,7 @@ def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = Fal
     """
     decoded, alike = [], defaultdict(list)
     for position, file in enumerate(files):
-        raw = read_bytes(file)
-        decoded.append(decode(raw, str(file), _reduction(raw, size) if reduced else 1))
+        decoded.append(decode(read_bytes(file, MAX_IMAGE_BYTES), str(file), size if reduced else None))
         alike[decoded[-1].shape].append(position)
     if len(alike) == 1:
         return resize(np.stack(decoded), size)
@@ -53,32 +86,37 @@ def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = Fal
     return batch
 
 
-def read_bytes(file: Path) -> bytes:
-    """A file's content; an InputError names the file that can't be read."""
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror}); check the path and its permissions") from error
+def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.ndarray:
+    """An image file's bytes as uint8 RGB (H, W, 3), by the rule of published tools, PIL's `convert("RGB")`.
 
+    Gray, palette and CMYK become RGB and an alpha channel is dropped. Beyond PIL, an orientation in the metadata is
+    applied (as `ImageOps.exif_transpose` does), 16 bits are cut to their upper 8 where PIL clips gray to white, and of
+    an animation the first frame is read. Refused before anything is decoded: more than MAX_PIXELS; 32-bit pixels.
+    OpenCV is fast but may fill what a truncated file lacks with gray: PIL decodes what doesn't end as it should.
 
-def decode(raw: bytes, where: str, reduction: int = 1) -> np.ndarray:
-    """An image file's bytes as uint8 RGB (H, W, 3); `where` names it in the InputError for a broken or truncated one.
-
-    A `reduction` of 2, 4 or 8 decodes that fraction of the height and width, rounded up. OpenCV is fast but may fill
-    what a truncated file lacks with gray: PIL decodes what doesn't end as it should.
+    Args:
+        raw: the file's content.
+        where: names it in the InputError for a broken or truncated one.
+        least: height and width; a JPEG is decoded at the smallest of 1, 1/2, 1/4 and 1/8 that is as large.
     """
-    if raw and all(raw.endswith(end) for start, end in _START_AND_END.items() if raw.startswith(start)):
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[reduction]
-        image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+    header = _header(raw)
+    if header is not None:
+        _check_size(header.width, header.height, where)
+    if header is not None and header.plain:
+        try:
+            orientation = _orientation(raw, header)
+            stored = (header.width, header.height) if orientation >= TRANSPOSED else (header.height, header.width)
+            flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[_reduction(raw, stored, least)]
+            image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
+        except (OSError, SyntaxError, ValueError, cv2.error):  # PIL says below what is wrong
+            image = None
         if image is not None:
-            return image
+            return _upright(image, orientation)
+    image = _open(raw, where)
     try:
-        return np.array(Image.open(io.BytesIO(raw)).convert("RGB"))
-    except UnidentifiedImageError as error:
-        reason = "its format is unknown" if raw else "it is empty"
-        raise InputError(f"{where}: not a readable image ({reason}); replace or remove it") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where}: not a readable image ({error}); replace or remove it") from error
+        return _pixels(image, where)
+    except _BROKEN as error:
+        raise _unreadable(where, error) from error
 
 
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -100,12 +138,94 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarged.permute(0, 2, 3, 1).numpy().reshape(*several, height, width, 3)
 
 
-def _reduction(raw: bytes, size: tuple[int, int]) -> int:
-    """The most that a JPEG can be reduced by and still be as large as `size`; 1 for anything else."""
-    if not raw.startswith(_JPEG):
-        return 1
+def _header(raw: bytes) -> Header | None:
+    """The header of a JPEG or PNG that ends as it should; None for anything else, which PIL looks at."""
+    start = next((start for start in _ENDS if raw.startswith(start)), None)
+    if start is None or not raw.endswith(_ENDS[start]):
+        return None
     try:
-        width, height = Image.open(io.BytesIO(raw)).size
-    except (OSError, SyntaxError, ValueError):
+        return _jpeg_header(raw) if start == JPEG else _png_header(raw)
+    except IndexError:  # it ends within a segment
+        return None
+
+
+def _jpeg_header(raw: bytes) -> Header | None:
+    found, tagged, at = None, False, 2
+    while raw[at] == 0xFF:
+        marker = raw[at + 1]
+        if marker == 0xFF or marker in _BARE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        if marker == _SCAN:
+            break
+        if marker in _FRAMES and found is None:
+            found = int.from_bytes(raw[at + 5 : at + 7]), int.from_bytes(raw[at + 7 : at + 9]), raw[at + 9] in (1, 3)
+        tagged |= marker == _APP1
+        at += 2 + int.from_bytes(raw[at + 2 : at + 4])
+    return found and Header(*found, tagged)
+
+
+def _png_header(raw: bytes) -> Header:
+    width, height, at, tagged = int.from_bytes(raw[16:20]), int.from_bytes(raw[20:24]), 8, False
+    while at < len(raw):
+        kind = raw[at + 4 : at + 8]
+        tagged |= kind in (b"eXIf", b"acTL") or (kind in (b"iTXt", b"tEXt", b"zTXt") and raw.startswith(_TEXTS, at + 8))
+        at += 12 + int.from_bytes(raw[at : at + 4])
+    return Header(height, width, not tagged, tagged)
+
+
+def _orientation(raw: bytes, header: Header | None) -> int:
+    """1 to 8 as PIL finds it in EXIF or XMP; 1 where there is none."""
+    if header is not None and not header.tagged:
         return 1
-    return max((by for by in _REDUCED if height >= by * size[0] and width >= by * size[1]), default=1)
+    return Image.open(io.BytesIO(raw)).getexif().get(ORIENTATION, 1)
+
+
+def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels of an image with this orientation, turned as `ImageOps.exif_transpose` does."""
+    if orientation in (2, 3, 7, 8):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 6, 7):
+        image = image[::-1]
+    return np.ascontiguousarray(image.swapaxes(0, 1) if 5 <= orientation <= 8 else image)
+
+
+def _open(raw: bytes, where: str) -> Image.Image:
+    """The image of which nothing but the header is read yet."""
+    try:
+        image = Image.open(io.BytesIO(raw))
+    except UnidentifiedImageError as error:
+        raise _unreadable(where, "its format is unknown" if raw else "it is empty") from error
+    except _BROKEN as error:
+        raise _unreadable(where, error) from error
+    _check_size(*image.size, where)
+    return image
+
+
+def _pixels(image: Image.Image, where: str) -> np.ndarray:
+    """All pixels by PIL, upright, as uint8 RGB."""
+    deep = image.mode.startswith("I;16")
+    if image.mode in ("I", "F"):
+        raise _unreadable(where, "32 bits a pixel; save it with 8")
+    image = ImageOps.exif_transpose(image)
+    if not deep:
+        return np.array(image.convert("RGB"))
+    return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _check_size(width: int, height: int, where: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(
+            f"{where}: {width} x {height} pixels, more than {MAX_PIXELS // 10**6} million; shrink or crop it"
+        )
+
+
+def _unreadable(where: str, reason: object) -> InputError:
+    return InputError(f"{where}: not a readable image ({reason}); replace or remove it")
+
+
+def _reduction(raw: bytes, stored: tuple[int, int], least: tuple[int, int] | None) -> int:
+    """The most that a JPEG of this size can be reduced by and still be as large as `least`; 1 for anything else."""
+    if least is None or not raw.startswith(JPEG):
+        return 1
+    return max((by for by in _REDUCED if stored[0] >= by * least[0] and stored[1] >= by * least[1]), default=1)

@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reidlab.data.images import read_bytes
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
 SPLITS = ("train", "val_query", "val_gallery", "query", "gallery")
 COLUMNS = ["path", "pid", "camid", "split"]
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png")
 
 
 @dataclass

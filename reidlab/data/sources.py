@@ -3,16 +3,16 @@
 A source is a callable without arguments that returns `Samples`; a config builds it, so that a new data set is a yaml.
 """
 
-import os
+import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
 from reidlab.data.samples import (
-    IMAGE_EXTENSIONS,
     SPLITS,
     Samples,
     apply_pid_rules,
@@ -21,6 +21,7 @@ from reidlab.data.samples import (
     split_query_gallery,
 )
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
 MARKET1501: dict[str, Any] = {
     "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
@@ -66,8 +67,8 @@ class FolderLayout:
         rows, notes = [], []
         for split, name in self.folders:
             folder = require_folder(self.root / name, f"the {split} folder")
-            strays = []
-            for path in walk(folder):
+            strays, hidden = [], []
+            for path in walk(folder, hidden):
                 match = self.pattern.match(path) if path.lower().endswith(self.extensions) else None
                 if match is None:
                     strays.append(path)
@@ -75,6 +76,7 @@ class FolderLayout:
                     rows.append((f"{name}/{path}", match["pid"], camera(match, "data.source.pattern"), split))
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
+            notes += [f"{split}: {note}" for note in note_hidden(hidden)]
         if not rows:
             raise InputError(f"{self.root}: no image is named as data.source.pattern wants; {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
@@ -130,11 +132,11 @@ class CsvSamples:
 
     def _cells(self) -> pd.DataFrame:
         """All cells as clean text, indexed by their row in a spreadsheet; absent optional columns get a default."""
+        if not self.file.exists():
+            raise InputError(f"{self.file}: can't be read (no such file); {found_in(self.root)}")
         try:
             options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-            table = pd.read_csv(self.file, index_col=False, **options)
-        except OSError as error:
-            raise InputError(f"{self.file}: can't be read ({error.strerror}); {found_in(self.root)}") from error
+            table = pd.read_csv(io.BytesIO(read_bytes(self.file)), index_col=False, **options)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
         table = table.rename(columns=lambda name: name.strip().lower())
@@ -204,10 +206,10 @@ class IdentityFolders:
     def __call__(self) -> Samples:
         """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
-        rows, strays, unknown = [], [], []
-        for path in walk(self.root):
+        rows, strays, unknown, hidden = [], [], [], []
+        for path in walk(self.root, hidden):
             identity, _, name = path.partition("/")
-            if not name or identity.startswith(".") or not name.lower().endswith(self.extensions):
+            if not name or not name.lower().endswith(self.extensions):
                 strays.append(path)
                 continue
             match = self.camera.search(name) if self.camera else None
@@ -215,8 +217,9 @@ class IdentityFolders:
                 unknown.append(path)
             rows.append((path, identity, camera(match, "data.source.camera"), "train"))
         if not rows:
-            raise InputError(f"{self.root}: no folder in it holds images; {found_in(self.root)}")
-        notes = []
+            kinds = ", ".join(self.extensions)
+            raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
+        notes = note_hidden(hidden)
         if strays:
             notes.append(f"{len(strays)} files ignored that aren't images in an identity's folder, e.g. {strays[0]}")
         if unknown:
@@ -329,13 +332,3 @@ def found_in(folder: Path, limit: int = 8) -> str:
         return f"{folder} can't be listed ({error.strerror})"
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return f"found {', '.join(names[:limit]) or 'nothing'}{more} in {folder}"
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """All files below a folder, sorted, as posix paths relative to it; a folder that can't be read is an InputError."""
-
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename}: can't be read ({error.strerror}); check its permissions") from error
-
-    paths = (Path(base, name) for base, _, names in os.walk(folder, onerror=refuse, followlinks=True) for name in names)
-    return iter(sorted(path.relative_to(folder).as_posix() for path in paths))

@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from reidlab.data.images import decode, read_bytes
+from reidlab.data.images import MAX_IMAGE_BYTES, decode
 from reidlab.data.samples import SPLITS, Samples, digest
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 from reidlab.progress import bar
 
 MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
@@ -120,7 +121,7 @@ def difference_hash(image: np.ndarray) -> bytes:
 def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:
     content = ""
     try:
-        raw = read_bytes(file)
+        raw = read_bytes(file, MAX_IMAGE_BYTES)
         content = digest(raw)
         image = decode(raw, str(file))
     except InputError as error:

@@ -1,6 +1,7 @@
 """Reading and writing .tflite files."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from reidlab.errors import InputError
+from reidlab.files import read_bytes
 
 METADATA = "reidlab"
+LARGEST_TENSOR = 1 << 30  # elements
 FILE_IDENTIFIER = b"TFL3"
 WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -126,7 +129,7 @@ def read_tflite(content: bytes | Path) -> schema.ModelT:
     Raises InputError where the file is no .tflite, truncated, or holds several subgraphs.
     """
     name = content if isinstance(content, Path) else "model"
-    content = content.read_bytes() if isinstance(content, Path) else bytes(content)
+    content = read_bytes(content) if isinstance(content, Path) else bytes(content)
     table = root(content, name)
     try:
         model = schema.ModelT.InitFromObj(table)
@@ -173,18 +176,57 @@ def weight_bytes(model: schema.ModelT) -> int:
     return sum(len(model.buffers[buffer].data) for buffer in weights)
 
 
-def metadata(model: schema.ModelT) -> dict:
+def metadata(model: schema.ModelT, name: str | Path = "model") -> dict:
     """The metadata that `Builder.finish` attached; empty for other people's files."""
     for entry in model.metadata or []:
         if entry.name == METADATA.encode():
-            return json.loads(bytes(model.buffers[entry.buffer].data))
+            try:
+                return dict(json.loads(bytes(model.buffers[entry.buffer].data)))
+            except (ValueError, TypeError, IndexError) as error:
+                raise InputError(f"{name}: its metadata are damaged; copy or convert it again") from error
     return {}
+
+
+def require_sound(model: schema.ModelT, name: str | Path = "model") -> None:
+    """InputError for a model that refers to what it doesn't hold: LiteRT would end the process."""
+    (graph,) = model.subgraphs
+    try:
+        tensors, codes = len(graph.tensors), len(model.operatorCodes)
+        used = [*_indices(graph.inputs), *_indices(graph.outputs)]
+        read = [i for op in graph.operators for i in _indices(op.inputs)]
+        written = [i for op in graph.operators for i in _indices(op.outputs)]
+        sound = (
+            all(0 <= i < tensors for i in used + written)
+            and all(-1 <= i < tensors for i in read)
+            and all(0 <= op.opcodeIndex < codes for op in graph.operators)
+            and all(0 <= tensor.buffer < len(model.buffers) for tensor in graph.tensors)
+            and all(_is_whole(tensor, model.buffers[tensor.buffer].data) for tensor in graph.tensors)
+        )
+    except Exception as error:  # as in `read_tflite`
+        raise InputError(f"{name}: truncated or damaged ({type(error).__name__}); copy or convert it again") from error
+    if not sound:
+        raise InputError(f"{name}: damaged, it refers to what it doesn't hold; copy or convert it again")
+
+
+def _indices(numbers: np.ndarray | Sequence[int] | None) -> list[int]:
+    return [] if numbers is None else [int(number) for number in numbers]
+
+
+def _is_whole(tensor: schema.TensorT, data: np.ndarray | None) -> bool:
+    """Whether a tensor has a possible shape, and data, if it has any, of that size."""
+    shape = _indices(tensor.shape)
+    count = math.prod(shape)
+    if min(shape, default=0) < 0 or count > LARGEST_TENSOR or tensor.type not in TENSOR_TYPES:
+        return False
+    kind = TENSOR_TYPES[tensor.type].lower()
+    sized = kind in ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "float64", "bool")
+    return data is None or not len(data) or not sized or len(data) == count * np.dtype(kind).itemsize
 
 
 def read_metadata(file: Path) -> dict:
     """Read the metadata of a file and nothing else, so that damage elsewhere doesn't matter."""
     try:
-        model = root(file.read_bytes(), file)
+        model = root(read_bytes(file), file)
         for number in range(model.MetadataLength()):
             entry = model.Metadata(number)
             if entry.Name() == METADATA.encode():

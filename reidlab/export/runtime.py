@@ -8,22 +8,41 @@ from typing import NamedTuple
 
 import numpy as np
 
+from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.export.quiet import quiet
+from reidlab.files import open_regular, read_bytes
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
+NAMED = ("embedding", "feature")  # what other tools call the output to compare, in lower case
+ONNX_TYPES = {
+    "float": np.float32, "double": np.float64, **{n: np.dtype(n) for n in ("float16", "bool", "uint8", "int8", "int16",
+    "uint16", "int32", "uint32", "int64", "uint64")},
+}  # fmt: skip
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
 VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
 class Port(NamedTuple):
-    """An input or output of a file: `shape` has -1 where it is dynamic; real values are scale * (code - zero_point)."""
+    """An input or output of a file: `shape` has -1 where it is dynamic; real values are scale * (code - zero_point).
+
+    The type of one that isn't a tensor of numbers is object.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     scale: float = 0.0
     zero_point: int = 0
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape} {'no numbers' if self.dtype.kind == 'O' else self.dtype}"
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether it takes pixels as they are: 8-bit integers, or integers that have no scale."""
+        return self.dtype in INTEGERS or (self.dtype.kind in "iu" and not self.scale)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Dequantize the values of a file."""
@@ -86,20 +105,45 @@ class Embedder:
         return self.embed(self.prepare(pixels))
 
     def embed(self, given: np.ndarray) -> np.ndarray:
-        """Embed the output of `prepare`; files with a fixed batch size get that many images at a time."""
+        """Embed the output of `prepare`; files with a fixed batch size get that many images at a time.
+
+        Raises InputError where the file can't be run, or returns what isn't finite.
+        """
         batch = self.input.shape[0]
         blocks = [given] if batch < 1 else np.split(given, range(batch, len(given), batch))
         if batch > 1 and len(blocks[-1]) < batch:
             blocks[-1] = np.concatenate([blocks[-1], np.repeat(blocks[-1][-1:], batch - len(blocks[-1]), axis=0)])
-        codes = np.concatenate([self.run(block) for block in blocks])[: len(given)]
-        return self.output.decode(codes.reshape(len(given), -1))
+        codes = np.concatenate([self._rows(block) for block in blocks])[: len(given)]
+        found = self.output.decode(codes)
+        if not np.isfinite(found).all():
+            raise InputError(f"{self.file}: returns values that aren't finite; check its weights and evaluate.mean")
+        return found
+
+    def _rows(self, block: np.ndarray) -> np.ndarray:
+        """The codes of a block (B, D); of a file whose graph fails on several images, one by one from then on."""
+        several = len(block) > 1 and self.input.shape[0] < 1
+        try:
+            codes = np.asarray(self.run(block))
+        except Exception as error:  # the runtimes' exceptions share no base class
+            if not several:
+                shape = f"{block.dtype} {block.shape}"
+                raise InputError(f"{self.file}: {self.runtime} fails on {shape} ({_one_line(error)})") from error
+            codes = np.empty(0)
+        if codes.size and (len(block) == 1 or codes.shape[:1] == block.shape[:1]):
+            return codes.reshape(len(block), -1)
+        if not several:
+            raise InputError(f"{self.file}: returns {codes.shape} of {len(block)} images")
+        log.info(f"{self.file.name}: takes one image at a time, whatever its input's shape says")
+        self.input = self.input._replace(shape=(1, *self.input.shape[1:]))
+        return np.concatenate([self._rows(image[None]) for image in block])
 
     def prepare(self, pixels: np.ndarray) -> np.ndarray:
         """Convert pixels to the file's input: color order, normalization, quantization and layout."""
         if self.color_order == "BGR":
             pixels = pixels[..., ::-1]
         if self.mean is None:
-            values = pixels if self.input.dtype == np.uint8 else (pixels ^ 0x80).view(self.input.dtype)
+            signed = self.input.dtype == np.int8
+            values = (pixels ^ 0x80).view(np.int8) if signed else pixels.astype(self.input.dtype, copy=False)
         else:
             mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
             values = self.input.encode((pixels.astype(np.float32) / 255 - mean) / std)
@@ -113,12 +157,15 @@ def open_model(
     color_order: str | None = None,
     runtime: str | None = None,
     threads: int = 1,
+    output: str | None = None,
 ) -> Embedder:
     """Load a .tflite (in LiteRT) or an .onnx (in onnxruntime, or openvino) as a function of raw images.
 
     Type, quantization and layout are read from the file; mean, std and color order from its metadata where they are
     there. Otherwise, unless they are given, integer inputs are assumed to be raw pixels and float inputs pixels in
-    [0, 1], both RGB; `Embedder.assumed` says so. Raises InputError for a file that isn't such a model.
+    [0, 1], both RGB. Of several outputs, the one that is called an embedding is taken, or else the only one (B, D).
+    `Embedder.assumed` says so. Raises InputError for a file that isn't such a model, takes more than one input, or has
+    several outputs that might be meant.
 
     Args:
         file: ending in .tflite or .onnx.
@@ -127,9 +174,10 @@ def open_model(
         color_order: "RGB" or "BGR".
         runtime: one of RUNTIMES.
         threads: of the runtime.
+        output: the name of the one to take.
     """
     file = Path(file)
-    if not file.is_file():
+    if not file.exists():
         raise InputError(f"{file}: no such file; give a .tflite or .onnx")
     if runtime not in (None, *RUNTIMES):
         raise InputError(f"runtime={runtime}: use one of {', '.join(RUNTIMES)}")
@@ -137,25 +185,34 @@ def open_model(
         raise InputError(f"{file}: expected a file ending in .tflite or .onnx")
     runtime = runtime or ("litert" if file.suffix == ".tflite" else "onnxruntime")
     open_file = {"litert": _litert, "onnxruntime": _onnxruntime, "openvino": _openvino}[runtime]
-    with quiet():
-        run, given, output, known = open_file(file, threads)
+    with open_regular(file), quiet():
+        opened = open_file(file, threads)
+    known, assumed = opened.known, opened.notes
+    given, (place, chosen) = _only_input(file, opened.inputs), _choose_output(file, opened.outputs, output, assumed)
     channels_first, size = _layout(file, given.shape)
-    assumed = []
     mean, std = _first(mean, known.get("mean")), _first(std, known.get("std"))
-    raw = given.dtype in INTEGERS
+    raw = given.is_raw
     if (mean is None) != (std is None):
         raise InputError(f"{file}: give both mean and std, or neither")
     if mean is None and not raw:
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         assumed.append("pixels scaled to [0, 1] (no mean and std given)")
     elif mean is None and not known:
-        assumed.append(f"raw pixels {'0..255' if given.dtype == np.uint8 else '-128..127'} as codes (no mean given)")
+        assumed.append(f"raw pixels {'-128..127' if given.dtype == np.int8 else '0..255'} as codes (no mean given)")
     elif mean is not None and raw and (not given.scale or _codes_are_pixels(given, mean, std)):
+        if not given.scale and not known:
+            assumed.append("raw pixels, since its integer input has no scale; mean and std aren't applied")
         mean = std = None
     if not (color_order or known.get("color_order")):
         assumed.append("color order RGB")
     color = color_order or known.get("color_order") or "RGB"
-    return Embedder(file, runtime, run, given, output, channels_first, size, mean, std, color, assumed, known)
+    if color not in ("RGB", "BGR"):
+        raise InputError(f"{file}: color order {color}; set evaluate.color_order=RGB or BGR")
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return opened.run(images, place)
+
+    return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known)
 
 
 def _first(given, known):
@@ -166,7 +223,7 @@ def _codes_are_pixels(port: Port, mean: Sequence[float], std: Sequence[float]) -
     """Whether an integer input's code of every pixel value is that value, counted from black."""
     pixels = np.arange(256)
     values = (pixels[:, None] / 255 - np.asarray(mean)) / np.asarray(std)
-    return bool((port.encode(values) == pixels[:, None] + INTEGERS[port.dtype]).all())
+    return bool((port.encode(values) == pixels[:, None] + INTEGERS.get(port.dtype, 0)).all())
 
 
 def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:
@@ -177,81 +234,148 @@ def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:
     return channels_first, (height, width)
 
 
-def _litert(file: Path, threads: int):
+def _only_input(file: Path, inputs: list[Port]) -> Port:
+    if len(inputs) != 1:
+        raise InputError(f"{file}: takes {len(inputs)} inputs, {_listed(inputs)}; export it with the image alone")
+    if inputs[0].dtype.kind not in "fiu":
+        raise InputError(f"{file}: its input {inputs[0]} isn't of numbers; export it with a float or uint8 input")
+    return inputs[0]
+
+
+def _choose_output(file: Path, outputs: list[Port], name: str | None, assumed: list[str]) -> tuple[int, Port]:
+    """The output called `name`, or the one that seems meant, with its place; `assumed` gets a line on a choice."""
+    every = list(enumerate(outputs))
+    if name is not None:
+        found = [each for each in every if each[1].name == name]
+        if not found:
+            raise InputError(f"{file}: has no output {name}; evaluate.output may be one of {_listed(outputs)}")
+    else:
+        found = [each for each in every if len(every) == 1 or any(n in each[1].name.lower() for n in NAMED)]
+        found = found or [each for each in every if len(each[1].shape) == 2 and each[1].dtype.kind == "f"]
+        if len(found) != 1:
+            raise InputError(f"{file}: has {len(every)} outputs, {_listed(outputs)}; choose by evaluate.output=NAME")
+        if len(every) > 1:
+            assumed.append(f"the output {found[0][1].name} of {_listed(outputs)} (evaluate.output chooses another)")
+    place, chosen = found[0]
+    wide = chosen.dtype.kind in "iu" and chosen.dtype.itemsize > 1 and not chosen.scale
+    if chosen.dtype.kind not in "fiu" or wide:
+        raise InputError(f"{file}: its output {chosen} can't be an embedding; it has {_listed(outputs)}")
+    if len(chosen.shape) > 2 and any(n != 1 for n in chosen.shape[2:]):
+        assumed.append(f"the output {chosen}, flattened, as the embedding")
+    return place, chosen
+
+
+def _listed(ports: list[Port]) -> str:
+    return "; ".join(map(str, ports))
+
+
+class _Opened(NamedTuple):
+    """A file in a runtime: `run` takes images and the place of an output; `notes` is what metadata say in vain."""
+
+    run: Callable[[np.ndarray, int], np.ndarray]
+    inputs: list[Port]
+    outputs: list[Port]
+    known: dict
+    notes: list[str]
+
+
+def _litert(file: Path, threads: int) -> _Opened:
     from ai_edge_litert.interpreter import Interpreter
 
     from reidlab.export import flatbuffer
 
-    content, model = file.read_bytes(), flatbuffer.read_tflite(file)
-    known = flatbuffer.metadata(model)
+    model = flatbuffer.read_tflite(file)
+    flatbuffer.require_sound(model, file)
+    known = flatbuffer.metadata(model, file)
     try:
-        interpreter = Interpreter(model_content=content, num_threads=threads)
+        interpreter = Interpreter(model_content=read_bytes(file), num_threads=threads)
         interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
+        sides = interpreter.get_input_details(), interpreter.get_output_details()
+    except Exception as error:  # of what LiteRT refuses
         raise InputError(f"{file}: LiteRT refuses it ({_one_line(error)})") from error
-    (given,), output = interpreter.get_input_details(), interpreter.get_output_details()[0]
+    inputs, outputs = ([_litert_port(details, model) for details in side] for side in sides)
+    given, made = ([details["index"] for details in side] for side in sides)
+    served: list[int] = [] if len(inputs) != 1 else sides[0][0]["shape"].tolist()
 
-    served = given["shape"].tolist()
-
-    def run(images: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray, place: int) -> np.ndarray:
         if served != list(images.shape):
-            interpreter.resize_tensor_input(given["index"], images.shape)
+            interpreter.resize_tensor_input(given[0], images.shape)
             interpreter.allocate_tensors()
             served[:] = images.shape
-        interpreter.set_tensor(given["index"], images)
+        interpreter.set_tensor(given[0], images)
         interpreter.invoke()
-        return interpreter.get_tensor(output["index"])
+        return interpreter.get_tensor(made[place])
 
-    ports = [Port(tuple(map(int, d["shape"])), np.dtype(d["dtype"]), *d["quantization"]) for d in (given, output)]
     if known and "SLICE" not in flatbuffer.operator_names(model):  # written here, where no other fixes the batch
-        ports = [port._replace(shape=(-1, *port.shape[1:])) for port in ports]
-    return run, *ports, known
+        inputs, outputs = ([port._replace(shape=(-1, *port.shape[1:])) for port in side] for side in (inputs, outputs))
+    return _Opened(run, inputs, outputs, known, [])
 
 
-def _onnxruntime(file: Path, threads: int):
+def _litert_port(details: dict, model) -> Port:
+    """A port by its name in the file's signature; sizes that the file leaves open are -1, the batch is as it stands."""
+    names = {
+        entry.tensorIndex: entry.name
+        for signature in model.signatureDefs or []
+        for entry in [*(signature.inputs or []), *(signature.outputs or [])]
+    }
+    name = names.get(details["index"], details["name"])
+    name = name.decode(errors="replace") if isinstance(name, bytes) else name
+    shape, signature = details["shape"].tolist(), details.get("shape_signature", details["shape"]).tolist()
+    sizes = [-1 if place and n < 0 else own for place, (own, n) in enumerate(zip(shape, signature, strict=True))]
+    kind = np.dtype(details["dtype"])
+    return Port(tuple(sizes), kind if kind.kind in "fiub" else np.dtype(object), *details["quantization"], name)
+
+
+def _onnxruntime(file: Path, threads: int) -> _Opened:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
-    try:
+    try:  # by its path, since weights may lie in files beside it
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        inputs, outputs = ([_onnx_port(n) for n in side] for side in (session.get_inputs(), session.get_outputs()))
+        entries = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # onnxruntime's exceptions share no base class
         raise InputError(f"{file}: onnxruntime refuses it ({_one_line(error)})") from error
-    given, output = session.get_inputs()[0], session.get_outputs()[0]
-    known = _onnx_metadata(session.get_modelmeta().custom_metadata_map)
-    return (
-        (lambda images: session.run([output.name], {given.name: images})[0]),
-        *map(_onnx_port, (given, output)),
-        known,
-    )
+
+    def run(images: np.ndarray, place: int) -> np.ndarray:
+        return session.run([outputs[place].name], {inputs[0].name: images})[0]
+
+    return _Opened(run, inputs, outputs, *_onnx_metadata(file, entries))
 
 
-def _openvino(file: Path, threads: int):
+def _openvino(file: Path, threads: int) -> _Opened:
     import openvino
 
-    _, given, output, known = _onnxruntime(file, threads)
+    opened = _onnxruntime(file, threads)
     try:
         model = openvino.Core().compile_model(
             file, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
         )
     except RuntimeError as error:
         raise InputError(f"{file}: OpenVINO refuses it ({_one_line(error)})") from error
-    return (lambda images: model(images)[0]), given, output, known
+    return opened._replace(run=lambda images, place: model(images)[place])
 
 
 def _onnx_port(node) -> Port:
-    types = {
-        "tensor(float)": np.float32,
-        "tensor(uint8)": np.uint8,
-        "tensor(int8)": np.int8,
-        "tensor(float16)": np.float16,
-    }
-    return Port(tuple(n if isinstance(n, int) else -1 for n in node.shape), np.dtype(types.get(node.type, np.float32)))
+    kind = ONNX_TYPES.get(node.type.removeprefix("tensor(").removesuffix(")"), object)
+    shape = tuple(n if isinstance(n, int) else -1 for n in node.shape or ())
+    return Port(shape, np.dtype(kind), name=node.name)
 
 
-def _onnx_metadata(entries: dict[str, str]) -> dict:
-    known = {key: entries[key] for key in TEXTS & entries.keys()}
-    return known | {key: json.loads(entries[key]) for key in VALUES & entries.keys()}
+def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]]:
+    """What a file says of itself, and lines on what it says in another way than this project's files."""
+    known, notes = {key: entries[key] for key in TEXTS & entries.keys()}, []
+    for key in sorted(VALUES & entries.keys()):
+        try:
+            known[key] = json.loads(entries[key])
+        except ValueError:
+            if key in ("mean", "std"):
+                raise InputError(
+                    f"{file}: its metadata say {key}={entries[key]}, not a list such as [0, 0, 0]"
+                ) from None
+            notes.append(f"nothing by its metadata's {key}, which isn't JSON")
+    return known, notes
 
 
 def _one_line(error: BaseException) -> str:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from reidlab import plots
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, read_image
+from reidlab.data.images import read_size
 from reidlab.errors import InputError
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
@@ -58,5 +58,5 @@ def _draw(run: Run, datamodule: ImageDataModule) -> None:
     save_figure(sheet, folder / f"{several}.png")
     save_figure(plots.images_per_identity(samples.table, one, several), folder / f"images_per_{one}.png")
     files = samples.files()[:: -(-len(samples.table) // SIZES_DRAWN)]
-    sizes = np.array([Image.open(file).size for file in files])
+    sizes = np.array([read_size(file)[::-1] for file in files])
     save_figure(plots.image_sizes(sizes, datamodule.size), folder / "sizes.png")

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from reidlab import plots
 from reidlab.config import resolve_path
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.data import Samples, read_image
-from reidlab.data.samples import IMAGE_EXTENSIONS
-from reidlab.data.sources import found_in, walk
+from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, walk
+from reidlab.data.sources import found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
@@ -51,10 +51,14 @@ def run(run: Run, images: Path) -> Path:
 def images_of(place: Path) -> Samples:
     """An image, or all below a folder, as samples of nobody; InputError where there is none."""
     if place.is_dir():
-        paths = [path for path in walk(place) if path.lower().endswith(IMAGE_EXTENSIONS)]
+        hidden: list[str] = []
+        paths = [path for path in walk(place, hidden) if path.lower().endswith(IMAGE_EXTENSIONS)]
+        for note in note_hidden(hidden):
+            log.info(f"{place}: {note}")
         if not paths:
             raise InputError(f"{place}: holds no image ({', '.join(IMAGE_EXTENSIONS)}); {found_in(place)}")
     elif place.exists():
+        require_utf8(place.name, place.parent)
         place, paths = place.parent, [place.name]
     else:
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from reidlab.config import resolve_path
 from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule, Normalize, RandomHorizontalFlip
-from reidlab.data.images import read_batch
+from reidlab.data.images import PIXEL_RULE, read_batch
 from reidlab.errors import InputError
 from reidlab.files import file_hash, write_atomic
 from reidlab.models import Output, ReIdNetwork, load_weights
@@ -214,7 +214,7 @@ class CropDistillation(nn.Module):
         """The teacher's last maps of all training images, float16, from the cache or made now."""
         samples, place = datamodule.samples, None
         if datamodule.cache:
-            made_of = file_hash(weights), data_hash[:16], *size, components
+            made_of = file_hash(weights), data_hash[:16], *size, components, PIXEL_RULE
             place = Path(datamodule.cache) / f"{samples.root.name}-{'-'.join(map(str, made_of))}.safetensors"
             if place.exists():
                 return safetensors.torch.load_file(place)["maps"]

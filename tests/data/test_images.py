@@ -42,12 +42,6 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, shape):
     assert np.array_equal(read[..., ::-1] if len(shape) == 3 else read[..., 0], eight)
 
 
-def test_exif_orientation_is_ignored():
-    exif = Image.Exif()
-    exif[0x112] = 6
-    assert decode(encoded(fmt="JPEG", exif=exif), "x").shape == (40, 24, 3)
-
-
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG"])
 @pytest.mark.parametrize("kept", [0.01, 0.3, 0.7, 0.95])
 def test_truncated_files_are_named(tmp_path, fmt, kept):

@@ -47,8 +47,8 @@ def test_market_layout(market):
         ["bounding_box_test/0001_c2s1_000301_01.png", 1, 2, "gallery"],
     ]
     assert samples.notes == [
-        "train: 1 files ignored that aren't named as samples, e.g. Thumbs.db",
-        "query: 1 files ignored that aren't named as samples, e.g. Thumbs.db",
+        "train: 1 hidden or system files and folders skipped, e.g. Thumbs.db",
+        "query: 1 hidden or system files and folders skipped, e.g. Thumbs.db",
         "gallery: 2 files ignored that aren't named as samples, e.g. notes.txt",
         "train: 1 junk images (negative pid) dropped",
         "gallery: 2 junk images (negative pid) dropped",
@@ -263,14 +263,15 @@ def test_identity_folders(tmp_path):
     train, test = (set(samples.split(*splits)["pid"]) for splits in (["train"], ["query", "gallery"]))
     assert len(train) == len(test) == 3 and not train & test
     assert samples.notes == [
-        "3 files ignored that aren't images in an identity's folder, e.g. .cache/x.jpg",
+        "1 hidden or system files and folders skipped, e.g. .cache",
+        "2 files ignored that aren't images in an identity's folder, e.g. a/readme.txt",
         "1 images of an unknown camera, e.g. b/sub/unknown.PNG",
     ]
 
 
 def test_identity_folders_without_images_are_an_input_error(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg")
-    with pytest.raises(InputError, match=r"no folder in it holds images; found a.jpg, b.jpg"):
+    with pytest.raises(InputError, match=r"no folder in it holds images \(.*\.webp.*\); found a.jpg, b.jpg"):
         IdentityFolders(tmp_path)()
 
 
