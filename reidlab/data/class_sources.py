@@ -40,7 +40,8 @@ class ClassFolders:
     def __call__(self) -> Samples:
         """Read all folders; InputError where one is missing or none holds images."""
         require_folder(self.root, "data.root")
-        rows, strays, hidden = [], [], []
+        rows, strays = [], []
+        hidden: list[str] = []
         for split, name in self.splits.items():
             folder = require_folder(self.root / name, f"the {split} folder")
             for path in walk(folder, hidden):

@@ -112,9 +112,9 @@ def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.n
             image = None
         if image is not None:
             return _upright(image, orientation)
-    image = _open(raw, where)
+    picture = _open(raw, where)
     try:
-        return _pixels(image, where)
+        return _pixels(picture, where)
     except _BROKEN as error:
         raise _unreadable(where, error) from error
 

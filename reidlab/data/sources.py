@@ -67,7 +67,8 @@ class FolderLayout:
         rows, notes = [], []
         for split, name in self.folders:
             folder = require_folder(self.root / name, f"the {split} folder")
-            strays, hidden = [], []
+            strays: list[str] = []
+            hidden: list[str] = []
             for path in walk(folder, hidden):
                 match = self.pattern.match(path) if path.lower().endswith(self.extensions) else None
                 if match is None:
@@ -206,7 +207,8 @@ class IdentityFolders:
     def __call__(self) -> Samples:
         """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
-        rows, strays, unknown, hidden = [], [], [], []
+        rows, strays, unknown = [], [], []
+        hidden: list[str] = []
         for path in walk(self.root, hidden):
             identity, _, name = path.partition("/")
             if not name or not name.lower().endswith(self.extensions):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from reidlab.files import open_regular, read_bytes
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
 NAMED = ("embedding", "feature")  # what other tools call the output to compare, in lower case
-ONNX_TYPES = {
+ONNX_TYPES: dict[str, type | np.dtype] = {
     "float": np.float32, "double": np.float64, **{n: np.dtype(n) for n in ("float16", "bool", "uint8", "int8", "int16",
     "uint16", "int32", "uint32", "int64", "uint64")},
 }  # fmt: skip
@@ -323,7 +323,8 @@ def _litert_port(details: dict, model) -> Port:
     shape, signature = details["shape"].tolist(), details.get("shape_signature", details["shape"]).tolist()
     sizes = [-1 if place and n < 0 else own for place, (own, n) in enumerate(zip(shape, signature, strict=True))]
     kind = np.dtype(details["dtype"])
-    return Port(tuple(sizes), kind if kind.kind in "fiub" else np.dtype(object), *details["quantization"], name)
+    scale, zero_point = details["quantization"]
+    return Port(tuple(sizes), kind if kind.kind in "fiub" else np.dtype(object), scale, zero_point, name)
 
 
 def _onnxruntime(file: Path, threads: int) -> _Opened:
@@ -360,7 +361,7 @@ def _openvino(file: Path, threads: int) -> _Opened:
 def _onnx_port(node) -> Port:
     kind = ONNX_TYPES.get(node.type.removeprefix("tensor(").removesuffix(")"), object)
     shape = tuple(n if isinstance(n, int) else -1 for n in node.shape or ())
-    return Port(shape, np.dtype(kind), name=node.name)
+    return Port(shape, np.dtype(cast(type, kind)), name=node.name)
 
 
 def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]]:
