@@ -173,3 +173,20 @@ def test_what_a_stage_reads_is_not_changed_by_it(run):
 def test_provenance_names_versions_and_machine():
     made_by = provenance()
     assert made_by["versions"]["torch"] and made_by["machine"]["cores"] >= 1
+
+
+def test_earlier_releases_rows_stand_alone_or_not_at_all(run):
+    run.write(File.METRICS, json.dumps({"checkpoint": {"mAP": 0.7}, "onnx": {"mAP": 0.6}, "untrained": {"mAP": 0.1}}))
+    checkpoint(run, 1)
+    assert list(run.results) == ["checkpoint", "onnx", "untrained"]
+    run.record({Row.CHECKPOINT: {"mAP": 0.5}}, {}, run.checkpoint)
+    assert list(run.results) == ["checkpoint", "untrained"] and run.stale_results == ["onnx"]
+
+
+def test_another_checkpoint_is_another_network(run):
+    checkpoint(run, 1)
+    first = run.network
+    assert run.network is first
+    (run / File.BEST).unlink()
+    checkpoint(run, 2)
+    assert run.network is not first

@@ -34,6 +34,9 @@ class Verdict(NamedTuple):
     tpr: float | None = None  # of the threshold, on the test pairs
     fpr: float | None = None
 
+    def __bool__(self) -> bool:
+        return self.same
+
     def __str__(self) -> str:
         ends = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
         unsure = self.interval and self.interval[0] <= self.distance <= self.interval[1]
@@ -112,8 +115,13 @@ class Model:
         """Embed boxes (N, 4) of a frame, each left, top, right, bottom in pixels; they are clipped to the frame."""
         image = frame if isinstance(frame, np.ndarray) else read_image(Path(frame))
         height, width = image.shape[:2]
+        given = np.asarray(boxes, float)
+        if given.size == 0:
+            return self([np.zeros((*self.size, 3), np.uint8)])[:0]
+        if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
+            raise InputError(f"boxes {given.shape}: give finite numbers (N, 4): left, top, right, bottom in pixels")
         parts = []
-        for number, (left, top, right, bottom) in enumerate(np.asarray(boxes, float).reshape(-1, 4)):
+        for number, (left, top, right, bottom) in enumerate(given):
             x1, x2 = (int(np.clip(round(x), 0, width)) for x in (left, right))
             y1, y2 = (int(np.clip(round(y), 0, height)) for y in (top, bottom))
             if x2 <= x1 or y2 <= y1:

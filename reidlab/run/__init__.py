@@ -4,7 +4,6 @@ import difflib
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +32,7 @@ from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
-from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, File, Kind, Result, Row, Task
+from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, UNRECORDED, File, Kind, Result, Row, Task
 from reidlab.run.provenance import provenance
 
 __all__ = ["INITIAL", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
@@ -82,6 +81,8 @@ class Run:
         run = cls.__new__(cls)
         run._set(config)
         return run
+
+    _loaded: tuple[str, nn.Module] | None = None  # the hash of a checkpoint, and the network with it
 
     def _set(self, config: DictConfig) -> None:
         self.config, self.folder = config, run_folder(config)
@@ -178,7 +179,9 @@ class Run:
             if not isinstance(stored, Mapping):
                 raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
-            made_by = stored[MADE_BY] if isinstance(stored.get(MADE_BY), Mapping) else {}
+            made_by: Mapping[str, Any] = (
+                stored[MADE_BY] if isinstance(stored.get(MADE_BY), Mapping) else {"checkpoint": UNRECORDED}
+            )
             rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
         return rows
 
@@ -186,10 +189,11 @@ class Run:
     def results(self) -> dict[str, Result]:
         """The rows that belong to the present checkpoint, or to none."""
         found = self.all_results
-        if not any(result.checkpoint for result in found.values()):
+        if all(result.checkpoint in (None, UNRECORDED) for result in found.values()):
             return found
         present = (None, self.checkpoint)
-        return {row: result for row, result in found.items() if result.checkpoint in present}
+        baselines = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
+        return {row: result for row, result in found.items() if result.checkpoint in present or row in baselines}
 
     @property
     def stale_results(self) -> list[str]:
@@ -265,13 +269,15 @@ class Run:
         check_size(network, self["data.size"])
         return network
 
-    @cached_property
+    @property
     def network(self) -> nn.Module:
         """The network that the stages after training use, in evaluation mode, with the weights of `weights`.
 
         It returns embeddings, or class confidences in their place. Says so where it isn't trained to the end, and what
         was loaded where the weights aren't this run's own. InputError where a training has no checkpoint to use yet.
         """
+        if self._loaded and self._loaded[0] == self.checkpoint:
+            return self._loaded[1]
         if not self.training.get("finished") and (self.has(File.LAST) or self.is_trained):
             goes_on = f"run `{self.command_from_config('train')}` again to go on"
             if not self.is_trained:
@@ -282,6 +288,7 @@ class Run:
         network, report = self.network_with(self.weights)
         if report and not self.is_trained:
             log.info(report)
+        self._loaded = self.checkpoint, network
         return network
 
     def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
@@ -357,6 +364,8 @@ class Run:
         if self.config.run.overwrite:
             for place in (self / name for name in OF_A_NETWORK):
                 shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+            if stored.exists() and read_config(stored).data.get("source") != self.config.data.get("source"):
+                shutil.rmtree(self / File.DATA, ignore_errors=True)
         elif trained and stored.exists() and (differences := training_differences(read_config(stored), self.config)):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise InputError(
@@ -396,10 +405,10 @@ def _existing(name: str | Path) -> Path:
     """The folder of a run that exists, by its path or its name; InputError with the nearest name."""
     path = resolve_path(name)
     root = resolve_path("runs")
-    for folder in (path, root / name):
+    for folder in (root / name, path):
         if (folder / File.CONFIG).is_file():
             return folder
-    place = root if path.parent == Path.cwd() or not path.parent.is_dir() else path.parent
+    place = path.parent if Path(name).name != str(name) and path.parent.is_dir() else root
     known = sorted(folder.parent.name for folder in place.glob(f"[!.]*/{File.CONFIG}"))
     close = difflib.get_close_matches(path.name, known, n=1)
     guess = f"did you mean {close[0]}?" if close else f"there are {', '.join(known[:8]) or 'none'} in {place}"

@@ -44,7 +44,6 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
             log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
         else:
             _train(run, callbacks)
-    run.__dict__.pop("network", None)
     return run
 
 

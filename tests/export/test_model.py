@@ -100,7 +100,13 @@ def test_every_form_gives_the_embedding_of_the_network(form, least, run, files):
 def test_every_form_decides_by_the_calibrated_threshold(form, run, files):
     model = reidlab.load(run / form)
     same, other = model.same(files[0], files[0]), model.same(files[0], files[2])
-    assert same.same and same.distance == pytest.approx(0, abs=1e-5) and same.measure == "cosine"
+    assert (
+        same
+        and same.same
+        and bool(other) == other.same
+        and same.distance == pytest.approx(0, abs=1e-5)
+        and same.measure == "cosine"
+    )
     a, b = by_hand(run, [files[0], files[2]]).astype(float)
     assert other.distance == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=0.1)
     assert (other.threshold, other.interval) == (0.3, (0.25, 0.35)) and other.same == (other.distance <= 0.3)
@@ -117,6 +123,10 @@ def test_files_pixels_and_boxes_are_the_same_to_it(run, files):
     frame = np.zeros((400, 300, 3), np.uint8)
     frame[20:148, 30:94], frame[200:343, 0:61] = pixels[0], pixels[1]
     assert np.allclose(model.crops(frame, [[30, 20, 94, 148], [-5, 200, 61, 343]]), by_files[:2], atol=1e-4)
+    assert model.crops(frame, []).shape == (0, 512)
+    for wrong in ([[0, 0, 9]], [[0, 0, 9, 9, 0.9]], [[0, 0, float("nan"), 9]]):
+        with pytest.raises(InputError, match="give finite numbers"):
+            model.crops(frame, wrong)
     with pytest.raises(InputError, match=r"box 1 .* is empty in a frame of 300 x 400"):
         model.crops(frame, [[0, 0, 9, 9], [300, 0, 320, 9]])
 
