@@ -20,7 +20,8 @@ import pandas as pd
 import pytest
 
 from reidlab import dashboard
-from reidlab.config import CLONE, compose
+from reidlab.config import CLONE
+from reidlab.run import Run
 from reidlab.stages import evaluate, report, train
 
 pytestmark = pytest.mark.browser
@@ -100,10 +101,10 @@ def runs(tmp_path_factory, small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         for name in ("one", "two"):
-            cfg = compose([*small, f"run.root={root}", f"run.name={name}", "evaluate.resamples=50"])
-            train.run(cfg)
-            evaluate.run(cfg)
-        report.run(cfg)
+            run = Run.compose([*small, f"run.root={root}", f"run.name={name}", "evaluate.resamples=50"])
+            train.run(run)
+            evaluate.run(run)
+        report.run(run)
     return root
 
 
@@ -153,7 +154,7 @@ def test_the_dashboard(page, runs, tmp_path):
         page.screenshot(path=tmp_path / "evaluation.png", full_page=True)
 
         page.get_by_role("radio", name="Devices").click()
-        page.get_by_text("No run is quantised").wait_for()
+        page.get_by_text("No run is quantized").wait_for()
         page.get_by_role("radio", name="Compare").click()
         page.get_by_role("heading", name="Config").wait_for()
         page.screenshot(path=tmp_path / "compare.png", full_page=True)

@@ -51,8 +51,10 @@ def test_all_state_is_resumed(small, tmp_path, monkeypatch):
 
 
 def test_a_loss_that_is_no_longer_finite_is_named_with_its_place(small, tmp_path):
+    run = Run.compose([*small, f"run.root={tmp_path}", "run.name=steep", "optimizer=sgd"])
+    run.config.optimizer.lr = 1e38  # which no override may be
     with pytest.raises(InputError, match=r"epoch 0, batch 1: the loss term 'softmax' is no longer finite"):
-        trained(small, tmp_path, "steep", "optimizer=sgd", "optimizer.lr=1e38")
+        train.run(run)
     assert not list((tmp_path / "steep" / "checkpoints").glob("*.ckpt"))
 
 
