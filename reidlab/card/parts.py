@@ -77,7 +77,7 @@ class Missing:
 
     what: str
     command: str
-    why: str = "Not there yet"
+    why: str = "Not available"
     kind: ClassVar[str] = "missing"
 
 
