@@ -126,13 +126,13 @@ def test_a_run_name_stays_inside_runs(name):
 def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_path):
     place = [f"run.root={tmp_path}", "run.name=a"]
     trained = config.compose(["model=osnet_x0_5", "data=market1501", "seed=7", *place])
-    trained.model.distance = "drifted"  # as if conf/ had another value then
+    trained.model.distance = "cosine"  # as if conf/ had another value then
     config.write_config(trained, tmp_path / "a" / "config.yaml")
     assert config.compose_for(place) == {**trained, "run": {**trained.run, "overrides": trained.run.overrides}}
     later = config.compose_for(["evaluate.resamples=3", "data=deepsportradar", *place])
     assert later.evaluate.resamples == 3
     assert later.data.name == "deepsportradar" and not later.data.exclude_same_camera
-    assert later.model.name == "osnet_x0_5" and later.model.distance == "drifted" and later.seed == 7
+    assert later.model.name == "osnet_x0_5" and later.model.distance == "cosine" and later.seed == 7
 
 
 def test_a_stage_after_training_refuses_an_unknown_run_with_the_nearest_name(tmp_path):

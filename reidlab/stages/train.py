@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from reidlab import plots
@@ -143,7 +144,10 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
     if last.exists():
         log.info(f"{run.name}: going on from {last}")
     with interruptible():
-        trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        except MisconfigurationException as error:
+            raise InputError(f"trainer.*: {' '.join(str(error).split())}") from error
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
