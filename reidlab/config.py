@@ -119,7 +119,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
             OmegaConf.resolve(cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"config: {_one_line(error)}") from error
-    _check_values(cfg, [o.key_or_group for o in parsed])
+    _check_values(cfg, [o.key_or_group for o in parsed if not choices(o.key_or_group)])
     cfg.run.overrides = [o for o in overrides if not o.startswith("run.")]
     return cfg
 
