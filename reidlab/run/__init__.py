@@ -220,7 +220,7 @@ class Run:
             protocol: what the figures were measured by, see `protocol_of`.
             checkpoint: hash of the weights; None for rows of networks that aren't this run's.
         """
-        self._require_own()
+        self.require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
         new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
         write_json(self / File.METRICS, {**read_json(self / File.METRICS), **new})
@@ -333,7 +333,7 @@ class Run:
         """Whether it is one of the trained networks that come with reidlab, which nothing is written to."""
         return self.folder.resolve().is_relative_to((SHIPPED / "data" / "models").resolve())
 
-    def _require_own(self) -> None:
+    def require_own(self) -> None:
         """Raise InputError where the folder is a released one."""
         if self.is_released:
             raise InputError(
@@ -342,7 +342,7 @@ class Run:
 
     def keep_config(self) -> None:
         """Write `config.yaml`, unless the run was trained: then it has its own."""
-        self._require_own()
+        self.require_own()
         if not (self / "checkpoints").exists():
             write_config(self.config, self / File.CONFIG)
 
@@ -351,7 +351,7 @@ class Run:
 
         Raises InputError where another training lives there and `run.overwrite` isn't set.
         """
-        self._require_own()
+        self.require_own()
         stored = self / File.CONFIG
         trained = self.has(File.LAST) or self.has(File.BEST)
         if self.config.run.overwrite:
@@ -367,7 +367,7 @@ class Run:
 
     def write(self, path: str, content: str | bytes) -> Path:
         """Write a file of the folder, atomically."""
-        self._require_own()
+        self.require_own()
         return write_atomic(self / path, content)
 
     def command(self, stage: str, *more: str) -> str:

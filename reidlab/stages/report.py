@@ -81,8 +81,9 @@ def run(run: Run) -> Run:
     """Write the card of a run, and `evaluation.html` of an evaluated one.
 
     The latter shows a re-id network's confusions and attention, which are drawn now, and the pictures that stage
-    `evaluate` left. Raises InputError where there is no run yet.
+    `evaluate` left. Raises InputError where there is no run yet, or a released one.
     """
+    run.require_own()
     row = evaluated_row(run)
     if row is None and not run.has(File.CONFIG):
         raise InputError(f"{run.folder}: not evaluated; run `{run.command('evaluate')}` first")
