@@ -31,24 +31,22 @@ def load(name: str):
         return lambda image: session.run(None, {key: fit(image).transpose(2, 0, 1)[None] / np.float32(255)})[0][0]
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(HERE / name), num_threads=CARD["threads"])
-    run = interpreter.get_signature_runner()
+    run = Interpreter(str(HERE / name), num_threads=CARD["threads"]).get_signature_runner()
     return lambda image: next(iter(run(image=fit(image)[None]).values()))[0].copy()
 
 
 def read(file) -> np.ndarray:
     """An image file's pixels (H, W, 3) uint8 RGB, upright, as in training; of 16 bits the upper 8."""
     image = ImageOps.exif_transpose(Image.open(file))
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.array(image.convert("RGB"))
+    deep = image.mode.startswith("I;16")
+    return np.array((Image.fromarray(np.uint8(np.asarray(image) >> 8)) if deep else image).convert("RGB"))
 
 
 def fit(image: np.ndarray) -> np.ndarray:
     """The image at the model's size, resized as in training, bit for bit: rows first."""
     height, width = CARD["size"]
-    narrow = Image.fromarray(image).resize((width, len(image)), Image.Resampling.BILINEAR)
-    return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
+    narrow = Image.fromarray(image).resize((width, len(image)), Image.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.BILINEAR))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -57,7 +55,6 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    embed = load(available()[0])
-    first, *others = [embed(read(file)) for file in sys.argv[1:]]
+    first, *others = map(load(available()[0]), map(read, sys.argv[1:]))
     for file, other in zip(sys.argv[2:], others, strict=True):
         print(f"{distance(first, other):.4f}  {file}")
