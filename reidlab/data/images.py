@@ -120,10 +120,11 @@ def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.n
 
 
 def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """PIL's bilinear resize of uint8 (..., H, W, 3) to (..., height, width, 3), pixel for pixel.
+    """PIL's bilinear, antialiased resize of uint8 (..., H, W, 3) to (..., height, width, 3), bit for bit.
 
-    torch's antialiased uint8 kernel rounds as PIL does when enlarging, in half the time for one image and in a seventh
-    for each of many; when shrinking it can be off by one, so that PIL itself does that.
+    Rows are resized first, then columns, as Pillow did until 12; Pillow 13 chooses the order by the sizes, which may
+    change a byte by one. torch's antialiased uint8 kernel rounds as PIL does when enlarging, in half the time for one
+    image and in a seventh for each of many; when shrinking it can be off by one, so that PIL itself does that.
     """
     *several, old_height, old_width, _ = images.shape
     height, width = size
@@ -131,7 +132,8 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return images
     flat = images.reshape(-1, old_height, old_width, 3)
     if old_height > height or old_width > width:
-        shrunk = [Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR) for image in flat]
+        narrowed = [Image.fromarray(image).resize((width, old_height), Image.Resampling.BILINEAR) for image in flat]
+        shrunk = [image.resize((width, height), Image.Resampling.BILINEAR) for image in narrowed]
         return np.stack([np.asarray(image) for image in shrunk]).reshape(*several, height, width, 3)
     pixels = torch.from_numpy(flat).permute(0, 3, 1, 2)
     enlarged = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False, antialias=True)

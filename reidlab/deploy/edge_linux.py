@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from reidlab.console import log
-from reidlab.data.images import read_batch
+from reidlab.data.images import ORIENTATION, decode, read_batch, resize
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.errors import InputError
 from reidlab.export.runtime import open_model
@@ -53,13 +54,26 @@ class EdgeLinux(Target):
         }
         arrays = io.BytesIO()
         embeddings: dict[str, Any] = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
-        np.savez_compressed(arrays, images=images, **embeddings)
+        np.savez_compressed(arrays, images=images, **embeddings, **photographs(images[0]))
         content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
         content |= {f"model.{kind}": file.read_bytes() for kind, file in files.items()}
         content |= {"card.json": json.dumps(card).encode(), "desk.npz": arrays.getvalue()}
         bundle = write_atomic(out / f"{given.name}_{self.name}.zip", zipped(content))
         log.info(f"{bundle}  {bundle.stat().st_size / 1024:.0f} KiB; on the board: python test_reid.py")
         return {}
+
+
+def photographs(image: np.ndarray) -> dict[str, np.ndarray]:
+    """An image (H, W, 3) as files of two odd sizes that lie on a side, and the pixels that reading them gives."""
+    (height, width), made = image.shape[:2], {}
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6  # to be turned clockwise by 90 degrees
+    for name, size in (("large", (3 * height + 1, 2 * width + 1)), ("small", (height // 2 + 1, width // 3 + 1))):
+        content = io.BytesIO()
+        Image.fromarray(np.rot90(resize(image, size))).save(content, "PNG", exif=exif)
+        made[f"{name}.png"] = np.frombuffer(content.getvalue(), np.uint8)
+        made[name] = resize(decode(content.getvalue(), name), (height, width))
+    return made
 
 
 def zipped(content: Mapping[str, bytes]) -> bytes:

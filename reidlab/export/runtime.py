@@ -3,8 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -191,6 +192,11 @@ def open_model(
     given, (place, chosen) = _only_input(file, opened.inputs), _choose_output(file, opened.outputs, output, assumed)
     channels_first, size = _layout(file, given.shape)
     mean, std = _first(mean, known.get("mean")), _first(std, known.get("std"))
+    for key, values in (("mean", mean), ("std", std)):
+        if values is not None and not _is_normal(values, least=np.nextafter(0, 1) if key == "std" else -np.inf):
+            raise InputError(
+                f"{file}: its {key} is {values}; give three numbers as evaluate.{key}, those of std above 0"
+            )
     raw = given.is_raw
     if (mean is None) != (std is None):
         raise InputError(f"{file}: give both mean and std, or neither")
@@ -213,6 +219,13 @@ def open_model(
         return opened.run(images, place)
 
     return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known)
+
+
+def _is_normal(values: Any, least: float) -> bool:
+    """Whether these are three finite numbers, none below `least`."""
+    if not isinstance(values, list | tuple | np.ndarray) or len(values) != 3:
+        return False
+    return all(isinstance(n, Real) and least <= float(n) < np.inf for n in values)
 
 
 def _first(given, known):

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from reidlab.export.parity import embed_file
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import file_hash, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
+from reidlab.metrics.closeness import Distance
 from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
@@ -110,16 +111,19 @@ def print_results(run: Run) -> None:
 def _score_file(run: Run, file: Path) -> None:
     """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
     if file.suffix in (".tflite", ".onnx"):
-        embedder = open_model(file, run["evaluate.mean"], run["evaluate.std"], run["evaluate.color_order"])
+        embedder = open_file(run, file)
         datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
-        _introduce(embedder, datamodule)
         embeddings = embed_file(embedder, datamodule, datamodule.test, file.name)
     else:
         network, report = run.network_with(file)
         log.info(report)
         datamodule = run.datamodule()
+        own = f"mean {run['model.mean']}, std {run['model.std']}, images of {datamodule.size}"
+        log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
         embeddings = embed(network, datamodule, datamodule.test, run.device, file.name)
     protocol = protocol_of(run, datamodule)
+    if isinstance(protocol, RetrievalProtocol) and file.suffix in (".tflite", ".onnx"):
+        protocol = replace(protocol, distance=file_distance(run, embedder))
     found = protocol.evaluate(embeddings)
     run.keep_config()
     if run.is_classifier:
@@ -131,12 +135,34 @@ def _score_file(run: Run, file: Path) -> None:
     run.record({file.name: found.summary()}, protocol.record(datamodule) | {"file": file_hash(file)})
 
 
-def _introduce(embedder: Embedder, datamodule: ImageDataModule) -> None:
-    """Say what the file takes, and what was assumed where it doesn't say."""
+def open_file(run: Run, file: Path) -> Embedder:
+    """A .tflite or .onnx by the settings of `evaluate`; what it takes is logged, and what is assumed of it."""
+    keys = ("mean", "std", "color_order", "output")
+    embedder = open_model(file, **{key: run[f"evaluate.{key}"] for key in keys})
     port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
-    log.info(f"{embedder.file.name}: {port.dtype} ({order}), images of {datamodule.size}, run by {embedder.runtime}")
+    size = embedder.size_for(run["data.size"])
+    log.info(f"{file.name}: {port.dtype} ({order}), images of {size}, run by {embedder.runtime}")
     for assumption in embedder.assumed:
         log.info(f"assumed: {assumption}; evaluate.mean, evaluate.std and evaluate.color_order say otherwise")
+    if min(embedder.size) < 1:
+        log.info(f"assumed: images of {size}, since the file takes any; data.size says otherwise")
+    return embedder
+
+
+def file_distance(run: Run, embedder: Embedder) -> Distance:
+    """The distance of a file's embeddings: its own, unless `evaluate.distance` is another than the network's."""
+    own, wanted, trained = embedder.metadata.get("distance"), run["evaluate.distance"], run["model.distance"]
+    name = embedder.file.name
+    if own is None:
+        log.info(f"assumed: the {wanted} distance, which {name} doesn't say; evaluate.distance says otherwise")
+    elif own not in get_args(Distance):
+        raise InputError(f"{embedder.file}: its metadata say distance {own}; there are {', '.join(get_args(Distance))}")
+    elif wanted != own:
+        by_file = wanted == trained
+        source = f"as {name} says" if by_file else f"as evaluate.distance says, though {name} says {own}"
+        log.info(f"compared by the {own if by_file else wanted} distance, {source}")
+        return own if by_file else wanted
+    return wanted
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,15 +19,22 @@ from reidlab.data.sources import found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import open_model
 from reidlab.files import write_atomic
 from reidlab.metrics import top_k
+from reidlab.metrics.closeness import Distance
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
+from reidlab.stages.evaluate import file_distance, open_file
 
 SHOWN = 30  # images in the printed table and in the picture
 
-Embed = Callable[[Samples, str], Tensor]  # images and a label for the progress bar -> embeddings or confidences (N, D)
+
+class _Model(NamedTuple):
+    """A network or file on samples: the second argument of `embed` is a label for the progress bar."""
+
+    embed: Callable[[Samples, str], Tensor]  # embeddings or confidences (N, D)
+    distance: Distance
+    threshold: float | None
 
 
 def run(run: Run, images: Path) -> Path:
@@ -39,9 +47,9 @@ def run(run: Run, images: Path) -> Path:
     """
     if run["predict.k"] < 1:
         raise InputError(f"predict.k={run['predict.k']}: ask for one or more")
-    samples, call = images_of(images), _embedder(run)
-    found = call(samples, "images")
-    table, figure = _classes(run, samples, found) if run.is_classifier else _nearest(run, samples, found, call)
+    samples, model = images_of(images), _model(run)
+    found = model.embed(samples, "images")
+    table, figure = _classes(run, samples, found) if run.is_classifier else _nearest(run, samples, found, model)
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
     folder = resolve_path("runs") / run.name if run.is_released else run.folder
     save_figure(figure, folder / File.PREDICT / f"{images.stem}.png")
@@ -65,9 +73,9 @@ def images_of(place: Path) -> Samples:
     return Samples(pd.DataFrame({"path": paths, "pid": 0, "camid": 0, "split": "gallery"}), place)
 
 
-def _embedder(run: Run) -> Embed:
-    """The file of `predict.model`, or the run's network, as a function of samples."""
-    embedder = open_model(resolve_path(run["predict.model"])) if run["predict.model"] else None
+def _model(run: Run) -> _Model:
+    """The file of `predict.model`, or the run's network."""
+    embedder = open_file(run, resolve_path(run["predict.model"])) if run["predict.model"] else None
     size = embedder.size_for(run["data.size"]) if embedder else run["data.size"]
 
     def call(samples: Samples, label: str) -> Tensor:
@@ -77,7 +85,11 @@ def _embedder(run: Run) -> Embed:
             return embed_file(embedder, datamodule, samples.table, label).values
         return embed(run.network, datamodule, samples.table, run.device, label).values
 
-    return call
+    if embedder is None or run.is_classifier:
+        return _Model(call, run["model.distance"], run.threshold(run["model.distance"]))
+    distance, known = file_distance(run, embedder), embedder.metadata
+    own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
+    return _Model(call, distance, known.get("threshold", own) if known.get("distance") == distance else own)
 
 
 def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFrame, Figure]:
@@ -97,11 +109,11 @@ def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFr
     return table, plots.tile_grid(tiles)
 
 
-def _nearest(run: Run, samples: Samples, queries: Tensor, call: Embed) -> tuple[pd.DataFrame, Figure]:
-    """The nearest gallery images of each image, a row each, and their pictures; framed by the run's threshold."""
-    gallery, distance = run["predict.gallery"], run["model.distance"]
+def _nearest(run: Run, samples: Samples, queries: Tensor, model: _Model) -> tuple[pd.DataFrame, Figure]:
+    """The nearest gallery images of each image, a row each, and their pictures; framed by the model's threshold."""
+    gallery, distance, threshold = run["predict.gallery"], model.distance, model.threshold
     among = images_of(resolve_path(gallery)) if gallery else _test_gallery(run)
-    found = call(among, "gallery")
+    found = model.embed(among, "gallery")
     nobody = [torch.zeros(len(part), dtype=torch.int64) for part in (queries, found)]
     nearest = top_k(queries, found, *nobody, k=run["predict.k"], distance=distance, exclude_same_camera=False)
     table = _ranked(samples, nearest.index.shape[1])
@@ -109,7 +121,6 @@ def _nearest(run: Run, samples: Samples, queries: Tensor, call: Embed) -> tuple[
     table["found"], table["distance"] = rows["path"].to_numpy(), nearest.distance.flatten()
     if not gallery:
         table["pid"] = rows["pid"].to_numpy()
-    threshold = run.threshold(distance)
     if threshold is not None:
         table["same"] = table["distance"] <= threshold
     pictured = [

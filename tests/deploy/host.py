@@ -26,7 +26,7 @@ def compile_c(content: bytes, folder: Path, flags: tuple[str, ...] = ("-O1", *SA
     model = folder / "model.tflite"
     model.write_bytes(content)
     report = export_c(model, folder, **options)
-    _gcc(*flags, f"-I{folder}", _kernels(flags), folder / "reid_model.c", HOST, "-o", folder / "host")
+    compile_sources(*flags, f"-I{folder}", _kernels(flags), folder / "reid_model.c", HOST, "-o", folder / "host")
     return report
 
 
@@ -36,11 +36,12 @@ def _kernels(flags: tuple[str, ...]) -> Path:
     source = files("reidlab.deploy") / "c" / "reid_kernels.c"
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
-    _gcc(*flags, "-c", source, "-o", f"{folder}/reid_kernels.o")
+    compile_sources(*flags, "-c", source, "-o", f"{folder}/reid_kernels.o")
     return Path(folder) / "reid_kernels.o"
 
 
-def _gcc(*arguments: str | Path) -> None:
+def compile_sources(*arguments: str | Path) -> None:
+    """Call gcc with all warnings as errors."""
     done = subprocess.run(["gcc", *WARNINGS, *arguments], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -1,6 +1,6 @@
 """Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints the distance of each to the first.
 
-Needs numpy, Pillow to read images, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
+Needs numpy, Pillow, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
 """
 
 import json
@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
 CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), distance, threads
@@ -30,19 +31,22 @@ def load(name: str):
         return lambda image: session.run(None, {key: fit(image).transpose(2, 0, 1)[None] / np.float32(255)})[0][0]
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(HERE / name), num_threads=CARD["threads"])
-    run = interpreter.get_signature_runner()
+    run = Interpreter(str(HERE / name), num_threads=CARD["threads"]).get_signature_runner()
     return lambda image: next(iter(run(image=fit(image)[None]).values()))[0].copy()
 
 
-def fit(image: np.ndarray) -> np.ndarray:
-    """The image at the model's size, resized as in training, pixel for pixel."""
-    height, width = CARD["size"]
-    if image.shape[:2] == (height, width):
-        return image
-    from PIL import Image
+def read(file) -> np.ndarray:
+    """An image file's pixels (H, W, 3) uint8 RGB, upright, as in training; of 16 bits the upper 8."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    deep = image.mode.startswith("I;16")
+    return np.array((Image.fromarray(np.uint8(np.asarray(image) >> 8)) if deep else image).convert("RGB"))
 
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+def fit(image: np.ndarray) -> np.ndarray:
+    """The image at the model's size, resized as in training, bit for bit: rows first."""
+    height, width = CARD["size"]
+    narrow = Image.fromarray(image).resize((width, len(image)), Image.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.BILINEAR))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -51,9 +55,6 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    from PIL import Image
-
-    embed = load(available()[0])
-    first, *others = [embed(np.asarray(Image.open(file).convert("RGB"))) for file in sys.argv[1:]]
+    first, *others = map(load(available()[0]), map(read, sys.argv[1:]))
     for file, other in zip(sys.argv[2:], others, strict=True):
         print(f"{distance(first, other):.4f}  {file}")

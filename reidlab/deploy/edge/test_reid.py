@@ -1,9 +1,11 @@
 """The runner's own test, to run on the board: python test_reid.py, or pytest; the desk's embeddings are in desk.npz."""
 
+import io
+
 import numpy as np
 import reid
 
-DESK = np.load(reid.HERE / "desk.npz")  # images (N, H, W, 3) uint8; by name of the model, embeddings (N, D)
+DESK = np.load(reid.HERE / "desk.npz")  # images (N, H, W, 3) uint8; embeddings (N, D) of each model; photographs
 
 
 def test_embeddings_are_the_desks():
@@ -16,13 +18,13 @@ def test_embeddings_are_the_desks():
         print(f"{name}: {len(found)} embeddings, at most {error.max():.2%} off the desk's")
 
 
-def test_resizing_keeps_a_plain_image_plain():
-    """Whatever its size."""
-    height, width = reid.CARD["size"]
-    image = np.full((3 * height + 1, 2 * width - 1, 3), (10, 200, 30), np.uint8)
-    assert (reid.fit(image) == np.full((height, width, 3), (10, 200, 30))).all()
+def test_photographs_are_read_as_at_the_desk():
+    """Of odd sizes, larger and smaller than the model's, lying on a side: the same pixels."""
+    for name in ("large", "small"):
+        found = reid.fit(reid.read(io.BytesIO(DESK[f"{name}.png"].tobytes())))
+        assert np.array_equal(found, DESK[name]), f"the {name} photograph's pixels differ: update Pillow"
 
 
 if __name__ == "__main__":
     test_embeddings_are_the_desks()
-    test_resizing_keeps_a_plain_image_plain()
+    test_photographs_are_read_as_at_the_desk()
