@@ -58,13 +58,7 @@ MOVED_MODULES = {  # of classes in configs that earlier releases stored
 }
 RENAMED_KEYS = {"regime.trunk_rate": "regime.backbone_lr_scale"}
 RENAMED_VALUES = {"colour-histogram": "color-histogram"}
-NOT_OF_CLASSES = (
-    "num_instances",
-    "camera_balanced",
-    "class_balanced",
-    "exclude_same_camera",
-    "val_identities",
-)  # keys of `data`
+NOT_OF_CLASSES = ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera")  # keys of `data`
 
 
 def root() -> Path:
