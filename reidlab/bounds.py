@@ -142,6 +142,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.name": NAME,
     "data.size": SIZE,
     "data.val_fraction": Number(0, 1, below=True),
+    "data.val_identities": Number(1, whole=True),
     "data.test_fraction": Number(0, 1, below=True),
     "data.seed": whole(0, 2**32 - 1),
     "data.split_seed": whole(0, 2**32 - 1),

@@ -48,6 +48,7 @@ def small(market):
         "data.num_instances=2",
         "data.num_workers=0",
         "data.val_fraction=0.34",
+        "data.val_identities=2",
         "trainer.max_epochs=3",
         "trainer.accelerator=cpu",
         "trainer.devices=1",

@@ -13,7 +13,7 @@ from reidlab.data.policy import TrivialAugment
 from reidlab.data.sampler import IdentityBatchSampler
 from reidlab.data.samples import Samples, set_aside_validation
 from reidlab.data.shapes import DrawnShapes
-from reidlab.data.sources import CsvSamples, FolderLayout, IdentityFolders, SyntheticPeople
+from reidlab.data.sources import CsvSamples, FolderLayout, IdentityFolders, IdentityLists, SyntheticPeople
 from reidlab.data.transforms import (
     Augment,
     ColorJitter,
@@ -39,6 +39,7 @@ __all__ = [
     "FolderLayout",
     "IdentityBatchSampler",
     "IdentityFolders",
+    "IdentityLists",
     "ImageDataModule",
     "ImageDataset",
     "Mix",

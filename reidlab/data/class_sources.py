@@ -12,7 +12,7 @@ import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
 from reidlab.data.samples import Samples
-from reidlab.data.sources import CsvSamples, found_in, require_folder
+from reidlab.data.sources import CsvSamples, found_in, require_folder, require_no_splits
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 
@@ -56,6 +56,8 @@ class ClassFolders:
         notes = note_hidden(hidden)
         if strays:
             notes.append(f"{len(strays)} files ignored that aren't images in a class's folder, e.g. {strays[0]}")
+        if list(self.splits.values()) == ["."]:
+            require_no_splits(self.root, sorted({label for _, label, _ in rows}), "classes")
         return number_classes(rows, self.root, notes)
 
 
@@ -63,14 +65,14 @@ class ClassCsv(CsvSamples):
     """A user's table: columns `path` (relative to `root`) and `label`, perhaps `split` (train, val or test).
 
     Without `split` all images are for training, and the data module divides them. An InputError names the rows that
-    can't be used, by their numbers in a spreadsheet.
+    can't be used, by their numbers in a spreadsheet. `columns` names path, label and split where they are others.
     """
 
     label = "label"
     splits = CLASS_SPLITS
 
-    def __init__(self, file: str | Path, root: str | Path) -> None:
-        super().__init__(file, root)
+    def __init__(self, file: str | Path, root: str | Path, columns: Mapping[str, str] | None = None) -> None:
+        super().__init__(file, root, columns=columns)
 
     def __call__(self) -> Samples:
         """Read the table."""

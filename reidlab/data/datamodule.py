@@ -51,7 +51,7 @@ class ImageDataset(Dataset[Batch]):
             "pid": torch.tensor(table["pid"].to_numpy()),
             "camid": torch.tensor(table["camid"].to_numpy()),
             "index": torch.tensor(table.index.to_numpy()),
-            "is_query": torch.tensor(table["split"].isin(["query", "val_query"]).to_numpy()),
+            "is_query": torch.tensor(table["split"].isin(["query", "val_query", "val"]).to_numpy()),
         }
 
     def __len__(self) -> int:
@@ -181,6 +181,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def num_classes(self) -> int:
         """The number of classes or identities of training."""
         return len(self.classes)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out or changed on reading, how the samples were divided, and what they don't allow."""
+        return self.samples.notes
 
     @property
     def validation(self) -> pd.DataFrame:

@@ -7,8 +7,8 @@ from torch.utils.data import DataLoader
 
 from reidlab.data.datamodule import ImageDataModule, ImageDataset
 from reidlab.data.sampler import IdentityBatchSampler
-from reidlab.data.samples import Samples, set_aside_validation
-from reidlab.data.validate import Finding, summary, validate
+from reidlab.data.samples import VALIDATION_SPLITS, Samples, set_aside_validation, sides, with_match
+from reidlab.data.validate import Finding, summary, unmatched, validate
 from reidlab.errors import InputError
 
 
@@ -22,10 +22,11 @@ class ReidDataModule(ImageDataModule):
         camera_balanced: see `IdentityBatchSampler`.
         class_balanced: see `IdentityBatchSampler`.
         exclude_same_camera: whether a query's matches of its own camera are left out.
+        val_identities: the fewest identities to choose the best epoch by, see `set_aside_validation`.
         kwargs: those of `ImageDataModule`.
     """
 
-    validation_splits = ("val_query", "val_gallery")
+    validation_splits = VALIDATION_SPLITS
     test_splits = ("query", "gallery")
 
     def __init__(
@@ -35,18 +36,28 @@ class ReidDataModule(ImageDataModule):
         camera_balanced: bool = False,
         class_balanced: bool = False,
         exclude_same_camera: bool = True,
+        val_identities: int = 1,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
         if num_instances is None and (camera_balanced or class_balanced):
             raise InputError("data.num_instances=null shuffles images: no balance; give data.num_instances=4, say")
         self.num_instances, self.exclude_same_camera = num_instances, exclude_same_camera
+        self.val_identities = val_identities
         self.camera_balanced, self.class_balanced = camera_balanced, class_balanced
 
     @cached_property
     def samples(self) -> Samples:
         """The table that everything reads, with its validation identities set aside; read from disk once."""
-        return set_aside_validation(self.source(), self.val_fraction, self.seed)
+        source = self.source()
+        least, rule = max(1, self.val_identities), self.exclude_same_camera
+        return set_aside_validation(source, self.val_fraction, self.seed, least, rule)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out or changed on reading, how the samples were divided, and why testing is impossible."""
+        reason = unmatched(self.test, self.exclude_same_camera)
+        return [*self.samples.notes, *([f"the test split can't be ranked: {reason}"] if reason else [])]
 
     @cached_property
     def classes(self) -> list[int]:
@@ -86,9 +97,10 @@ class ReidDataModule(ImageDataModule):
 
         InputError where there is none.
         """
-        query = table["split"].str.endswith("query")
-        both = set(table.loc[query, "pid"]) & set(table.loc[~query, "pid"])
-        counts = table[table["pid"].isin(both)].groupby("pid").size().cumsum()
+        able: set[int] = set()
+        for queries, gallery in (sides(table), sides(table, "val_")):
+            able |= set(queries.loc[with_match(queries, gallery, self.exclude_same_camera), "pid"])
+        counts = table[table["pid"].isin(able)].groupby("pid").size().cumsum()
         if counts.empty:
             raise InputError("no identity is both among the queries and in the gallery; see what `reidlab data` finds")
         return table[table["pid"].isin(counts.index[(counts <= count) | (counts == counts.iloc[0])])]

@@ -12,8 +12,11 @@ import pandas as pd
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 
-SPLITS = ("train", "val_query", "val_gallery", "query", "gallery")
+SPLITS = ("train", "val_query", "val_gallery", "val", "query", "gallery")
+VALIDATION_SPLITS = ("val_query", "val_gallery", "val")
 COLUMNS = ["path", "pid", "camid", "split"]
+SPREAD = 0.17  # standard deviation of an identity's average precision, as the demo's test split has it
+LARGEST_SHARE = 0.25  # of the training identities that `least` may set aside where the fraction is smaller
 
 
 @dataclass
@@ -21,8 +24,9 @@ class Samples:
     """Image crops with their identities: one row an image.
 
     `table` has the columns `path` (posix, relative to `root`), `pid` (int64; 0 is a distractor, which only a gallery
-    may hold), `camid` (int64; 0 = unknown) and `split` (one of SPLITS), indexed 0..N-1. `notes` says what was left out
-    or changed on reading; `names` maps a pid to the user's own name for the identity where that isn't the number.
+    may hold), `camid` (int64; 0 = unknown) and `split` (one of SPLITS), indexed 0..N-1. Each image of the split `val`
+    is a query whose gallery is all others of that split. `notes` says what was left out or changed on reading; `names`
+    maps a pid to the user's own name for the identity where that isn't the number.
     """
 
     table: pd.DataFrame
@@ -54,15 +58,6 @@ class Samples:
 def digest(raw: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(raw).hexdigest()
-
-
-def number_identities(labels: Iterable[str]) -> dict[str, int]:
-    """A pid for each label: the integers that they spell, or else 1, 2, ... in the order of the sorted labels."""
-    labels = sorted(set(labels))
-    try:
-        return {label: int(label) for label in labels}
-    except ValueError:
-        return {label: number for number, label in enumerate(labels, start=1)}
 
 
 def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
@@ -136,28 +131,146 @@ def sample_evenly(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 
 
 def split_by_identity(table: pd.DataFrame, test_fraction: float, seed: int) -> pd.DataFrame:
-    """All rows as train, query or gallery: about `test_fraction` of the identities are for testing, none for both."""
-    chosen = choose_identities(table["pid"], test_fraction, seed, "data.source.test_fraction")
+    """All rows as train, query or gallery: about `test_fraction` of the identities are for testing, none for both.
+
+    Identities with one image, which no query can find, are divided apart, so that the others are tested whatever their
+    number.
+    """
+    images = table.groupby("pid")["path"].transform("size")
+    lonely = table.loc[images == 1, "pid"].unique()
+    several = table.loc[images > 1, "pid"] if len(lonely) < table["pid"].nunique() - 1 else table["pid"]
+    chosen = choose_identities(several, test_fraction, seed, "data.source.test_fraction")
+    if len(several) < len(table):
+        others = np.random.default_rng(seed).permutation(np.sort(lonely))[: round(test_fraction * len(lonely))]
+        chosen = np.union1d(chosen, others)
     test = table["pid"].isin(chosen)
     return pd.concat([table[~test].assign(split="train"), split_query_gallery(table[test])]).sort_index()
 
 
-def set_aside_validation(samples: Samples, fraction: float, seed: int) -> Samples:
-    """The samples with about `fraction` of the training identities moved to val_query and val_gallery.
+def with_match(queries: pd.DataFrame, gallery: pd.DataFrame, exclude_same_camera: bool) -> np.ndarray:
+    """Which queries (Q,) the gallery has another image of, under the same-camera rule; the two may overlap."""
+    same_pid = queries["pid"].map(gallery["pid"].value_counts()).fillna(0).to_numpy()
+    itself = queries.index.isin(gallery.index).astype(int)
+    if exclude_same_camera:
+        shots = gallery.groupby(["pid", "camid"]).size()
+        own = shots.reindex(pd.MultiIndex.from_frame(queries[["pid", "camid"]]), fill_value=0).to_numpy()
+        itself = np.where(queries["camid"] == 0, itself, own)
+    return (queries["pid"] > 0).to_numpy() & (same_pid > itself)
 
-    The choice depends on the seed and the set of training pids alone. Samples with a validation split keep theirs.
+
+def sides(table: pd.DataFrame, prefix: str = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Queries and gallery of the test split, or with the prefix `val_` of validation: rows of `val` are in both."""
+    both = ["val"] if prefix else []
+    return tuple(table[table["split"].isin([f"{prefix}{side}", *both])] for side in ("query", "gallery"))
+
+
+def split_validation(table: pd.DataFrame, exclude_same_camera: bool) -> pd.DataFrame:
+    """The rows as a validation split: `val_query` and `val_gallery` by camera, or `val` where cameras don't matter.
+
+    Without cameras, or where a match in the query's own camera counts, every image is a query (leave-one-out).
     """
-    given = samples.table["split"].isin(["val_query", "val_gallery"])
-    train = samples.table["split"] == "train"
+    if exclude_same_camera and table["camid"].any():
+        return split_query_gallery(table, "val_")
+    return table.assign(split="val")
+
+
+def uncertainty(identities: int) -> float:
+    """Half of the 95 % interval of mAP, about, over so many identities."""
+    return 1.96 * SPREAD / max(identities, 1) ** 0.5
+
+
+def set_aside_validation(
+    samples: Samples, fraction: float, seed: int, least: int = 1, exclude_same_camera: bool = True
+) -> Samples:
+    """The samples with about `fraction` of the training identities moved to a validation split, with a note on it.
+
+    Only identities that can be queried are moved. The choice depends on the seed and the set of training pids, and on
+    which can be queried. Samples with a validation split keep theirs. There is no validation where no query would have
+    a match, or where fewer than `least` identities can be spared: the interval of its mAP would be wider than the
+    differences between the epochs that it decides on.
+
+    Args:
+        samples: with training images.
+        fraction: of the training identities.
+        seed: of the choice.
+        least: identities, to which the fraction is raised as long as they are at most a quarter of all.
+        exclude_same_camera: whether a match in a query's own camera doesn't count.
+    """
+    table = samples.table
+    given, train = table["split"].isin(VALIDATION_SPLITS), table["split"] == "train"
     if given.any():
         note = f"the validation split is the data set's own; val_fraction={fraction} isn't used"
-        return Samples(samples.table, samples.root, [*samples.notes, note], samples.names)
-    if fraction == 0 or not train.any():
+        own = _own_validation(table[given], exclude_same_camera)
+        divided, reason = _joined(table[~given], own), ""
+        if not with_match(*sides(own, "val_"), exclude_same_camera).any():
+            divided, reason = (
+                table[~given],
+                f"none of the data set's own validation queries {_unmatched(exclude_same_camera)}",
+            )
+    elif fraction == 0 or not train.any():
         return samples
-    chosen = choose_identities(samples.table.loc[train, "pid"], fraction, seed, "data.val_fraction")
-    moved = train & samples.table["pid"].isin(chosen)
-    table = pd.concat([samples.table[~moved], split_query_gallery(samples.table[moved], "val_")]).sort_index()
-    return Samples(table, samples.root, samples.notes, samples.names)
+    else:
+        chosen, reason = _choose_validation(table[train], fraction, seed, least, exclude_same_camera)
+        moved = train & table["pid"].isin(chosen)
+        own = split_validation(table[moved], exclude_same_camera)
+        divided = _joined(table[~moved], own)
+        queries = len(sides(own, "val_")[0])
+        note = (
+            f"validation: {len(chosen)} of {table.loc[train, 'pid'].nunique()} training identities, {queries} queries; "
+            f"val/mAP is uncertain by about ±{uncertainty(len(chosen)):.2f}"
+        )
+    if reason:
+        note = f"no validation: {reason}; the last epoch is the result"
+    return Samples(divided, samples.root, [*samples.notes, note], samples.names)
+
+
+def _joined(*parts: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat(parts).sort_index()
+
+
+def _unmatched(exclude_same_camera: bool) -> str:
+    rule = " from another camera, which data.exclude_same_camera=true asks for" if exclude_same_camera else ""
+    return f"has a match{rule}"
+
+
+def _own_validation(rows: pd.DataFrame, exclude_same_camera: bool) -> pd.DataFrame:
+    """A data set's own validation rows: a side that stands alone, or `val`, is divided as identities set aside are."""
+    undivided = rows["split"] == "val"
+    if rows["split"].nunique() == 1:
+        return split_validation(rows, exclude_same_camera)
+    return _joined(rows[~undivided], split_query_gallery(rows[undivided], "val_"))
+
+
+def _choose_validation(
+    train: pd.DataFrame, fraction: float, seed: int, least: int, exclude_same_camera: bool
+) -> tuple[np.ndarray, str]:
+    """The pids to set aside, or none and the reason why; InputError for a fraction that leaves nobody to train on."""
+    pids, none = np.unique(train["pid"]), np.array([], dtype="int64")
+    share = round(fraction * len(pids))
+    if not 0 < fraction < 1 or share >= len(pids):
+        raise InputError(
+            f"data.val_fraction={fraction} of {len(pids)} identities leaves none to train on: choose another fraction"
+        )
+    share = max(1, share)
+    queries, gallery = sides(split_validation(train, exclude_same_camera), "val_")
+    able = np.unique(queries.loc[with_match(queries, gallery, exclude_same_camera), "pid"])
+    if not len(able):
+        return none, f"no training identity {_unmatched(exclude_same_camera)}"
+    if len(pids) == 1:
+        return none, "there is one training identity only"
+    order = np.random.default_rng(seed).permutation(pids)
+    chosen = order[np.isin(order, able)][: max(share, least)]
+    affordable = max(share, LARGEST_SHARE * len(pids))
+    if least <= len(chosen) <= affordable:
+        return np.sort(chosen), ""
+    found = f"data.val_fraction={fraction} of {len(pids)} training identities is {share}"
+    if len(chosen) < least:
+        found = f"{len(able)} of {len(pids)} training identities can be queried"
+    few = min(share, len(able))
+    return none, (
+        f"{found}, and fewer than {least} (data.val_identities) don't tell epochs apart, "
+        f"val/mAP being uncertain by ±{uncertainty(few):.2f}"
+    )
 
 
 def _count_by_split(rows: pd.DataFrame, what: str) -> list[str]:

@@ -5,21 +5,16 @@ A source is a callable without arguments that returns `Samples`; a config builds
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
-from reidlab.data.samples import (
-    SPLITS,
-    Samples,
-    apply_pid_rules,
-    number_identities,
-    split_by_identity,
-    split_query_gallery,
-)
+from reidlab.data.labels import MISSING, label_samples, labels_of, shortened
+from reidlab.data.samples import SPLITS, Samples, split_by_identity, split_query_gallery
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 
@@ -27,21 +22,25 @@ MARKET1501: dict[str, Any] = {
     "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
     "pattern": r"(?P<pid>-?\d+)_c(?P<camid>\d+)",
 }
-UNKNOWN = -1  # camera of an image while a table is read
+USER_SPLITS = (*SPLITS, "test")  # of a table or of folders of identities; `test` is divided into query and gallery
+SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test", "probe": "query"} | {
+    split: split for split in USER_SPLITS
+}
 
 
 class FolderLayout:
     """One folder a split, and a pattern that reads identity and camera from a file's path: most public data sets.
 
-    Files that the pattern doesn't fit, or with another extension, are counted in a note.
+    Files that the pattern doesn't fit, or with another extension, are counted in a note. Negative numbers are junk.
 
     Args:
         root: the folder of all.
         splits: the folder of each split below `root`, or a list of folders; None where the data set has none.
-        pattern: a regular expression with the named group `pid` and perhaps `camid`, matched from the start of the path
-            relative to the split's folder.
+        pattern: a regular expression with the named group `pid` and perhaps `camid` and `scene`, matched from the start
+            of the path relative to the split's folder. Identities and cameras of two scenes are different ones.
         distractors: see `apply_pid_rules`.
         extensions: of image files.
+        whole_path: match the pattern from `root` instead, where the folder of a split tells of scene or camera.
     """
 
     def __init__(
@@ -51,15 +50,14 @@ class FolderLayout:
         pattern: str,
         distractors: bool = True,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        whole_path: bool = False,
     ) -> None:
         self.root = Path(root)
-        folders = {split: [given] if isinstance(given, str) else given for split, given in splits.items()}
-        self.folders = [(split, folder) for split, given in folders.items() for folder in given or []]
-        self.pattern = compile_pattern(pattern, "data.source.pattern", required="pid")
-        self.distractors = distractors
+        self.folders = _listed(splits)
+        self.pattern = compile_pattern(pattern, "data.source.pattern", "pid")
+        self.distractors, self.whole_path = distractors, whole_path
         self.extensions = tuple(extension.lower() for extension in extensions)
-        if unknown := sorted(set(splits) - set(SPLITS)):
-            raise InputError(f"data.source.splits: '{unknown[0]}' isn't one of {', '.join(SPLITS)}")
+        require_splits(splits, SPLITS, "data.source.splits")
 
     def __call__(self) -> Samples:
         """Read all splits; InputError where a folder is missing or unreadable, or where no file fits."""
@@ -70,25 +68,87 @@ class FolderLayout:
             strays: list[str] = []
             hidden: list[str] = []
             for path in walk(folder, hidden):
-                match = self.pattern.match(path) if path.lower().endswith(self.extensions) else None
+                read = f"{name}/{path}" if self.whole_path else path
+                match = self.pattern.match(read) if path.lower().endswith(self.extensions) else None
                 if match is None:
                     strays.append(path)
                 else:
-                    rows.append((f"{name}/{path}", match["pid"], camera(match, "data.source.pattern"), split))
+                    rows.append((f"{name}/{path}", *labels_of(match), split))
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
             notes += [f"{split}: {note}" for note in note_hidden(hidden)]
         if not rows:
             raise InputError(f"{self.root}: no image is named as data.source.pattern wants; {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
-        return apply_pid_rules(number_labels(table, self.root, notes), self.distractors)
+        return label_samples(table, self.root, notes, distractors=self.distractors)
+
+
+class IdentityLists:
+    """One text file a split, a line an image, and a pattern that reads path, identity and camera from a line.
+
+    Args:
+        root: the folder of all.
+        lists: the text file of each split below `root`, or a list of files; None where the data set has none.
+        pattern: a regular expression with the groups `path` and `pid` and perhaps `camid`, matched on a line.
+        images: the folder of the paths below `root`, or the folder of each split.
+        suffix: of the files' names where the lists leave it out.
+        numbered_apart: whether a number in training and the same one in testing are two identities.
+        one_in_gallery: one random image of each identity of the split `test` is its gallery, the others are queries,
+            as VehicleID is evaluated; otherwise by `split_query_gallery`.
+        seed: of that choice.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        lists: Mapping[str, str | Sequence[str] | None],
+        pattern: str,
+        images: str | Mapping[str, str] = ".",
+        suffix: str = "",
+        numbered_apart: bool = False,
+        one_in_gallery: bool = False,
+        seed: int = 0,
+    ) -> None:
+        self.root, self.suffix, self.seed = Path(root), suffix, seed
+        self.lists = _listed(lists)
+        self.pattern = compile_pattern(pattern, "data.source.pattern", "path", "pid")
+        self.images = images
+        self.numbered_apart, self.one_in_gallery = numbered_apart, one_in_gallery
+        require_splits(lists, USER_SPLITS, "data.source.lists")
+
+    def __call__(self) -> Samples:
+        """Read all lists; InputError names a list that is missing and a line that the pattern doesn't fit."""
+        require_folder(self.root, "data.root")
+        rows = [row for split, name in self.lists for row in self._read(split, self.root / name)]
+        if not rows:
+            raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
+        table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
+        samples = label_samples(table, self.root, [], distractors=False)
+        table = samples.table
+        if self.one_in_gallery:
+            test = table[table["split"] == "test"].sample(frac=1, random_state=np.random.default_rng(self.seed))
+            table.loc[test.index, "split"] = np.where(test["pid"].duplicated(), "query", "gallery")
+        return Samples(divide_test(table), self.root, samples.notes, samples.names)
+
+    def _read(self, split: str, file: Path) -> Iterator[tuple[str, str, str, str]]:
+        folder = self.images if isinstance(self.images, str) else self.images.get(split, ".")
+        part = "train/" if split == "train" else "test/"
+        for number, line in enumerate(read_bytes(file).decode("utf-8", "replace").splitlines(), start=1):
+            if not line.strip():
+                continue
+            if (match := self.pattern.match(line.strip())) is None:
+                raise InputError(f"{file}: line {number} is '{line.strip()}', which data.source.pattern doesn't fit")
+            label, camera = labels_of(match)
+            path = (Path(folder) / (match["path"] + self.suffix)).as_posix()
+            yield path, part * self.numbered_apart + label, camera, split
 
 
 class CsvSamples:
     """A user's table: columns `path` (relative to `root`) and `pid`, perhaps `camid` and `split`; others are ignored.
 
-    A split is train, query, gallery, test (divided into query and gallery), val (likewise), val_query or val_gallery. A
-    pid may be any text. An InputError names the rows that can't be used, by their numbers in a spreadsheet.
+    A split is train, query, gallery, test (divided into query and gallery), val, val_query or val_gallery. A pid and a
+    camid may be any text; negative pids are junk, a camid that is missing or -1 is unknown. An InputError names the
+    rows that can't be used, by their numbers in a spreadsheet.
 
     Args:
         file: the CSV, relative to `root`.
@@ -96,10 +156,11 @@ class CsvSamples:
         distractors: see `apply_pid_rules`.
         test_fraction: of the identities, set aside for testing where the table has no column `split`.
         seed: of that division.
+        columns: the names of path, pid, camid and split in the table, where they are others.
     """
 
     label = "pid"  # the column of the identity
-    splits: tuple[str, ...] = (*SPLITS, "test", "val")
+    splits: tuple[str, ...] = USER_SPLITS
 
     def __init__(
         self,
@@ -108,20 +169,23 @@ class CsvSamples:
         distractors: bool = False,
         test_fraction: float = 0.5,
         seed: int = 0,
+        columns: Mapping[str, str] | None = None,
     ) -> None:
         self.root = Path(root)
         self.file = self.root / file
         self.distractors, self.test_fraction, self.seed = distractors, test_fraction, seed
+        known = ("path", self.label, "camid", "split")
+        self.columns = {name: name for name in known} | {name: _clean(own) for name, own in (columns or {}).items()}
+        if unknown := sorted(set(self.columns) - set(known)):
+            raise InputError(f"data.source.columns: '{unknown[0]}' isn't one of {', '.join(known)}")
 
     def __call__(self) -> Samples:
         """Read the table and divide what it leaves undivided."""
-        table = self.read()
-        table = table.assign(camid=pd.to_numeric(table["camid"].replace("", str(UNKNOWN))))
-        samples = apply_pid_rules(number_labels(table, self.root, []), self.distractors)
+        samples = label_samples(self.read(), self.root, [], distractors=self.distractors)
         if (samples.table["split"] == "").all():
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
         else:
-            divided = self._divide(samples.table)
+            divided = divide_test(samples.table)
         return Samples(divided, self.root, samples.notes, samples.names)
 
     def read(self) -> pd.DataFrame:
@@ -140,12 +204,16 @@ class CsvSamples:
             table = pd.read_csv(io.BytesIO(read_bytes(self.file)), index_col=False, **options)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
-        table = table.rename(columns=lambda name: name.strip().lower())
-        for column in ("path", self.label):
-            if column not in table:
-                raise InputError(f"{self.file}: column '{column}' is missing; found {', '.join(table.columns)}")
-        table = table.reindex(columns=["path", self.label, "camid", "split"], fill_value="").fillna("")
-        table = table.rename(columns={self.label: "label"})
+        found = ", ".join(table.columns)
+        table = table.rename(columns=_clean)
+        for name, column in self.columns.items():
+            if column not in table and (name in ("path", self.label) or column != name):
+                key = f"data.source.columns.{name}"
+                raise InputError(f"{self.file}: column '{column}' is missing; found {found}; name yours by {key}=NAME")
+            if list(table.columns).count(column) > 1:
+                raise InputError(f"{self.file}: has two columns '{column}'; found {found}")
+        table = table.reindex(columns=list(self.columns.values()), fill_value="").fillna("")
+        table = table.set_axis(["path", "label", "camid", "split"], axis=1)
         table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 2)
         table = table[(table != "").any(axis=1)]
         if table.empty:
@@ -160,8 +228,7 @@ class CsvSamples:
         found = path.map(lambda name: is_file(self.root / name))
         problems = {
             "has no path": path == "",
-            f"has no {self.label}": table["label"] == "",
-            "has a camid that isn't a number": ~table["camid"].str.fullmatch(r"\d*"),
+            f"has no {self.label}": table["label"].isin(MISSING),
             f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
             "repeats the path of a row above": path.duplicated() & (path != ""),
             "names a file that isn't there": ~found & (path != ""),
@@ -172,23 +239,19 @@ class CsvSamples:
             more = f"; and {len(bad) - 5} more" if len(bad) > 5 else ""
             raise InputError(f"{self.file}: {first}{more}")
 
-    @staticmethod
-    def _divide(table: pd.DataFrame) -> pd.DataFrame:
-        test, val = table["split"] == "test", table["split"] == "val"
-        parts = [table[~test & ~val], split_query_gallery(table[test]), split_query_gallery(table[val], "val_")]
-        return pd.concat(parts).sort_index()
-
 
 class IdentityFolders:
-    """One folder per identity, its images anywhere below it.
+    """One folder per identity, its images anywhere below it; a note names the identities.
 
     Args:
         root: the folder of the identities' folders.
         test_fraction: of the identities, about, set aside for testing.
         seed: of that division.
         camera: a regular expression with the group `camid`, searched in the path below the identity's folder; None,
-            or a file without it, means camera 0 (unknown).
+            or a file without it, means that the camera is unknown.
         extensions: of image files.
+        splits: the folder of each split (train, test, val, ...) that holds its identities' folders, where the data set
+            is divided already.
     """
 
     def __init__(
@@ -198,42 +261,56 @@ class IdentityFolders:
         seed: int = 0,
         camera: str | None = None,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
+        splits: Mapping[str, str | None] | None = None,
     ) -> None:
         self.root = Path(root)
         self.test_fraction, self.seed = test_fraction, seed
-        self.camera = camera and compile_pattern(camera, "data.source.camera", required="camid")
+        self.camera = camera and compile_pattern(camera, "data.source.camera", "camid")
         self.extensions = tuple(extension.lower() for extension in extensions)
+        self.splits = {split: folder for split, folder in (splits or {}).items() if folder is not None}
+        require_splits(self.splits, USER_SPLITS, "data.source.splits")
 
     def __call__(self) -> Samples:
         """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
         rows, strays, unknown = [], [], []
         hidden: list[str] = []
-        for path in walk(self.root, hidden):
-            identity, _, name = path.partition("/")
-            if not name or not name.lower().endswith(self.extensions):
-                strays.append(path)
-                continue
-            match = self.camera.search(name) if self.camera else None
-            if self.camera and not match:
-                unknown.append(path)
-            rows.append((path, identity, camera(match, "data.source.camera"), "train"))
+        for split, folder in (self.splits or {"": "."}).items():
+            for path in walk(require_folder(self.root / folder, f"the {split} folder"), hidden):
+                identity, _, name = path.partition("/")
+                if not name or not name.lower().endswith(self.extensions):
+                    strays.append(path)
+                    continue
+                match = self.camera.search(name) if self.camera else None
+                if self.camera and not match:
+                    unknown.append(path)
+                camera = match["camid"] if match else ""
+                rows.append(((Path(folder) / path).as_posix(), identity, camera or "", split))
         if not rows:
             kinds = ", ".join(self.extensions)
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
-        notes = note_hidden(hidden)
+        table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
+        identities = sorted(table["label"].unique())
+        if not self.splits:
+            require_no_splits(self.root, identities, "identities")
+        notes = [f"{len(identities)} folders taken as identities: {shortened(identities)}", *note_hidden(hidden)]
         if strays:
             notes.append(f"{len(strays)} files ignored that aren't images in an identity's folder, e.g. {strays[0]}")
         if unknown:
             notes.append(f"{len(unknown)} images of an unknown camera, e.g. {unknown[0]}")
-        table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
-        samples = apply_pid_rules(number_labels(table, self.root, notes), distractors=False)
-        divided = split_by_identity(samples.table, self.test_fraction, self.seed)
+        samples = label_samples(table, self.root, notes, distractors=False, junk=False)
+        if self.splits:
+            divided = divide_test(samples.table)
+        else:
+            divided = split_by_identity(samples.table, self.test_fraction, self.seed)
         return Samples(divided, self.root, samples.notes, samples.names)
 
 
 class SyntheticPeople:
-    """Generated people in Market-1501 layout: written to `root` on the first call, read from there afterwards.
+    """Generated people in Market-1501 layout: drawn on the first call, read from there afterwards.
+
+    They are in a folder of `root` that is named by their parameters, or in `root` itself where an earlier version drew
+    the same ones there.
 
     Args: see `reidlab.data.synthetic.generate_people`.
     """
@@ -262,46 +339,55 @@ class SyntheticPeople:
 
     def __call__(self) -> Samples:
         """Generate the people unless they are there, and read them."""
-        from reidlab.data.synthetic import generate_people
+        from reidlab.data.synthetic import folder_of_people, generate_people
 
-        return FolderLayout(generate_people(self.root, **self.options), **MARKET1501)()
-
-
-def number_labels(table: pd.DataFrame, root: Path, notes: list[str]) -> Samples:
-    """Samples of a table whose identities are text in the column `label`, and whose unknown cameras are UNKNOWN.
-
-    A table that counts its cameras from 0 has them raised by one, with a note: in Samples, camera 0 is unknown.
-    """
-    known = table["camid"] != UNKNOWN
-    cameras = set(table.loc[known, "camid"])
-    if 0 in cameras and len(cameras) > 1:
-        notes = [*notes, f"cameras are counted from 0 to {max(cameras)}: each is raised by one"]
-        table = table.assign(camid=table["camid"] + known)
-    table = table.assign(camid=table["camid"].where(known, 0))
-    pids = number_identities(table["label"])
-    names = {pid: label for label, pid in pids.items() if not label.lstrip("-").isdecimal()}
-    return Samples(table.assign(pid=table["label"].map(pids)), root, notes, names)
+        return FolderLayout(generate_people(folder_of_people(self.root, self.options), **self.options), **MARKET1501)()
 
 
-def compile_pattern(pattern: str, key: str, required: str) -> re.Pattern[str]:
-    """The compiled regular expression; an InputError names the config key if it is wrong or lacks the group."""
+def divide_test(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the split `test` divided into query and gallery."""
+    test = table["split"] == "test"
+    return pd.concat([table[~test], split_query_gallery(table[test])]).sort_index()
+
+
+def require_splits(given: Iterable[str], known: Sequence[str], key: str) -> None:
+    """InputError for a split that there is none of."""
+    if unknown := sorted(set(given) - set(known)):
+        raise InputError(f"{key}: '{unknown[0]}' isn't one of {', '.join(known)}")
+
+
+def require_no_splits(root: Path, labels: Sequence[str], what: str) -> None:
+    """InputError where the folders that would be taken as identities or classes all have names of splits."""
+    named = {SPLIT_NAMES.get(label.lower().removeprefix("bounding_box_")): label for label in labels}
+    if None in named:
+        return
+    splits = ", ".join(f"{split}: {label}" for split, label in named.items())
+    raise InputError(
+        f"{root}: {', '.join(labels)} would be taken as {what}; where they are splits that hold a folder for each "
+        f"of the {what}, add 'data.source.splits={{{splits}}}'"
+    )
+
+
+def _listed(given: Mapping[str, str | Sequence[str] | None]) -> list[tuple[str, str]]:
+    """Pairs of a split and a place, of places that may be one, several or None."""
+    several = {split: [places] if isinstance(places, str) else places or [] for split, places in given.items()}
+    return [(split, place) for split, places in several.items() for place in places]
+
+
+def _clean(name: str) -> str:
+    return name.strip().lower()
+
+
+def compile_pattern(pattern: str, key: str, *required: str) -> re.Pattern[str]:
+    """The compiled regular expression; an InputError names the config key if it is wrong or lacks a group."""
     try:
         compiled = re.compile(pattern)
     except re.error as error:
         raise InputError(f"{key}: not a regular expression ({error})") from error
-    if required not in compiled.groupindex:
-        raise InputError(f"{key}: has no group named {required}; write (?P<{required}>...) around it")
+    for group in required:
+        if group not in compiled.groupindex:
+            raise InputError(f"{key}: has no group named {group}; write (?P<{group}>...) around it")
     return compiled
-
-
-def camera(match: re.Match[str] | None, key: str) -> int:
-    """The number in the group `camid`, or UNKNOWN; an InputError names the config key that finds something else."""
-    number = match.groupdict().get("camid") if match else None
-    if match is None or number is None:
-        return UNKNOWN
-    if not number.isdecimal():
-        raise InputError(f"{key}: finds '{number}' for camid in {match.string}, which isn't a number")
-    return int(number)
 
 
 def require_folder(folder: Path, what: str) -> Path:

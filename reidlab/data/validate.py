@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data.images import MAX_IMAGE_BYTES, decode
-from reidlab.data.samples import SPLITS, Samples, digest
+from reidlab.data.samples import SPLITS, VALIDATION_SPLITS, Samples, digest, sides, with_match
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 from reidlab.progress import bar
 
 MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
 HASH_SIDE, NEAR_BITS = 16, 26  # of 256 bits; different photographs differ in about half of them
-STAGES = {"train": ["train"], "validation": ["val_query", "val_gallery"], "test": ["query", "gallery"]}
+STAGES = {"train": ["train"], "validation": [*VALIDATION_SPLITS], "test": ["query", "gallery"]}
 
 
 class Finding(NamedTuple):
@@ -131,8 +131,8 @@ def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:
 
 def _empty_splits(table: pd.DataFrame, needed: Sequence[str]) -> Iterator[Finding]:
     filled = set(table["split"])
-    if filled & set(STAGES["validation"]):
-        needed = [*needed, *STAGES["validation"]]
+    if filled & {"val_query", "val_gallery"}:
+        needed = [*needed, "val_query", "val_gallery"]
     for split in needed:
         if split not in filled:
             yield Finding("error", "empty split", split, "no images; check data.root and data.source")
@@ -201,17 +201,36 @@ def _words(table: pd.DataFrame) -> np.ndarray:
 
 
 def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> Iterator[Finding]:
-    for queries, gallery in (("val_query", "val_gallery"), ("query", "gallery")):
-        cameras = table[table["split"] == gallery].groupby("pid")["camid"].agg(set)
-        for row in table[table["split"] == queries].itertuples():
-            seen_by = cameras.get(row.pid, set())
-            if not seen_by:
-                message = f"{gallery} has no image of pid {row.pid}"
-            elif exclude_same_camera and seen_by == {row.camid}:
-                message = f"{gallery} has pid {row.pid} from the query's own camera {row.camid} only"
-            else:
-                continue
+    for prefix in ("val_", ""):
+        queries, gallery = sides(table, prefix)
+        found = with_match(queries, gallery, exclude_same_camera)
+        if len(queries) and len(gallery) and not found.any():
+            reason = unmatched(table, exclude_same_camera, prefix) or ""
+            yield Finding("error", "no query has a match", f"{prefix}query", reason)
+            continue
+        pids = set(gallery.loc[~gallery.index.isin(queries.index), "pid"])
+        for row in queries[~found].itertuples():
+            message = f"{prefix}gallery has no image of pid {row.pid}"
+            if row.pid in pids:
+                message = f"{prefix}gallery has pid {row.pid} from the query's own camera {row.camid} only"
             yield Finding("warning", "query without a match", row.path, message)
+
+
+def unmatched(table: pd.DataFrame, exclude_same_camera: bool, prefix: str = "") -> str | None:
+    """Why no query of testing (or, with the prefix `val_`, of validation) has a match; None where one has."""
+    queries, gallery = sides(table, prefix)
+    if with_match(queries, gallery, exclude_same_camera).any():
+        return None
+    for name, rows in (("query", queries), ("gallery", gallery)):
+        if rows.empty:
+            return f"no images in the split {prefix}{name}; check data.root and data.source"
+    if exclude_same_camera and with_match(queries, gallery, False).any():
+        cameras = "there is one camera" if table["camid"].nunique() == 1 else "matches are of the query's own camera"
+        return (
+            f"no query has a match in the {prefix}gallery: {cameras}, and data.exclude_same_camera=true leaves its "
+            "matches out; set data.exclude_same_camera=false"
+        )
+    return f"no query has a match in the {prefix}gallery: no identity is in both"
 
 
 def _single_images(table: pd.DataFrame, stages: Mapping[str, list[str]], group: str) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from reidlab.metrics import (
     TopK,
     Verification,
     expand_queries,
+    leave_one_out,
     rank,
     rank_reranked,
     single_shot,
@@ -52,10 +54,11 @@ class Retrieval:
             distance: euclidean or cosine.
             exclude_same_camera: whether matches of a query's own camera are left out.
         """
-        query, gallery = map(embeddings.split, splits)
+        query, gallery = (embeddings.split(side, "val") for side in splits)  # each image of `val` is on both sides
         found = cls(query, gallery, distance, exclude_same_camera)
         if not found.ranking.valid.any():
-            raise InputError("no query has a match in the gallery; see what `reidlab data` finds")
+            rule = f" under data.exclude_same_camera={str(exclude_same_camera).lower()}"
+            raise InputError(f"no query has a match in the gallery{rule}; see what `reidlab data` finds")
         return found
 
     @cached_property
@@ -154,10 +157,21 @@ class Retrieval:
         return rows
 
     @property
+    def _leaves_one_out(self) -> bool:
+        """Whether the queries are the gallery, each ranked among all others."""
+        return self.query.table.index.equals(self.gallery.table.index)
+
+    @property
     def _protocol(self) -> dict[str, Any]:
-        return {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
+        exclude = self.exclude_same_camera or self._leaves_one_out
+        return {"distance": self.distance, "exclude_same_camera": exclude}
 
     def _sides(self, query: Outputs) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Features, pids and camids of some queries and of the gallery, in the order that `metrics` takes them."""
-        pids, camids = ((query.column(name), self.gallery.column(name)) for name in ("pid", "camid"))
-        return query.values, self.gallery.values, *pids, *camids
+        sides = (query, self.gallery)
+        values, pids = ([s.values for s in sides], [s.column("pid") for s in sides])
+        camids = [s.column("camid") for s in sides]
+        if self._leaves_one_out:
+            index = [torch.tensor(s.table.index.to_numpy()) for s in sides]
+            camids = [leave_one_out(*pair, self.exclude_same_camera) for pair in zip(camids, index, strict=True)]
+        return (*values, *pids, *camids)

@@ -2,6 +2,7 @@
 
 from reidlab.metrics.classification import ClassMetric, ClassScores, share_interval
 from reidlab.metrics.expansion import expand_queries, flip_averaged
+from reidlab.metrics.pairing import leave_one_out
 from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
 from reidlab.metrics.reranking import rank_reranked, rerank
 from reidlab.metrics.retrieval import ReidMetric
@@ -21,6 +22,7 @@ __all__ = [
     "confidence_intervals",
     "expand_queries",
     "flip_averaged",
+    "leave_one_out",
     "paired_test",
     "rank",
     "rank_blocks",

@@ -56,8 +56,11 @@ class Pairing:
         return cls(query, gallery, query_cameras, gallery_cameras, exclude_same_camera)
 
     def fitting(self, query: Tensor, gallery: Tensor) -> "Pairing":
-        """Check that there is one pid and camid per embedding (Q, D) and (G, D), and move to their device."""
+        """Check that there are images, and one pid and camid per embedding (Q, D) and (G, D); move to their device."""
         ids = {"query_pids": query, "gallery_pids": gallery, "query_camids": query, "gallery_camids": gallery}
+        for side, embeddings in (("query", query), ("gallery", gallery)):
+            if not len(embeddings):
+                raise InputError(f"the {side} side has no images: give both queries and a gallery to rank")
         for name, embeddings in ids.items():
             if getattr(self, name).shape != embeddings.shape[:1]:
                 raise InputError(
@@ -99,6 +102,19 @@ class Pairing:
         scores[:, self.junk] = value
         scores[left_out] = value
         return matches
+
+
+def leave_one_out(camids: Tensor, index: Tensor, exclude_same_camera: bool) -> Tensor:
+    """Cameras by which `exclude_same_camera=True` leaves out each image itself where all are ranked among all. (N,)
+
+    An image has a camera of its own, but where its own camera is left out as a whole.
+
+    Args:
+        camids: (N,).
+        index: (N,), which image it is.
+        exclude_same_camera: whether matches of a query's own camera are left out, too.
+    """
+    return torch.where((camids != UNKNOWN_CAMERA) & exclude_same_camera, camids, -1 - index)
 
 
 def spans(total: int, size: int) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from reidlab.metrics.closeness import Distance
+from reidlab.metrics.pairing import leave_one_out
 from reidlab.metrics.ranking import rank
 
 
@@ -39,7 +40,7 @@ class ReidMetric(Metric):
             embeddings: (B, D).
             pids: (B,).
             camids: (B,).
-            is_query: (B,), whether an image is a query or of the gallery.
+            is_query: (B,), whether an image is a query or of the gallery; all where each is ranked among the others.
             index: (B,), the places in the sample table; images that a distributed sampler repeats count once.
         """
         self.embeddings.append(embeddings.detach().float())
@@ -47,14 +48,15 @@ class ReidMetric(Metric):
             getattr(self, name).append(torch.as_tensor(values, dtype=torch.int64, device=embeddings.device))
 
     def compute(self) -> dict[str, float | int]:
-        """The summary of the ranking of all that was collected."""
-        query = _once(self._all("index"), self._all("is_query") == 1)
-        gallery = _once(self._all("index"), self._all("is_query") == 0)
-        return rank(
-            *(self._all(name)[kept] for name in ("embeddings", "pids", "camids") for kept in (query, gallery)),
-            distance=self.distance,
-            exclude_same_camera=self.exclude_same_camera,
-        ).summary()
+        """The summary of the ranking of all that was collected; of queries alone, each among all others."""
+        index, is_query, camids = self._all("index"), self._all("is_query") == 1, self._all("camids")
+        query, gallery = _once(index, is_query), _once(index, ~is_query)
+        exclude = self.exclude_same_camera
+        if not len(gallery):
+            gallery, camids, exclude = query, leave_one_out(camids, index, exclude), True
+        columns = (self._all("embeddings"), self._all("pids"), camids)
+        sides = (column[kept] for column in columns for kept in (query, gallery))
+        return rank(*sides, distance=self.distance, exclude_same_camera=exclude).summary()
 
     def _all(self, name: str) -> Tensor:
         state = getattr(self, name)  # a list here, already one tensor after a distributed sync

@@ -56,6 +56,8 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     pl.seed_everything(run["seed"], workers=True, verbose=False)
     datamodule = run.datamodule()
     datamodule.setup("fit")
+    for note in datamodule.notes:
+        log.info(f"note: {note}")
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = build_task(run, datamodule, made_by["data_hash"])
     loggers, history = _loggers(run), History(run.folder)
@@ -168,7 +170,7 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
         {
             "finished": True,
             "epochs": trainer.current_epoch,
-            best_key(task.monitor): None if best is None else float(best),
+            best_key(task.monitor): None if best is None or not best.isfinite() else float(best),
             "num_identities": datamodule.num_classes,
             **({"classes": cast(ClassDataModule, datamodule).class_names} if run.is_classifier else {}),
             "parameters": sum(p.numel() for p in task.network.parameters()),

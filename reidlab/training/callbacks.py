@@ -56,6 +56,15 @@ class History(pl.Callback):
         self.rows = list(state_dict["rows"])
 
 
+class BestEpoch(pl.callbacks.ModelCheckpoint):
+    """Keeps the epoch with the best validation figure; of equal ones the last, which has learned longest."""
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Whether an epoch is kept: also where it is as good as the best."""
+        equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
+        return equal or super().check_monitor_top_k(trainer, current)
+
+
 class AveragedWeights(WeightAveraging):
     """An exponential moving average of weights and BN statistics, which is validated and kept as the best.
 

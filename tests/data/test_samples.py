@@ -2,10 +2,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from reidlab.data.labels import number_labels
 from reidlab.data.samples import (
     Samples,
     apply_pid_rules,
-    number_identities,
     set_aside_validation,
     split_by_identity,
     split_query_gallery,
@@ -39,13 +39,22 @@ def test_split_keeps_the_index_and_the_order_asked_for():
 @pytest.mark.parametrize(
     ("labels", "numbers"),
     [
-        (["0010", "2", "-1"], {"0010": 10, "2": 2, "-1": -1}),
+        (["0010", "2"], {"0010": 10, "2": 2}),
         (["bob", "ann", "bob"], {"ann": 1, "bob": 2}),
         (["7", "ann"], {"7": 1, "ann": 2}),
+        (["1_11", "11_1", "2_5", "25"], {"11_1": 1, "1_11": 2, "25": 3, "2_5": 4}),
+        (["01", "1"], {"01": 1, "1": 2}),
+        (["+1", "1"], {"+1": 1, "1": 2}),
+        (["-1", "1"], {"-1": 1, "1": 2}),
+        (["1", "\u0661"], {"1": 1, "\u0661": 2}),
+        (["\u00b2", "2"], {"2": 1, "\u00b2": 2}),
+        (["1" * 20, "2"], {"1" * 20: 1, "2": 2}),
+        (["1" * 15, "2"], {"1" * 15: 111111111111111, "2": 2}),
+        (["1.0", "2.0"], {"1.0": 1, "2.0": 2}),
     ],
 )
 def test_labels_become_numbers(labels, numbers):
-    assert number_identities(labels) == numbers
+    assert number_labels(labels) == numbers
 
 
 def test_market_rules_drop_junk_and_keep_distractors_in_the_gallery():

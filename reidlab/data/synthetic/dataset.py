@@ -5,11 +5,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ MANIFEST = "synthetic.json"
 BATCH = 30  # shots that a thread takes at a time
 TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 JUNK, DISTRACTOR = -1, 0
+PARAMETERS = ("num_identities", "train_identities", "num_cameras", "images_per_camera", "size", "seed")
 RANGES = {
     "num_identities": (4, 9999),
     "train_identities": (2, 9997),
@@ -45,6 +47,30 @@ class Shot:
     camera: int
     number: int
     missed: float = 0.0
+
+
+def folder_of_people(root: Path | str, parameters: Mapping[str, Any]) -> Path:
+    """The folder below `root` for people of these parameters, or `root` itself where it holds the same ones.
+
+    InputError where `root` holds anything but synthetic people.
+
+    Args:
+        root: of the folders.
+        parameters: those of `generate_people`.
+    """
+    root, manifest = Path(root), _manifest(parameters)
+    if _read_manifest(root) == manifest:
+        return root
+    if root.is_dir() and not (root / MANIFEST).is_file():
+        shown = [entry for entry in root.iterdir() if not entry.name.startswith(".")]
+        if not all((entry / MANIFEST).is_file() for entry in shown):
+            raise InputError(
+                f"{root}: holds files that aren't synthetic people; set data.root to a new or empty folder"
+            )
+    sides, seed = "x".join(map(str, manifest["size"])), manifest["seed"]
+    people = f"{manifest['num_identities']}-{manifest['train_identities']}"
+    shots = f"{manifest['num_cameras']}x{manifest['images_per_camera']}"
+    return root / f"{people}-{shots}-{sides}-{seed}"
 
 
 def generate_people(
@@ -75,7 +101,7 @@ def generate_people(
         progress: show a bar.
     """
     root = Path(root)
-    parameters = {
+    parameters: dict[str, Any] = {
         "num_identities": num_identities,
         "train_identities": train_identities,
         "num_cameras": num_cameras,
@@ -84,7 +110,7 @@ def generate_people(
         "seed": seed,
     }
     _check(parameters)
-    manifest = {"generator": "reidlab synthetic people", "version": VERSION, **parameters}
+    manifest = _manifest(parameters)
     if _is_there(root, manifest):
         return root
     unfinished = None
@@ -104,6 +130,20 @@ def generate_people(
         if unfinished is not None:
             shutil.rmtree(unfinished, ignore_errors=True)
     return root
+
+
+def _manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What is written beside the people of these parameters."""
+    named = {name: parameters[name] for name in PARAMETERS} | {"size": list(parameters["size"])}
+    return {"generator": "reidlab synthetic people", "version": VERSION, **named}
+
+
+def _read_manifest(root: Path) -> Any:
+    """The content of a folder's manifest; None where it has none or can't be read."""
+    try:
+        return json.loads((root / MANIFEST).read_text())
+    except (ValueError, OSError):
+        return None
 
 
 def _check(parameters: dict) -> None:
@@ -136,10 +176,7 @@ def _is_there(root: Path, manifest: dict) -> bool:
                 f"{root}: holds files that aren't synthetic people; set data.root to a new or empty folder"
             )
         return False
-    try:
-        found = json.loads(path.read_text())
-    except (ValueError, OSError):
-        found = None
+    found = _read_manifest(root)
     if not isinstance(found, dict):
         raise InputError(f"{path}: can't be read; delete {root} to make the data set again")
     other = [
