@@ -1,6 +1,7 @@
 """Quantization-aware training: a network in simulated int8 learns to reproduce the embeddings of its float original."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -68,6 +69,35 @@ class QuantizationAwareTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class KeepBest(pl.Callback):
+    """Keeps the simulation's best state, the one before training included, by `relative_error` on other images.
+
+    Args:
+        images: batches of pixels (B, 3, H, W) in [0, 1].
+        teacher: gives their embeddings in float.
+    """
+
+    def __init__(self, images: Sequence[Tensor], teacher: Callable[[Tensor], Tensor]) -> None:
+        self.images, self.teacher = images, teacher
+        self.least, self.state, self.epoch = float("inf"), {}, 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: QuantizationAwareTraining) -> None:
+        """Measure the start."""
+        self._measure(module, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: QuantizationAwareTraining) -> None:
+        """Measure the epoch."""
+        module.log("val/loss", self._measure(module, trainer.current_epoch + 1), prog_bar=True)
+
+    @torch.no_grad()
+    def _measure(self, module: QuantizationAwareTraining, epoch: int) -> float:
+        pairs = [(module.simulation(batch), self.teacher(batch)) for batch in (b.to(module.device) for b in self.images)]
+        error = float(relative_error(*map(torch.cat, zip(*pairs, strict=True))))
+        if error < self.least:
+            self.least, self.state, self.epoch = error, copy.deepcopy(module.simulation.state_dict()), epoch
+        return error
+
+
 def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of embeddings (B, D) to `target` (B, D), divided by the variance of `target`."""
     variance = (target - target.mean(0)).square().sum(1).mean()
@@ -79,15 +109,20 @@ def finetune(
     teacher: Callable[[Tensor], Tensor],
     images: pl.LightningDataModule | DataLoader,
     options: QATOptions = QATOptions(),
-) -> None:
+    validation: Sequence[Tensor] = (),
+) -> int:
     """Train a simulation in place to reproduce the embeddings of a float network.
+
+    Returns the epoch whose state it is left in: the best one on the validation images, 0 where that is the start.
 
     Args:
         simulation: of the network in int8.
         teacher: pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D).
         images: batches {image (B, 3, H, W)} of pixels in [0, 1].
         options: the recipe.
+        validation: batches (B, 3, H, W) of other images, in [0, 1]; without them the last state stays.
     """
+    best = KeepBest(validation, teacher)
     shown = progress()
     torch.manual_seed(options.seed)
     simulation.train()
@@ -97,11 +132,14 @@ def finetune(
             accelerator=options.accelerator,
             devices=1,
             logger=False,
-            callbacks=[shown],
+            callbacks=[best, shown] if validation else [shown],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=not isinstance(shown, EpochLines),
             limit_val_batches=0,
         )
         trainer.fit(QuantizationAwareTraining(simulation, teacher, options), images)
+    if best.state:
+        simulation.load_state_dict(best.state)
     simulation.cpu().eval()
+    return best.epoch if validation else options.epochs

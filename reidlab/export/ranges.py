@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from reidlab.errors import InputError
+from reidlab.export.steps import IMAGE, StepNetwork
 
 Values = Iterable[tuple[str, np.ndarray]]
 OBSERVERS = ("minmax", "percentile", "entropy")
@@ -48,6 +50,17 @@ def observe(
     if observer != "minmax":
         seen = _clip(values, batches, seen, observer, percentile)
     return {name: r if r.high - r.low > EMPTY else Range(0.0, 1.0) for name, r in seen.items()}
+
+
+def with_all_pixels(network: StepNetwork, ranges: dict[str, Range]) -> dict[str, Range]:
+    """The ranges, that of the normalization widened to black and white, which calibration images may not hold."""
+    first, *_ = network.steps
+    if first.inputs != [IMAGE] or not first.is_depthwise or first.weight.shape[2:] != (1, 1):
+        return ranges
+    with torch.no_grad():
+        ends = first(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+    low, high = ranges[first.name]
+    return ranges | {first.name: Range(min(low, float(ends.min())), max(high, float(ends.max())))}
 
 
 def _clip(values, batches, seen: dict[str, Range], observer: str, percentile: float) -> dict[str, Range]:
