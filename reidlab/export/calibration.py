@@ -19,12 +19,15 @@ def choose_images(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return sample_evenly(train, count, seed)
 
 
-def unseen_images(datamodule: ImageDataModule, count: int) -> pd.DataFrame:
-    """About `count` images that can be evaluated as a validation split; of training where none was set aside."""
+def validation_images(datamodule: ImageDataModule) -> pd.DataFrame:
+    """The validation split; where none was set aside, the training images as one."""
     table = datamodule.validation
-    if table.empty:
-        table = split_query_gallery(datamodule.samples.split("train"), "val_")
-    return datamodule.subset(table, count)
+    return table if len(table) else split_query_gallery(datamodule.samples.split("train"), "val_")
+
+
+def unseen_images(datamodule: ImageDataModule, count: int) -> pd.DataFrame:
+    """About `count` of `validation_images` that can be evaluated by themselves."""
+    return datamodule.subset(validation_images(datamodule), count)
 
 
 class ImageBatches:

@@ -91,7 +91,9 @@ class KeepBest(pl.Callback):
 
     @torch.no_grad()
     def _measure(self, module: QuantizationAwareTraining, epoch: int) -> float:
-        pairs = [(module.simulation(batch), self.teacher(batch)) for batch in (b.to(module.device) for b in self.images)]
+        pairs = [
+            (module.simulation(batch), self.teacher(batch)) for batch in (b.to(module.device) for b in self.images)
+        ]
         error = float(relative_error(*map(torch.cat, zip(*pairs, strict=True))))
         if error < self.least:
             self.least, self.state, self.epoch = error, copy.deepcopy(module.simulation.state_dict()), epoch

@@ -6,7 +6,7 @@ from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
 from reidlab.metrics.reranking import rank_reranked, rerank
 from reidlab.metrics.retrieval import ReidMetric
 from reidlab.metrics.shots import single_shot
-from reidlab.metrics.uncertainty import Difference, Interval, confidence_intervals, paired_test
+from reidlab.metrics.uncertainty import Difference, Interval, confidence_intervals, mean_interval, paired_test
 from reidlab.metrics.verification import Verification, verify
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "confidence_intervals",
     "expand_queries",
     "flip_averaged",
+    "mean_interval",
     "paired_test",
     "rank",
     "rank_blocks",
