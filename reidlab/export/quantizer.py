@@ -45,7 +45,7 @@ class QuantizationOptions:
 
     Args:
         formats: of the files: "tflite", "onnx".
-        observer: of the ranges: "minmax", "percentile" or "entropy", see `ranges.observe`.
+        observer: of the ranges: "typical", "minmax", "percentile" or "entropy", see `ranges.observe`.
         percentile: of the observer of that name.
         per_channel: whether weights have a scale for each output channel, or one for the whole tensor.
         output: of the .tflite: "float32", or "int8" with a scale and zero point.
@@ -56,7 +56,7 @@ class QuantizationOptions:
     """
 
     formats: Collection[str] = FORMATS
-    observer: str = "minmax"
+    observer: str = "typical"
     percentile: float = 99.99
     per_channel: bool = True
     output: str = "float32"

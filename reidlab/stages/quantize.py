@@ -121,9 +121,8 @@ def _hold_bound(run: Run, chosen: pd.DataFrame, main: str, source: str) -> None:
     if (files[decisive] <= bound).all():
         if not (files["drop_high"] <= bound).all():
             log.warning(
-                f"not proven: on the {source} images {main} drops by at most {files['drop'].max():.2f} points, but the "
-                f"95 % interval reaches {files['drop_high'].max():.2f}, over quantize.max_drop={bound}; more validation "
-                "images narrow it"
+                f"not proven: on the {source} images {main} drops by at most {files['drop'].max():.2f} points, but the 95 "
+                f"% interval reaches {files['drop_high'].max():.2f}, over quantize.max_drop={bound}; more images narrow it"
             )
         return
     listed = ", ".join(
@@ -131,8 +130,8 @@ def _hold_bound(run: Run, chosen: pd.DataFrame, main: str, source: str) -> None:
         for row, figures in files[~(files[decisive] <= bound)].iterrows()
     )
     raise InputError(
-        f"{run / File.METHODS}: on the {source} images {main} drops by {listed}, over quantize.max_drop={bound}; no file "
-        "was delivered, and the test split not evaluated; calibrate on more images or raise the bound"
+        f"{run / File.METHODS}: on the {source} images {main} drops by {listed}, over quantize.max_drop={bound}; no "
+        "file was delivered, and the test split not evaluated; calibrate on more images or raise the bound"
     )
 
 

@@ -1,7 +1,9 @@
 """The stage on a run whose network converts in seconds."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -169,7 +171,7 @@ class Fake(NamedTuple):
     """A quantized network whose name is its method's."""
 
     method: str
-    files: dict = {}
+    files: Mapping = MappingProxyType({})
     float_steps: tuple = ()
 
 
