@@ -65,8 +65,9 @@ def observe(
 def unusual_images(ends: np.ndarray) -> np.ndarray:
     """Which of N images are unusual, see `observe`, by each tensor's smallest and largest values (tensors, 2, N)."""
     reach = np.abs(ends).max(1)
-    far = reach > FAR * np.median(reach, axis=1, keepdims=True)
-    return far[np.median(reach, axis=1) > 0].mean(0) >= UNUSUAL
+    median = np.median(reach, axis=1, keepdims=True)
+    far = (reach > FAR * median) & (median > 0)
+    return far.sum(0) >= UNUSUAL * max((median > 0).sum(), 1)
 
 
 def with_all_pixels(network: StepNetwork, ranges: dict[str, Range]) -> dict[str, Range]:

@@ -121,8 +121,9 @@ def _hold_bound(run: Run, chosen: pd.DataFrame, main: str, source: str) -> None:
     if (files[decisive] <= bound).all():
         if not (files["drop_high"] <= bound).all():
             log.warning(
-                f"not proven: on the {source} images {main} drops by at most {files['drop'].max():.2f} points, but the 95 "
-                f"% interval reaches {files['drop_high'].max():.2f}, over quantize.max_drop={bound}; more images narrow it"
+                f"not proven: on the {source} images {main} drops by at most {files['drop'].max():.2f} points, but its "
+                f"95 % interval reaches {files['drop_high'].max():.2f}, over quantize.max_drop={bound}; more images "
+                "narrow it"
             )
         return
     listed = ", ".join(
