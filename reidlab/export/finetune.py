@@ -70,34 +70,35 @@ class QuantizationAwareTraining(pl.LightningModule):
 
 
 class KeepBest(pl.Callback):
-    """Keeps the simulation's best state, the one before training included, by `relative_error` on other images.
+    """Keeps a simulation's best state, the one before training included, by `relative_error` on other images.
 
     Args:
+        simulation: that is trained.
+        teacher: gives the embeddings in float.
         images: batches of pixels (B, 3, H, W) in [0, 1].
-        teacher: gives their embeddings in float.
     """
 
-    def __init__(self, images: Sequence[Tensor], teacher: Callable[[Tensor], Tensor]) -> None:
-        self.images, self.teacher = images, teacher
-        self.least, self.state, self.epoch = float("inf"), {}, 0
+    def __init__(self, simulation: Simulation, teacher: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> None:
+        self.simulation, self.teacher, self.images = simulation, teacher, images
+        self.least, self.epoch = float("inf"), 0
+        self.state: dict[str, Tensor] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, module: QuantizationAwareTraining) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the start."""
-        self._measure(module, 0)
+        self._measure(pl_module.device, 0)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, module: QuantizationAwareTraining) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the epoch."""
-        module.log("val/loss", self._measure(module, trainer.current_epoch + 1), prog_bar=True)
+        self._measure(pl_module.device, trainer.current_epoch + 1)
 
     @torch.no_grad()
-    def _measure(self, module: QuantizationAwareTraining, epoch: int) -> float:
-        pairs = [
-            (module.simulation(batch), self.teacher(batch)) for batch in (b.to(module.device) for b in self.images)
-        ]
-        error = float(relative_error(*map(torch.cat, zip(*pairs, strict=True))))
+    def _measure(self, device: torch.device, epoch: int) -> None:
+        batches = [batch.to(device) for batch in self.images]
+        found = torch.cat([self.simulation(batch) for batch in batches])
+        error = float(relative_error(found, torch.cat([self.teacher(batch) for batch in batches])))
         if error < self.least:
-            self.least, self.state, self.epoch = error, copy.deepcopy(module.simulation.state_dict()), epoch
-        return error
+            self.least, self.epoch = error, epoch
+            self.state = copy.deepcopy(self.simulation.state_dict())
 
 
 def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ def finetune(
         options: the recipe.
         validation: batches (B, 3, H, W) of other images, in [0, 1]; without them the last state stays.
     """
-    best = KeepBest(validation, teacher)
+    best = KeepBest(simulation, teacher, validation)
     shown = progress()
     torch.manual_seed(options.seed)
     simulation.train()
