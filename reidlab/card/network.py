@@ -57,6 +57,7 @@ def architecture(run: Run) -> Section:
         ("multiply-accumulates", _grouped(facts.get("macs"))),
         ("weights", _origin(run, weights)),
         ("int8 by", parity["method"].iloc[0] if "method" in parity else None),
+        ("int8 chosen on", f"{parity['chosen_on'].iloc[0]} images" if "chosen_on" in parity else None),
     ]
     sources = run.there(NETWORK, File.CONFIG, File.TRAINING, File.PARITY)
     parts: list[Part] = [two_columns(rows, sources)]

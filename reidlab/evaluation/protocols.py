@@ -10,6 +10,7 @@ from reidlab.data import ClassDataModule, ImageDataModule, ReidDataModule
 from reidlab.evaluation.classification import Classification
 from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
+from reidlab.metrics import mean_interval
 from reidlab.metrics.closeness import Distance
 from reidlab.run import Run
 
@@ -43,22 +44,27 @@ class RetrievalProtocol:
         rules = {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
         return rules | {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
 
-    def compare(self, embeddings: Outputs, reference: Outputs) -> dict[str, float]:
-        """All figures of an exported form's test embeddings, and their agreement with those of the checkpoint.
+    def compare(self, embeddings: Outputs, reference: Outputs, splits: tuple[str, str] = TEST) -> dict[str, float]:
+        """All figures of an exported form's embeddings, and their agreement with those of the checkpoint.
 
+        - `drop`: of mAP against the checkpoint, in points (of 100), from `drop_low` to `drop_high`: the paired 95 %
+          interval over identities
         - `cosine`: mean cosine similarity of the two embeddings of an image
         - `centered`: the same after each side's gallery mean is subtracted: of embeddings that have a large common part
           the plain one is always near 1
         - `threshold`: calibrated to `wanted_fpr`
         - `fpr_of_threshold`: the false positive rate at the checkpoint's threshold
         """
-        found, before = self.evaluate(embeddings), self.evaluate(reference)
+        found, before = self.evaluate(embeddings, splits), self.evaluate(reference, splits)
         same = torch.nn.functional.cosine_similarity(embeddings.values, reference.values)
-        centered = torch.nn.functional.cosine_similarity(_centered(embeddings), _centered(reference))
+        centered = torch.nn.functional.cosine_similarity(*(_centered(side, splits) for side in (embeddings, reference)))
+        counted = before.ranking.valid
+        losses = (before.ranking.average_precision - found.ranking.average_precision)[counted]
         own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))
         passing = own.fpr[own.thresholds.searchsorted(earlier.threshold, side="right") - 1]
         return {
             **found.summary(),
+            **_drop(losses, before.query.column("pid")[counted]),
             "cosine": float(same.mean()),
             "centered": float(centered.mean()),
             "threshold": own.threshold,
@@ -81,11 +87,16 @@ class ClassificationProtocol:
         """The protocol as a row of `metrics.json` keeps it: the hash of the test images."""
         return {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
 
-    def compare(self, confidences: Outputs, reference: Outputs) -> dict[str, float]:
-        """All figures of an exported form's test confidences, and the share of images with the checkpoint's class."""
-        found, before = self.evaluate(confidences), self.evaluate(reference)
-        same = (found.scores.predicted == before.scores.predicted).double().mean()
-        return {**found.summary(), "agreement": float(same)}
+    def compare(self, confidences: Outputs, reference: Outputs, splits: tuple[str, ...] = ()) -> dict[str, float]:
+        """All figures of an exported form's confidences, and the share of images with the checkpoint's class.
+
+        `drop` is that of top-1 against the checkpoint, in points (of 100), from `drop_low` to `drop_high`: the paired
+        95 % interval over images.
+        """
+        found, before = (self.evaluate(side).scores for side in (confidences, reference))
+        losses = (before.ranks <= 1).double() - (found.ranks <= 1).double()
+        same = (found.predicted == before.predicted).double().mean()
+        return {**found.summary(), **_drop(losses), "agreement": float(same)}
 
 
 Protocol = RetrievalProtocol | ClassificationProtocol
@@ -99,5 +110,11 @@ def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
 
 
-def _centered(embeddings: Outputs) -> Tensor:
-    return embeddings.values - embeddings.split("gallery").values.mean(0)
+def _drop(losses: Tensor, groups: Tensor | None = None) -> dict[str, float]:
+    """The mean of losses (N,) from 0 to 1, in points, with its interval."""
+    low, high = mean_interval(losses, groups)
+    return {"drop": 100 * float(losses.mean()), "drop_low": 100 * low, "drop_high": 100 * high}
+
+
+def _centered(embeddings: Outputs, splits: tuple[str, str]) -> Tensor:
+    return embeddings.values - embeddings.split(splits[1]).values.mean(0)

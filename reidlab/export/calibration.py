@@ -19,12 +19,15 @@ def choose_images(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
     return sample_evenly(train, count, seed)
 
 
-def unseen_images(datamodule: ImageDataModule, count: int) -> pd.DataFrame:
-    """About `count` images that can be evaluated as a validation split; of training where none was set aside."""
+def validation_images(datamodule: ImageDataModule) -> pd.DataFrame:
+    """The validation split; where none was set aside, the training images as one."""
     table = datamodule.validation
-    if table.empty:
-        table = split_query_gallery(datamodule.samples.split("train"), "val_")
-    return datamodule.subset(table, count)
+    return table if len(table) else split_query_gallery(datamodule.samples.split("train"), "val_")
+
+
+def unseen_images(datamodule: ImageDataModule, count: int) -> pd.DataFrame:
+    """About `count` of `validation_images` that can be evaluated by themselves."""
+    return datamodule.subset(validation_images(datamodule), count)
 
 
 class ImageBatches:
@@ -41,15 +44,13 @@ class ImageBatches:
 class CalibrationImages:
     """Batches of RGB images (B, H, W, 3) uint8 as pixels (B, H, W, 3) float32 in [0, 1].
 
-    A black and a white image come first, so that every pixel value lies inside the ranges.
+    None is made up: a white image gave activations twenty times those of any photograph, and int8 its resolution to it.
     """
 
     def __init__(self, batches: Iterable[np.ndarray]) -> None:
         self.batches = [*batches] if isinstance(batches, Iterator) else batches
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        height, width = self.size
-        yield np.stack([np.full((height, width, 3), shade, np.float32) for shade in (0, 1)])
         yield from as_pixels(self.batches)
 
     @property

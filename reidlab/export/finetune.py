@@ -1,6 +1,7 @@
 """Quantization-aware training: a network in simulated int8 learns to reproduce the embeddings of its float original."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pytorch_lightning as pl
@@ -68,6 +69,38 @@ class QuantizationAwareTraining(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+class KeepBest(pl.Callback):
+    """Keeps a simulation's best state, the one before training included, by `relative_error` on other images.
+
+    Args:
+        simulation: that is trained.
+        teacher: gives the embeddings in float.
+        images: batches of pixels (B, 3, H, W) in [0, 1].
+    """
+
+    def __init__(self, simulation: Simulation, teacher: Callable[[Tensor], Tensor], images: Sequence[Tensor]) -> None:
+        self.simulation, self.teacher, self.images = simulation, teacher, images
+        self.least, self.epoch = float("inf"), 0
+        self.state: dict[str, Tensor] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the start."""
+        self._measure(pl_module.device, 0)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the epoch."""
+        self._measure(pl_module.device, trainer.current_epoch + 1)
+
+    @torch.no_grad()
+    def _measure(self, device: torch.device, epoch: int) -> None:
+        batches = [batch.to(device) for batch in self.images]
+        found = torch.cat([self.simulation(batch) for batch in batches])
+        error = float(relative_error(found, torch.cat([self.teacher(batch) for batch in batches])))
+        if error < self.least:
+            self.least, self.epoch = error, epoch
+            self.state = copy.deepcopy(self.simulation.state_dict())
+
+
 def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of embeddings (B, D) to `target` (B, D), divided by the variance of `target`."""
     variance = (target - target.mean(0)).square().sum(1).mean()
@@ -79,15 +112,20 @@ def finetune(
     teacher: Callable[[Tensor], Tensor],
     images: pl.LightningDataModule | DataLoader,
     options: QATOptions = QATOptions(),
-) -> None:
+    validation: Sequence[Tensor] = (),
+) -> int:
     """Train a simulation in place to reproduce the embeddings of a float network.
+
+    Returns the epoch whose state it is left in: the best one on the validation images, 0 where that is the start.
 
     Args:
         simulation: of the network in int8.
         teacher: pixels (B, 3, H, W) in [0, 1] -> embeddings (B, D).
         images: batches {image (B, 3, H, W)} of pixels in [0, 1].
         options: the recipe.
+        validation: batches (B, 3, H, W) of other images, in [0, 1]; without them the last state stays.
     """
+    best = KeepBest(simulation, teacher, validation)
     shown = progress()
     torch.manual_seed(options.seed)
     simulation.train()
@@ -97,11 +135,14 @@ def finetune(
             accelerator=options.accelerator,
             devices=1,
             logger=False,
-            callbacks=[shown],
+            callbacks=[best, shown] if validation else [shown],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=not isinstance(shown, EpochLines),
             limit_val_batches=0,
         )
         trainer.fit(QuantizationAwareTraining(simulation, teacher, options), images)
+    if best.state:
+        simulation.load_state_dict(best.state)
     simulation.cpu().eval()
+    return best.epoch if validation else options.epochs

@@ -32,28 +32,29 @@ def parity_table(
     datamodule: ImageDataModule,
     protocol: Protocol,
     runtimes: Collection[str],
-    threads: int = 1,
+    threads: int | None = None,
+    splits: tuple[str, str] = TEST,
 ) -> pd.DataFrame:
-    """A row of figures for the checkpoint and for each file in each runtime, by the protocol's `compare`.
-
-    `drop` is that of the main figure against the checkpoint, in points (of 100); the rest see `cost`.
+    """A row of figures for the checkpoint and for each file in each runtime, by the protocol's `compare`, and `cost`.
 
     Args:
         files: where the files lie; those that are missing have no row.
-        reference: the checkpoint's embeddings of the test split.
+        reference: the checkpoint's embeddings of the splits.
         datamodule: reads the same images for the files.
         protocol: evaluates the embeddings.
         runtimes: those to evaluate in.
-        threads: for the latency, which is measured with one and with so many.
+        threads: for the latency, which is measured with one and with so many; None leaves the costs out.
+        splits: of queries and gallery.
     """
-    rows = {Row.CHECKPOINT: protocol.compare(reference, reference)}
+    own = protocol.compare(reference, reference, splits)
+    rows = {Row.CHECKPOINT: {name: value for name, value in own.items() if not name.startswith("drop")}}
     for row, (file, runtime) in PARITY_ROWS.items():
         if file not in files or runtime not in runtimes:
             continue
-        embedder = open_model(files[file], runtime=runtime, threads=threads)
-        figures = protocol.compare(embed_file(embedder, datamodule, reference.table, row), reference)
-        drop = 100 * (rows[Row.CHECKPOINT][protocol.main] - figures[protocol.main])
-        rows[row] = {**figures, "drop": drop, **cost(files[file], runtime, threads)}
+        embedder = open_model(files[file], runtime=runtime, threads=threads or 1)
+        rows[row] = protocol.compare(embed_file(embedder, datamodule, reference.table, row), reference, splits)
+        if threads:
+            rows[row] |= cost(files[file], runtime, threads)
     return pd.DataFrame(rows).T.rename_axis("stage")
 
 

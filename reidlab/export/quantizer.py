@@ -1,6 +1,6 @@
 """Quantization of a trained network to int8, by methods from the cheapest to the most expensive."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any, NamedTuple, cast
@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.data import DataLoader, Dataset
 
+from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
 from reidlab.export.calibration import CalibrationImages, as_pixels
 from reidlab.export.equalize import correct_biases, equalize
 from reidlab.export.finetune import QATOptions, finetune, relative_error
 from reidlab.export.folding import deployable
-from reidlab.export.ranges import OBSERVERS, Range, observe
+from reidlab.export.ranges import OBSERVERS, Range, observe, with_all_pixels
 from reidlab.export.sensitivity import sensitivity
 from reidlab.export.simulate import Simulation
 from reidlab.export.steps import StepNetwork, as_steps
@@ -44,7 +45,7 @@ class QuantizationOptions:
 
     Args:
         formats: of the files: "tflite", "onnx".
-        observer: of the ranges: "minmax", "percentile" or "entropy", see `ranges.observe`.
+        observer: of the ranges: "typical", "minmax", "percentile" or "entropy", see `ranges.observe`.
         percentile: of the observer of that name.
         per_channel: whether weights have a scale for each output channel, or one for the whole tensor.
         output: of the .tflite: "float32", or "int8" with a scale and zero point.
@@ -55,7 +56,7 @@ class QuantizationOptions:
     """
 
     formats: Collection[str] = FORMATS
-    observer: str = "minmax"
+    observer: str = "typical"
     percentile: float = 99.99
     per_channel: bool = True
     output: str = "float32"
@@ -129,7 +130,8 @@ class Quantizer:
         options: likewise.
         metadata: likewise.
         training: images that `qat` trains on, see `finetune`; those of `calibration` by default.
-        validation: batches like `calibration` that `costs` is measured on; those of `calibration` by default.
+        validation: batches like `calibration` that `costs` is measured on and the best epoch of `qat` chosen on; those
+            of `calibration` by default.
         main_figure: of the embeddings (N, D) of `validation`, from 0 to 1; `costs` then has its drop, too.
     """
 
@@ -149,7 +151,8 @@ class Quantizer:
         self.calibration = CalibrationImages(calibration)
         self.metadata = {"input_size": [*self.calibration.size], **(metadata or {}), **RAW_PIXELS}
         self.training = training
-        self.validation = self.calibration.batches if validation is None else validation
+        given = [*validation] if isinstance(validation, Iterator) else validation
+        self.validation = self.calibration.batches if given is None else given
         self.main_figure = main_figure
 
     def quantize(self, method: str = "ptq") -> Quantized:
@@ -194,7 +197,9 @@ class Quantizer:
         plain, options = self._plain, self.options
         simulation = Simulation(plain.network, plain.ranges, options.symmetric, options.per_channel)
         training = _shuffled(self.calibration.batches) if self.training is None else self.training
-        finetune(simulation, plain.network, training, options.qat)
+        validation = [torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in as_pixels(self.validation, 64)]
+        epoch = finetune(simulation, plain.network, training, options.qat, validation)
+        log.info(f"qat: epoch {epoch} of {options.qat.epochs} is the nearest to the float network")
         return Quantized("qat", simulation.network.requires_grad_(False), simulation.ranges())
 
     @cached_property
@@ -212,7 +217,7 @@ class Quantizer:
     def _calibrated(self, graph: fx.GraphModule, method: str) -> Quantized:
         network, options = as_steps(graph, self.calibration.size), self.options
         ranges = observe(network.arrays, self.calibration, options.observer, options.percentile)
-        return Quantized(method, network, ranges)
+        return Quantized(method, network, with_all_pixels(network, ranges))
 
     def _files(self, found: Quantized) -> dict[File, bytes]:
         options, (_, network, ranges, float_steps, _) = self.options, found

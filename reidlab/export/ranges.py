@@ -4,11 +4,15 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from reidlab.errors import InputError
+from reidlab.export.steps import IMAGE, StepNetwork
 
 Values = Iterable[tuple[str, np.ndarray]]
-OBSERVERS = ("minmax", "percentile", "entropy")
+OBSERVERS = ("typical", "minmax", "percentile", "entropy")
+FAR = 4  # times the median image's largest magnitude
+UNUSUAL = 0.1  # of the tensors in which an unusual image goes that far
 BINS = 2048
 LEVELS = 256
 EMPTY = 1e-6
@@ -26,7 +30,10 @@ def observe(
 ) -> dict[str, Range]:
     """The range of each activation over all batches.
 
-    - "minmax": from the smallest to the largest value of any batch
+    - "typical": from the smallest to the largest value of any image, without unusual images: in a tenth of the tensors
+      or more, their largest magnitude is over four times the median image's. A network may answer a few images with
+      activations a hundred times those of all others; the others would share a handful of int8's codes
+    - "minmax": from the smallest to the largest value of any image
     - "percentile": without the outermost values, `100 - percentile` per cent of them on each side
     - "entropy": the clipping with the least Kullback-Leibler divergence (S. Migacz, GTC 2017)
 
@@ -34,20 +41,44 @@ def observe(
 
     Args:
         values: name and array of each activation of a batch.
-        batches: iterated once for "minmax" and twice for the others.
+        batches: iterated once for "typical" and "minmax", twice for the others.
         observer: one of OBSERVERS.
         percentile: of the observer of that name.
     """
-    seen: dict[str, Range] = {}
+    found: dict[str, list[np.ndarray]] = {}
     for batch in batches:
         for name, array in values(batch):
-            low, high = seen.get(name, Range(0.0, 0.0))
-            seen[name] = Range(min(low, float(array.min())), max(high, float(array.max())))
-    if not seen:
+            flat = array.reshape(len(array), -1)
+            found.setdefault(name, []).append(np.stack([flat.min(1).clip(max=0), flat.max(1).clip(min=0)]))
+    if not found:
         raise InputError("calibration: no images; give the training split some, or another quantize.images")
-    if observer != "minmax":
+    ends = np.stack([np.concatenate(parts, 1) for parts in found.values()])  # (tensors, 2, images)
+    if observer == "typical":
+        ends = ends[:, :, ~unusual_images(ends)]
+    limits = zip(ends[:, 0].min(1).tolist(), ends[:, 1].max(1).tolist(), strict=True)
+    seen = {name: Range(*limit) for name, limit in zip(found, limits, strict=True)}
+    if observer in ("percentile", "entropy"):
         seen = _clip(values, batches, seen, observer, percentile)
     return {name: r if r.high - r.low > EMPTY else Range(0.0, 1.0) for name, r in seen.items()}
+
+
+def unusual_images(ends: np.ndarray) -> np.ndarray:
+    """Which of N images are unusual, see `observe`, by each tensor's smallest and largest values (tensors, 2, N)."""
+    reach = np.abs(ends).max(1)
+    median = np.median(reach, axis=1, keepdims=True)
+    far = (reach > FAR * median) & (median > 0)
+    return far.sum(0) >= UNUSUAL * max((median > 0).sum(), 1)
+
+
+def with_all_pixels(network: StepNetwork, ranges: dict[str, Range]) -> dict[str, Range]:
+    """The ranges, that of the normalization widened to black and white, which calibration images may not hold."""
+    first, *_ = network.steps
+    if first.inputs != [IMAGE] or not first.is_depthwise or first.weight.shape[2:] != (1, 1):
+        return ranges
+    with torch.no_grad():
+        ends = first(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+    low, high = ranges[first.name]
+    return ranges | {first.name: Range(min(low, float(ends.min())), max(high, float(ends.max())))}
 
 
 def _clip(values, batches, seen: dict[str, Range], observer: str, percentile: float) -> dict[str, Range]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from reidlab.export.grid import activation_grids
 from reidlab.export.ranges import Range
 from reidlab.export.simulate import fake_quantized
-from reidlab.export.steps import StepNetwork
+from reidlab.export.steps import IMAGE, StepNetwork
 from reidlab.progress import bar
 
 
@@ -24,7 +24,7 @@ def sensitivity(
 ) -> pd.DataFrame:
     """A row for each step: its kind and the figures of the embeddings where it alone is in int8.
 
-    Only what comes after a step is computed again.
+    A step that reads the image reads it as int8. Only what comes after a step is computed again.
 
     Args:
         network: the float network.
@@ -43,7 +43,7 @@ def sensitivity(
             values = dict(network.tensors(pixels))
             plain.append(values[network.output].flatten(1))
             for position, step in enumerate(network.steps):
-                inputs = [values[name] for name in step.inputs]
+                inputs = [grids[name].round(values[name]) if name == IMAGE else values[name] for name in step.inputs]
                 changed = {step.name: fake_quantized(step, inputs, grids[step.name], per_channel)}
                 for later in network.steps[position + 1 :]:
                     if not changed.keys().isdisjoint(later.inputs):

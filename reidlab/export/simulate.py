@@ -59,7 +59,7 @@ class Simulation(nn.Module):
         self.symmetric, self.per_channel = symmetric, per_channel
         self.float_steps = with_float_only(network, float_steps)
         integer = [step for step in network.steps if step.name not in self.float_steps]
-        self.rounded = {name for step in integer for name in (step.name, *step.inputs)} - {IMAGE}
+        self.rounded = {name for step in integer for name in (step.name, *step.inputs)}
         self.owners = grid_owners(network, symmetric)
         self.names = sorted(set(self.owners.values()) - {IMAGE})
         shared = shared_ranges(network, ranges, symmetric)
@@ -75,7 +75,7 @@ class Simulation(nn.Module):
                 return fake_quantized(step, inputs, grids[step.name], self.per_channel)
             return grids[step.name].round(step(*inputs)) if step.name in self.rounded else step(*inputs)
 
-        return self.network(pixels, call)
+        return self.network(grids[IMAGE].round(pixels) if IMAGE in self.rounded else pixels, call)
 
     def ranges(self) -> dict[str, Range]:
         """The present range of each tensor."""

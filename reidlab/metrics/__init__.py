@@ -7,7 +7,7 @@ from reidlab.metrics.ranking import Ranking, TopK, rank, rank_blocks, top_k
 from reidlab.metrics.reranking import rank_reranked, rerank
 from reidlab.metrics.retrieval import ReidMetric
 from reidlab.metrics.shots import single_shot
-from reidlab.metrics.uncertainty import Difference, Interval, confidence_intervals, paired_test
+from reidlab.metrics.uncertainty import Difference, Interval, confidence_intervals, mean_interval, paired_test
 from reidlab.metrics.verification import Verification, verify
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "expand_queries",
     "flip_averaged",
     "leave_one_out",
+    "mean_interval",
     "paired_test",
     "rank",
     "rank_blocks",

@@ -48,6 +48,21 @@ def confidence_intervals(
     return dict(zip(names, map(Interval, *_ends(drawn)), strict=True))
 
 
+def mean_interval(values, groups=None, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """95 % percentile bootstrap of the mean of values (N,), such as the differences between two runs, query by query.
+
+    Args:
+        values: drawn one by one, or group by group.
+        groups: (N,), see `confidence_intervals`.
+        resamples: number of bootstrap samples.
+        seed: of these.
+    """
+    column = np.asarray(values, float)[:, None]
+    drawn = _resampled_means(*_per_group(column, groups, np.ones(len(column), bool)), resamples, seed)
+    (low,), (high,) = _ends(drawn)
+    return Interval(low, high)
+
+
 def paired_test(
     first: Ranking, second: Ranking, groups=None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Difference]:

@@ -47,6 +47,7 @@ class File(StrEnum):
     CALIBRATION = "quantize/calibration.csv"
     RANGES = "quantize/ranges.csv"
     SENSITIVITY = "quantize/sensitivity.csv"
+    METHODS = "quantize/methods.csv"
     PARITY = "quantize/parity.csv"
     QUANTIZE_MADE_BY = "quantize/made_by.json"
     DEPLOY = "deploy"

@@ -13,9 +13,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from reidlab import plots
-from reidlab.config import instantiate
+from reidlab.config import instantiate, resolve_path
 from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule
+from reidlab.data.overlap import seen_in_training
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, Retrieval, embed, protocol_of
 from reidlab.files import alone, write_atomic, write_json
@@ -118,7 +119,7 @@ def build_distillation(run: Run, student: nn.Module, datamodule: ImageDataModule
         return None
     if isinstance(options.teacher, Mapping):  # a network with ImageNet weights, and not a run
         return instantiate(options, student=student, datamodule=datamodule, data_hash=data_hash)
-    teacher = _teacher(options.teacher, options.logits, data_hash)
+    teacher = _teacher(options.teacher, options.logits, data_hash, datamodule)
     return instantiate(options, student=student, datamodule=datamodule, teacher=teacher)
 
 
@@ -188,8 +189,11 @@ def _needs_classifier(run: Run) -> bool:
     return run.is_classifier or bool(taught) or any(term.get("sees") == "logits" for term in terms)
 
 
-def _teacher(folder: str | Path | None, logits: float, data_hash: str) -> Teacher:
-    """The network of a finished run, as a teacher; with class scores only for the identities that it learned."""
+def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodule: ImageDataModule) -> Teacher:
+    """The network of a finished run, as a teacher; with class scores only for the identities that it learned.
+
+    InputError where it learned from samples that the student is validated or tested on.
+    """
     if folder is None:
         raise InputError("distill.teacher: name the folder of a trained run, as distill.teacher=runs/NAME")
     try:
@@ -205,7 +209,25 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str) -> Teache
             f"distill.logits={logits}: {folder} has no scores for the identities learned here; "
             "set distill.logits=0, or train both on the same data, data.seed and data.val_fraction"
         )
+    if run.training["data_hash"] != data_hash:
+        _refuse_overlap(run, datamodule)
     return Teacher(network, run["model.mean"], run["model.std"], tuple(run["data.size"]))
+
+
+def _refuse_overlap(teacher: Run, datamodule: ImageDataModule) -> None:
+    """InputError where a teacher learned what the student is chosen or reported on; a note where nobody can tell."""
+    root = teacher["data.root"]
+    if root is None or not resolve_path(root).exists():
+        log.warning(f"{teacher.folder}: its images are not in {root}: not checked whether it learned any held out here")
+        return
+    learned = teacher.datamodule().samples
+    for what, splits in (("validation", datamodule.validation_splits), ("test", datamodule.test_splits)):
+        if len(seen := seen_in_training(learned, datamodule.samples, *splits)):
+            raise InputError(
+                f"distill.teacher={teacher.folder}: it learned {seen['pid'].nunique()} of the {what} identities or "
+                f"classes, {len(seen)} images such as {seen['path'].iloc[0]}; train both on the same data, data.seed "
+                "and data.val_fraction, or give a teacher of other data"
+            )
 
 
 def _loggers(run: Run) -> list[Logger]:

@@ -62,9 +62,14 @@ def test_one_call_quantizes_a_network_that_stays_as_it_was(network, quantizer, i
     assert said == {"model": "small", "input_size": [*SIZE], "color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}
 
 
-def test_black_and_white_lie_inside_the_ranges_whatever_calibrates(network):
+def test_black_and_white_lie_inside_the_range_of_the_normalization_alone_whatever_calibrates(network, steps):
     gray = np.full((2, *SIZE, 3), 128, np.uint8)
     ranges = quantize(network, [gray], mean=MEAN, std=STD).ranges
+    with torch.no_grad():
+        for name, tensor in steps.tensors(reals(gray)):
+            if name not in ("image", "normalize"):
+                low, high = min(0.0, float(tensor.min())), max(0.0, float(tensor.max()))
+                assert ranges[name] == pytest.approx((low, high) if high - low > 1e-6 else (0, 1), abs=1e-5)
     low, high = ranges["normalize"]
     assert low == pytest.approx(min(-m / s for m, s in zip(MEAN, STD, strict=True)))
     assert high == pytest.approx(max((1 - m) / s for m, s in zip(MEAN, STD, strict=True)))

@@ -7,7 +7,7 @@ import torch
 from small_net import SIZE, SmallNet, unsettle
 from torch.utils.data import DataLoader
 
-from reidlab.export import runtime, tflite
+from reidlab.export import qdq, runtime, tflite
 from reidlab.export.equalize import consecutive_layers
 from reidlab.export.finetune import QATOptions, finetune, relative_error
 from reidlab.export.folding import deployable
@@ -106,3 +106,37 @@ def test_the_layer_that_was_made_hard_costs_most(steps, images):
     with torch.no_grad():
         expected, found = steps(tensors(images)), steps(tensors(images), alone)
     assert costs["lost"].max() == pytest.approx(float(relative_error(found, expected)), rel=1e-3)
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_a_simulation_reads_the_image_as_the_onnx_file_does(symmetric, tmp_path):
+    torch.manual_seed(0)
+    steps = as_steps(deployable(unsettle(SmallNet()), [0] * 3, [1] * 3), SIZE)
+    images = soft_images(64, 4)
+    ranges = observe(steps.arrays, [images.astype(np.float32) / 255], "minmax")
+    (tmp_path / "m.onnx").write_bytes(qdq.integer_onnx(steps, ranges, {"color_order": "RGB"}, symmetric))
+    found = torch.from_numpy(runtime.open_model(tmp_path / "m.onnx", runtime="onnxruntime")(images))
+    simulation = Simulation(steps, ranges, symmetric)
+    codes = 127 if symmetric else 255  # int8 around zero has 127 codes for pixels, uint8 has 255
+    with torch.no_grad():
+        simulated = simulation(tensors(images))
+        assert torch.equal(simulated, simulation((tensors(images) * codes).round() / codes))
+        unrounded = simulation.network(tensors(images), lambda step, inputs: steps_of(simulation, step, inputs))
+    if symmetric:
+        assert relative_error(found, simulated) < relative_error(found, unrounded)
+    assert relative_error(found, simulated) < 1e-2
+
+
+def steps_of(simulation, step, inputs):
+    """A step of a simulation by itself."""
+    return fake_quantized(step, inputs, simulation._grids()[step.name], simulation.per_channel)
+
+
+def test_training_that_makes_it_worse_leaves_the_start(steps, ranges, images):
+    simulation = Simulation(steps, ranges)
+    before = {name: tensor.clone() for name, tensor in simulation.state_dict().items()}
+    options = QATOptions(epochs=2, lr=1.0, range_lr=1.0)
+    assert finetune(simulation, steps, Images(), options, [tensors(images)]) == 0
+    assert all(torch.equal(tensor, before[name]) for name, tensor in simulation.state_dict().items())
+    assert finetune(simulation, steps, Images(), options) == 2  # without other images nobody can tell
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in simulation.state_dict().items())

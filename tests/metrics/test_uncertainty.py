@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from reidlab.errors import InputError
-from reidlab.metrics import Ranking, confidence_intervals, paired_test
+from reidlab.metrics import Ranking, confidence_intervals, mean_interval, paired_test
 
 
 def ranking(num_query=300, seed=0, better=0.0, without_match=0):
@@ -91,3 +91,14 @@ def test_other_queries_are_refused_and_none_give_nan():
     nothing = confidence_intervals(ranking(5, without_match=5))["mAP"]
     assert np.isnan(nothing).all()
     assert np.isnan(paired_test(ranking(5, without_match=5), ranking(5))["mAP"].difference)
+
+
+def test_the_interval_of_a_mean_is_that_of_resampled_groups():
+    random = np.random.default_rng(3)
+    values, groups = random.normal(size=40) + np.repeat(random.normal(size=8), 5), np.repeat(np.arange(8), 5)
+    means = [values[groups == group].mean() for group in range(8)]  # of groups of one size
+    drawn = [np.mean(random.choice(means, 8)) for _ in range(20_000)]
+    found = mean_interval(values, groups, resamples=20_000)
+    assert [*found] == pytest.approx(np.percentile(drawn, [2.5, 97.5]), abs=0.03)
+    assert found.high - found.low > 1.5 * (mean_interval(values).high - mean_interval(values).low)
+    assert mean_interval(np.full(5, 0.25)) == (0.25, 0.25)

@@ -1,7 +1,10 @@
 """The stage on a run whose network converts in seconds."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,7 @@ from small_net import SmallNet, unsettle
 from reidlab.config import compose
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
+from reidlab.export.quantizer import Quantizer
 from reidlab.files import write_json
 from reidlab.run import File, Row, Run
 from reidlab.stages import export, quantize
@@ -62,6 +66,11 @@ def test_every_form_is_in_one_table(done):
     assert (files[["size_kib", "ms_1_thread", "ms_2_threads", "memory_mib"]] > 0).all(axis=None)
     assert files["drop"].tolist() == pytest.approx(100 * (table.loc["checkpoint", "mAP"] - files["mAP"]))
     assert set(table["method"]) == {"ptq"} and set(table["checkpoint"]) == {done.checkpoint}
+    assert set(table["chosen_on"]) == {"validation"}
+    assert (files["drop_low"] <= files["drop"]).all() and (files["drop"] <= files["drop_high"]).all()
+    tried = pd.read_csv(done / File.METHODS, index_col="stage")
+    for name in ("drop", "drop_low", "drop_high"):
+        assert files[f"val_{name}"].tolist() == pytest.approx(tried.loc[files.index, name].tolist())
 
 
 def test_every_row_is_recorded_with_its_checkpoint_and_protocol(done):
@@ -105,9 +114,14 @@ def test_the_exported_file_is_compared_unless_another_checkpoint_made_it(cfg, no
 
 def test_beyond_its_bound_auto_tries_everything_and_delivers_nothing_but_the_table(cfg, capsys, no_costs):
     run = changed(cfg, "strict", max_drop=-100, **ONNX_ALONE)
-    with pytest.raises(InputError, match=r"parity\.csv: mAP drops by .* in onnx int8, over quantize\.max_drop=-100"):
+    with pytest.raises(
+        InputError,
+        match=r"methods\.csv: on the validation images mAP drops by .* in onnx int8, over .*max_drop=-100; no",
+    ):
         quantize.run(run)
-    assert run.has(File.PARITY) and not run.has(File.EXPORT)
+    assert not run.has(File.PARITY) and not run.has(File.EXPORT) and not run.all_results
+    tried = pd.read_csv(run / File.METHODS)
+    assert tried["method"].unique().tolist() == ["ptq", "equalized", "mixed", "qat"]
     assert not list(run.folder.glob(".quantize-*"))
     output = capsys.readouterr().out
     places = [output.index(f"strict, {method}") for method in ("ptq", "equalized", "mixed", "qat")]
@@ -151,3 +165,75 @@ def test_the_more_expensive_methods_deliver_too(cfg, done, method, no_costs, cap
         assert {"kind", "drop", "relative_error"} == set(costs)
     else:
         assert integers.count("DEQUANTIZE") == 1 and not run.has(File.SENSITIVITY)
+
+
+class Fake(NamedTuple):
+    """A quantized network whose name is its method's."""
+
+    method: str
+    files: Mapping = MappingProxyType({})
+    float_steps: tuple = ()
+
+
+def drops(**upper):
+    """Stands for `parity_table`: the chosen method's drop and upper end; the test split's are another's."""
+    seen = []
+
+    def table(files, reference, datamodule, protocol, runtimes, threads=None, splits=None):
+        seen.append((threads, {*reference.table["split"]}, reference.table))
+        drop, high = [*upper.values()][min(len(seen), len(upper)) - 1]
+        row = {"mAP": 0.5, "drop": drop, "drop_low": drop - (high - drop), "drop_high": high}
+        return pd.DataFrame({Row.CHECKPOINT: {"mAP": 0.5}, Row.ONNX_INT8: row}).T.rename_axis("stage")
+
+    return table, seen
+
+
+@pytest.fixture
+def choice(cfg, monkeypatch):
+    """Quantize with drops that are made up: run, splits that were evaluated, in turn."""
+
+    def quantized(name, settings=None, **upper):
+        table, seen = drops(**upper)
+        monkeypatch.setattr(quantize, "parity_table", table)
+        monkeypatch.setattr(Quantizer, "quantize", lambda self, method: Fake(method))
+        monkeypatch.setattr(quantize, "_write_ranges", lambda *of: None)
+        monkeypatch.setattr(quantize, "_write_sensitivity", lambda *of: None)
+        run = changed(cfg, name, **{"max_drop": 0.5, "method": [*upper], **(settings or {}), **ONNX_ALONE})
+        return run, seen
+
+    return quantized
+
+
+def test_the_method_with_the_lowest_upper_end_on_validation_is_evaluated_once_on_test(choice, capsys):
+    run, seen = choice("chosen", ptq=(0.1, 0.9), equalized=(0.3, 0.7), qat=(-0.2, 0.8))
+    quantize.run(run)
+    table = pd.read_csv(run / File.PARITY, index_col="stage")
+    assert set(table["method"]) == {"equalized"} and table.loc["onnx int8", "val_drop_high"] == 0.7
+    assert [splits for _, splits, _ in seen] == [{"val_query", "val_gallery"}] * 3 + [{"query", "gallery"}]
+    assert "not proven: on the validation images mAP drops by at most 0.30 points" in capsys.readouterr().out
+
+
+def test_the_first_method_that_surely_keeps_the_bound_is_taken(choice, capsys):
+    run, seen = choice("first", ptq=(0.1, 0.9), equalized=(0.3, 0.4), qat=(-0.2, 0.1))
+    quantize.run(run)
+    assert pd.read_csv(run / File.METHODS)["method"].unique().tolist() == ["ptq", "equalized"]
+    assert len(seen) == 3 and "not proven" not in capsys.readouterr().out
+
+
+def test_strictly_the_upper_end_must_keep_the_bound(choice):
+    run, seen = choice("strictly", {"strict": True}, ptq=(0.1, 0.9), equalized=(0.3, 0.7))
+    with pytest.raises(InputError, match=r"drops by 0\.30 points \[-0\.10, 0\.70\] in onnx int8"):
+        quantize.run(run)
+    assert all("query" not in splits for _, splits, _ in seen) and not run.has(File.PARITY)
+
+
+def test_without_a_validation_split_it_is_chosen_on_training_images_that_do_not_calibrate(cfg, no_costs):
+    settings = {"run": {"name": "no_split"}, "data": {"val_fraction": 0}, "quantize": ONNX_ALONE}
+    run = quantize.run(Run.of(OmegaConf.merge(cfg, settings)))
+    assert set(pd.read_csv(run / File.PARITY)["chosen_on"]) == {"train"}
+    held = quantize._set_aside(run, run.datamodule())
+    calibration = pd.read_csv(run / File.CALIBRATION)
+    training = run.datamodule().samples.split("train")
+    assert held.source == "train" and {*held.table["path"]} < {*training["path"]}
+    assert {*held.table["path"]}.isdisjoint(calibration["path"]) and len(calibration)
+    assert {*held.table["pid"]}.isdisjoint(held.datamodule.samples.split("train")["pid"])

@@ -125,6 +125,14 @@ def test_a_teacher_of_other_identities_gives_no_scores(small, tmp_path, teacher)
         train.run(student(small, tmp_path, "other", teacher, "seed=5"))
 
 
+def test_a_teacher_that_learned_validation_identities_is_refused(small, tmp_path, teacher):
+    learned = set(Run(teacher).datamodule().samples.split("train")["pid"])
+    run = student(small, tmp_path, "leak", teacher, "seed=5", "distill.logits=0")
+    leaked = learned & set(run.datamodule().validation["pid"])
+    with pytest.raises(InputError, match=rf"it learned {len(leaked)} of the validation identities"):
+        train.run(run)
+
+
 def test_a_teacher_must_be_trained(small, tmp_path):
     half = Run.compose([*small, f"run.root={tmp_path}", "run.name=half"])
     write_config(half.config, half / File.CONFIG)
