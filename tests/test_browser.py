@@ -29,7 +29,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 PATIENCE_MS = 120_000  # on a busy machine
 TINY = (
     "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
-    "data.source.size=[64,32] data.val_fraction=0.3 data.val_identities=2 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
+    "data.source.size=[64,32] data.val_fraction=0.3 data.val_identities=2 data.batch_size=16 "
+    "trainer.max_epochs=1 trainer.accelerator=cpu "
     "evaluate.resamples=50 logger=none"
 )
 

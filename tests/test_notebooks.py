@@ -17,7 +17,8 @@ FILES = sorted((CLONE / "notebooks").glob("*.ipynb"))
 MAIN, OTHERS = FILES[:5], FILES[5:]
 TINY = (
     "data.source.num_identities=10 data.source.train_identities=7 data.source.images_per_camera=2 data.size=[64,32] "
-    "data.source.size=[64,32] data.val_fraction=0.3 data.val_identities=2 data.batch_size=16 trainer.max_epochs=1 trainer.accelerator=cpu "
+    "data.source.size=[64,32] data.val_fraction=0.3 data.val_identities=2 data.batch_size=16 "
+    "trainer.max_epochs=1 trainer.accelerator=cpu "
     "evaluate.resamples=50 quantize.max_drop=100"
 )
 TINY_CLASSES = "data.size=[32,32] data.cache=null trainer.max_epochs=1 trainer.accelerator=cpu"

@@ -134,7 +134,8 @@ def scored(market, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     overrides = [
         "data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", f"run.root={root}",
-        "run.name=all", "data.val_fraction=0.34", "data.val_identities=2", "evaluate.resamples=200", "evaluate.wanted_fpr=0.1",
+        "run.name=all", "data.val_fraction=0.34", "data.val_identities=2",
+        "evaluate.resamples=200", "evaluate.wanted_fpr=0.1",
     ]  # fmt: skip
     switches = [
         "evaluate.flip=true", "evaluate.expansion.enabled=true", "evaluate.rerank.enabled=true",
