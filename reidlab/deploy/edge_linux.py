@@ -53,8 +53,9 @@ class EdgeLinux(Target):
             "model": given.architecture,
         }
         arrays = io.BytesIO()
-        embeddings: dict[str, Any] = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
-        np.savez_compressed(arrays, images=images, **embeddings, **photographs(images[0]))
+        saved: dict[str, Any] = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
+        saved |= {"images": images, **photographs(images[0])}
+        np.savez_compressed(arrays, **saved)
         content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
         content |= {f"model.{kind}": file.read_bytes() for kind, file in files.items()}
         content |= {"card.json": json.dumps(card).encode(), "desk.npz": arrays.getvalue()}

@@ -56,8 +56,9 @@ class RetrievalProtocol:
         - `fpr_of_threshold`: the false positive rate at the checkpoint's threshold
         """
         found, before = self.evaluate(embeddings, splits), self.evaluate(reference, splits)
-        same = torch.nn.functional.cosine_similarity(embeddings.values, reference.values)
-        centered = torch.nn.functional.cosine_similarity(*(_centered(side, splits) for side in (embeddings, reference)))
+        cosine = torch.nn.functional.cosine_similarity
+        same = cosine(embeddings.values, reference.values)
+        centered = cosine(_centered(embeddings, splits), _centered(reference, splits))
         counted = before.ranking.valid
         losses = (before.ranking.average_precision - found.ranking.average_precision)[counted]
         own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))

@@ -174,4 +174,4 @@ class Retrieval:
         if self._leaves_one_out:
             index = [torch.tensor(s.table.index.to_numpy()) for s in sides]
             camids = [leave_one_out(*pair, self.exclude_same_camera) for pair in zip(camids, index, strict=True)]
-        return (*values, *pids, *camids)
+        return values[0], values[1], pids[0], pids[1], camids[0], camids[1]

@@ -45,8 +45,8 @@ def read(file) -> np.ndarray:
 def fit(image: np.ndarray) -> np.ndarray:
     """The image at the model's size, resized as in training, bit for bit: rows first."""
     height, width = CARD["size"]
-    narrow = Image.fromarray(image).resize((width, len(image)), Image.BILINEAR)
-    return np.asarray(narrow.resize((width, height), Image.BILINEAR))
+    narrow = Image.fromarray(image).resize((width, len(image)), Image.Resampling.BILINEAR)
+    return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
