@@ -158,6 +158,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.crop.flip": SHARE,
     "data.progressive": Many(Many(SHARE, 2)),
     "data.source.tested_on": Many(NAME),
+    "data.source.splits.*": Maybe(Either((NAME, Many(NAME, least=1)))),
+    "data.source.lists.*": Either((NAME, Many(NAME, least=1))),
     "data.source.size": SIZE,
     "data.source.seed": whole(0, 2**32 - 1),
     "data.source.test_fraction": SHARE,

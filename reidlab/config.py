@@ -208,6 +208,11 @@ def modernize(config: Any) -> Any:
     if isinstance(data, dict) and str(data.get("_target_")).endswith("ClassDataModule"):
         for key in NOT_OF_CLASSES:
             data.pop(key, None)
+    elif isinstance(data, dict) and "exclude_same_camera" in data:
+        data.setdefault("val_identities", 1)
+    best = config["callbacks"].get("best") if isinstance(config.get("callbacks"), dict) else None
+    if isinstance(best, dict) and str(best.get("_target_")).endswith(".ModelCheckpoint"):
+        best["_target_"] = "reidlab.training.callbacks.BestEpoch"
     return config
 
 

@@ -104,8 +104,8 @@ def walk(market, small, tmp_path, capsys):
 def check(layout, status, lines, folder):
     for stage, line in lines.items():
         assert status[stage] == 2 and line.startswith("reidlab: ") and "stopped by" not in line, f"{stage}: {line}"
-    if layout == "one_camera" and "train" in lines:  # by the default rule nothing is left to compare
-        assert "exclude_same_camera" in lines["train"]
+    if layout == "one_camera" and "evaluate" in lines:  # by the default rule nothing is left to compare
+        assert "exclude_same_camera" in lines["evaluate"]
         return
     assert not {"data", "train", "evaluate", "export"} & {*lines}, lines
     figures = Run(folder).results[Row.CHECKPOINT].figures

@@ -73,7 +73,9 @@ def test_training_may_go_on(folder):
     """What an unchanged command composes today is no other training."""
     stored = read_config(folder / File.CONFIG)
     overrides = [o.replace("trunk_rate", "backbone_lr_scale") for o in stored.run.overrides if "num_instances" not in o]
-    now = compose(overrides)
+    now = compose(
+        [*overrides, *(["data.val_identities=1"] if "val_identities" in stored.data else [])]
+    )  # all there were
     now.model.weights = stored.model.weights  # of a folder elsewhere
     assert training_differences(stored, now) == []
 

@@ -88,6 +88,10 @@ class ClassDataModule(ImageDataModule):
         """Count classes and images of each split."""
         return class_summary(self.samples)
 
+    def as_validation(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a sample table as a validation split."""
+        return table.assign(split="val")
+
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
         """About `count` images of a table, evenly over the classes."""
         return sample_evenly(table, count, seed=0)

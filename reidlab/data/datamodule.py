@@ -192,6 +192,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The samples set aside to choose by; empty where there are none."""
         return self.samples.split(*self.validation_splits)
 
+    @abstractmethod
+    def as_validation(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a sample table as a validation split."""
+
     @property
     def test(self) -> pd.DataFrame:
         """The samples to report on."""

@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 
 from reidlab.data.datamodule import ImageDataModule, ImageDataset
 from reidlab.data.sampler import IdentityBatchSampler
-from reidlab.data.samples import VALIDATION_SPLITS, Samples, set_aside_validation, sides, with_match
+from reidlab.data.samples import VALIDATION_SPLITS, Samples, set_aside_validation, sides, split_validation, with_match
 from reidlab.data.validate import Finding, summary, unmatched, validate
 from reidlab.errors import InputError
 
@@ -91,6 +91,10 @@ class ReidDataModule(ImageDataModule):
     def summary(self) -> pd.DataFrame:
         """Count identities, images and cameras of each split."""
         return summary(self.samples)
+
+    def as_validation(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The rows of a sample table as a validation split, by `split_validation`."""
+        return split_validation(table, self.exclude_same_camera)
 
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
         """Whole identities, about `count` images: the first, at least one, that are among queries and in the gallery.

@@ -16,6 +16,7 @@ from reidlab.errors import InputError
 from reidlab.files import read_bytes
 
 PIXEL_RULE = 2  # to raise where any file gets other pixels: caches of decoded images carry it
+EXACTLY_ENLARGED = (1, 2, 4, 8)  # by torch
 MAX_PIXELS = 89_478_485  # PIL's own limit, of 256 MiB as RGB
 MAX_IMAGE_BYTES = 1 << 30
 ORIENTATION = 0x0112  # tag of EXIF; values from 5 on swap height and width
@@ -123,15 +124,16 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """PIL's bilinear, antialiased resize of uint8 (..., H, W, 3) to (..., height, width, 3), bit for bit.
 
     Rows are resized first, then columns, as Pillow did until 12; Pillow 13 chooses the order by the sizes, which may
-    change a byte by one. torch's antialiased uint8 kernel rounds as PIL does when enlarging, in half the time for one
-    image and in a seventh for each of many; when shrinking it can be off by one, so that PIL itself does that.
+    change a byte by one. torch's antialiased uint8 kernel takes half the time for one image and a seventh for each of
+    many, but its weights have fewer bits: they are exact where a power of two enlarges. Otherwise PIL itself does it.
     """
     *several, old_height, old_width, _ = images.shape
     height, width = size
     if (old_height, old_width) == (height, width):
         return images
     flat = images.reshape(-1, old_height, old_width, 3)
-    if old_height > height or old_width > width:
+    ratios = (height / old_height, width / old_width)
+    if not all(ratio in EXACTLY_ENLARGED for ratio in ratios):
         narrowed = [Image.fromarray(image).resize((width, old_height), Image.Resampling.BILINEAR) for image in flat]
         shrunk = [image.resize((width, height), Image.Resampling.BILINEAR) for image in narrowed]
         return np.stack([np.asarray(image) for image in shrunk]).reshape(*several, height, width, 3)

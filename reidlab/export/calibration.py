@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data import ImageDataModule
-from reidlab.data.samples import sample_evenly, split_query_gallery
+from reidlab.data.samples import sample_evenly
 from reidlab.errors import InputError
 
 
@@ -22,7 +22,7 @@ def choose_images(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def validation_images(datamodule: ImageDataModule) -> pd.DataFrame:
     """The validation split; where none was set aside, the training images as one."""
     table = datamodule.validation
-    return table if len(table) else split_query_gallery(datamodule.samples.split("train"), "val_")
+    return table if len(table) else datamodule.as_validation(datamodule.samples.split("train"))
 
 
 def unseen_images(datamodule: ImageDataModule, count: int) -> pd.DataFrame:

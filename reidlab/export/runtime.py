@@ -362,10 +362,9 @@ def _openvino(file: Path, threads: int) -> _Opened:
     import openvino
 
     opened = _onnxruntime(file, threads)
-    try:
-        model = openvino.Core().compile_model(
-            file, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-        )
+    options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+    try:  # by itself it computes in bfloat16 where the processor has it
+        model = openvino.Core().compile_model(file, "CPU", options)
     except RuntimeError as error:
         raise InputError(f"{file}: OpenVINO refuses it ({_one_line(error)})") from error
     return opened._replace(run=lambda images, place: model(images)[place])

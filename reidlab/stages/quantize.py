@@ -27,6 +27,7 @@ from reidlab.run import File, Row, Run, provenance
 
 INT8 = {"tflite": File.TFLITE_INT8, "onnx": File.ONNX_INT8}
 SET_ASIDE = 0.2  # of the training split, where there is no validation split
+LEAST_IDENTITIES = 4  # of these, to tell methods apart
 DROP = ["drop", "drop_low", "drop_high"]
 SHOWN = ("drop_low", "drop_high", "rank-1", "top-5", "cosine", "centered", "agreement", "threshold", "fpr_of_threshold")
 
@@ -87,10 +88,11 @@ def _set_aside(run: Run, datamodule: ImageDataModule) -> Held:
     """The validation split; where there is none, a share of the training images, which then don't calibrate."""
     if len(datamodule.validation):
         return Held(datamodule, datamodule.validation, "validation")
-    divided = run.datamodule(val_fraction=SET_ASIDE)
-    images = "of the training images" if len(divided.validation) else "the training images, calibration's among them"
+    least = {} if run.is_classifier else {"val_identities": LEAST_IDENTITIES}
+    divided = run.datamodule(val_fraction=SET_ASIDE, **least)
+    shared = "" if len(divided.validation) else ", calibration's among them"
     table = validation_images(divided)
-    log.info(f"no validation split: the method is chosen on {len(table)} {images}, which the network has learned")
+    log.info(f"no validation split: the method is chosen on {len(table)} training images, which were learned{shared}")
     return Held(divided, table, "train")
 
 

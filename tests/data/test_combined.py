@@ -40,7 +40,9 @@ def test_a_source_that_is_not_there_cannot_be_tested_on(tmp_path, sources):
 def test_the_yaml_joins_two_folders(market, tmp_path):
     for name in ("market1501", "mtmc"):
         (tmp_path / name).symlink_to(market)
-    data = config.instantiate(config.compose(["data=market1501_mtmc", f"data.root={tmp_path}"]).data)
+    data = config.instantiate(
+        config.compose(["data=market1501_mtmc", f"data.root={tmp_path}", "data.val_identities=2"]).data
+    )
     counts = data.samples.table.groupby("split").pid.nunique()
     assert counts["query"] == 6  # of market1501 alone
     assert counts["train"] + counts["val_query"] == 12

@@ -46,6 +46,6 @@ def test_settings_reach_the_transforms():
 def test_pku_reid_from_its_yaml(pku_reid):
     data = config.instantiate(config.compose(["data=pku_reid", f"data.root={pku_reid}", "data.num_workers=0"]).data)
     data.setup()
-    assert len(data.samples.table) == 992 + 28 + 181 and data.num_classes == 56
+    assert len(data.samples.table) == 992 + 28 + 181 and data.num_classes == 62 - 10  # `val_identities`
     batch = next(iter(data.train_dataloader()))
     assert batch["image"].shape == (64, 3, 128, 64)

@@ -84,6 +84,7 @@ def test_missing_file_is_named(tmp_path):
         *(((height, width), (256, 128)) for height, width in [(128, 64), (128, 48), (101, 47), (61, 33)]),  # enlarged
         *(((height, width), (256, 128)) for height, width in [(300, 150), (517, 251)]),  # shrunk
         *(((height, width), (128, 64)) for height, width in [(300, 40), (64, 400)]),  # both
+        *[((16, 125), (130, 190)), ((1, 1), (8, 4)), ((7, 163), (138, 190)), ((33, 21), (264, 84)), ((9, 5), (9, 50))],
     ],
 )
 def test_resize_equals_pil(old, new):

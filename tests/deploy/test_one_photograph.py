@@ -22,6 +22,7 @@ from reidlab.export import qdq, tflite
 from reidlab.export.folding import deployable
 from reidlab.export.metadata import about
 from reidlab.export.parity import embed_file
+from reidlab.export.quantizer import RAW_PIXELS
 from reidlab.export.runtime import open_model
 from reidlab.export.steps import as_steps
 from reidlab.run import File, Run
@@ -36,7 +37,7 @@ def run(settings):  # noqa: F811
     made.keep_config()
     export.run(made)
     steps = as_steps(deployable(made.network, made["model.mean"], made["model.std"]), SIZE)
-    made.write(File.TFLITE, tflite.float_file(steps, about(made)))
+    made.write(File.TFLITE, tflite.float_file(steps, about(made) | RAW_PIXELS))
     made.write("board/model.onnx", qdq.float_onnx(steps, {}))
     made.write("board/card.json", json.dumps({"size": SIZE, "distance": "cosine", "threads": 1}))
     made.write("board/reid.py", (SOURCES / "reid.py").read_bytes())
@@ -48,14 +49,15 @@ def files(tmp_path_factory):
     place, exif = tmp_path_factory.mktemp("photographs"), Image.Exif()
     exif[0x112] = 6
     for seed, (name, (height, width)) in enumerate(PHOTOGRAPHS.items()):
-        upright = Image.fromarray(soft_images(4, (48, 24))[seed]).resize((width, height), Image.Resampling.BICUBIC)
+        upright = Image.fromarray(soft_images(5, (48, 32))[2 + seed]).resize((width, height), Image.Resampling.BICUBIC)
         upright.rotate(90, expand=True).save(place / f"{name}.jpg", exif=exif, quality=95)
     return [place / f"{name}.jpg" for name in PHOTOGRAPHS]
 
 
 def by_hand(run, image):
-    """The network on one PIL image."""
-    pixels = np.asarray(image.convert("RGB").resize(SIZE[::-1], Image.Resampling.BILINEAR), np.float32) / 255
+    """The network on one PIL image, whose rows are resized before its columns."""
+    rows = image.convert("RGB").resize((SIZE[1], image.height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(rows.resize(SIZE[::-1], Image.Resampling.BILINEAR), np.float32) / 255
     values = (pixels - run["model.mean"]) / run["model.std"]
     with torch.no_grad():
         return run.network(torch.tensor(values, dtype=torch.float32).permute(2, 0, 1)[None]).embedding[0].numpy()

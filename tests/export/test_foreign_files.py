@@ -9,7 +9,7 @@ from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime, tflite
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 2, 3), np.uint8)
-VALUES = PIXELS.reshape(5, 24)  # channels last, as the files here take them
+VALUES = PIXELS.reshape(5, 24).astype(float)  # channels last, as the files here take them
 TYPES = TensorProto
 
 

@@ -95,7 +95,7 @@ def test_other_queries_are_refused_and_none_give_nan():
 
 def test_the_interval_of_a_mean_is_that_of_resampled_groups():
     random = np.random.default_rng(3)
-    values, groups = random.normal(size=40) + np.repeat(random.normal(size=8), 5), np.repeat(np.arange(8), 5)
+    values, groups = random.normal(size=40) + np.repeat(3 * random.normal(size=8), 5), np.repeat(np.arange(8), 5)
     means = [values[groups == group].mean() for group in range(8)]  # of groups of one size
     drawn = [np.mean(random.choice(means, 8)) for _ in range(20_000)]
     found = mean_interval(values, groups, resamples=20_000)
