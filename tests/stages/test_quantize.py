@@ -228,7 +228,8 @@ def test_strictly_the_upper_end_must_keep_the_bound(choice):
 
 
 def test_without_a_validation_split_it_is_chosen_on_training_images_that_do_not_calibrate(cfg, no_costs, monkeypatch):
-    monkeypatch.setattr(quantize, "LEAST_IDENTITIES", 1)  # of six
+    monkeypatch.setattr(quantize, "LEAST_IDENTITIES", 2)
+    monkeypatch.setattr(quantize, "SET_ASIDE", 0.34)  # of six
     settings = {"run": {"name": "no_split"}, "data": {"val_fraction": 0}, "quantize": ONNX_ALONE}
     run = quantize.run(Run.of(OmegaConf.merge(cfg, settings)))
     assert set(pd.read_csv(run / File.PARITY)["chosen_on"]) == {"train"}
