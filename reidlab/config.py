@@ -56,7 +56,11 @@ MOVED_MODULES = {  # of classes in configs that earlier releases stored
     "reidlab.regimes": "reidlab.training.finetuning",
     "reidlab.distill": "reidlab.training.distillation",
 }
-RENAMED_KEYS = {"regime.trunk_rate": "regime.backbone_lr_scale"}
+RENAMED_KEYS = {
+    "regime.trunk_rate": "regime.backbone_lr_scale",
+    "data.about.licence": "data.about.license",
+    "card.licence": "card.license",
+}
 RENAMED_VALUES = {"colour-histogram": "color-histogram"}
 NOT_OF_CLASSES = ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera")  # keys of `data`
 

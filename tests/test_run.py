@@ -85,7 +85,7 @@ def test_a_run_is_opened_by_its_name_or_its_path(run, tmp_path, monkeypatch):
 
 def test_settings_are_plain_values(run):
     assert run["data.size"] == [64, 32] and type(run["data.size"]) is list
-    assert run["data.about"]["licence"] == "Apache-2.0" and run["no.such.key"] is None
+    assert run["data.about"]["license"] == "Apache-2.0" and run["no.such.key"] is None
     assert run.kind == ("person", "people")
 
 

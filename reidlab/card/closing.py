@@ -82,9 +82,9 @@ def limits(run: Run) -> Section:
 
 def licenses(run: Run) -> Section:
     """Of the weights, the data and the code."""
-    data = run["data.about.licence"] or f"{NOT_STATED} (data.about.licence)"
+    data = run["data.about.license"] or f"{NOT_STATED} (data.about.license)"
     rows = [
-        ["these weights", run["card.licence"] or f"{NOT_STATED} (card.licence)", None],
+        ["these weights", run["card.license"] or f"{NOT_STATED} (card.license)", None],
         [f"data set {run['data.name']}", data, run["data.about.source"]],
     ]
     if weights := run["model.weights"]:
@@ -133,7 +133,7 @@ def front_matter(run: Run) -> dict:
     results = [{"task": task, "dataset": {"type": data, "name": data, "split": "test"}, "metrics": metrics}]
     formats = [name for name, file in (("onnx", File.ONNX), ("tflite", File.TFLITE_INT8)) if is_present(run, file)]
     return {
-        "license": (run["card.licence"] or "unknown").lower(),
+        "license": (run["card.license"] or "unknown").lower(),
         "library_name": "reidlab",
         "pipeline_tag": tag,
         "tags": [*run["card.tags"], run["model.name"], *formats, *(["int8"] if small else [])],

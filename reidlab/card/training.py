@@ -27,7 +27,7 @@ def data(run: Run) -> Section:
         ("data set", run["data.name"]),
         ("what it shows", run["data.about.description"]),
         ("published by", run["data.about.source"]),
-        ("license", run["data.about.licence"] or "not stated in the config (data.about.licence)"),
+        ("license", run["data.about.license"] or "not stated in the config (data.about.license)"),
         ("SHA-256 of images and split", training(run).get("data_hash")),
         ("read at", f"{image_size(run)}, height x width"),
     ]

@@ -109,7 +109,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         cache: a folder for decoded images.
         reduced_decode: for training images much larger than `size`, see `read_batch`.
         seed: of the validation split and of the order of training.
-        about: description, source, licence and kind, for cards.
+        about: description, source, license and kind, for cards.
     """
 
     name: str

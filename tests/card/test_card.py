@@ -325,8 +325,8 @@ def test_what_is_said_of_the_data_is_no_training_setting(tmp_path):
     assert training_differences(old, cfg) == [] == training_differences(cfg, old)
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "config.yaml").write_text(OmegaConf.to_yaml(old))
-    later = compose_for([f"run.root={tmp_path}", "run.name=old", "data.about.licence=CC0-1.0"])
-    assert later.data.about.licence == "CC0-1.0" and later.data.about.source and later.card.pipeline_tag
+    later = compose_for([f"run.root={tmp_path}", "run.name=old", "data.about.license=CC0-1.0"])
+    assert later.data.about.license == "CC0-1.0" and later.data.about.source and later.card.pipeline_tag
 
 
 def test_published_rows_are_of_the_same_network_and_the_newest_tool():
