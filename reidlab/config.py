@@ -1,7 +1,9 @@
-"""Find the workspace, compose a config, and say precisely what is wrong with an override."""
+"""Find the workspace, compose a config, say precisely what is wrong with an override, and build what a config names."""
 
 import difflib
+import functools
 import os
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,15 +17,14 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.utils import instantiate as hydra_instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.bounds import check_bounds
 from reidlab.errors import InputError
-from reidlab.files import write_atomic
+from reidlab.files import read_yaml, write_atomic
 
 _PACKAGE = Path(__file__).resolve().parent
 _IS_CLONE = all((_PACKAGE.parent / name).is_file() for name in ("pyproject.toml", "conf/config.yaml"))
@@ -33,9 +34,12 @@ CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
 NAME_KEYS = ("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher")
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
+RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 OPTIONAL_GROUPS = ("distill", "experiment")
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
+PLACES = ("dirpath", "save_dir", "base_url")  # keys of where a run writes, or sends to: a stored one says nothing
+STORED = {"run": {"overrides": [str]}, "task": {}, "data": {}, "model": {"network": {}}}  # schema of stored configs
 LONGEST_NAME = 200  # bytes, of a run: file systems allow 255, and files have longer names while they are written
 
 # What a trained network depends on; anything else may change between the parts of one run.
@@ -62,6 +66,7 @@ RENAMED_KEYS = {
     "card.licence": "card.license",
 }
 RENAMED_VALUES = {"colour-histogram": "color-histogram"}
+_REFERENCE = re.compile(r"(\\*)\$\{")  # to another value of a config, or to the environment
 NOT_OF_CLASSES = ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera")  # keys of `data`
 
 
@@ -119,12 +124,12 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
                 cfg.pop(group, None)
             for key in PATH_KEYS:
                 if value := OmegaConf.select(cfg, key):
-                    OmegaConf.update(cfg, key, str(resolve_path(value)))
-            OmegaConf.resolve(cfg)
+                    OmegaConf.update(cfg, key, as_text(str(resolve_path(value))))
+            cfg = as_config(plain(cfg))
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"config: {_one_line(error)}") from error
     _check_values(cfg, [o.key_or_group for o in parsed if not choices(o.key_or_group)])
-    cfg.run.overrides = [o for o in overrides if not o.startswith("run.")]
+    cfg.run.overrides = as_text([o for o in overrides if not o.startswith("run.")])
     return cfg
 
 
@@ -141,7 +146,7 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
             raise no_such_run(folder.name, folder.parent)
         return new
     cfg = stored_config(folder, overrides)
-    cfg.run = {**new.run, "overrides": cfg.run.overrides}
+    cfg.run = as_text({**plain(new.run), "overrides": plain(cfg.run.overrides)})
     return cfg
 
 
@@ -158,7 +163,7 @@ def compose_to_train(overrides: Iterable[str]) -> DictConfig:
         return new
     cfg = stored_config(folder, overrides)
     both = {_key_of(o): o for o in [*cfg.run.overrides, *new.run.overrides]}
-    cfg.run = {**new.run, "overrides": [*both.values()]}
+    cfg.run = as_text({**plain(new.run), "overrides": [*both.values()]})
     return cfg
 
 
@@ -172,32 +177,59 @@ def no_such_run(name: str, place: Path) -> InputError:
 
 
 def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
-    """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides."""
-    stored = read_config(folder / "config.yaml")
-    earlier = _modern_overrides(stored)
-    then = compose(earlier)
-    both = {_key_of(o): o for o in [*earlier, *overrides]}
-    now = compose(both.values())
-    cfg = OmegaConf.create(_merge(*(OmegaConf.to_container(c) for c in (stored, then, now))))
-    cfg.run = {**now.run, "root": str(folder.parent.absolute()), "name": folder.name, "overrides": earlier}
+    """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides.
+
+    The file may be somebody else's and is data: it decides on values, not on what is built nor where it is written.
+    Raises InputError where it has a mapping or a `_target_` that the composed config hasn't.
+    """
+    file, stored = folder / "config.yaml", plain(read_config(folder / "config.yaml"))
+    place = {"root": str(folder.parent.absolute()), "name": folder.name}
+    here = [f"run.{key}={_quoted(as_text(value))}" for key, value in place.items()]
+    try:
+        earlier = _stored_overrides(stored)
+        then = compose([*earlier, *here])
+        both = {_key_of(o): o for o in [*earlier, *here, *overrides]}
+        now = compose(both.values())
+        cfg = as_config(_merge(stored, plain(then), plain(now)))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; mend it, or choose another run.name") from error
+    cfg.run = as_text({**plain(now.run), **place, "overrides": earlier})
     _check_values(cfg, [])
     return cfg
 
 
 def read_config(file: Path) -> DictConfig:
     """A config written by `write_config`, in the present spelling whatever release wrote it."""
+    content = read_yaml(file, STORED)
     try:
-        return OmegaConf.create(modernize(yaml.safe_load(Path(file).read_text())))
-    except (OSError, yaml.YAMLError, ValueError) as error:
+        return as_config(modernize(content))
+    except (ValueError, OmegaConfBaseException) as error:
         raise InputError(
             f"{file}: not readable as a config ({_one_line(error)}); mend it, or choose another run.name"
         ) from error
 
 
+def as_config(tree: Mapping[str, Any]) -> DictConfig:
+    """A config of plain values, in which no text refers to anything."""
+    return OmegaConf.create(as_text(tree))
+
+
+def plain(cfg: Any) -> Any:
+    """The values of a config, or of a part of it, as nested dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def as_text(node: Any) -> Any:
+    r"""The same values with `${` written as `\${`, which is how OmegaConf says that nothing is to be put there."""
+    if isinstance(node, Mapping):
+        return {key: as_text(child) for key, child in node.items()}
+    if isinstance(node, list):
+        return [as_text(child) for child in node]
+    return _REFERENCE.sub(r"\1\1\\${", node) if isinstance(node, str) else node
+
+
 def modernize(config: Any) -> Any:
     """A stored config in the present spelling: classes that have moved, keys and values that have other names."""
-    if not isinstance(config, dict):
-        raise ValueError("it is no mapping")
     config = _with_moved_targets(config)
     for old, new in RENAMED_KEYS.items():
         *parents, name = old.split(".")
@@ -232,22 +264,38 @@ def _with_moved_targets(node: Any) -> Any:
     return RENAMED_VALUES.get(node, node) if isinstance(node, str) else node
 
 
-def _modern_overrides(stored: DictConfig) -> list[str]:
-    """The overrides of a stored config in the present spelling, without those of keys that its data has no more."""
+def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
+    """The overrides of a stored config in the present spelling, without those that its data or its folder decides on.
+
+    Of one that refers to other values, the value that it led to is stored. ValueError for one that adds a `_target_`.
+    """
     gone = [f"data.{key}" for key in NOT_OF_CLASSES if key not in stored.get("data", {})]
     modern = []
     for override in stored.get("run", {}).get("overrides", []):
         key, equals, value = override.partition("=")
         for old, new in RENAMED_VALUES.items():
             value = value.replace(old, new)
-        if key not in gone:
-            modern.append(f"{RENAMED_KEYS.get(key, key)}{equals}{value}")
+        override = f"{RENAMED_KEYS.get(key, key)}{equals}{value if '${' not in value else 'null'}"
+        parsed = _parse([override])[0]
+        named, adds = parsed.key_or_group, parsed.is_add() or parsed.is_force_add()
+        if (adds and "_target_" in named) or _names_target(parsed.value()):
+            raise ValueError(f"run.overrides: {override} adds a _target_")
+        elsewhere = named.partition(".")[0] in ("hydra", "run") or named.rpartition(".")[2] in PLACES
+        if not (elsewhere or key in gone or ("${" in value and not adds)):
+            modern.append(override)
     return modern
+
+
+def _names_target(value: Any) -> bool:
+    """Whether a value of an override holds a mapping with a `_target_`."""
+    if isinstance(value, Mapping):
+        return "_target_" in map(str, value) or any(map(_names_target, value.values()))
+    return isinstance(value, list) and any(map(_names_target, value))
 
 
 def write_config(cfg: DictConfig, file: Path) -> Path:
     """Write the config as plain YAML."""
-    return write_atomic(file, OmegaConf.to_yaml(cfg))
+    return write_atomic(file, OmegaConf.to_yaml(cfg, resolve=True))
 
 
 def run_folder(cfg: DictConfig) -> Path:
@@ -281,14 +329,64 @@ def training_settings(cfg: Mapping) -> dict[str, Any]:
     return {key: value for key, value in leaves.items() if not NEUTRAL_KEYS.fullmatch(key)}
 
 
-def instantiate(node: Any, *args: Any, **kwargs: Any) -> Any:
-    """Build what a config node's `_target_` names; InputError where the node's values don't fit."""
+def instantiate(node: Any, **changes: Any) -> Any:
+    """Build what a config node's `_target_` names, and what the nodes below it name, as `hydra.utils.instantiate` does.
+
+    Only a `_target_` that a file of `conf/` names is built, of the released one or the workspace's own. Raises
+    InputError for any other, and where the values don't fit it.
+
+    Args:
+        node: a mapping; without a `_target_`, the values that it holds are built.
+        changes: arguments in the place of the node's or beside them, taken as they are.
+    """
+    return _build(plain(node) if OmegaConf.is_config(node) else node, changes)
+
+
+def _build(node: Any, changes: Mapping[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_build(child, {}) for child in node]
+    if not isinstance(node, Mapping):
+        return node
+    target, deep = node.get("_target_"), node.get("_recursive_", True)
+    children = {key: child for key, child in node.items() if key not in RESERVED and key not in changes}
+    arguments = {key: _build(child, {}) if deep else child for key, child in children.items()} | changes
+    if target is None:
+        return arguments
+    require_known(target)
     try:
-        return hydra_instantiate(node, *args, _convert_="all", **kwargs)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, InputError):
-            raise error.__cause__ from error
-        raise InputError(f"config: {_one_line(error)}") from error
+        made = functools.partial(pkgutil.resolve_name(target), *_build(node.get("_args_", []), {}), **arguments)
+        return made if node.get("_partial_") else made()
+    except InputError:
+        raise
+    except Exception as error:  # whatever the target makes of its arguments
+        raise InputError(f"config: {target} can't be built ({type(error).__name__}: {_one_line(error)})") from error
+
+
+def require_known(target: Any) -> None:
+    """Raise InputError for a `_target_` that no file of the released `conf/` or of the workspace's names."""
+    files = {file for conf in (CONF, root() / "conf") for file in conf.rglob("*.yaml")}
+    if not isinstance(target, str) or not any(target in _targets_of(file, file.stat().st_mtime_ns) for file in files):
+        raise InputError(
+            f"_target_: {target} is named by no file of conf/ and isn't built; to use it, name it in a yaml of a group in "
+            f"{root() / 'conf'}"
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _targets_of(file: Path, changed_ns: int) -> frozenset[str]:
+    """The `_target_`s that a file of `conf/` names; none where it can't be read, which Hydra says when it is chosen."""
+    try:
+        return frozenset(_targets_in(yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+    except (OSError, yaml.YAMLError, ValueError):
+        return frozenset()
+
+
+def _targets_in(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+        node = list(node.values())
+    for child in node if isinstance(node, list) else []:
+        yield from _targets_in(child)
 
 
 def choices(group: str) -> list[str]:
@@ -303,7 +401,7 @@ def groups() -> list[str]:
 
 def keys(cfg: DictConfig) -> list[str]:
     """The dotted keys of all values of a config."""
-    return sorted(_leaves(OmegaConf.to_container(cfg)))
+    return sorted(_leaves(plain(cfg)))
 
 
 def resolve_path(value: str | Path) -> Path:
@@ -397,19 +495,25 @@ def _check_key(override: Override, defaults: DictConfig) -> None:
     if key not in known:
         raise InputError(f"{key}: no such key{_nearest(key, [*known, *groups()])}; see {CONF} for all keys")
     default, value = leaves.get(key), override.value()
-    if default is None or value is None or isinstance(default, str) or key not in leaves:
-        return
-    number = int | float
-    same = isinstance(value, type(default)) or (
-        isinstance(default, number) and isinstance(value, number) and not isinstance(default, bool)
-    )
-    if not same and not str(value).startswith("${"):
+    if key in leaves and not _is_like(value, default) and not str(value).startswith("${"):
         raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value may take the place of a leaf: it is of the same type, or one of them is null or the leaf text."""
+    number = int | float
+    return (
+        default is None
+        or value is None
+        or isinstance(default, str)
+        or isinstance(value, type(default))
+        or (isinstance(default, number) and isinstance(value, number) and not isinstance(default, bool))
+    )
 
 
 def _check_values(cfg: DictConfig, given: list[str]) -> None:
     """Hold all values to `reidlab.bounds`; of those that depend on each other, a given one is named first."""
-    leaves = _leaves(OmegaConf.to_container(cfg))
+    leaves = _leaves(plain(cfg))
     named = [key for key in leaves if {*_prefixes(key)} & {*given}]
     check_bounds({key: leaves[key] for key in [*named, *leaves]})
 
@@ -440,11 +544,28 @@ def _prefixes(key: str) -> Iterator[str]:
     return (".".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def _merge(stored: Any, then: Any, now: Any) -> Any:
-    """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`."""
-    if all(isinstance(node, dict) for node in (stored, then, now)):
-        return {k: _merge(stored[k], then.get(k), now[k]) if k in stored else now[k] for k in now}
-    return stored if then == now else now
+def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
+    """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`.
+
+    What is stored has the shape of `now`: ValueError for a mapping in the place of a leaf, or the other way round, and
+    for a value of another type; InputError for a `_target_` that isn't known.
+    """
+    if isinstance(now, dict) and isinstance(stored, dict):
+        then = then if isinstance(then, dict) else {}
+        below = f"{key}." if key else ""
+        return {k: _merge(stored[k], then.get(k), now[k], f"{below}{k}") if k in stored else now[k] for k in now}
+    name = key.rpartition(".")[2]
+    if then != now or name in PLACES or stored == now:
+        return now
+    if isinstance(now, dict) or isinstance(stored, dict) or not _is_like(stored, now):
+        is_now, was = ("a mapping" if isinstance(n, dict) else f"{n!r:.60}" for n in (now, stored))
+        raise ValueError(f"{key} is {was}, where this release and its conf/ have {is_now}")
+    if isinstance(stored, list):
+        like = now if isinstance(now, list) and len(now) == len(stored) else [None] * len(stored)
+        return [_merge(*each, f"{key}[{n}]") for n, each in enumerate(zip(stored, like, like, strict=True))]
+    if name == "_target_":
+        require_known(stored)
+    return stored
 
 
 def _one_line(error: BaseException) -> str:

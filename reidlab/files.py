@@ -10,10 +10,12 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from reidlab.errors import InputError
+from reidlab.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, check_schema, parse_json, parse_yaml
 
 EXPORTED = (".tflite", ".onnx")
 # torchreid writes model.pth.tar-60, others model.pth.tar and best.pth_epoch3
@@ -104,14 +106,26 @@ def alone(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def read_json(path: Path) -> dict:
-    """The object in a JSON file, or an empty one where the file is absent."""
+def read_json(path: Path, schema: Any = None) -> dict:
+    """The object in a JSON file, see `parse_json` and `check_schema`, or an empty one where the file is absent."""
+    if not Path(path).exists():
+        return {}
     try:
-        content = json.loads(read_bytes(path)) if Path(path).exists() else {}
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return _mapping(parse_json(read_bytes(path, MAX_JSON_BYTES)), schema)
+    except ValueError as error:
         raise InputError(f"{path}: not readable as JSON ({error}); delete it and run the stage again") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: holds no JSON object; delete it and run the stage again")
+
+
+def read_yaml(path: Path, schema: Any = None) -> dict:
+    """The mapping in a YAML file, see `parse_yaml` and `check_schema`."""
+    try:
+        return _mapping(parse_yaml(read_bytes(path, MAX_YAML_BYTES)), schema)
+    except ValueError as error:
+        raise InputError(f"{path}: not readable as YAML ({error}); mend it, or give another file") from error
+
+
+def _mapping(content: Any, schema: Any) -> dict:
+    check_schema(content, {} if schema is None else schema)
     return content
 
 

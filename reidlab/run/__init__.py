@@ -5,7 +5,7 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from reidlab.config import (
     compose_for,
     compose_to_train,
     instantiate,
+    plain,
     read_config,
     resolve_path,
     run_folder,
@@ -96,12 +97,12 @@ class Run:
     def __getitem__(self, key: str) -> Any:
         """A setting by its dotted key; lists and mappings as plain ones, None where there is no such key."""
         value = OmegaConf.select(self.config, key)
-        return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        return plain(value) if OmegaConf.is_config(value) else value
 
     @property
     def settings(self) -> dict[str, Any]:
         """All settings as nested plain values."""
-        return cast(dict[str, Any], OmegaConf.to_container(self.config))
+        return plain(self.config)
 
     @property
     def name(self) -> str:
@@ -364,7 +365,7 @@ class Run:
         if self.config.run.overwrite:
             for place in (self / name for name in OF_A_NETWORK):
                 shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-            if stored.exists() and read_config(stored).data.get("source") != self.config.data.get("source"):
+            if stored.exists() and Run.stored(self.folder)["data.source"] != self["data.source"]:
                 shutil.rmtree(self / File.DATA, ignore_errors=True)
         elif trained and stored.exists() and (differences := training_differences(read_config(stored), self.config)):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""

@@ -1,0 +1,124 @@
+"""YAML and JSON from elsewhere as plain data: text, numbers, lists and mappings that can't grow while they are read."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import yaml
+
+MAX_YAML_BYTES, MAX_JSON_BYTES = 256 << 10, 8 << 20
+MAX_DEPTH = 40
+MAX_NODES = 50_000  # of a YAML document, what its aliases stand for included
+MAX_INTEGER = 2**63
+# Control characters and halves of surrogate pairs: neither a terminal, a path nor a file in UTF-8 takes them.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def parse_yaml(text: bytes) -> Any:
+    """Parse YAML without tags; a date is text. ValueError for all that isn't plain data, or is too much of it."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"{len(text):,} bytes, more than {MAX_YAML_BYTES:,}")
+    try:
+        return _checked(yaml.load(text, _Loader))
+    except (yaml.YAMLError, IndexError) as error:  # IndexError: 0x_ is a number to PyYAML, without digits
+        raise ValueError(" ".join(str(error).replace('in "<byte string>", ', "at ").split())) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON; ValueError for all that isn't plain data, or is too much of it."""
+    if len(text) > MAX_JSON_BYTES:
+        raise ValueError(f"{len(text):,} bytes, more than {MAX_JSON_BYTES:,}")
+    try:
+        return _checked(json.loads(text, object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite))
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
+
+
+def check_schema(value: Any, schema: Any, place: str = "") -> None:
+    """Raise ValueError where a value isn't as its schema says, by its dotted key.
+
+    A schema is a type, a tuple of types, `[schema]` for a list, or a mapping of schemas by key, where `str` stands for
+    all keys that aren't named. Keys may be absent; True is no number.
+    """
+    if isinstance(schema, Mapping):
+        _require(isinstance(value, Mapping), place, "a mapping", value)
+        for key, child in value.items():
+            check_schema(child, schema.get(key, schema.get(str, object)), f"{place}.{key}" if place else str(key))
+    elif isinstance(schema, list):
+        _require(isinstance(value, list), place, "a list", value)
+        for number, child in enumerate(value):
+            check_schema(child, schema[0], f"{place}[{number}]")
+    else:
+        types = schema if isinstance(schema, tuple) else (schema,)
+        fits = isinstance(value, types) and (not isinstance(value, bool) or bool in types or object in types)
+        _require(fits, place, " or ".join(kind.__name__ for kind in types), value)
+
+
+def _require(fits: bool, place: str, expected: str, value: Any) -> None:
+    if not fits:
+        raise ValueError(f"{place or 'its content'} is {str(value)[:60]!r}, expected {expected}")
+
+
+class _Loader(yaml.SafeLoader):
+    """A loader that counts what aliases stand for before anything is built, and refuses tags and repeated keys."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.depth, self.sizes = 0, dict[int, int]()  # nodes below a node, by its id
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
+        if getattr(self.peek_event(), "tag", None):
+            raise yaml.YAMLError(f"holds the tag {self.peek_event().tag}; write plain values")
+        is_alias = self.check_event(yaml.AliasEvent)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is not None and not is_alias:
+            if isinstance(node, yaml.MappingNode):
+                _unique([(str(key.value), None) for key, _ in node.value])
+            self.sizes[id(node)] = 1 + sum(self.sizes.get(id(child), MAX_NODES) for child in _children(node))
+        if self.sizes.get(id(node), MAX_NODES + 1) > MAX_NODES:  # one that isn't counted yet holds itself
+            raise yaml.YAMLError(f"holds more than {MAX_NODES:,} values, or itself, by its aliases")
+        return node
+
+
+def _children(node: yaml.Node) -> Sequence[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [child for pair in node.value for child in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) == len(pairs):
+        return found
+    keys = [key for key, _ in pairs]
+    raise ValueError(f"has the key '{next(key for key in keys if keys.count(key) > 1)}' twice")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"holds {text}, which is no finite number")
+    return value
+
+
+def _checked(node: Any, depth: int = 0) -> Any:
+    """The same data; ValueError for what no file of this project holds."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested deeper than {MAX_DEPTH}")
+    if isinstance(node, str) and (found := UNPRINTABLE.search(node)):
+        raise ValueError(f"holds the character {found[0]!r}")
+    if isinstance(node, int) and abs(node) >= MAX_INTEGER:
+        raise ValueError("holds an integer of more than 64 bits")
+    if isinstance(node, dict | list):
+        for child in [*node, *node.values()] if isinstance(node, dict) else node:
+            _checked(child, depth + 1)
+    return node
