@@ -39,7 +39,12 @@ OPTIONAL_GROUPS = ("distill", "experiment")
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
 PLACES = ("dirpath", "save_dir", "base_url")  # keys of where a run writes, or sends to: a stored one says nothing
-STORED = {"run": {"overrides": [str]}, "task": {}, "data": {}, "model": {"network": {}}}  # schema of stored configs
+STORED = {  # schema of a run's config.yaml
+    "run": (None, {"overrides": (None, [str])}),
+    "task": (None, {}),
+    "data": (None, {}),
+    "model": (None, {"network": (None, {})}),
+}
 LONGEST_NAME = 200  # bytes, of a run: file systems allow 255, and files have longer names while they are written
 
 # What a trained network depends on; anything else may change between the parts of one run.
@@ -269,9 +274,9 @@ def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
 
     Of one that refers to other values, the value that it led to is stored. ValueError for one that adds a `_target_`.
     """
-    gone = [f"data.{key}" for key in NOT_OF_CLASSES if key not in stored.get("data", {})]
+    gone = [f"data.{key}" for key in NOT_OF_CLASSES if key not in (stored.get("data") or {})]
     modern = []
-    for override in stored.get("run", {}).get("overrides", []):
+    for override in (stored.get("run") or {}).get("overrides") or []:
         key, equals, value = override.partition("=")
         for old, new in RENAMED_VALUES.items():
             value = value.replace(old, new)
@@ -367,8 +372,8 @@ def require_known(target: Any) -> None:
     files = {file for conf in (CONF, root() / "conf") for file in conf.rglob("*.yaml")}
     if not isinstance(target, str) or not any(target in _targets_of(file, file.stat().st_mtime_ns) for file in files):
         raise InputError(
-            f"_target_: {target} is named by no file of conf/ and isn't built; to use it, name it in a yaml of a group in "
-            f"{root() / 'conf'}"
+            f"_target_: {target} is named by no file of conf/ and isn't built; to use it, name it in a yaml "
+            f"of {root() / 'conf'}"
         )
 
 
@@ -548,7 +553,7 @@ def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
     """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`.
 
     What is stored has the shape of `now`: ValueError for a mapping in the place of a leaf, or the other way round, and
-    for a value of another type; InputError for a `_target_` that isn't known.
+    for a value of another type (lists have bounds); InputError for a `_target_` that isn't known.
     """
     if isinstance(now, dict) and isinstance(stored, dict):
         then = then if isinstance(then, dict) else {}
@@ -557,7 +562,7 @@ def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
     name = key.rpartition(".")[2]
     if then != now or name in PLACES or stored == now:
         return now
-    if isinstance(now, dict) or isinstance(stored, dict) or not _is_like(stored, now):
+    if isinstance(now, dict) or isinstance(stored, dict) or not (isinstance(now, list) or _is_like(stored, now)):
         is_now, was = ("a mapping" if isinstance(n, dict) else f"{n!r:.60}" for n in (now, stored))
         raise ValueError(f"{key} is {was}, where this release and its conf/ have {is_now}")
     if isinstance(stored, list):

@@ -1,5 +1,6 @@
 """YAML and JSON from elsewhere as plain data: text, numbers, lists and mappings that can't grow while they are read."""
 
+import contextlib
 import json
 import math
 import re
@@ -39,21 +40,29 @@ def parse_json(text: str | bytes) -> Any:
 def check_schema(value: Any, schema: Any, place: str = "") -> None:
     """Raise ValueError where a value isn't as its schema says, by its dotted key.
 
-    A schema is a type, a tuple of types, `[schema]` for a list, or a mapping of schemas by key, where `str` stands for
-    all keys that aren't named. Keys may be absent; True is no number.
+    A schema is a type, None for null and for a key that is absent, `[schema]` for a list, a mapping of schemas by key,
+    where `str` stands for all keys that aren't named, or a tuple of alternatives. True is no number.
     """
-    if isinstance(schema, Mapping):
+    if isinstance(schema, tuple):
+        for alternative in schema[:-1]:
+            with contextlib.suppress(ValueError):
+                return check_schema(value, alternative, place)
+        check_schema(value, schema[-1], place)
+    elif isinstance(schema, Mapping):
         _require(isinstance(value, Mapping), place, "a mapping", value)
-        for key, child in value.items():
-            check_schema(child, schema.get(key, schema.get(str, object)), f"{place}.{key}" if place else str(key))
+        for key in {**schema, **value}:
+            if key is not str:
+                below = f"{place}.{key}" if place else str(key)
+                check_schema(value.get(key), schema.get(key, schema.get(str, object)), below)
     elif isinstance(schema, list):
         _require(isinstance(value, list), place, "a list", value)
         for number, child in enumerate(value):
             check_schema(child, schema[0], f"{place}[{number}]")
+    elif schema is None:
+        _require(value is None, place, "null", value)
     else:
-        types = schema if isinstance(schema, tuple) else (schema,)
-        fits = isinstance(value, types) and (not isinstance(value, bool) or bool in types or object in types)
-        _require(fits, place, " or ".join(kind.__name__ for kind in types), value)
+        fits = isinstance(value, schema) and (schema in (bool, object) or not isinstance(value, bool))
+        _require(fits, place, schema.__name__, value)
 
 
 def _require(fits: bool, place: str, expected: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import metadata
 
-from reidlab.card.facts import emulated, form, is_present, training
+from reidlab.card.facts import emulated, form, is_present, processor, training
 from reidlab.card.network import NETWORK, stage_of, stale_files
 from reidlab.card.parts import Code, Column, Figure, Missing, Paragraph, Part, Section, Table, two_columns
 from reidlab.config import choices
@@ -107,14 +107,14 @@ def again(run: Run) -> Section:
     source = next((file for file in (File.TRAINING, File.ONNX_ABOUT) if is_present(run, file)), None)
     if source is None:
         return Section("Made by", [Missing("what it was made with", run.command("export")), *parts])
-    made_by = read_json(run / source)
-    versions = ", ".join(f"{name} {version}" for name, version in made_by["versions"].items())
-    machine = made_by["machine"]
+    made_by = run.json_of(source)
+    versions = ", ".join(f"{name} {version}" for name, version in (made_by.get("versions") or {}).items())
+    machine = made_by.get("machine")
     rows = [
-        ("packages", f"{versions}, Python {made_by['python']}"),
-        ("commit", made_by["git_commit"]),
-        ("machine", f"{machine.get('cpu', machine['processor'])}, {machine['cores']} cores"),
-        ("begun", made_by["time"]),
+        ("packages", f"{versions}, Python {made_by.get('python')}"),
+        ("commit", made_by.get("git_commit")),
+        ("machine", processor(machine) if machine else None),
+        ("begun", made_by.get("time")),
     ]
     return Section("Made by", [*parts, two_columns(rows, [source])])
 

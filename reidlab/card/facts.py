@@ -1,9 +1,9 @@
 """What several sections of a card ask of a run."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from reidlab.export.runtime import open_model
-from reidlab.files import read_json
 from reidlab.run import File, Row, Run
 
 MODELS = (".onnx", ".tflite")
@@ -63,8 +63,13 @@ def made_from(run: Run, file: str) -> str | None:
     if path.suffix == ".csv":
         column = run.table_of(file).get("checkpoint", ())
         return column[0] if len(column) else None
-    content = read_json(path if path.suffix == ".json" else run / File.FIRMWARE)
+    content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
     return content.get("checkpoint", content.get("weights_hash"))
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """The processor and the cores of a machine that a provenance names."""
+    return f"{machine.get('cpu') or machine.get('processor')}, {machine.get('cores')} cores"
 
 
 def is_present(run: Run, file: str) -> bool:

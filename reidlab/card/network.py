@@ -49,7 +49,7 @@ def architecture(run: Run) -> Section:
     rows = [
         ("network", facts["model"]),
         ("built by", facts["class"]),
-        ("framework", f"PyTorch {training(run).get('versions', {}).get('torch', '')}".strip()),
+        ("framework", f"PyTorch {(training(run).get('versions') or {}).get('torch', '')}".strip()),
         ("input", f"{image_size(run)} RGB"),
         ("output", f"{facts['outputs'] or ''} {output}".strip()),
         ("compared by", None if run.is_classifier else f"{run['model.distance']} distance"),

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 from reidlab.card import published
-from reidlab.card.facts import EMULATED, FORMS, emulated, form
+from reidlab.card.facts import EMULATED, FORMS, emulated, form, processor
 from reidlab.card.parts import Cell, Column, Link, Missing, Paragraph, Part, Section, Table
-from reidlab.files import read_json
 from reidlab.run import File, Row, Run
 
 PUBLISHED = f"{File.CARD_PARTS}/published_accuracy.csv"
@@ -44,8 +43,8 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
     if page:
         texts.append("Pictures of its confusions are on the evaluation's own page.")
     yield Paragraph([" ".join(texts)], page)
-    if verdict := run.verification:
-        ends = [verdict[f"threshold_{end}"] for end in ("low", "high")]
+    if verdict := run.verdict:
+        ends = [verdict.get(f"threshold_{end}") for end in ("low", "high")]
         interval = "" if None in ends else " ({:.4g} to {:.4g})".format(*ends)
         text = (
             f"Two crops show the same {one} if their {verdict['distance']} distance is at most "
@@ -101,8 +100,8 @@ def parity(run: Run) -> Section:
             "constants in flash. An emulator counts instructions and doesn't measure milliseconds."
         )
     if known:
-        machine = read_json(run / File.QUANTIZE_MADE_BY).get("machine", {})
-        where = f": {machine.get('cpu', machine['processor'])}, {machine['cores']} cores" if machine else ""
+        machine = run.json_of(File.QUANTIZE_MADE_BY).get("machine")
+        where = f": {processor(machine)}" if machine else ""
         notes.append(f"Milliseconds are of the machine that ran `reidlab quantize`{where}.")
     sources = run.there(File.METRICS, File.PARITY, File.QUANTIZE_MADE_BY, File.FIRMWARE)
     parts: list[Part] = [Table(columns, rows, sources), *([Paragraph(notes)] if notes else [])]

@@ -86,7 +86,7 @@ def read_run(folder: Path) -> Snapshot:
             found.problems.append("config.yaml is missing: no run, or one that was cut short before it began")
         return found
     found.results, found.stale = found.read(_results, File.METRICS, File.BEST, File.CONFIG) or ({}, ())
-    found.training = found.read(read_json, File.TRAINING) or {}
+    found.training = found.read(_training, File.TRAINING) or {}
     history = found.read(_history, File.HISTORY)
     found.history = found.history if history is None else history
     return found
@@ -226,6 +226,10 @@ def _cached(reader: Callable[[Path], Any], file: Path, stamps: tuple) -> Any:
 def _settings(file: Path) -> dict[str, Any]:
     flat = pd.json_normalize(Run.stored(file.parent).settings).to_dict("records")
     return {str(key): value for key, value in flat[0].items()}
+
+
+def _training(file: Path) -> dict[str, Any]:
+    return Run.stored(file.parent).training
 
 
 def _results(file: Path) -> tuple[dict[str, Result], list[str]]:

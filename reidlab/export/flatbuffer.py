@@ -10,7 +10,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from reidlab.errors import InputError
+from reidlab.export.metadata import SCHEMA
 from reidlab.files import read_bytes
+from reidlab.untrusted import check_schema, parse_json
 
 METADATA = "reidlab"
 LARGEST_TENSOR = 1 << 30  # elements
@@ -181,10 +183,16 @@ def metadata(model: schema.ModelT, name: str | Path = "model") -> dict:
     for entry in model.metadata or []:
         if entry.name == METADATA.encode():
             try:
-                return dict(json.loads(bytes(model.buffers[entry.buffer].data)))
+                return _checked(bytes(model.buffers[entry.buffer].data))
             except (ValueError, TypeError, IndexError) as error:
                 raise InputError(f"{name}: its metadata are damaged; copy or convert it again") from error
     return {}
+
+
+def _checked(content: bytes) -> dict:
+    found = parse_json(content)
+    check_schema(found, SCHEMA)
+    return found
 
 
 def require_sound(model: schema.ModelT, name: str | Path = "model") -> None:
@@ -230,7 +238,7 @@ def read_metadata(file: Path) -> dict:
         for number in range(model.MetadataLength()):
             entry = model.Metadata(number)
             if entry.Name() == METADATA.encode():
-                return dict(json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()))
+                return _checked(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
     except InputError:
         raise
     except Exception as error:  # as in `read_tflite`

@@ -1,6 +1,6 @@
 """Running any .tflite or .onnx file on images: its input format is read from the file."""
 
-import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -11,8 +11,10 @@ import numpy as np
 
 from reidlab.console import log
 from reidlab.errors import InputError
+from reidlab.export.metadata import SCHEMA
 from reidlab.export.quiet import quiet
 from reidlab.files import open_regular, read_bytes
+from reidlab.untrusted import check_schema, parse_json
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
 NAMED = ("embedding", "feature")  # what other tools call the output to compare, in lower case
@@ -22,6 +24,7 @@ ONNX_TYPES: dict[str, type | np.dtype] = {
 }  # fmt: skip
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
 VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
+LARGEST_TENSOR = 2**30  # values
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -343,6 +346,7 @@ def _litert_port(details: dict, model) -> Port:
 def _onnxruntime(file: Path, threads: int) -> _Opened:
     import onnxruntime
 
+    _require_bounded(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
     try:  # by its path, since weights may lie in files beside it
@@ -356,6 +360,29 @@ def _onnxruntime(file: Path, threads: int) -> _Opened:
         return session.run([outputs[place].name], {inputs[0].name: images})[0]
 
     return _Opened(run, inputs, outputs, *_onnx_metadata(file, entries))
+
+
+def _require_bounded(file: Path) -> None:
+    """InputError for an .onnx that may run for ever, holds a tensor beyond all measure, or reads files elsewhere."""
+    import onnx
+
+    try:
+        model = onnx.load(file, load_external_data=False)
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # of protobuf's and onnx's own
+        raise InputError(f"{file}: not readable as ONNX ({_one_line(error)})") from error
+    graphs, shapes = [inferred.graph, *inferred.functions], []
+    for graph in graphs:  # which grows by the graphs in it
+        if any(node.op_type == "Loop" for node in graph.node):
+            raise InputError(f"{file}: holds a Loop, which may never end; export the network without it")
+        graphs += [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
+        shapes += [value.type.tensor_type.shape.dim for value in graph.value_info]
+    if any(math.prod(max(1, size.dim_value) for size in shape) > LARGEST_TENSOR for shape in shapes):
+        raise InputError(f"{file}: computes a tensor of more than {LARGEST_TENSOR:,} values; export it again")
+    for tensor in onnx.external_data_helper._get_all_tensors(model):
+        place = {entry.key: entry.value for entry in tensor.external_data}.get("location", "")
+        if Path(place).is_absolute() or ".." in Path(place).parts:
+            raise InputError(f"{file}: keeps weights in {place}; put them beside it")
 
 
 def _openvino(file: Path, threads: int) -> _Opened:
@@ -381,13 +408,16 @@ def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]
     known, notes = {key: entries[key] for key in TEXTS & entries.keys()}, []
     for key in sorted(VALUES & entries.keys()):
         try:
-            known[key] = json.loads(entries[key])
+            value = parse_json(entries[key])
+            check_schema(value, SCHEMA.get(key, object))
         except ValueError:
             if key in ("mean", "std"):
                 raise InputError(
                     f"{file}: its metadata say {key}={entries[key]}, not a list such as [0, 0, 0]"
                 ) from None
-            notes.append(f"nothing by its metadata's {key}, which isn't JSON")
+            notes.append(f"nothing by its metadata's {key}, which isn't JSON of its kind")
+        else:
+            known[key] = value
     return known, notes
 
 

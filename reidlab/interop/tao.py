@@ -11,7 +11,7 @@ import yaml
 from reidlab import config
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import write_atomic
+from reidlab.files import read_yaml, write_atomic
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an experiment
 SECTIONS = ("model", "dataset", "re_ranking", "train", "evaluate", "inference", "export")
@@ -29,6 +29,11 @@ def flag(value: Any) -> bool:
 def numbers(value: Any) -> list[float]:
     """Read a list of numbers."""
     return [float(number) for number in value]
+
+
+def epochs(value: Any) -> list[int]:
+    """Read a list of whole numbers."""
+    return [int(number) for number in value]
 
 
 # TAO's key -> (its default, how to read it, the key here)
@@ -62,7 +67,7 @@ SAME: dict[str, tuple[Any, Callable, str]] = {
     "train.results_dir": (None, str, "run.root"),
     "train.optim.base_lr": (3.5e-4, float, "optimizer.lr"),
     "train.optim.weight_decay": (5e-4, float, "optimizer.weight_decay"),
-    "train.optim.lr_steps": ([40, 70], numbers, "schedule.milestones"),
+    "train.optim.lr_steps": ([40, 70], epochs, "schedule.milestones"),
     "train.optim.gamma": (0.1, float, "schedule.gamma"),
     "train.optim.warmup_factor": (0.01, float, "schedule.warmup_factor"),
     "train.optim.warmup_iters": (10, int, "schedule.warmup_epochs"),
@@ -146,7 +151,7 @@ def import_specification(file: str | Path, name: str | None = None) -> Path:
         [
             *(f"# {comment}\n" for comment in comments),
             yaml.safe_dump({"defaults": [{f"override /{group}": choice} for group, choice in choices.items()]}),
-            yaml.safe_dump(_nested(values), sort_keys=False),
+            yaml.safe_dump(config.as_text(_nested(values)), sort_keys=False),
         ]
     )
     write_atomic(target, text)
@@ -158,12 +163,7 @@ def import_specification(file: str | Path, name: str | None = None) -> Path:
 
 def read_specification(file: Path) -> dict[str, Any]:
     """Read dotted key -> value, in the present spelling; `model_config` and the like are the older one."""
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{file}: not readable as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, Mapping):
-        raise InputError(f"{file}: no experiment specification; it has the sections {', '.join(SECTIONS)}")
+    content = read_yaml(file)
     sections = {str(name).removesuffix("_config"): section for name, section in content.items()}
     if not sections.keys() & {"model", "dataset", "train"}:
         raise InputError(f"{file}: no experiment specification; it has the sections {', '.join(SECTIONS)}")
@@ -193,7 +193,6 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
     if choices["optimizer"] == "sgd":
         values["optimizer.momentum"] = _read("train.optim.momentum", spec["train.optim.momentum"], float)
         values["optimizer.nesterov"] = False
-    values["schedule.milestones"] = [int(epoch) for epoch in values["schedule.milestones"]]
     return choices, values, refused
 
 
@@ -227,7 +226,8 @@ def _data(spec: Mapping[str, Any], values: dict) -> None:
     folders = {split: spec[f"dataset.{key}_dataset_dir"] for split, key in
                (("train", "train"), ("query", "query"), ("gallery", "test"))}  # fmt: skip
     if given := {split: str(folder) for split, folder in folders.items() if folder}:
-        root = os.path.commonpath([str(Path(folder).parent) for folder in given.values()]) or "."
+        parents = [str(Path(folder).parent) for folder in given.values()]
+        root = _read("dataset.*_dataset_dir", parents, os.path.commonpath) or "."
         values["data.root"] = root
         for split in folders:
             values[f"data.source.splits.{split}"] = os.path.relpath(given[split], root) if split in given else None
@@ -238,7 +238,7 @@ def _data(spec: Mapping[str, Any], values: dict) -> None:
 def _read(key: str, value: Any, read: Callable) -> Any:
     try:
         return read(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{key}={value}: not understood ({error})") from error
 
 

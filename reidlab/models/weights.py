@@ -2,6 +2,7 @@
 
 import pickletools
 import re
+import zipfile
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from reidlab.errors import InputError
 from reidlab.models import osnet, resnet
 
+MAX_RATIO = 4  # of a checkpoint's content to its file
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
 # Keys of the tensors in a training's checkpoint; averaged weights come first, as they are what was evaluated.
 KEYS = (
@@ -251,8 +253,11 @@ def read_safely(file: Path) -> object:
     try:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
+        _require_no_bomb(file)
         with torch.serialization.safe_globals(PLAIN_DATA):
             return torch.load(file, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
     except Exception as error:  # a file of arbitrary bytes makes the readers fail in arbitrary ways
         named = re.search(r"(?:GLOBAL|Unsupported (?:class|function)) ([\w.]+)", str(error))
         code = named[1] if named else pickled_code(file.read_bytes())
@@ -261,6 +266,15 @@ def read_safely(file: Path) -> object:
         else:
             reason = f"can't be read as a checkpoint, it is damaged or something else ({type(error).__name__})"
         raise InputError(f"{file}: {reason}") from error
+
+
+def _require_no_bomb(file: Path) -> None:
+    """InputError for a zip that holds much more than its size: torch writes checkpoints uncompressed."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            held = sum(entry.file_size for entry in archive.infolist())
+        if held > MAX_RATIO * file.stat().st_size:
+            raise InputError(f"{file}: refused: {held:,} bytes in a file of {file.stat().st_size:,}; save it again")
 
 
 def pickled_code(content: bytes) -> str | None:

@@ -33,7 +33,7 @@ from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
-from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, UNRECORDED, File, Kind, Result, Row, Task
+from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, SCHEMAS, UNRECORDED, File, Kind, Result, Row, Task
 from reidlab.run.provenance import provenance
 
 __all__ = ["INITIAL", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
@@ -143,15 +143,19 @@ class Run:
                 f"{self / path}: not readable as a table ({error}); delete it, run its stage again"
             ) from error
 
+    def json_of(self, path: str) -> dict:
+        """A JSON file of the folder, by its schema in `SCHEMAS`; empty where it is absent."""
+        return read_json(self / path, SCHEMAS.get(path))
+
     @property
     def training(self) -> dict:
         """`train.json`: what training recorded when it ended."""
-        return read_json(self / File.TRAINING)
+        return self.json_of(File.TRAINING)
 
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the network's scores; none for re-identification."""
-        return self.training.get("classes", []) if self.is_classifier else []
+        return self.training.get("classes") or [] if self.is_classifier else []
 
     @property
     def weights(self) -> Path | None:
@@ -176,14 +180,11 @@ class Run:
     def all_results(self) -> dict[str, Result]:
         """The rows of `metrics.json`, whichever checkpoint they belong to."""
         rows = {}
-        for row, stored in read_json(self / File.METRICS).items():
-            if not isinstance(stored, Mapping):
-                raise InputError(f"{self / File.METRICS}: '{row}' is no row of figures; delete it and evaluate again")
+        for row, stored in self.json_of(File.METRICS).items():
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
-            made_by: Mapping[str, Any] = (
-                stored[MADE_BY] if isinstance(stored.get(MADE_BY), Mapping) else {"checkpoint": UNRECORDED}
-            )
-            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), made_by.get("protocol", {}))
+            made_by = stored.get(MADE_BY) or {"checkpoint": UNRECORDED}
+            protocol = made_by.get("protocol") or {}
+            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), protocol)
         return rows
 
     @property
@@ -204,8 +205,15 @@ class Run:
     @property
     def verification(self) -> dict:
         """`verification.json`, the threshold of the present checkpoint; empty where there is none, or another's."""
-        found = read_json(self / File.VERIFICATION)
+        found = self.json_of(File.VERIFICATION)
         return found if found.get("checkpoint", self.checkpoint) == self.checkpoint else {}
+
+    @property
+    def verdict(self) -> dict:
+        """`verification`, where it says all that a reader is told of a threshold; else empty."""
+        told = ("distance", "threshold", "calibrated_on", "wanted_fpr", "test_tpr", "test_fpr")
+        found = self.verification
+        return found if all(found.get(key) is not None for key in told) else {}
 
     def threshold(self, distance: str) -> float | None:
         """The calibrated threshold on a distance; None where the present checkpoint has none on that distance."""
@@ -228,11 +236,12 @@ class Run:
         self.require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
         new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
-        write_json(self / File.METRICS, {**read_json(self / File.METRICS), **new})
+        write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
 
     def intervals(self, row: str) -> dict[str, tuple[float, float]]:
         """The 95 % intervals of a row's figures, by name."""
-        return {name: tuple(ends) for name, ends in read_json(self / File.EVALUATE / row / "intervals.json").items()}
+        found = read_json(self / File.EVALUATE / row / "intervals.json", {str: [(int, float)]})
+        return {name: (ends[0], ends[1]) for name, ends in found.items() if len(ends) == 2}
 
     def table(self) -> pd.DataFrame:
         """The results as a table, a row each; the main figures as text with their 95 % intervals."""

@@ -81,6 +81,33 @@ OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlie
 )
 
 
+_TEXT, _COUNT, _NUMBER = (None, str), (None, int), (None, int, float)
+_MADE_BY = {
+    **{name: _TEXT for name in ("python", "git_commit", "time", "checkpoint", "weights_hash", "data_hash")},
+    "versions": (None, {str: str}),
+    "machine": (None, {"cpu": _TEXT, "processor": _TEXT, "system": _TEXT, "cores": _COUNT}),
+}
+SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schema`
+    File.TRAINING: {
+        **_MADE_BY,
+        **{name: _COUNT for name in ("epochs", "num_identities", "parameters")},
+        **{f"best_val_{name}": _NUMBER for name in ("mAP", "top-1")},
+        "finished": (None, bool),
+        "classes": (None, [str]),
+    },
+    File.METRICS: {str: {"made_by": (None, {"checkpoint": _TEXT, "protocol": (None, {})})}},
+    File.VERIFICATION: {
+        **{name: _NUMBER for name in ("threshold", "threshold_low", "threshold_high", "wanted_fpr")},
+        **{name: _NUMBER for name in ("test_tpr", "test_fpr")},
+        **{name: _TEXT for name in ("distance", "calibrated_on", "checkpoint")},
+    },
+    File.ONNX_ABOUT: _MADE_BY,
+    File.FIRMWARE: _MADE_BY,
+    File.QUANTIZE_MADE_BY: _MADE_BY,
+    File.SEARCH: {"axes": (None, {str: str}), "fixed": (None, [str])},
+}
+
+
 class Row(StrEnum):
     """What the figures in a row of `metrics.json` are of.
 

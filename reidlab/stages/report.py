@@ -116,7 +116,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
         kind=run.kind,
         results=_html(run.table().reset_index()),
         published="" if others.empty else _html(others),
-        verdict=run.verification if row == Row.CHECKPOINT else {},
+        verdict=run.verdict if row == Row.CHECKPOINT else {},
         sections=list(_sections(run, folder)),
         made_by=provenance(),
     )

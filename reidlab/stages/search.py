@@ -28,7 +28,7 @@ from optuna.visualization.matplotlib import plot_parallel_coordinate
 from reidlab.config import compose
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import read_json, write_json
+from reidlab.files import write_json
 from reidlab.plots.canvas import empty, tidy
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
@@ -240,7 +240,7 @@ def _claim(run: Run, axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
         "axes": {key: repr(axis) for key, axis in axes.items()},
         "fixed": [override for override in fixed if not override.startswith("run.")],
     }
-    stored = read_json(run / File.SEARCH)
+    stored = run.json_of(File.SEARCH)
     if (stored and stored != search) or run.training:
         raise InputError(f"{run.folder}: holds another search or a training; choose another run.name")
     (run / File.TRIAL_RUNS).mkdir(parents=True, exist_ok=True)

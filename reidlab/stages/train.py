@@ -202,14 +202,14 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodul
         raise InputError(f"distill.teacher={folder}: {error}") from error
     if not run.training.get("finished"):
         raise InputError(f"distill.teacher={folder}: no finished training there; train it first")
-    network = cast(ReIdNetwork, run.untrained_network(run.training["num_identities"] if logits else 0))
+    network = cast(ReIdNetwork, run.untrained_network(run.training.get("num_identities") or 0 if logits else 0))
     missing = load_weights(network, run / File.BEST).missing
-    if logits and (missing or run.training["data_hash"] != data_hash):
+    if logits and (missing or run.training.get("data_hash") != data_hash):
         raise InputError(
             f"distill.logits={logits}: {folder} has no scores for the identities learned here; "
             "set distill.logits=0, or train both on the same data, data.seed and data.val_fraction"
         )
-    if run.training["data_hash"] != data_hash:
+    if run.training.get("data_hash") != data_hash:
         _refuse_overlap(run, datamodule)
     return Teacher(network, run["model.mean"], run["model.std"], tuple(run["data.size"]))
 

@@ -121,7 +121,7 @@ def test_an_empty_model_section_is_taos_default_network(conf, tmp_path, capsys):
         ("train: {optim: {name: Lion}}", "train.optim.name=Lion.*Adam"),
         ("dataset: {batch_size: many}", "dataset.batch_size=many"),
         ("model: {with_center_loss: maybe}", "model.with_center_loss=maybe.*True or False"),
-        ("[1, 2]", "no experiment specification"),
+        ("[1, 2]", "expected a mapping"),
         ("hello: {a: 1}", "no experiment specification"),
         ("a: [", "not readable as YAML"),
     ],

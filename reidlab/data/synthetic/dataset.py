@@ -18,6 +18,7 @@ import numpy as np
 from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import Person, draw_people
 from reidlab.errors import InputError
+from reidlab.files import read_json
 from reidlab.progress import bar
 
 VERSION = 2
@@ -141,8 +142,8 @@ def _manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _read_manifest(root: Path) -> Any:
     """The content of a folder's manifest; None where it has none or can't be read."""
     try:
-        return json.loads((root / MANIFEST).read_text())
-    except (ValueError, OSError):
+        return read_json(root / MANIFEST)
+    except InputError:
         return None
 
 
