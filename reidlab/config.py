@@ -354,7 +354,7 @@ def _build(node: Any, changes: Mapping[str, Any]) -> Any:
         return node
     target, deep = node.get("_target_"), node.get("_recursive_", True)
     children = {key: child for key, child in node.items() if key not in RESERVED and key not in changes}
-    arguments = {key: _build(child, {}) if deep else child for key, child in children.items()} | changes
+    arguments = {key: _build(child, {}) if deep else child for key, child in children.items()} | dict(changes)
     if target is None:
         return arguments
     require_known(target)

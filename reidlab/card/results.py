@@ -44,8 +44,8 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
         texts.append("Pictures of its confusions are on the evaluation's own page.")
     yield Paragraph([" ".join(texts)], page)
     if verdict := run.verdict:
-        ends = [verdict.get(f"threshold_{end}") for end in ("low", "high")]
-        interval = "" if None in ends else " ({:.4g} to {:.4g})".format(*ends)
+        low, high = (verdict.get(f"threshold_{end}") for end in ("low", "high"))
+        interval = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
         text = (
             f"Two crops show the same {one} if their {verdict['distance']} distance is at most "
             f"{verdict['threshold']:.4g}{interval}, "

@@ -1,10 +1,12 @@
 """The metadata of an exported file: its input, its origin, and the meaning of its output."""
 
+from typing import Any
+
 from reidlab.files import file_hash
 from reidlab.run import File, Row, Run
 
 _NUMBER = (None, int, float)
-SCHEMA = {  # of the entries that are read again; mean and std are judged with the file's input
+SCHEMA: dict[str, Any] = {  # of the entries that are read again; mean and std are judged with the file's input
     **{key: (None, str) for key in ("color_order", "weights_hash", "model", "distance", "calibrated_on")},
     **{key: _NUMBER for key in ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "test_tpr", "test_fpr")},
     "classes": (None, [str]),
