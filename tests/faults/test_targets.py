@@ -137,6 +137,7 @@ def attacks_on(value):
     return (PLANT, [PLANT], [[PLANT]], *([[*value[:-1], PLANT]] if isinstance(value, list) else []))
 
 
+@pytest.mark.slow  # a minute
 def test_a_target_at_any_node_of_a_stored_config_is_refused(run, composed, folder):
     settings = run.settings
     keys = [key for key in nodes(settings) if not key.startswith("run") and key.rpartition(".")[2] not in config.PLACES]
