@@ -205,6 +205,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "callbacks.ema.decay": Number(0, 1, above=True, below=True),
     "regime.backbone_lr_scale": WEIGHT,
     "regime.head_epochs": whole(),
+    "task.kind": Choice(("reid", "classification")),
     "task.mix.mixup": WEIGHT,
     "task.mix.cutmix": WEIGHT,
     "task.mix.p": SHARE,

@@ -14,6 +14,7 @@ import argcomplete
 
 from reidlab import __version__
 from reidlab.errors import InputError
+from reidlab.untrusted import printable
 
 WHOLE = ("data", "train", "evaluate", "export")
 
@@ -240,7 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         if os.environ.get("REIDLAB_DEBUG"):
             raise
-        print(f"reidlab: {error}", file=sys.stderr)
+        print(printable(f"reidlab: {error}").replace("\n", " "), file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,8 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from reidlab.untrusted import printable
+
 log = logging.getLogger("reidlab")
 
 
@@ -16,7 +18,7 @@ class Lines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print the message alone."""
-        print(self.format(record), file=sys.stdout, flush=True)
+        print(printable(self.format(record)), file=sys.stdout, flush=True)
 
 
 if not log.handlers:
@@ -41,7 +43,7 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
     for column in table.columns:
         shown.add_column(str(column), justify="right")
     for name, row in cells.iterrows():
-        shown.add_row(str(name), *row)
+        shown.add_row(*map(printable, (str(name), *row)))
     Console(width=None if console.is_terminal else 120, markup=False).print(shown)
 
 

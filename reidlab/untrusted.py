@@ -37,6 +37,11 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
 
 
+def printable(text: str) -> str:
+    """The text without what a terminal would obey, such as a file's name may hold."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def check_schema(value: Any, schema: Any, place: str = "") -> None:
     """Raise ValueError where a value isn't as its schema says, by its dotted key.
 

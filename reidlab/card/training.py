@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from reidlab.card.facts import image_size, training
 from reidlab.card.parts import Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
-from reidlab.run import File, Run
+from reidlab.run import UNFINISHED, File, Run
 
 RECIPE = {  # what a reader asks first -> key of the settings
     "epochs at most": "trainer.max_epochs",
@@ -66,6 +66,8 @@ def recipe(run: Run) -> Section:
         parts = [two_columns(rows, [File.CONFIG]), two_columns(done, [File.TRAINING])]
         if run.has(File.CURVES):
             parts.append(Picture(File.CURVES, "Losses and validation figures by epoch."))
+    elif run.is_unfinished and run.has(File.LAST):
+        parts = [Paragraph([f"Careful: {UNFINISHED}."], run.there(File.LAST))]
     elif run.is_trained:
         parts = [Paragraph(["This run has no record of how its checkpoint was trained."])]
     elif weights:

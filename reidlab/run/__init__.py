@@ -33,10 +33,22 @@ from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
-from reidlab.run.contract import INITIAL, KINDS, OF_A_NETWORK, SCHEMAS, UNRECORDED, File, Kind, Result, Row, Task
+from reidlab.run.contract import (
+    INITIAL,
+    KINDS,
+    OF_A_NETWORK,
+    SCHEMAS,
+    UNFINISHED,
+    UNRECORDED,
+    File,
+    Kind,
+    Result,
+    Row,
+    Task,
+)
 from reidlab.run.provenance import provenance
 
-__all__ = ["INITIAL", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
+__all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
 
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
@@ -170,6 +182,11 @@ class Run:
         return self.has(File.BEST)
 
     @property
+    def is_unfinished(self) -> bool:
+        """Whether a training began here that hasn't ended: it was stopped, or it goes on."""
+        return not self.training.get("finished") and (self.has(File.LAST) or self.is_trained)
+
+    @property
     def checkpoint(self) -> str:
         """The hash of the network's weights; `initial` where they come from no file."""
         return file_hash(self.weights) if self.weights else INITIAL
@@ -238,6 +255,14 @@ class Run:
         new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
         write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
 
+    def require_unchanged(self, checkpoint: str) -> None:
+        """InputError where the weights have another hash by now, as a training that runs meanwhile gives them."""
+        if checkpoint != self.checkpoint:
+            raise InputError(
+                f"{self.folder}: its checkpoint was replaced meanwhile, by a training that goes on there; wait for its "
+                "end, and run the stage again"
+            )
+
     def intervals(self, row: str) -> dict[str, tuple[float, float]]:
         """The 95 % intervals of a row's figures, by name."""
         found = read_json(self / File.EVALUATE / row / "intervals.json", {str: [(int, float)]})
@@ -288,17 +313,19 @@ class Run:
         """
         if self._loaded and self._loaded[0] == self.checkpoint:
             return self._loaded[1]
-        if not self.training.get("finished") and (self.has(File.LAST) or self.is_trained):
+        if self.is_unfinished:
             goes_on = f"run `{self.command_from_config('train')}` again to go on"
             if not self.is_trained:
                 raise InputError(f"{self.folder}: its training stopped before an epoch was validated; {goes_on}")
-            log.warning(f"{self.name}: its training isn't finished, this is its best epoch so far; {goes_on}")
+            log.warning(f"{self.name}: {UNFINISHED}; {goes_on}")
         if self.weights is None and any(True for _ in self.untrained_network().parameters()):
             log.warning(f"{self.name}: no trained checkpoint and no model.weights; using initial weights")
+        checkpoint = self.checkpoint
         network, report = self.network_with(self.weights)
+        self.require_unchanged(checkpoint)
         if report and not self.is_trained:
             log.info(report)
-        self._loaded = self.checkpoint, network
+        self._loaded = checkpoint, network
         return network
 
     def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:

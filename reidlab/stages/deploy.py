@@ -25,9 +25,11 @@ def run(run: Run) -> Run:
     target = instantiate(run.config.deploy)
     if not isinstance(target, Target):
         raise InputError(f"{run.name}: its settings name no target; add deploy=NAME, of {', '.join(choices('deploy'))}")
-    figures = target.deploy(deployable(run), run / File.DEPLOY / target.name)
+    given = deployable(run)
+    figures = target.deploy(given, run / File.DEPLOY / target.name)
+    run.require_unchanged(given.checkpoint)
     if figures:
-        run.record(figures, checkpoint=run.checkpoint)
+        run.record(figures, checkpoint=given.checkpoint)
     _compare(run)
     return run
 

@@ -54,6 +54,7 @@ def run(run: Run) -> Run:
     run.keep_config()
     found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
     if run.is_classifier:
+        run.require_unchanged(checkpoint)
         _record_classes(run, Row.CHECKPOINT, cast(Classification, found), datamodule)
         run.record({Row.CHECKPOINT: found.summary()}, recorded, checkpoint)
         return run
@@ -62,6 +63,8 @@ def run(run: Run) -> Run:
     assert isinstance(found, Retrieval)
 
     def record(row: str, ranking: Ranking, found: Retrieval, protocol: dict = recorded, mine: bool = True) -> None:
+        if mine:
+            run.require_unchanged(checkpoint)
         _write_row(run, row, ranking, found)
         run.record({row: ranking.summary()}, protocol, checkpoint if mine else None)
 

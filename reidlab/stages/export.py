@@ -14,6 +14,7 @@ def run(run: Run) -> Run:
     names = options.input_name, options.output_name
     metadata = about(run)
     content, difference = export(run.network, run["data.size"], metadata, names, options.opset, options.tolerance)
+    run.require_unchanged(metadata["weights_hash"])
     file = run.write(File.ONNX, content)
     write_json(
         run / File.ONNX_ABOUT,

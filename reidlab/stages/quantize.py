@@ -42,7 +42,7 @@ def run(run: Run) -> Run:
     main figure drops by more than `quantize.max_drop` points by every method (with `quantize.strict`, where the upper
     end does); then no file is written to `export/`.
     """
-    methods, options = _methods(run), _options(run)
+    methods, options, checkpoint = _methods(run), _options(run), run.checkpoint
     run.keep_config()
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
@@ -58,11 +58,12 @@ def run(run: Run) -> Run:
     with _stored(run, found.files) as places:
         runtimes, threads = run["quantize.runtimes"], run["quantize.threads"]
         table = parity_table({**places, **_exported(run)}, reference, datamodule, protocol, runtimes, threads)
+        run.require_unchanged(checkpoint)
     table = table.join(chosen[DROP].rename(columns=lambda name: f"val_{name}"))
     _print_parity(table, protocol.main, f"{run.name}, {found.method}: test split")
     rows = {row: figures.dropna().to_dict() for row, figures in table.drop(Row.CHECKPOINT).iterrows()}
-    run.record(rows, protocol.record(datamodule), run.checkpoint)
-    about_it = {"method": found.method, "chosen_on": held.source, "checkpoint": run.checkpoint}
+    run.record(rows, protocol.record(datamodule), checkpoint)
+    about_it = {"method": found.method, "chosen_on": held.source, "checkpoint": checkpoint}
     run.write(File.PARITY, table.assign(**about_it).to_csv())
     write_json(run / File.QUANTIZE_MADE_BY, provenance())
     log.info(f"{found.method}: {protocol.main} drops by at most {table['drop'].max():.2f} points on the test split")
