@@ -1,5 +1,6 @@
 """Running any .tflite or .onnx file on images: its input format is read from the file."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -368,9 +369,11 @@ def _require_bounded(file: Path) -> None:
 
     try:
         model = onnx.load(file, load_external_data=False)
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except Exception as error:  # of protobuf's and onnx's own
+    except Exception as error:  # of protobuf's own
         raise InputError(f"{file}: not readable as ONNX ({_one_line(error)})") from error
+    inferred = model
+    with contextlib.suppress(Exception):  # of a graph whose shapes contradict each other, which may run all the same
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     graphs, shapes = [inferred.graph, *inferred.functions], []
     for graph in graphs:  # which grows by the graphs in it
         if any(node.op_type == "Loop" for node in graph.node):
@@ -415,7 +418,7 @@ def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]
                 raise InputError(
                     f"{file}: its metadata say {key}={entries[key]}, not a list such as [0, 0, 0]"
                 ) from None
-            notes.append(f"nothing by its metadata's {key}, which isn't JSON of its kind")
+            notes.append(f"nothing by its metadata's {key}, which isn't JSON, or is of another kind")
         else:
             known[key] = value
     return known, notes

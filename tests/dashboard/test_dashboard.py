@@ -67,7 +67,8 @@ def broken(runs):
         ("no-epochs", "history.csv", b"a,b\n1,2\n"),
         ("half-picture", "evaluate/checkpoint/worst.png", b"\x89PNG\r\n\x1a\n\x00\x00"),
         ("half-table", "quantize/parity.csv", b'"a\n'),
-        ("odd-counts", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "num_query": Infinity, "num_gallery": 4.5}}'),
+        ("odd-counts", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "num_query": 1e300, "num_gallery": 4.5}}'),
+        ("infinite-counts", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "num_query": Infinity}}'),
         ("odd-parameters", "train.json", b'{"finished": true, "parameters": "many"}'),
         ("odd-protocol", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "made_by": {"protocol": 3}}}'),
         ("odd-digest", "metrics.json", b'{"checkpoint": {"mAP": 0.5, "made_by": {"protocol": {"test": [1]}}}}'),
@@ -167,6 +168,7 @@ def test_what_is_broken_is_named(broken):
         "empty": "config.yaml is missing", "half-config": "config.yaml", "no-mapping": "config.yaml",
         "half-metrics": "metrics.json", "list-metrics": "metrics.json", "deep-metrics": "metrics.json",
         "binary-history": "history.csv", "no-epochs": "history.csv", "odd-protocol": "metrics.json",
+        "infinite-counts": "metrics.json",
     }  # fmt: skip
     assert {name: file in problems[name] for name, file in expected.items()} == dict.fromkeys(expected, True)
     assert problems["good"] == problems["half-picture"] == "" and "file.txt" not in problems

@@ -34,7 +34,7 @@ def shown(run):
 
 def test_another_seed_in_the_same_folder_leaves_no_figure_of_the_old_network(evaluated, small, tmp_path, market):
     old = evaluated.results[Row.CHECKPOINT].figures["mAP"]
-    assert f"{old:.3f}" in shown(evaluated) and evaluated.threshold("cosine") is not None
+    assert f"{old:.3f}" in shown(evaluated) and evaluated.threshold(evaluated["model.distance"])
     compare.run(evaluated, *images(market))
     new = train.run(settings(small, tmp_path, "trainer.max_epochs=1", "seed=1", "run.overwrite=true"))
     assert not new.results and not new.verification
