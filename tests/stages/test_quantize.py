@@ -32,10 +32,15 @@ def cfg(small, tmp_path_factory):
     place = tmp_path_factory.mktemp("quantize")
     torch.manual_seed(0)
     torch.save(unsettle(SmallNet()).state_dict(), place / "small.pt")
-    cfg = compose([*small, f"run.root={place}", "run.name=t", "quantize.images=9", "quantize.max_drop=30"])
-    cfg.model.network = {"_target_": "small_net.SmallNet"}
-    cfg.model.weights = str(place / "small.pt")
-    return cfg
+    own = place / "conf" / "model" / "small.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [osnet_x0_25]\nnetwork: {_target_: small_net.SmallNet}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REIDLAB_ROOT", str(place))
+        cfg = compose([*small, f"run.root={place}", "run.name=t", "quantize.images=9", "quantize.max_drop=30"])
+        cfg.model.network = {"_target_": "small_net.SmallNet"}
+        cfg.model.weights = str(place / "small.pt")
+        yield cfg
 
 
 @pytest.fixture

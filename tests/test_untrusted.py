@@ -1,0 +1,64 @@
+"""YAML and JSON from elsewhere: what is plain data is read as PyYAML and json read it, all else is a ValueError."""
+
+import json
+import random
+
+import pytest
+import yaml
+
+from reidlab.untrusted import check_schema, parse_json, parse_yaml, printable
+
+PLAIN = """
+base: &base {a: 1, b: [x, 2.5, null, true]}
+merged: {<<: *base, a: 2}
+again: [*base, *base]
+text: "${x} '??'"
+"""
+
+
+def test_plain_data_is_read_as_the_libraries_read_it():
+    assert parse_yaml(PLAIN.encode()) == yaml.safe_load(PLAIN)
+    content = {"a": [1, 2.5, None, True, "ü\n"], "b": {"c": {}}}
+    assert parse_json(json.dumps(content)) == content
+    assert parse_yaml(b"day: 2024-01-31") == {"day": "2024-01-31"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_any_bytes_are_data_or_a_value_error(seed):
+    letters = random.Random(seed)
+    for _ in range(100):
+        text = bytes(
+            letters.choice(b"ab: -[]{}&*!|>?%@`'\"\n\t\\,#0x_1.~=<\xff") for _ in range(letters.randint(1, 30))
+        )
+        for parse in (parse_yaml, parse_json):
+            try:
+                parse(text)
+            except ValueError as error:
+                assert "\n" not in str(error) or parse is parse_json
+
+
+SCHEMA = {"name": str, "size": (None, int, float), "tags": (None, [str]), "inner": (None, {"on": bool, str: int})}
+GOOD = [{"name": "a"}, {"name": "a", "size": 2.5, "tags": [], "inner": {"on": True, "x": 1}}, {"name": "a", "other": 1}]
+BAD = {
+    "name": [{}, {"name": 3}, {"name": None}],
+    "size": [{"name": "a", "size": "x"}, {"name": "a", "size": True}],
+    r"tags\[1\]": [{"name": "a", "tags": ["a", 1]}],
+    r"inner\.on": [{"name": "a", "inner": {}}, {"name": "a", "inner": {"on": 1}}],
+    r"inner\.x": [{"name": "a", "inner": {"on": True, "x": "1"}}],
+    "its content": [3, [], None],
+}
+
+
+@pytest.mark.parametrize("value", GOOD)
+def test_what_fits_its_schema_passes(value):
+    check_schema(value, SCHEMA)
+
+
+@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
+def test_what_does_not_fit_is_named_by_its_key(key, value):
+    with pytest.raises(ValueError, match=f"^{key} is .*, expected "):
+        check_schema(value, SCHEMA)
+
+
+def test_what_a_terminal_would_obey_is_not_printed():
+    assert printable("a\x1b[2Jb\ud800\tü\n") == "a\ufffd[2Jb\ufffd\tü\n"
