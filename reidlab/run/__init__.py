@@ -34,6 +34,7 @@ from reidlab.errors import InputError
 from reidlab.files import file_hash, read_json, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
 from reidlab.run.contract import (
+    COLUMNS,
     INITIAL,
     KINDS,
     OF_A_NETWORK,
@@ -147,9 +148,12 @@ class Run:
         return [path for path in paths if self.has(path)]
 
     def table_of(self, path: str) -> pd.DataFrame:
-        """A CSV of the folder; empty where it is absent."""
+        """A CSV of the folder with the columns that `COLUMNS` says; empty where it is absent."""
         try:
-            return pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+            table = pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+            if self.has(path) and (absent := [name for name in COLUMNS.get(path, ()) if name not in table]):
+                raise ValueError(f"it has no column '{absent[0]}'")
+            return table
         except (OSError, ValueError) as error:  # pandas' own are ValueErrors
             raise InputError(
                 f"{self / path}: not readable as a table ({error}); delete it, run its stage again"

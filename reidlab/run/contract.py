@@ -75,6 +75,11 @@ class File(StrEnum):
     PARALLEL = "parallel.png"
 
 
+COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
+    File.METHODS: ("method",),
+    File.ESTIMATES: ("board", "by", "note"),
+    File.C_LIFETIMES: ("first", "last", "offset", "bytes"),
+}
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
     *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
     *(File.EVALUATE, File.PREDICT),
