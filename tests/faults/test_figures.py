@@ -17,6 +17,9 @@ def settings(small, root, *more):
     return Run.begin([*small, *quick, f"run.root={root}", *more])
 
 
+pytestmark = pytest.mark.slow
+
+
 def images(market):
     return sorted((market / "query").glob("*.jpg"))[:2]
 
