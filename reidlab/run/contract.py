@@ -34,6 +34,7 @@ class File(StrEnum):
     HISTORY = "history.csv"
     CURVES = "curves.png"
     METRICS = "metrics.json"
+    METRICS_LOCK = ".metrics.lock"
     VERIFICATION = "verification.json"
     EVALUATE = "evaluate"
     PREDICT = "predict"

@@ -12,6 +12,7 @@ from reidlab.card.render import data_uri, environment
 from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.evaluation import insight
+from reidlab.files import storage_errors
 from reidlab.plots import Drawn
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
@@ -77,6 +78,7 @@ CLASS_SECTIONS = (
 )
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Write the card of a run, and `evaluation.html` of an evaluated one.
 
