@@ -47,9 +47,23 @@ def test_links_that_lead_back_are_followed_once(tmp_path, described):
     for pid in range(8):
         for number in range(8):
             (tmp_path / "data" / f"{pid:04d}" / f"link{number}").symlink_to(tmp_path / "data")
-    (tmp_path / "data" / "itself").symlink_to(tmp_path / "data" / "itself")
     ended = described("folders", "links to folders above")
     assert ended.status == 0, ended.errors
+
+
+def test_folders_that_all_link_to_each_other_are_named(tmp_path, described):
+    """There would be 12! paths."""
+    identities(tmp_path / "data", 12)
+    for pid in range(12):
+        for other in range(12):
+            (tmp_path / "data" / f"{pid:04d}" / f"to{other}").symlink_to(f"../{other:04d}")
+    assert "more than 100 ways" in described("folders", "folders linked in a ring").errors
+
+
+def test_a_link_to_itself_is_named(tmp_path, described):
+    identities(tmp_path / "data")
+    (tmp_path / "data" / "itself").symlink_to(tmp_path / "data" / "itself")
+    assert "itself: can't be read" in described("folders", "link to itself").errors
 
 
 def test_fifty_thousand_files(tmp_path, described):
