@@ -24,7 +24,9 @@ def tally():
 
 
 def table() -> str:
-    rows = [f"| {kind} | {ends.total()} | {ends['right']} | {ends['one line']} |" for kind, ends in counts.items()]
+    rows = [
+        f"| {kind} | {ends.total()} | {ends['right']} | {ends['one line']} |" for kind, ends in sorted(counts.items())
+    ]
     return "\n".join(["| fault | tried | right | one line |", "|---|---:|---:|---:|", *rows, ""])
 
 
@@ -34,8 +36,17 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write(table())
 
 
-def pytest_sessionfinish(exitstatus):
-    if (page := os.environ.get("FAULTS_TABLE")) and counts and exitstatus == 0:
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take over what a worker of pytest-xdist counted."""
+    for kind, ends in getattr(node, "workeroutput", {}).get("counts", {}).items():
+        counts.setdefault(kind, Counter()).update(ends)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = {kind: dict(ends) for kind, ends in counts.items()}
+    elif (page := os.environ.get("FAULTS_TABLE")) and counts and exitstatus == 0:
         text = Path(page).read_text()
         assert BETWEEN.search(text)
         Path(page).write_text(BETWEEN.sub(lambda found: found[1] + table() + found[2], text))
