@@ -187,9 +187,9 @@ class SharedStudy:
 
     def write_table(self) -> None:
         """Write the table and the picture of all ended trials."""
-        table = trial_table(self.study.get_trials(states=ENDED), self.figure)
-        self.run.write(File.TRIALS, table.to_csv(index=False))
-        save_figure(parallel_coordinates(self.study, self.figure), self.run / File.PARALLEL)
+        if ended := self.study.get_trials(states=ENDED):
+            self.run.write(File.TRIALS, trial_table(ended, self.figure).to_csv(index=False))
+            save_figure(parallel_coordinates(self.study, self.figure), self.run / File.PARALLEL)
 
 
 @storage_errors()

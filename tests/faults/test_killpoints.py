@@ -75,7 +75,6 @@ def test_checkpoints_never_pass_through_the_temporary_folder(pipeline, tmp_path)
 
 
 def test_a_run_folder_on_another_file_system_than_the_temporary_one(pipeline, tally, tmp_path):
-    """Killed at every file operation that concerns a checkpoint, whichever disk the two folders are on."""
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("/dev/shm is no other file system than the temporary folder")
@@ -83,9 +82,9 @@ def test_a_run_folder_on_another_file_system_than_the_temporary_one(pipeline, ta
     with tempfile.TemporaryDirectory(dir=other) as place:
         for nth in pipeline.points("train"):
             pipeline.again("train")
-            argv = [*train.argv]
-            broken.command(*argv, folder=pipeline.root, kind="kill", nth=nth, temporary=Path(place))
-            assert broken.command(*argv, folder=pipeline.root, temporary=Path(place)).status == 0
+            where = {"folder": pipeline.root, "temporary": Path(place)}
+            assert broken.command(*train.argv, kind="kill", nth=nth, **where).status == -signal.SIGKILL
+            assert broken.command(*train.argv, **where).status == 0
             assert pipeline.differences("train") == [], nth
             tally("kill during `train`, temporary folder on another disk", "right")
         assert list(Path(place).iterdir()) == []
