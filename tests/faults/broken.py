@@ -147,7 +147,7 @@ def _same(one: Path, other: Path) -> bool:
     if one.suffix == ".csv":
         tables = [pd.read_csv(file) for file in (one, other)]
         return tables[0].filter(regex=_STEADY).equals(tables[1].filter(regex=_STEADY))
-    if one.suffix in (".html", ".md", ".log", ".zip", ".png"):  # with times in them
+    if one.suffix in (".html", ".md", ".log", ".zip", ".png", ".svg"):  # pictures, and what has times in it
         return one.stat().st_size > 0 and other.stat().st_size > 0
     return one.read_bytes() == other.read_bytes()
 
