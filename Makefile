@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test test-browser test-notebooks test-install test-all lint notebooks lab wheel clean
+.PHONY: help install demo test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -31,6 +31,9 @@ test-notebooks: install  ## the notebooks that `make test` leaves out, executed
 
 test-install: install  ## the wheel, built and installed without the clone
 	$(BIN)/pytest -m slow tests/test_install.py
+
+faults: install  ## kills, full disks and hostile files, ten minutes; writes the counts into docs/reliability.md
+	FAULTS_TABLE=docs/reliability.md $(BIN)/pytest -n 2 --dist loadfile -m slow tests/faults
 
 test-all: install  ## the tests, slow ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m '' tests

@@ -14,6 +14,7 @@ import argcomplete
 
 from reidlab import __version__
 from reidlab.errors import InputError
+from reidlab.files import storage_errors
 from reidlab.untrusted import printable
 
 WHOLE = ("data", "train", "evaluate", "export")
@@ -235,16 +236,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
         args = parser.parse_args(argv)
         command = COMMANDS.get(args.command)
-        status = command.call(args) if command else print(overview())
-        sys.stdout.flush()
+        with storage_errors():
+            status = command.call(args) if command else print(overview())
+            sys.stdout.flush()
         return status or 0
     except InputError as error:
         if os.environ.get("REIDLAB_DEBUG"):
             raise
+        _drop_full_output()
         print(printable(f"reidlab: {error}").replace("\n", " "), file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_full_output()
         return 1
     except Exception as error:
         if os.environ.get("REIDLAB_DEBUG"):
@@ -263,6 +266,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _drop_full_output() -> None:
+    """Lead what was printed to nowhere where it can't be written, so that Python's end doesn't try again."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _open_closed_streams() -> None:
     """Lead streams that the caller closed (`>&-`) to nowhere, before a file that is opened gets their number."""
     for name in ("stdin", "stdout", "stderr"):
@@ -271,7 +282,7 @@ def _open_closed_streams() -> None:
 
 
 def _keep_traceback(args: argparse.Namespace) -> Path:
-    """Write the traceback of the exception being handled into the run folder, else into the temporary folder."""
+    """Write the traceback of the exception being handled into the run folder, else the temporary one, else stderr."""
     from reidlab.config import compose, run_folder
     from reidlab.files import write_atomic
 
@@ -279,7 +290,11 @@ def _keep_traceback(args: argparse.Namespace) -> Path:
     try:
         return write_atomic(run_folder(compose(getattr(args, "overrides", []))) / name, text)
     except Exception:
-        return write_atomic(Path(tempfile.mkdtemp(prefix="reidlab-")) / name, text)
+        try:
+            return write_atomic(Path(tempfile.mkdtemp(prefix="reidlab-")) / name, text)
+        except (OSError, InputError):
+            print(text, file=sys.stderr)
+            return Path("/dev/stderr")
 
 
 def overview() -> str:

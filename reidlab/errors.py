@@ -6,3 +6,7 @@ class InputError(Exception):
 
     The message is one line that names the culprit and says what to do; the command line prints it and exits with 2.
     """
+
+
+class StorageError(InputError):
+    """A file can't be written: the disk is full or read-only, or belongs to somebody else; nothing is lost by it."""

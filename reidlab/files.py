@@ -1,20 +1,24 @@
 """Files: reading what users give, atomic writes, locks, hashes."""
 
 import contextlib
+import errno
+import fcntl
+import glob
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from filelock import FileLock, Timeout
 
-from reidlab.errors import InputError
+from reidlab.errors import InputError, StorageError
 from reidlab.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, check_schema, parse_json, parse_yaml
 
 EXPORTED = (".tflite", ".onnx")
@@ -27,6 +31,10 @@ def is_checkpoint(file: str | Path) -> bool:
     return Path(file).suffix.lower() not in EXPORTED and bool(_CHECKPOINT.search(Path(file).name))
 
 
+TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the names that Python's tempfile makes, behind that of the file meant
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
+FREE = "free space or choose a folder that can be written, then give the same command again"
+RANKS = ("NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the processes of a distributed training
 MAX_BYTES = 4 << 30  # of a file that a user gives
 KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
@@ -68,42 +76,152 @@ def _open_at_once(path: str, flags: int) -> int:
 def write_atomic(path: Path, data: str | bytes) -> Path:
     """Write a file so that a reader sees the old content or the new, never half of it.
 
-    Raises InputError where the disk is full or the folder can't be written; the old file is then untouched.
+    Raises StorageError where the disk is full or the folder can't be written; the old file is then untouched.
     """
-    path = Path(path)
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data.encode() if isinstance(data, str) else data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: can't be written ({error.strerror}); free space or choose another run.root"
-        ) from error
-    return path
+    with replacing(Path(path)) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+    return Path(path)
 
 
 @contextlib.contextmanager
-def alone(run: Path) -> Iterator[None]:
-    """Keep other processes of this machine from training in the same run folder meanwhile; InputError where one does.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of `path` when the block has ended, and vanishes if that fails.
 
-    Local ranks of one distributed training count as one. The lock ends with its process, however that ends.
+    It lies beside it as `.name.xxxxxxxx` until then, locked, so that `sweep` knows it from what a kill left behind.
+    Raises StorageError, see `write_atomic`.
     """
-    key = hashlib.sha256(f"{run.resolve()} {os.environ.get('LOCAL_RANK', 0)}".encode()).hexdigest()[:16]
-    lock = FileLock(Path(tempfile.gettempdir()) / f"reidlab-{key}.lock", timeout=0)
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w+b", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            _hold(file.fileno())
+            yield cast(BinaryIO, file)
+            file.flush()
+            os.fsync(file.fileno())  # before the rename, or a power cut leaves an empty file under the name
+            temporary.chmod(0o644)
+            temporary.replace(path)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    finally:
+        if temporary:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder `.name.xxxxxxxx` in another, gone after the block unless it was moved.
+
+    One that a kill left is swept when the next of that name is made. Raises StorageError where it can't be made or
+    filled.
+    """
+    folder = None
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        sweep(parent, name)
+        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}."))
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            _hold(descriptor)
+            folder.chmod(0o755)
+            yield folder
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise unwritable(parent / name, error) from error
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left half-written: `.name.xxxxxxxx` that no process holds.
+
+    Args:
+        folder: where it lies.
+        name: of the file or folder that was meant; None for any, also in folders below.
+    """
+    for place in folder.glob(f".{glob.escape(name)}.*") if name else folder.rglob(".*.*"):
+        if not TEMPORARY.fullmatch(place.name):
+            continue
+        with contextlib.suppress(OSError):
+            descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                if _hold(descriptor):
+                    shutil.rmtree(place) if place.is_dir() else place.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _hold(descriptor: int) -> bool:
+    """Lock an open file or folder until it is closed; False where another process holds it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or on a file system without locks, where nobody can tell
+        return False
+    return True
+
+
+def unwritable(path: Path, error: OSError) -> StorageError:
+    """The one line for a file that couldn't be written."""
+    return StorageError(f"{path}: can't be written ({error.strerror or error}); {FREE}")
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turn a full or read-only disk, however a library below reports it, into a StorageError; also a decorator."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        for cause in _causes(error):
+            if isinstance(cause, OSError) and cause.errno in STORAGE:
+                raise StorageError(f"{cause.filename or 'a file'}: {cause.strerror}; {FREE}") from error
+            if (reason := os.strerror(errno.ENOSPC)) in str(cause):  # of libraries in C++
+                raise StorageError(f"{tempfile.gettempdir()} or the run folder: {reason}; {FREE}") from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def file_lock(place: Path, wait_s: float = -1) -> FileLock:
+    """A lock file, against all processes and users on all machines that share the folder; -1 waits for ever.
+
+    The operating system releases it when its process ends, however that ends; the empty file stays.
+    """
+    return FileLock(place, timeout=wait_s, mode=0o666)
+
+
+@contextlib.contextmanager
+def locked(place: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
+    """Hold a `file_lock`; InputError with `busy` where another does for longer than `wait_s`."""
+    lock = file_lock(place, wait_s)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
-        raise InputError(f"{run}: another process trains there; let it end, or choose another run.name") from error
+        raise InputError(f"{place.parent}: {busy} (it holds {place.name})") from error
+    except OSError as error:
+        raise unwritable(place, error) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def alone(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other processes from training in the same run folder meanwhile; InputError where one does.
+
+    The processes of one distributed training count as one.
+    """
+    ranks = "-".join(os.environ.get(name, "0") for name in RANKS)
+    name = f".training-{ranks}.lock" if ranks.strip("0-") else ".training.lock"
+    return locked(run / name, "another process trains there; let it end, or choose another run.name")
 
 
 def read_json(path: Path, schema: Any = None) -> dict:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from reidlab.config import find_files
 from reidlab.console import log
-from reidlab.errors import InputError
+from reidlab.errors import InputError, StorageError
+from reidlab.files import write_atomic
 
 RECIPE = """\
 # @package _global_
@@ -49,12 +50,9 @@ def init(folder: Path) -> list[Path]:
     try:
         (folder / "data").mkdir(parents=True, exist_ok=True)
         for name, text in contents.items():
-            file = folder / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            if not file.exists():
-                file.write_text(text)
-                written.append(file)
-    except OSError as error:
+            if not (folder / name).exists():
+                written.append(write_atomic(folder / name, text))
+    except (OSError, StorageError) as error:
         raise InputError(f"{folder}: no workspace can be laid out here ({error})") from error
     kept = len(contents) - len(written)
     log.info(f"{folder.absolute()}: {len(written)} files written" + (f", {kept} left as they were" if kept else ""))

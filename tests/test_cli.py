@@ -176,3 +176,11 @@ def test_a_reader_that_has_gone_is_no_fault():
     command = f"{sys.executable} -m reidlab.cli | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert done.returncode in (0, 1) and "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+def test_output_into_a_full_file_is_one_line():
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run([sys.executable, "-m", "reidlab.cli"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("reidlab: a file: No space left on device; free space")
+    assert done.stderr.count("\n") == 1

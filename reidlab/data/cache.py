@@ -1,6 +1,5 @@
 """Decoded images on disk, so that an epoch reads pixels instead of decoding files."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 from reidlab.console import log
 from reidlab.data.images import PIXEL_RULE, read_batch
 from reidlab.data.samples import digest
-from reidlab.errors import InputError
+from reidlab.errors import InputError, StorageError
+from reidlab.files import replacing, sweep
 from reidlab.progress import bar
 
 CHUNK = 64  # images that a thread decodes at a time
@@ -48,23 +48,13 @@ class DecodedCache:
 
     def _make(self) -> None:
         log.info(f"decoding {len(self.files)} images once: {self.place}")
-        temporary = None
+        sweep(self.place.parent, self.place.name)
         try:
-            self.place.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(
-                dir=self.place.parent, prefix=f".{self.place.name}.", delete=False
-            ) as file:
-                temporary = Path(file.name)
+            with replacing(self.place) as file:
                 for images in self._decoded():
                     file.write(images.data)
-            temporary.chmod(0o644)
-            temporary.replace(self.place)
-        except OSError as error:
-            reason = f"{self.place}: can't be written ({error.strerror})"
-            raise InputError(f"{reason}; free space, choose another data.cache, or null for none") from error
-        finally:
-            if temporary:
-                temporary.unlink(missing_ok=True)
+        except StorageError as error:
+            raise StorageError(f"{error}; choose another data.cache, or null for none") from error
 
     def _decoded(self) -> Iterator[np.ndarray]:
         """All images, decoded by a few threads a little ahead of who takes them."""

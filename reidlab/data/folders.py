@@ -1,6 +1,7 @@
 """Files below a folder that a user gives: which are images, and which aren't the user's own."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,9 @@ SYSTEM_NAMES = {
 }  # fmt: skip
 
 
+MOST_VISITS = 100  # of one folder by links; folders that link to each other would have more paths than anybody can list
+
+
 def is_hidden(name: str) -> bool:
     """Whether a file or folder of this name is hidden, or a system's: .ipynb_checkpoints, __MACOSX, ._a.jpg."""
     return name.startswith(".") or name.lower() in SYSTEM_NAMES
@@ -23,14 +27,14 @@ def walk(folder: Path, hidden: list[str] | None = None) -> list[str]:
     """All files below a folder, sorted, as posix paths relative to it; see `note_hidden` for those that are left out.
 
     A link to a folder is followed unless it leads to one that it lies in. Raises InputError for a folder that can't be
-    read, and for a name that isn't UTF-8, which no table could hold.
+    read or that too many links lead to, and for a name that isn't UTF-8, which no table could hold.
 
     Args:
         folder: any.
         hidden: gets the hidden and system files and folders, which are left out with all that they hold.
     """
     hidden = [] if hidden is None else hidden
-    return sorted(_below(Path(folder), "", frozenset(), hidden))
+    return sorted(_below(Path(folder), "", frozenset(), hidden, Counter()))
 
 
 def note_hidden(hidden: Sequence[str]) -> list[str]:
@@ -38,7 +42,9 @@ def note_hidden(hidden: Sequence[str]) -> list[str]:
     return [f"{len(hidden)} hidden or system files and folders skipped, e.g. {hidden[0]}"] if hidden else []
 
 
-def _below(root: Path, path: str, above: frozenset[tuple[int, int]], hidden: list[str]) -> Iterator[str]:
+def _below(
+    root: Path, path: str, above: frozenset[tuple[int, int]], hidden: list[str], visits: Counter
+) -> Iterator[str]:
     try:
         state = (root / path).stat()
         entries = [(entry.name, entry.is_dir()) for entry in os.scandir(root / path)]
@@ -48,13 +54,16 @@ def _below(root: Path, path: str, above: frozenset[tuple[int, int]], hidden: lis
     if own in above:
         hidden.append(path.removesuffix("/"))
         return
+    visits[own] += 1
+    if visits[own] > MOST_VISITS:
+        raise InputError(f"{root / path}: links lead to it on more than {MOST_VISITS} ways; remove those to folders")
     for name, is_folder in sorted(entries):
         if is_hidden(name):
             hidden.append(path + name)
             continue
         require_utf8(name, root / path)
         if is_folder:
-            yield from _below(root, f"{path}{name}/", above | {own}, hidden)
+            yield from _below(root, f"{path}{name}/", above | {own}, hidden, visits)
         else:
             yield path + name
 

@@ -1,7 +1,5 @@
 """Drawn shapes, a data set of classes that needs no download and is learned in a minute."""
 
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,7 +8,8 @@ import numpy as np
 
 from reidlab.data.class_sources import ClassFolders
 from reidlab.data.samples import Samples
-from reidlab.errors import InputError
+from reidlab.errors import InputError, StorageError
+from reidlab.files import temporary_folder
 
 SUBPIXEL = 4  # bits of a coordinate's fraction
 
@@ -38,29 +37,25 @@ class DrawnShapes:
         """Draw the shapes unless they are there, and read them."""
         height, width = self.size
         place = self.root / f"{height}x{width}-{self.images_per_class}-{self.seed}"
-        if not place.is_dir():
-            self._draw(place)
+        try:
+            if not place.is_dir():
+                self._draw(place)
+        except StorageError:
+            if not place.is_dir():  # else another process has drawn it meanwhile
+                raise
         samples = ClassFolders(place)()
         return Samples(samples.table, place, ["drawn shapes, no photographs"], samples.names)
 
     def _draw(self, place: Path) -> None:
-        unfinished = None
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            unfinished = Path(tempfile.mkdtemp(dir=self.root, prefix=".shapes-"))
+        with temporary_folder(self.root, place.name) as unfinished:
             for number, (name, outline) in enumerate(OUTLINES.items()):
                 random = np.random.default_rng([self.seed, number])
                 (unfinished / name).mkdir()
                 for image in range(self.images_per_class):
                     picture = draw(outline, self.size, random)
-                    cv2.imwrite(str(unfinished / name / f"{image:04d}.png"), picture[..., ::-1])
-            unfinished.chmod(0o755)
+                    encoded = cv2.imencode(".png", picture[..., ::-1])[1]
+                    (unfinished / name / f"{image:04d}.png").write_bytes(encoded.tobytes())
             unfinished.rename(place)
-        except OSError as error:
-            raise InputError(f"{place}: can't be written ({error.strerror}); choose another data.root") from error
-        finally:
-            if unfinished:
-                shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def draw(outline: Callable[[], np.ndarray], size: tuple[int, int], random: np.random.Generator) -> np.ndarray:

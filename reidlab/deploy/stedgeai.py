@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reidlab.errors import InputError
+from reidlab.files import write_atomic
 
 KNOWN_MAJORS = (2, 3, 4)  # of reports that have the lines below
 SIZE = r"\s*:\s*([\d,]+)\s*B\b"
@@ -54,7 +55,7 @@ class Tool:
         out.mkdir(parents=True, exist_ok=True)
         places = ["--output", str(out), "--workspace", str(out / "workspace")]
         printed = _call(self.program, command, "--model", str(model), "--target", target, *places, *more)
-        (out / f"{command}.txt").write_text(printed)
+        write_atomic(out / f"{command}.txt", printed)
         return parse_report(printed, f"{self.program.name} {command}")
 
 

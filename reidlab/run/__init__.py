@@ -31,7 +31,7 @@ from reidlab.config import (
 from reidlab.console import log
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
-from reidlab.files import file_hash, read_json, write_atomic, write_json
+from reidlab.files import file_hash, locked, read_json, sweep, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
 from reidlab.run.contract import (
     COLUMNS,
@@ -257,7 +257,8 @@ class Run:
         self.require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
         new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
-        write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
+        with locked(self / File.METRICS_LOCK, "another process has been recording its figures for a minute", wait_s=60):
+            write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
 
     def require_unchanged(self, checkpoint: str) -> None:
         """InputError where the weights have another hash by now, as a training that runs meanwhile gives them."""
@@ -389,17 +390,19 @@ class Run:
             )
 
     def keep_config(self) -> None:
-        """Write `config.yaml`, unless the run was trained: then it has its own."""
+        """Write `config.yaml`, unless the run was trained: then it has its own; remove what a killed stage left."""
         self.require_own()
+        sweep(self.folder)
         if not (self / "checkpoints").exists():
             write_config(self.config, self / File.CONFIG)
 
     def claim(self) -> None:
-        """Make the folder this training's: write its config, remove what an overwritten one left.
+        """Make the folder this training's: write its config, remove what an overwritten or a killed one left.
 
         Raises InputError where another training lives there and `run.overwrite` isn't set.
         """
         self.require_own()
+        sweep(self.folder)
         stored = self / File.CONFIG
         trained = self.has(File.LAST) or self.has(File.BEST)
         if self.config.run.overwrite:

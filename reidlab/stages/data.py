@@ -8,6 +8,7 @@ from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, read_image
 from reidlab.data.images import read_size
 from reidlab.errors import InputError
+from reidlab.files import storage_errors
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
 
@@ -15,6 +16,7 @@ FINDINGS_PRINTED = 5  # of each kind
 SIZES_DRAWN = 5000
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Validate a run's data and write summary, findings and pictures into its `data` folder.
 

@@ -8,12 +8,14 @@ from reidlab.console import print_table
 from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, Target
 from reidlab.errors import InputError
+from reidlab.files import storage_errors
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 
 COMPARED = ("test", "exclude_same_camera")  # entries of the protocol that comparable accuracies share
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Deploy the run's network to the target of its settings, then compare all networks on all targets.
 

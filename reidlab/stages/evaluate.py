@@ -27,7 +27,7 @@ from reidlab.evaluation import (
 )
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import Embedder, open_model
-from reidlab.files import file_hash, write_atomic, write_json
+from reidlab.files import file_hash, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
 from reidlab.models import ColorHistogram
@@ -37,6 +37,7 @@ from reidlab.run import File, Row, Run
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Score the run's network, in every protocol that its settings switch on, and the baselines.
 

@@ -3,10 +3,11 @@
 from reidlab.console import log
 from reidlab.export.metadata import about
 from reidlab.export.onnx import CHECKED_BATCHES, export
-from reidlab.files import write_json
+from reidlab.files import storage_errors, write_json
 from reidlab.run import File, Run, provenance
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Export the run's network to `export/model.onnx`; see `reidlab.export.onnx.export` for its errors."""
     run.keep_config()

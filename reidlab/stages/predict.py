@@ -19,7 +19,7 @@ from reidlab.data.sources import found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
-from reidlab.files import write_atomic
+from reidlab.files import storage_errors, write_atomic
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
 from reidlab.plots.saving import save_figure
@@ -37,6 +37,7 @@ class _Model(NamedTuple):
     threshold: float | None
 
 
+@storage_errors()
 def run(run: Run, images: Path) -> Path:
     """Predict a file or all images below a folder; returns `predict/<name>.csv` of the run folder, `.png` beside it.
 

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pandas as pd
@@ -21,7 +20,7 @@ from reidlab.export.metadata import about
 from reidlab.export.parity import PARITY_ROWS, parity_table
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantized, Quantizer, check_choices
 from reidlab.export.runtime import RUNTIMES, open_model
-from reidlab.files import write_json
+from reidlab.files import storage_errors, temporary_folder, write_json
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
 
@@ -32,6 +31,7 @@ DROP = ["drop", "drop_low", "drop_high"]
 SHOWN = ("drop_low", "drop_high", "rank-1", "top-5", "cosine", "centered", "agreement", "threshold", "fpr_of_threshold")
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Quantize the run's network to .tflite and .onnx in `export/`, by the methods in turn until one keeps the bound.
 
@@ -195,8 +195,8 @@ def _quantizer(run: Run, datamodule: ImageDataModule, protocol: Protocol, option
 @contextmanager
 def _stored(run: Run, files: Mapping[File, bytes]) -> Iterator[dict[File, Path]]:
     """Where files lie that aren't in the run folder yet."""
-    with TemporaryDirectory(dir=run.folder, prefix=".quantize-") as place:
-        places = {file: Path(place) / Path(file).name for file in files}
+    with temporary_folder(run.folder, File.QUANTIZE) as place:
+        places = {file: place / Path(file).name for file in files}
         for file, content in files.items():
             places[file].write_bytes(content)
         yield places

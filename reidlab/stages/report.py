@@ -12,6 +12,7 @@ from reidlab.card.render import data_uri, environment
 from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.evaluation import insight
+from reidlab.files import storage_errors, sweep
 from reidlab.plots import Drawn
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
@@ -77,6 +78,7 @@ CLASS_SECTIONS = (
 )
 
 
+@storage_errors()
 def run(run: Run) -> Run:
     """Write the card of a run, and `evaluation.html` of an evaluated one.
 
@@ -84,6 +86,7 @@ def run(run: Run) -> Run:
     `evaluate` left. Raises InputError where there is no run yet, or a released one.
     """
     run.require_own()
+    sweep(run.folder)
     row = evaluated_row(run)
     if row is None and not run.has(File.CONFIG):
         raise InputError(f"{run.folder}: not evaluated; run `{run.command('evaluate')}` first")

@@ -1,6 +1,7 @@
 """Command `search`: try values of any config keys, stop what falls behind, keep every trial in the run folder."""
 
 import hashlib
+import json
 import math
 import re
 import time
@@ -21,14 +22,14 @@ from matplotlib.figure import Figure
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna.visualization.matplotlib import plot_parallel_coordinate
 
 from reidlab.config import compose
 from reidlab.console import log
-from reidlab.errors import InputError
-from reidlab.files import write_json
+from reidlab.errors import InputError, StorageError
+from reidlab.files import file_lock, read_bytes, storage_errors, write_atomic, write_json
 from reidlab.plots.canvas import empty, tidy
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
@@ -60,6 +61,51 @@ class ReportToTrial(pl.Callback):
             raise optuna.TrialPruned
 
 
+class LogLock(JournalFileOpenLock):
+    """The lock of Optuna's log: unlike its own, it isn't left behind by a killed process for half a minute."""
+
+    def __init__(self, place: Path):
+        self.lock = file_lock(place)
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        self.lock.acquire()
+        return True
+
+    def release(self) -> None:
+        """Leave it to others."""
+        self.lock.release()
+
+
+class Log(JournalFileBackend):
+    """Optuna's log, without the lines that a kill or a full disk has torn: what they said is asked or told again."""
+
+    def __init__(self, file: Path):
+        self.file, self.lock = file, LogLock(file.with_name(f".{file.name}.lock"))
+        super().__init__(str(file), self.lock)
+        self._leave_out_torn_lines()
+
+    def append_logs(self, logs: list[dict]) -> None:
+        """Add lines, not to the end of a torn one."""
+        self._leave_out_torn_lines()
+        super().append_logs(logs)
+
+    def _leave_out_torn_lines(self) -> None:
+        with self.lock.lock:
+            lines = read_bytes(self.file).splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith(b"\n") and _is_json(line)]
+            if whole != lines:
+                log.warning(f"{self.file}: {len(lines) - len(whole)} torn lines left out")
+                write_atomic(self.file, b"".join(whole))
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 class SharedStudy:
     """An Optuna study in a run folder, for any number of processes at once, on all machines that share the folder.
 
@@ -69,9 +115,9 @@ class SharedStudy:
 
     def __init__(self, run: Run, axes: Mapping[str, Axis], patient_epochs: int):
         self.run, self.axes, self.figure = run, axes, run["task.monitor"]
-        self.turn = FileLock(run / File.SEARCH_LOCK)  # of the process that takes or records a trial
+        self.turn = file_lock(run / File.SEARCH_LOCK)  # of the process that takes or records a trial
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.storage = JournalStorage(JournalFileBackend(str(run / File.SEARCH_LOG)))
+        self.storage = JournalStorage(Log(run / File.SEARCH_LOG))
         with self.turn:
             self.study = optuna.create_study(
                 storage=self.storage,
@@ -105,17 +151,26 @@ class SharedStudy:
         """
         while True:
             abandoned = [trial for trial in self.study.get_trials(states=BEGUN) if not self._is_held(trial)]
+            number = len(self.study.trials)
+            self.study.sampler = TPESampler(seed=number, constant_liar=True)
             if abandoned:
                 self.storage.set_trial_state_values(abandoned[0]._trial_id, TrialState.WAITING)  # the next to be asked
-            elif len(self.study.trials) >= wanted:
+            elif number >= wanted:
                 return None
-            self.study.sampler = TPESampler(seed=len(self.study.trials), constant_liar=True)
+            else:
+                self._enqueue()
             trial = self.study.ask(dict(self.axes))
             with suppress(Timeout):
                 return trial, self._lock(trial).acquire()
 
+    def _enqueue(self) -> None:
+        """Choose the values of a trial before it is there, so that a kill in between changes none of them."""
+        rehearsal = optuna.create_study(direction="maximize", sampler=self.study.sampler)
+        rehearsal.add_trials(self.study.trials)
+        self.study.enqueue_trial(rehearsal.ask(dict(self.axes)).params)
+
     def _lock(self, trial: Trial | FrozenTrial) -> FileLock:
-        return FileLock(self.run / File.TRIAL_RUNS / f"{folder_name(trial)}.lock", timeout=0)
+        return file_lock(self.run / File.TRIAL_RUNS / f"{folder_name(trial)}.lock", wait_s=0)
 
     def _is_held(self, trial: FrozenTrial) -> bool:
         try:
@@ -128,11 +183,16 @@ class SharedStudy:
         """End a trial, and write the table and the picture of all."""
         with self.turn:
             self.study.tell(trial, value, state)
-            table = trial_table(self.study.get_trials(states=ENDED), self.figure)
-            self.run.write(File.TRIALS, table.to_csv(index=False))
+            self.write_table()
+
+    def write_table(self) -> None:
+        """Write the table and the picture of all ended trials."""
+        if ended := self.study.get_trials(states=ENDED):
+            self.run.write(File.TRIALS, trial_table(ended, self.figure).to_csv(index=False))
             save_figure(parallel_coordinates(self.study, self.figure), self.run / File.PARALLEL)
 
 
+@storage_errors()
 def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> Path:
     """Search until the run folder holds `trials` trials, and return it; the same command goes on where it stopped.
 
@@ -152,6 +212,8 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
         trial, lock = taken
         with lock:
             _train(study, trial, fixed)
+    with study.turn:
+        study.write_table()  # which a kill may have left without the last trial
     return run.folder
 
 
@@ -262,12 +324,15 @@ def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
     kept = [override for override in fixed if not override.startswith(("run.name=", "run.root="))]
     run = Run.compose([*kept, *values, f"run.root={root}", f"run.name={folder_name(trial)}"])
     try:
-        train.run(run, [ReportToTrial(trial, study.figure)])
+        with storage_errors():
+            train.run(run, [ReportToTrial(trial, study.figure)])
         reached = run.training[train.best_key(study.figure)]
         if reached is None:
             raise InputError("a search needs a validation split: raise data.val_fraction")
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
+    except StorageError:
+        raise  # the trial goes on once there is room
     except (InputError, torch.OutOfMemoryError) as error:
         study.tell(trial, state=TrialState.FAIL)
         if not study.study.get_trials(states=(TrialState.COMPLETE,)):

@@ -19,16 +19,25 @@ from reidlab.data import ClassDataModule, ImageDataModule
 from reidlab.data.overlap import seen_in_training
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, Retrieval, embed, protocol_of
-from reidlab.files import alone, write_atomic, write_json
+from reidlab.files import alone, storage_errors, write_atomic, write_json
 from reidlab.models import ReIdNetwork, check_size, load_weights
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
 from reidlab.training import tracking
-from reidlab.training.callbacks import EpochLines, History, interruptible, progress, quiet_lightning
+from reidlab.training.callbacks import (
+    EpochLines,
+    History,
+    StaysStopped,
+    interruptible,
+    progress,
+    quiet_lightning,
+)
+from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, is_whole, resume_point
 from reidlab.training.distillation import Teacher
 from reidlab.training.tasks import Task
 
 
+@storage_errors()
 def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
     """Train, or go on where an interrupted training with the same settings stopped.
 
@@ -41,10 +50,12 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
     """
     with alone(run.folder):
         run.claim()
-        if run.training.get("finished") and run.is_trained:
+        if run.training.get("finished") and is_whole(run / File.BEST):
             log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
         else:
             _train(run, callbacks)
+        if run.training.get("finished"):
+            forget_predecessors(run / File.BEST, run / File.LAST)
     return run
 
 
@@ -133,7 +144,8 @@ def build_trainer(
         chosen = [callback for callback in chosen if getattr(callback, "monitor", None) is None]
     return instantiate(
         run.config.trainer,
-        callbacks=[*chosen, *callbacks, shown],
+        callbacks=[*chosen, *callbacks, StaysStopped(), shown],
+        plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=str(run.folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
@@ -142,12 +154,12 @@ def build_trainer(
 
 def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule) -> bool:
     """Train to the end; False in all processes of a distributed training but the first, which goes on alone."""
-    last = run / File.LAST
-    if last.exists():
-        log.info(f"{run.name}: going on from {last}")
+    begun = resume_point(run / File.BEST, run / File.LAST)
+    if begun:
+        log.info(f"{run.name}: going on from {begun}")
     with interruptible():
         try:
-            trainer.fit(task, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+            trainer.fit(task, datamodule=datamodule, ckpt_path=begun and str(begun), weights_only=True)
         except MisconfigurationException as error:
             raise InputError(f"trainer.*: {' '.join(str(error).split())}") from error
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -156,7 +168,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
             if not trainer.is_global_zero:
                 return False
     if not len(datamodule.validation):
-        write_atomic(run / File.BEST, last.read_bytes())
+        write_atomic(run / File.BEST, (run / File.LAST).read_bytes())
     if not run.is_trained:
         raise InputError(f"{run.folder}: no epoch was validated; lower trainer.check_val_every_n_epoch or add epochs")
     return True

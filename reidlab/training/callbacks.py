@@ -65,6 +65,15 @@ class BestEpoch(pl.callbacks.ModelCheckpoint):
         return equal or super().check_monitor_top_k(trainer, current)
 
 
+class StaysStopped(pl.Callback):
+    """Ends a training at once that goes on from the checkpoint of the epoch that stopped it early."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The checkpoint is loaded, and no epoch has begun."""
+        if any(stopping.wait_count >= stopping.patience for stopping in trainer.early_stopping_callbacks):
+            trainer.should_stop = True
+
+
 class AveragedWeights(WeightAveraging):
     """An exponential moving average of weights and BN statistics, which is validated and kept as the best.
 

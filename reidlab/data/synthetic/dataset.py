@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,8 +15,8 @@ import numpy as np
 
 from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import Person, draw_people
-from reidlab.errors import InputError
-from reidlab.files import read_json
+from reidlab.errors import InputError, StorageError
+from reidlab.files import read_json, temporary_folder
 from reidlab.progress import bar
 
 VERSION = 2
@@ -114,22 +112,14 @@ def generate_people(
     manifest = _manifest(parameters)
     if _is_there(root, manifest):
         return root
-    unfinished = None
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
-        _write(unfinished, parameters, progress)
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        unfinished.chmod(0o755)
-        unfinished.replace(root)
-    except OSError as error:
-        if unfinished is not None and _is_there(root, manifest):
-            return root
-        reason = error.strerror or error
-        raise InputError(f"{root}: can't be written ({reason}); make room or set another data.root") from error
-    finally:
-        if unfinished is not None:
-            shutil.rmtree(unfinished, ignore_errors=True)
+        with temporary_folder(root.parent, root.name) as unfinished:
+            _write(unfinished, parameters, progress)
+            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            unfinished.replace(root)
+    except StorageError:
+        if not _is_there(root, manifest):  # else another process has drawn it meanwhile
+            raise
     return root
 
 

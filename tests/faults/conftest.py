@@ -1,0 +1,52 @@
+"""Counts of what was tried on the suite's faults, and how it ended; `make faults` writes them into the docs."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+ENDS = ("right", "one line")
+BETWEEN = re.compile(r"(<!-- counts -->\n).*(<!-- end of counts -->)", re.DOTALL)
+counts: dict[str, Counter] = {}
+
+
+@pytest.fixture
+def tally():
+    """Count a fault of a kind by how it ended: `right`, with the right result, or in `one line`."""
+
+    def count(kind: str, end: str) -> None:
+        assert end in ENDS
+        counts.setdefault(kind, Counter())[end] += 1
+
+    return count
+
+
+def table() -> str:
+    rows = [
+        f"| {kind} | {ends.total()} | {ends['right']} | {ends['one line']} |" for kind, ends in sorted(counts.items())
+    ]
+    return "\n".join(["| fault | tried | right | one line |", "|---|---:|---:|---:|", *rows, ""])
+
+
+def pytest_terminal_summary(terminalreporter):
+    if counts:
+        terminalreporter.section("faults")
+        terminalreporter.write(table())
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Take over what a worker of pytest-xdist counted."""
+    for kind, ends in getattr(node, "workeroutput", {}).get("counts", {}).items():
+        counts.setdefault(kind, Counter()).update(ends)
+
+
+def pytest_sessionfinish(session, exitstatus):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["counts"] = {kind: dict(ends) for kind, ends in counts.items()}
+    elif (page := os.environ.get("FAULTS_TABLE")) and counts and exitstatus == 0:
+        text = Path(page).read_text()
+        assert BETWEEN.search(text)
+        Path(page).write_text(BETWEEN.sub(lambda found: found[1] + table() + found[2], text))
