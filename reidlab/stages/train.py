@@ -24,7 +24,7 @@ from reidlab.models import ReIdNetwork, check_size, load_weights
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
 from reidlab.training import tracking
-from reidlab.training.callbacks import EpochLines, History, interruptible, progress, quiet_lightning
+from reidlab.training.callbacks import CollapseNotice, EpochLines, History, interruptible, progress, quiet_lightning
 from reidlab.training.distillation import Teacher
 from reidlab.training.tasks import Task
 
@@ -65,7 +65,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     tracking.log_settings(loggers, run.config, made_by)
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
-        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay])
+        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])
         if not _fit(run, trainer, task, datamodule):
             return
         if len(datamodule.validation) and not run.is_classifier:
