@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -105,6 +106,31 @@ class RandomPadCrop(nn.Module):
             (to_y, from_y), (to_x, from_x) = _shift(down, height), _shift(right, width)
             shifted[row, :, to_y, to_x] = image[row, :, from_y, from_x]
         return shifted
+
+
+class RandomZoomCrop(nn.Module):
+    """Enlarges an image with probability p, and cuts a random window of the old size; torchreid's "random crop".
+
+    Args:
+        p: probability for each image.
+        scale: of the sides.
+    """
+
+    def __init__(self, p: float = 0.5, scale: float = 1.125) -> None:
+        super().__init__()
+        self.p, self.scale = p, scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Each image as it was, or a part of it, enlarged."""
+        batch, _, height, width = image.shape
+        high, wide = round(height * self.scale), round(width * self.scale)
+        top = torch.randint(high - height + 1, (batch,)).tolist()
+        left = torch.randint(wide - width + 1, (batch,)).tolist()
+        cropped = image.clone()
+        for row in (torch.rand(batch) < self.p).nonzero().flatten().tolist():
+            large = F.interpolate(image[row : row + 1], (high, wide), mode="bilinear", align_corners=False)[0]
+            cropped[row] = large[:, top[row] : top[row] + height, left[row] : left[row] + width]
+        return cropped
 
 
 class ColorJitter(nn.Module):

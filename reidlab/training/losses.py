@@ -5,10 +5,8 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-EXCLUDED = -1e4  # a score whose softmax is zero, and finite where a row has no other
 
 class Term(NamedTuple):
     """One term of a recipe: a loss, its weight, and the output of the network that it takes.
@@ -35,35 +33,6 @@ class MinedLoss(nn.Module):
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss over the mined pairs or triplets."""
         return self.loss(embeddings, labels, self.miner(embeddings, labels))
-
-
-class WeightedTripletLoss(nn.Module):
-    """Triplet loss on weighted mean distances: an anchor's farther positives and nearer negatives weigh more.
-
-    The mean over the anchors of log(1 + exp(d+ - d-)), where d+ is the mean of the distances of an anchor's direction to
-    its positives, weighted by the softmax of those distances, and d- that to its negatives, by the softmax of their
-    negatives. Batch-hard mining follows one pair an anchor, whose gradient is least where all embeddings are alike, and
-    at a high learning rate training ends there; all pairs together point away from it. Anchors without a positive or a
-    negative don't count. Source: Ye et al., arXiv 2001.04193, "weighted regularization triplet", here on directions.
-
-    Shape: embeddings (B, D), labels (B,) -> scalar.
-    """
-
-    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """The loss over all pairs of the batch."""
-        directions = F.normalize(embeddings, dim=1)
-        distances = torch.cdist(directions, directions)  # (B, B)
-        same = labels[:, None] == labels
-        positive = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        far = (self._weights(distances, positive) * distances).sum(1)
-        near = (self._weights(-distances, ~same) * distances).sum(1)
-        anchors = positive.any(1) & ~same.all(1)
-        return (F.softplus(far - near) * anchors).sum() / anchors.sum().clamp_min(1)
-
-    @staticmethod
-    def _weights(scores: Tensor, pairs: Tensor) -> Tensor:
-        """Softmax of each row over its pairs."""
-        return scores.masked_fill(~pairs, EXCLUDED).softmax(1)
 
 
 class CenterLoss(nn.Module):

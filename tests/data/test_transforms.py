@@ -1,7 +1,9 @@
 import colorsys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reidlab.data.transforms import (
     Augment,
@@ -10,6 +12,7 @@ from reidlab.data.transforms import (
     RandomErasing,
     RandomHorizontalFlip,
     RandomPadCrop,
+    RandomZoomCrop,
     turn_hue,
 )
 
@@ -21,7 +24,8 @@ def images():
 
 
 def all_transforms():
-    return [RandomHorizontalFlip(), RandomPadCrop(4), ColorJitter(0.2, 0.2, 0.2, 0.1), RandomErasing()]
+    jitter = ColorJitter(0.2, 0.2, 0.2, 0.1)
+    return [RandomHorizontalFlip(), RandomPadCrop(4), RandomZoomCrop(), jitter, RandomErasing()]
 
 
 @pytest.mark.parametrize("transform", all_transforms(), ids=lambda t: type(t).__name__)
@@ -65,6 +69,24 @@ def test_pad_crop_equals_cutting_a_window_of_each_padded_image(images):
         offsets.add(windows[0])
     assert len(offsets) > 15
     assert torch.equal(RandomPadCrop(0)(images), images)
+
+
+def test_zoom_crop_equals_cutting_a_window_of_what_pil_enlarges(images):
+    """To a level of PIL's rounding; 24 x 12 becomes 27 x 14, which has 4 x 3 windows."""
+    pixels = (images * 255).round()
+    cropped = RandomZoomCrop(p=0.5, scale=1.125)(pixels / 255) * 255
+    offsets = set()
+    for new, old in zip(cropped, pixels, strict=True):
+        if torch.equal((old / 255) * 255, new):
+            offsets.add(None)
+            continue
+        large = Image.fromarray(old.byte().permute(1, 2, 0).numpy()).resize((14, 27), Image.Resampling.BILINEAR)
+        large = torch.from_numpy(np.array(large)).permute(2, 0, 1)
+        near = [(y, x) for y in range(4) for x in range(3) if (large[:, y : y + 24, x : x + 12] - new).abs().max() < 1.5]
+        assert len(near) == 1
+        offsets.add(near[0])
+    assert None in offsets and len(offsets) > 6
+    assert torch.equal(RandomZoomCrop(0)(images), images)
 
 
 def slow_jitter(image, brightness, contrast, saturation):

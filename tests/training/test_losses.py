@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from reidlab.config import choices, compose, instantiate
-from reidlab.training.losses import CenterLoss, WeightedTripletLoss
+from reidlab.training.losses import CenterLoss
 
 
 def batch_hard_triplet(embeddings, labels, margin):
@@ -21,18 +21,16 @@ def batch_hard_triplet(embeddings, labels, margin):
     return torch.stack(terms).mean()
 
 
-def weighted_triplet(embeddings, labels, anchors=None):
-    """Ye et al., arXiv 2001.04193, the weighted regularization triplet, on directions; of some anchors or of all."""
-    unit, terms = F.normalize(embeddings), []
-    for a in anchors or range(len(labels)):
-        far, near = [], []
-        for other in range(len(labels)):
-            if other != a:
-                (far if labels[other] == labels[a] else near).append(float((unit[a] - unit[other]).norm()))
-        positive = sum(math.exp(d) * d for d in far) / sum(math.exp(d) for d in far)
-        negative = sum(math.exp(-d) * d for d in near) / sum(math.exp(-d) for d in near)
-        terms.append(math.log1p(math.exp(positive - negative)))
-    return sum(terms) / len(terms)
+def batch_all_triplet(embeddings, labels, margin):
+    """Hermans et al. 2017, eq. 6, on directions: the mean over the triplets that cost something ("BA != 0")."""
+    unit, terms = embeddings / embeddings.norm(dim=1, keepdim=True), []
+    for a in range(len(labels)):
+        for p in range(len(labels)):
+            for n in range(len(labels)):
+                if a != p and labels[a] == labels[p] != labels[n]:
+                    cost = margin + (unit[a] - unit[p]).norm() - (unit[a] - unit[n]).norm()
+                    terms += [cost] if cost > 0 else []
+    return torch.stack(terms).mean()
 
 
 def smoothed_cross_entropy(logits, labels, smoothing):
@@ -57,35 +55,17 @@ def batch():
     return torch.randn(16, 8), torch.randn(16, 4), torch.arange(4).repeat_interleave(4)
 
 
-def test_default_recipe_is_smoothed_cross_entropy_plus_weighted_triplet(batch):
+def test_default_recipe_is_smoothed_cross_entropy_plus_batch_all_triplet(batch):
     embeddings, logits, labels = batch
     terms = recipe()(embeddings, logits, labels)
     assert terms["softmax"].item() == pytest.approx(smoothed_cross_entropy(logits, labels, 0.1).item(), rel=1e-5)
-    assert terms["triplet"].item() == pytest.approx(weighted_triplet(embeddings, labels), rel=1e-5)
+    assert terms["triplet"].item() == pytest.approx(batch_all_triplet(embeddings, labels, 0.3).item(), rel=1e-5)
 
 
-def test_batch_hard_triplet(batch):
+def test_batch_hard_triplet_is_the_papers(batch):
     embeddings, logits, labels = batch
     term = recipe("loss=softmax_triplet")(embeddings, logits, labels)["triplet"]
     assert term.item() == pytest.approx(batch_hard_triplet(embeddings, labels, 0.3).item(), rel=1e-5)
-
-
-def test_weighted_triplet_leaves_out_anchors_without_a_positive_or_a_negative(batch):
-    embeddings, _, labels = batch
-    loss = WeightedTripletLoss()
-    alone = torch.cat([labels, torch.tensor([4])])  # a negative of all, and an anchor of nothing
-    more = torch.cat([embeddings, torch.randn(1, 8)])
-    assert loss(more, alone).item() == pytest.approx(weighted_triplet(more, alone, range(16)), rel=1e-5)
-    for labels in (torch.arange(16), torch.zeros(16, dtype=torch.long)):
-        nothing = loss(embeddings.requires_grad_(), labels)
-        nothing.backward()
-        assert nothing == 0 and embeddings.grad.isfinite().all()
-
-
-def test_weighted_triplet_has_a_finite_gradient_where_all_embeddings_are_alike(batch):
-    embeddings = torch.ones(16, 8, requires_grad=True)
-    WeightedTripletLoss()(embeddings, batch[2]).backward()
-    assert embeddings.grad.isfinite().all()
 
 
 def test_weights_scale_terms_and_null_removes_one(batch):

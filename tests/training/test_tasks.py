@@ -94,7 +94,7 @@ class Blind(torch.nn.Module):
 
 
 @pytest.mark.parametrize(("loss", "first", "said"), [
-    ("softmax_wrt", 2, "train/softmax stays at 1.386, ln(classes) and the embeddings of a batch are all alike"),
+    ("softmax_batch_all", 2, "train/softmax stays at 1.386, ln(classes) and the embeddings of a batch are all alike"),
     ("softmax", 3, "train/softmax stays at 1.386, ln(classes)"),
     ("arcface", 2, "the embeddings of a batch are all alike, mean cosine 1.000"),
 ])  # fmt: skip
