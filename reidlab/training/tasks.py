@@ -95,7 +95,7 @@ class Task(pl.LightningModule):
         return total
 
     def chance_losses(self) -> dict[str, float]:
-        """What each cross-entropy of the recipe is, as it is logged, while all classes are equally likely: ln(classes)."""
+        """The value of each logged cross-entropy while all classes are equally likely: its weight times ln(classes)."""
         return {
             f"train/{name}": term.weight * math.log(cast(nn.Linear, self.network.classifier).out_features)
             for name, term in self.loss.terms.items()
