@@ -207,7 +207,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "task.mix.cutmix": WEIGHT,
     "task.mix.p": SHARE,
     "augment.*.p": SHARE,
-    "augment.crop.padding": whole(0, 4096),
+    "augment.crop.padding": Number(0, 4096),
     "augment.crop.scale": Number(1, 4),
     "augment.policy.strength": WEIGHT,
     "augment.erasing.area": Many(Number(0, 1, above=True), 2),

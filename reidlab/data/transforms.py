@@ -89,12 +89,15 @@ class RandomHorizontalFlip(nn.Module):
 
 
 class RandomPadCrop(nn.Module):
-    """Shifts each image by up to `padding` pixels in both directions; black comes in from the edges.
+    """Shifts each image by up to `padding` in both directions; black comes in from the edges.
 
     Equal to padding all sides and cutting a random window of the old size.
+
+    Args:
+        padding: pixels; below 1 a share of the height, so that crops of all sizes are shifted alike.
     """
 
-    def __init__(self, padding: int = 10) -> None:
+    def __init__(self, padding: float = 10) -> None:
         super().__init__()
         self.padding = padding
 
@@ -102,7 +105,8 @@ class RandomPadCrop(nn.Module):
         """Each image, shifted."""
         batch, _, height, width = image.shape
         shifted = torch.zeros_like(image)
-        for row, (down, right) in enumerate(torch.randint(-self.padding, self.padding + 1, (batch, 2)).tolist()):
+        most = round(self.padding * height) if self.padding < 1 else int(self.padding)
+        for row, (down, right) in enumerate(torch.randint(-most, most + 1, (batch, 2)).tolist()):
             (to_y, from_y), (to_x, from_x) = _shift(down, height), _shift(right, width)
             shifted[row, :, to_y, to_x] = image[row, :, from_y, from_x]
         return shifted

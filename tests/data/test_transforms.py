@@ -71,6 +71,16 @@ def test_pad_crop_equals_cutting_a_window_of_each_padded_image(images):
     assert torch.equal(RandomPadCrop(0)(images), images)
 
 
+def test_a_shift_may_be_a_share_of_the_height(images):
+    """0.125 of 24 pixels is 3, of an image twice as large 6."""
+    for scale, padding in ((1, 3), (2, 6)):
+        large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        torch.manual_seed(1)
+        shifted = RandomPadCrop(0.125)(large)
+        torch.manual_seed(1)
+        assert torch.equal(shifted, RandomPadCrop(padding)(large))
+
+
 def test_zoom_crop_equals_cutting_a_window_of_what_pil_enlarges(images):
     """To a level of PIL's rounding; 24 x 12 becomes 27 x 14, which has 4 x 3 windows."""
     pixels = (images * 255).round()
