@@ -21,6 +21,7 @@ from reidlab.data.transforms import (
     RandomErasing,
     RandomHorizontalFlip,
     RandomPadCrop,
+    RandomZoomCrop,
 )
 from reidlab.data.validate import Finding, inspect_files, summary, validate
 
@@ -48,6 +49,7 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomPadCrop",
     "RandomResizedCrop",
+    "RandomZoomCrop",
     "ReidDataModule",
     "Samples",
     "SyntheticPeople",

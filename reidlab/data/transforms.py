@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -88,12 +89,15 @@ class RandomHorizontalFlip(nn.Module):
 
 
 class RandomPadCrop(nn.Module):
-    """Shifts each image by up to `padding` pixels in both directions; black comes in from the edges.
+    """Shifts each image by up to `padding` in both directions; black comes in from the edges.
 
     Equal to padding all sides and cutting a random window of the old size.
+
+    Args:
+        padding: pixels; below 1 a share of the height, so that crops of all sizes are shifted alike.
     """
 
-    def __init__(self, padding: int = 10) -> None:
+    def __init__(self, padding: float = 10) -> None:
         super().__init__()
         self.padding = padding
 
@@ -101,10 +105,36 @@ class RandomPadCrop(nn.Module):
         """Each image, shifted."""
         batch, _, height, width = image.shape
         shifted = torch.zeros_like(image)
-        for row, (down, right) in enumerate(torch.randint(-self.padding, self.padding + 1, (batch, 2)).tolist()):
+        most = round(self.padding * height) if self.padding < 1 else int(self.padding)
+        for row, (down, right) in enumerate(torch.randint(-most, most + 1, (batch, 2)).tolist()):
             (to_y, from_y), (to_x, from_x) = _shift(down, height), _shift(right, width)
             shifted[row, :, to_y, to_x] = image[row, :, from_y, from_x]
         return shifted
+
+
+class RandomZoomCrop(nn.Module):
+    """Enlarges an image with probability p, and cuts a random window of the old size; torchreid's "random crop".
+
+    Args:
+        p: probability for each image.
+        scale: of the sides.
+    """
+
+    def __init__(self, p: float = 0.5, scale: float = 1.125) -> None:
+        super().__init__()
+        self.p, self.scale = p, scale
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Each image as it was, or a part of it, enlarged."""
+        batch, _, height, width = image.shape
+        high, wide = round(height * self.scale), round(width * self.scale)
+        top = torch.randint(high - height + 1, (batch,)).tolist()
+        left = torch.randint(wide - width + 1, (batch,)).tolist()
+        cropped = image.clone()
+        for row in (torch.rand(batch) < self.p).nonzero().flatten().tolist():
+            large = F.interpolate(image[row : row + 1], (high, wide), mode="bilinear", align_corners=False)[0]
+            cropped[row] = large[:, top[row] : top[row] + height, left[row] : left[row] + width]
+        return cropped
 
 
 class ColorJitter(nn.Module):

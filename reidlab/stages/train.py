@@ -25,6 +25,7 @@ from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
 from reidlab.training import tracking
 from reidlab.training.callbacks import (
+    CollapseNotice,
     EpochLines,
     History,
     StaysStopped,
@@ -76,7 +77,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     tracking.log_settings(loggers, run.config, made_by)
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
-        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay])
+        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])
         if not _fit(run, trainer, task, datamodule):
             return
         if len(datamodule.validation) and not run.is_classifier:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -20,6 +21,7 @@ from reidlab.console import log
 from reidlab.files import write_atomic
 from reidlab.progress import in_notebook
 from reidlab.run import File
+from reidlab.training.tasks import Task
 
 TIPS = (
     "does not have many workers",
@@ -30,6 +32,9 @@ TIPS = (
     "in a `val_dataloader` but have no `validation_step`",
     "exists and is not empty",
 )
+UNJUDGED_EPOCHS = 1.5  # at the full learning rate, which a warm-up reaches later
+EPOCHS_AT_CHANCE = 3  # in a row; one alone may be a network on its way
+NEAR_CHANCE, ALIKE = 0.03, 0.98
 SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
 
 
@@ -54,6 +59,40 @@ class History(pl.Callback):
     def load_state_dict(self, state_dict: dict) -> None:
         """Restore the rows of a checkpoint."""
         self.rows = list(state_dict["rows"])
+
+
+class CollapseNotice(pl.Callback):
+    """Says after an epoch that a network has collapsed, and what to change.
+
+    It has where a cross-entropy stays for epochs at what equally likely classes cost, or where a loss of embeddings
+    finds those of a batch all alike. Epochs count by their learning rate, so that a warm-up is no collapse.
+
+    Args:
+        history: of the training.
+    """
+
+    def __init__(self, history: History):
+        self.history = history
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the figures of the epoch, which `history` has by now."""
+        task, rows = cast(Task, pl_module), self.history.rows
+        full_epochs = sum(row["learning_rate"] for row in rows) / task.optimizer.keywords["lr"]
+        if full_epochs < UNJUDGED_EPOCHS or not trainer.is_global_zero:
+            return
+        latest = rows[-EPOCHS_AT_CHANCE:]
+        found = [
+            f"{name} stays at {chance:.3f}, ln(classes)"
+            for name, chance in task.chance_losses().items()
+            if len(latest) == EPOCHS_AT_CHANCE and all(abs(row[name] / chance - 1) < NEAR_CHANCE for row in latest)
+        ]
+        if task.compares_embeddings and (alike := rows[-1]["similarity"]) > ALIKE:
+            found.append(f"the embeddings of a batch are all alike, mean cosine {alike:.3f}")
+        if found:
+            log.warning(
+                f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  collapsed: {' and '.join(found)}; lower "
+                "optimizer.lr, raise schedule.warmup_epochs, or learn by other losses (loss=softmax)"
+            )
 
 
 class BestEpoch(pl.callbacks.ModelCheckpoint):

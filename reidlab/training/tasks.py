@@ -1,5 +1,6 @@
 """Lightning modules: the steps of training and of validation."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -89,8 +90,22 @@ class Task(pl.LightningModule):
             total = torch.stack(list(terms.values())).sum()
         self._require_finite({name: term.detach() for name, term in terms.items()}, batch_idx)
         logged = {f"train/{name}": term.detach() for name, term in terms.items()} | {"train/loss": total.detach()}
+        logged["similarity"] = mean_cosine(embedding.detach())
         self.log_dict(logged, on_step=False, on_epoch=True, batch_size=len(embedding))
         return total
+
+    def chance_losses(self) -> dict[str, float]:
+        """The value of each logged cross-entropy while all classes are equally likely: its weight times ln(classes)."""
+        return {
+            f"train/{name}": term.weight * math.log(cast(nn.Linear, self.network.classifier).out_features)
+            for name, term in self.loss.terms.items()
+            if isinstance(term.loss, nn.CrossEntropyLoss)
+        }
+
+    @property
+    def compares_embeddings(self) -> bool:
+        """Whether a term of the recipe is a loss of embeddings."""
+        return any(term.sees == "embedding" for term in self.loss.terms.values())
 
     def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
         """Note on the device where each term first failed; check only now and then, since that waits for the device."""
@@ -121,6 +136,13 @@ class Task(pl.LightningModule):
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer.* or schedule.*: {error}; change that setting") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def mean_cosine(embeddings: Tensor) -> Tensor:
+    """Mean cosine of all pairs of different embeddings (B, D), a scalar; 1 where a batch has one direction."""
+    count = len(embeddings)
+    total = F.normalize(embeddings, dim=1).sum(0).square().sum()  # of all B^2 pairs, B of them of an image and itself
+    return (total - count) / max(count * (count - 1), 1)
 
 
 class ReidTask(Task):
@@ -154,7 +176,7 @@ class ClassificationTask(Task):
 
     def __init__(self, *args, mix: nn.Module | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        if mix and any(term.sees == "embedding" for term in self.loss.terms.values()):
+        if mix and self.compares_embeddings:
             raise InputError(
                 "task.mix: mixed images have no one class, which losses of embeddings need; set task.mix=null"
             )

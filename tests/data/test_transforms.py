@@ -1,7 +1,9 @@
 import colorsys
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from reidlab.data.transforms import (
     Augment,
@@ -10,6 +12,7 @@ from reidlab.data.transforms import (
     RandomErasing,
     RandomHorizontalFlip,
     RandomPadCrop,
+    RandomZoomCrop,
     turn_hue,
 )
 
@@ -21,7 +24,8 @@ def images():
 
 
 def all_transforms():
-    return [RandomHorizontalFlip(), RandomPadCrop(4), ColorJitter(0.2, 0.2, 0.2, 0.1), RandomErasing()]
+    jitter = ColorJitter(0.2, 0.2, 0.2, 0.1)
+    return [RandomHorizontalFlip(), RandomPadCrop(4), RandomZoomCrop(), jitter, RandomErasing()]
 
 
 @pytest.mark.parametrize("transform", all_transforms(), ids=lambda t: type(t).__name__)
@@ -65,6 +69,35 @@ def test_pad_crop_equals_cutting_a_window_of_each_padded_image(images):
         offsets.add(windows[0])
     assert len(offsets) > 15
     assert torch.equal(RandomPadCrop(0)(images), images)
+
+
+def test_a_shift_may_be_a_share_of_the_height(images):
+    """0.125 of 24 pixels is 3, of an image twice as large 6."""
+    for scale, padding in ((1, 3), (2, 6)):
+        large = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+        torch.manual_seed(1)
+        shifted = RandomPadCrop(0.125)(large)
+        torch.manual_seed(1)
+        assert torch.equal(shifted, RandomPadCrop(padding)(large))
+
+
+def test_zoom_crop_equals_cutting_a_window_of_what_pil_enlarges(images):
+    """To a level of PIL's rounding; 24 x 12 becomes 27 x 14, which has 4 x 3 windows."""
+    pixels = (images * 255).round()
+    cropped = RandomZoomCrop(p=0.5, scale=1.125)(pixels / 255) * 255
+    offsets = set()
+    for new, old in zip(cropped, pixels, strict=True):
+        if torch.equal((old / 255) * 255, new):
+            offsets.add(None)
+            continue
+        large = Image.fromarray(old.byte().permute(1, 2, 0).numpy()).resize((14, 27), Image.Resampling.BILINEAR)
+        large = torch.from_numpy(np.array(large)).permute(2, 0, 1)
+        windows = {(y, x): large[:, y : y + 24, x : x + 12] for y in range(4) for x in range(3)}
+        near = [place for place, window in windows.items() if (window - new).abs().max() < 1.5]
+        assert len(near) == 1
+        offsets.add(near[0])
+    assert None in offsets and len(offsets) > 6
+    assert torch.equal(RandomZoomCrop(0)(images), images)
 
 
 def slow_jitter(image, brightness, contrast, saturation):

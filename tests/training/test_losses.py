@@ -21,6 +21,18 @@ def batch_hard_triplet(embeddings, labels, margin):
     return torch.stack(terms).mean()
 
 
+def batch_all_triplet(embeddings, labels, margin):
+    """Hermans et al. 2017, eq. 6, on directions: the mean over the triplets that cost something ("BA != 0")."""
+    unit, terms = embeddings / embeddings.norm(dim=1, keepdim=True), []
+    for a in range(len(labels)):
+        for p in range(len(labels)):
+            for n in range(len(labels)):
+                if a != p and labels[a] == labels[p] != labels[n]:
+                    cost = margin + (unit[a] - unit[p]).norm() - (unit[a] - unit[n]).norm()
+                    terms += [cost] if cost > 0 else []
+    return torch.stack(terms).mean()
+
+
 def smoothed_cross_entropy(logits, labels, smoothing):
     """Szegedy et al. 2016, section 7."""
     classes = logits.shape[1]
@@ -43,11 +55,17 @@ def batch():
     return torch.randn(16, 8), torch.randn(16, 4), torch.arange(4).repeat_interleave(4)
 
 
-def test_default_recipe_is_smoothed_cross_entropy_plus_batch_hard_triplet(batch):
+def test_default_recipe_is_smoothed_cross_entropy_plus_batch_all_triplet(batch):
     embeddings, logits, labels = batch
     terms = recipe()(embeddings, logits, labels)
     assert terms["softmax"].item() == pytest.approx(smoothed_cross_entropy(logits, labels, 0.1).item(), rel=1e-5)
-    assert terms["triplet"].item() == pytest.approx(batch_hard_triplet(embeddings, labels, 0.3).item(), rel=1e-5)
+    assert terms["triplet"].item() == pytest.approx(batch_all_triplet(embeddings, labels, 0.3).item(), rel=1e-5)
+
+
+def test_batch_hard_triplet_is_the_papers(batch):
+    embeddings, logits, labels = batch
+    term = recipe("loss=softmax_triplet")(embeddings, logits, labels)["triplet"]
+    assert term.item() == pytest.approx(batch_hard_triplet(embeddings, labels, 0.3).item(), rel=1e-5)
 
 
 def test_weights_scale_terms_and_null_removes_one(batch):

@@ -6,7 +6,7 @@ import torch
 from reidlab.errors import InputError
 from reidlab.run import File, Run
 from reidlab.stages import train
-from reidlab.training.tasks import ReidTask
+from reidlab.training.tasks import ReidTask, mean_cosine
 
 STATEFUL = [
     "loss=softmax_triplet_center",
@@ -71,3 +71,49 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
     run = trained(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0")
     assert run.training["finished"]
+
+
+def test_the_mean_cosine_is_that_of_all_pairs():
+    torch.manual_seed(0)
+    embeddings = torch.randn(5, 3)
+    pairs = [torch.cosine_similarity(embeddings[a], embeddings[b], 0) for a in range(5) for b in range(5) if a != b]
+    assert mean_cosine(embeddings).item() == pytest.approx(torch.stack(pairs).mean().item(), abs=1e-6)
+    assert mean_cosine(torch.tensor([[1.0, 2.0]]).repeat(4, 1) * torch.rand(4, 1)).item() == pytest.approx(1)
+    assert mean_cosine(torch.ones(1, 3)).item() == pytest.approx(0, abs=1e-6)
+
+
+class Blind(torch.nn.Module):
+    """A projection after which all images are alike."""
+
+    def __init__(self, projection):
+        super().__init__()
+        self.projection = projection
+
+    def forward(self, feature):
+        return 0 * self.projection(feature) + 1
+
+
+@pytest.mark.parametrize(("loss", "first", "said"), [
+    ("softmax_batch_all", 2, "train/softmax stays at 1.386, ln(classes) and the embeddings of a batch are all alike"),
+    ("softmax", 3, "train/softmax stays at 1.386, ln(classes)"),
+    ("arcface", 2, "the embeddings of a batch are all alike, mean cosine 1.000"),
+])  # fmt: skip
+def test_a_collapse_is_said_with_what_to_change(loss, first, said, small, tmp_path, monkeypatch, capsys):
+    build = train.build_network
+
+    def blind(run, num_classes):
+        network = build(run, num_classes)
+        network.fc = Blind(network.fc)
+        return network
+
+    monkeypatch.setattr(train, "build_network", blind)
+    trained(small, tmp_path, "blind", f"loss={loss}", "schedule=constant", "trainer.max_epochs=4", "optimizer.lr=1e-5")
+    lines = [line for line in capsys.readouterr().out.splitlines() if "collapsed: " in line]
+    assert [line.partition("  ")[0] for line in lines] == [f"epoch {number}/4" for number in range(first, 5)]
+    assert said in lines[-1] and "lower optimizer.lr, raise schedule.warmup_epochs" in lines[-1]
+
+
+def test_a_network_that_learns_or_warms_up_has_not_collapsed(small, tmp_path, capsys):
+    trained(small, tmp_path, "learns", "schedule.warmup_epochs=0", "trainer.max_epochs=5", "optimizer.lr=3e-3")
+    trained(small, tmp_path, "warms_up", "schedule.warmup_epochs=30", "trainer.max_epochs=5", "optimizer.lr=1e-5")
+    assert "collapsed" not in capsys.readouterr().out
