@@ -13,7 +13,7 @@ from reidlab.metrics.closeness import Distance
 Kind = Literal["ivfpq", "hnsw"]
 CANDIDATES = 20  # looked up for each one that is wanted, at least LEAST, and ordered by exact distances
 LEAST = 200
-TRAINED_ON = 64  # embeddings for each cell
+TRAINED_ON = 40  # embeddings for each cell
 BYTES = 32  # of a product code, at most
 
 

@@ -25,5 +25,4 @@ def enroll_one_by_one(folder, name, count):
     """What a process does to a gallery that others change, too."""
     gallery = Gallery.open(folder, fake_model())
     for number in range(count):
-    """What a process does to a gallery that others change, too."""
         gallery.enroll_embeddings(np.eye(4)[number % 4][None], [f"{name}-{number}"])
