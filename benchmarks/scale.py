@@ -3,10 +3,9 @@
     python benchmarks/scale.py                                       # 1 M x 128, exact, IVF-PQ and HNSW
     python benchmarks/scale.py --rows 10000000 --index ivfpq --effort 16 32 64 --json scale.json
 
-The embeddings have unit length and lie around one center for each identity, ten images each; a query is another image of
-an enrolled identity. Exact search is the yardstick of recall@k, and answers fewer queries where it is slow. Memory is the
-resident set at its highest, pages of mapped files included, of a process that opens the gallery and searches it. Each
-search runs in a process of its own.
+The embeddings have unit length and lie around one center for each identity, ten images each; a query is another image
+of an enrolled identity. Exact search is the yardstick of recall@k, and answers fewer queries where it is slow. Each
+search runs in a process of its own; memory is its resident set at its highest, pages of mapped files included.
 """
 
 import argparse
@@ -80,9 +79,9 @@ def apart(call: Any, *args: Any) -> Any:
         return pool.apply(call, args)
 
 
-def opened(folder: Path) -> Gallery:
+def opened(folder: Path, precision: str | None = None) -> Gallery:
     model = SimpleNamespace(name="generated", checkpoint="0" * 16, size=(1, 1), distance="cosine", verdict={})
-    return Gallery.open(folder, model)
+    return Gallery.open(folder, model, precision=precision)
 
 
 def draw(rows: np.ndarray, image: int, dim: int) -> np.ndarray:
@@ -100,13 +99,12 @@ def draw(rows: np.ndarray, image: int, dim: int) -> np.ndarray:
 
 def enroll(folder: Path, rows: int, dim: int, precision: str) -> dict[str, float]:
     shutil.rmtree(folder, ignore_errors=True)
-    model = SimpleNamespace(name="generated", checkpoint="0" * 16, size=(1, 1), distance="cosine", verdict={})
-    gallery, seconds = Gallery.open(folder, model, precision=precision), 0.0
+    gallery, seconds = opened(folder, precision), 0.0
     for start in range(0, rows, CHUNK):
         numbers = np.arange(start, min(start + CHUNK, rows))
         values, pids = draw(numbers, 0, dim), (numbers // IMAGES).tolist()
         begin = time.perf_counter()
-        gallery.enroll_embeddings(values, pids, paths=None)
+        gallery.enroll_embeddings(values, pids)
         seconds += time.perf_counter() - begin
     size = sum(file.stat().st_size for file in folder.glob("*"))
     return {"seconds": seconds, "rows_per_s": rows / seconds, "disk_mib": size / 2**20, "memory_mib": memory()}

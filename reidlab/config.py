@@ -31,7 +31,10 @@ CLONE = _PACKAGE.parent if _IS_CLONE else None
 SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables and models of data/, as released
 CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
-NAME_KEYS = ("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher")
+NAME_KEYS = (
+    *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
+    *("gallery.folder", "gallery.model"),
+)
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
 OPTIONAL_GROUPS = ("distill", "experiment")
 # A stage that follows training can do without a run where one of these says what to work on.

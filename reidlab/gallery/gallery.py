@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -33,10 +33,10 @@ class Embeds(Protocol):
     """What turns images into embeddings, as `reidlab.load` returns it."""
 
     name: str
-    checkpoint: str
+    checkpoint: Any  # the hash of its weights
     size: tuple[int, int]
-    distance: Any
-    verdict: Mapping[str, Any]
+    distance: Any  # that its embeddings are compared by
+    verdict: dict[str, Any]  # `threshold` on that distance, where one was calibrated
 
     def __call__(self, images: Iterable) -> np.ndarray:
         """Images -> (N, D) float32."""

@@ -37,6 +37,7 @@ class File(StrEnum):
     VERIFICATION = "verification.json"
     EVALUATE = "evaluate"
     PREDICT = "predict"
+    GALLERY = "gallery"
     EXPORT = "export"
     ONNX = "export/model.onnx"
     ONNX_ABOUT = "export/model.json"
