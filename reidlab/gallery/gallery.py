@@ -26,7 +26,7 @@ AT_A_TIME = 512  # images that are embedded
 FOUND_AT_ONCE = 1 << 22  # pairs of a query and an image found for it
 WORTH_AN_INDEX = 10_000  # rows
 TESTED = 200  # rows that an index is tested with
-EFFORTS = {"ivfpq": 32, "hnsw": 256}
+EFFORTS = {"ivfpq": 64, "hnsw": 256}
 
 
 class Embeds(Protocol):
