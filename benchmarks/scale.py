@@ -137,7 +137,7 @@ def search(folder: Path, options: argparse.Namespace, effort: int | None) -> tup
     seconds = time.perf_counter() - begin
     positions = np.concatenate(found)
     single = []
-    for query in queries[:50]:
+    for query in queries[:10]:
         begin = time.perf_counter()
         gallery.nearest(query[None], K)
         single.append(time.perf_counter() - begin)

@@ -14,14 +14,15 @@ Kind = Literal["ivfpq", "hnsw"]
 CANDIDATES = 20  # looked up for each one that is wanted, at least LEAST, and ordered by exact distances
 LEAST = 200
 TRAINED_ON = 40  # embeddings for each cell
-BYTES = 32  # of a product code, at most
+LONGEST_CODE = 128  # sub-codes of 4 bits, each of two numbers or more
 
 
 class Index:
     """A FAISS index over the ids of rows.
 
-    `ivfpq` (Jegou et al. 2011, TPAMI) keeps up to 32 bytes a row in cells of which `effort` are searched; `hnsw`
-    (Malkov & Yashunin 2018, TPAMI) keeps a graph over 8-bit embeddings whose candidate list has the length `effort`.
+    `ivfpq` (Jegou et al. 2011, TPAMI) keeps product codes of 4 bits for every two numbers (Andre et al. 2017, ICMR), up
+    to 64 bytes a row, in cells of which `effort` are searched; `hnsw` (Malkov & Yashunin 2018, TPAMI) keeps a graph
+    over 8-bit embeddings whose candidate list has the length `effort`.
 
     Args:
         index: of FAISS, with ids.
@@ -47,7 +48,7 @@ class Index:
         """
         faiss = _faiss()
         dim = sample.shape[1]
-        name = f"IVF{cells(total)},PQ{_codes(dim)}" if kind == "ivfpq" else "HNSW32,SQ8"
+        name = f"IVF{cells(total)},PQ{_codes(dim)}x4fs" if kind == "ivfpq" else "HNSW32,SQ8"
         index = faiss.index_factory(dim, name if kind == "ivfpq" else f"IDMap,{name}")
         index.train(_unit(sample, distance))
         for block in blocks:
@@ -85,7 +86,21 @@ class Index:
         """Forget rows; False where this kind of index can't, or is then empty."""
         if self.kind == "ivfpq":
             self.index.remove_ids(ids)
+            self._clear_tails()
         return self.kind == "ivfpq" and self.index.ntotal > 0
+
+    def _clear_tails(self) -> None:
+        """Overwrite the codes behind the end of each cell, where FAISS leaves those of removed rows."""
+        faiss = _faiss()
+        lists = faiss.downcast_InvertedLists(self.index.invlists)
+        nothing, each = np.zeros(lists.packer.code_size, np.uint8), lists.n_per_block
+        for cell in range(lists.nlist):
+            size = lists.list_size(cell)
+            if size % each:
+                blocks = faiss.rev_swig_ptr(lists.get_codes(cell), -(-size // each) * lists.block_size)
+                last = blocks[-lists.block_size :][None]
+                for slot in range(size % each, each):
+                    lists.packer.pack_1(nothing, slot, last)
 
 
 def cells(total: int) -> int:
@@ -99,8 +114,8 @@ def sample_size(total: int) -> int:
 
 
 def _codes(dim: int) -> int:
-    """Bytes of a product code: the largest divisor of the dimension up to BYTES."""
-    return max(size for size in range(1, min(BYTES, dim) + 1) if dim % size == 0)
+    """The length of a product code: the largest divisor of the dimension that is allowed."""
+    return max(size for size in range(1, min(LONGEST_CODE, max(dim // 2, 1)) + 1) if dim % size == 0)
 
 
 def _unit(embeddings: np.ndarray, distance: Distance) -> np.ndarray:
