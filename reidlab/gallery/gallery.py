@@ -108,7 +108,7 @@ class Gallery:
         model: Embeds | None = None,
         *,
         precision: str | None = None,
-        template: Template = "best",
+        template: Template = "mean",
     ) -> "Gallery":
         """Open a gallery, or begin one. InputError where it was enrolled by another checkpoint.
 
@@ -120,8 +120,8 @@ class Gallery:
             folder: of the gallery; it is made at the first enrollment.
             model: of `reidlab.load`. Without one, identities can be listed and forgotten, and embeddings identified.
             precision: of stored embeddings, float16 (a new gallery's default) or int8.
-            template: compare with an identity's nearest image (best), with the mean of its embeddings, or with its
-                medoid, the image nearest to its others.
+            template: compare with the mean of an identity's embeddings, with its nearest image (best, which alone uses
+                an index), or with its medoid, the image nearest to its others.
         """
         if template not in ("best", "mean", "medoid"):
             raise InputError(f"template={template!r}: choose best, mean or medoid")
@@ -201,12 +201,13 @@ class Gallery:
         count = len(values)
         if values.ndim != 2:
             raise InputError(f"embeddings {values.shape}: expected (N, D)")
-        norms_of(torch.from_numpy(values), "gallery", paths)
         when = np.full(count, time.time()) if times is None else np.asarray(times, float)
         columns: dict[str, Any] = {
-            "path": ["" if path is None else str(path) for path in paths or [""] * count],
+            "path": [""] * count if paths is None else [str(path) for path in paths],
             "pid": [str(pid) for pid in pids],
-            "camid": [None if camid is None else str(camid) for camid in camids or [None] * count],
+            "camid": [
+                None if camid is None else str(camid) for camid in ([None] * count if camids is None else camids)
+            ],
             "time": when,
             "expires": when + keep_s,
         }
@@ -215,15 +216,15 @@ class Gallery:
                 raise InputError(f"enroll: {len(column)} {name}s for {count} images; give one each")
         if not np.isfinite(when).all() or not all(columns["pid"]):
             raise InputError("enroll: a pid is empty or a time isn't a number; give one each")
+        norms_of(torch.from_numpy(values), "gallery", paths)
         last = {path: row for row, path in enumerate(columns["path"]) if path}
         kept = [row for row, path in enumerate(columns["path"]) if last.get(path, row) == row]
         with self.store.writing():
             self._require_own_checkpoint()
             about = self._about_new(values.shape[1])
             replaced = _isin(self.store.text("path"), list(last)) if last else np.zeros(0, np.int64)
-            gone = np.union1d(replaced, self._expired())
             added = {name: _taken(column, kept) for name, column in columns.items()}
-            self.store.change(gone, values[kept], added, about | self._index_without(gone))
+            self._change(np.union1d(replaced, self._expired()), values[kept], added, about)
         return len(kept)
 
     def forget(self, pid: str) -> int:
@@ -231,26 +232,29 @@ class Gallery:
 
         The files that held them are written anew without them and deleted. InputError where nobody has that name.
         """
+        if str(pid) not in self.pids:
+            raise InputError(f"{pid}: nobody of that name is enrolled in {self.store.folder}")
         with self.store.writing():
             gone = _isin(self.store.text("pid"), [str(pid)])
-            if not len(gone):
-                raise InputError(f"{pid}: nobody of that name is enrolled in {self.store.folder}")
-            every = np.union1d(gone, self._expired())
-            self.store.change(every, about=self._index_without(every))
+            self._change(np.union1d(gone, self._expired()))
         return len(gone)
 
     def expire(self) -> int:
         """Delete the images whose time is over, which no answer counts any more; how many. Every change does, too."""
+        self.store.refresh()
+        if not len(self._expired()):
+            return 0
         with self.store.writing():
             gone = self._expired()
-            self.store.change(gone, about=self._index_without(gone))
+            self._change(gone)
         return len(gone)
 
     def build_index(self, kind: Kind = "ivfpq", effort: int | None = None) -> dict[str, float]:
-        """Index the images of a large gallery by FAISS; the recall of 1 and 10 nearest, against exact search.
+        """Index the images of a large gallery by FAISS; its `recall` for some of them.
 
-        Images that are enrolled later are searched exactly, beside the index. An `ivfpq` forgets with the gallery; an
-        `hnsw` can't, so that it is dropped, and search is exact until it is built again.
+        Nobody can enroll or forget meanwhile. Images that are enrolled later are searched exactly, beside the index. An
+        `ivfpq` forgets with the gallery; an `hnsw` can't, so that it is dropped, and search is exact until it is built
+        again.
 
         Args:
             kind: ivfpq or hnsw, see `Index`.
@@ -299,7 +303,7 @@ class Gallery:
         if k < 1:
             raise InputError(f"k={k}: ask for one or more")
         threshold = self._threshold() if threshold is None else threshold
-        self._refresh()
+        self._refresh(indexed=self.template == "best")
         queries = self._queries(embeddings)
         if not len(self.store):
             return [Identification((), threshold) for _ in queries]
@@ -317,12 +321,13 @@ class Gallery:
 
     # -- within
 
-    def _refresh(self) -> None:
-        """Take up what other processes changed, the index included."""
+    def _refresh(self, indexed: bool = True) -> None:
+        """Take up what other processes changed, and their index where it is asked."""
         self.store.refresh()
         self._require_own_checkpoint()
         try:
-            self._index()
+            if indexed:
+                self._index()
         except InputError:
             if self.store.is_current():
                 raise
@@ -369,6 +374,8 @@ class Gallery:
     def _nearest_templates(self, queries: np.ndarray, k: int, where: Where) -> list[list[tuple[int, float, int]]]:
         """For each query the k identities with the nearest template: identity, distance, position or -1."""
         who, positions, block = self._templates(where)
+        if not len(who):
+            return [[] for _ in queries]
         found = nearest(torch.from_numpy(queries), [block], min(k, len(who)), self.distance)
         return [
             [(int(who[i]), float(d), int(positions[i])) for i, d in zip(row, distances, strict=True) if i >= 0]
@@ -426,6 +433,12 @@ class Gallery:
 
     def _expired(self) -> np.ndarray:
         return np.flatnonzero(self.store.numbers("expires") <= time.time())
+
+    def _change(self, gone: np.ndarray, *added: Any) -> None:
+        """Delete rows by position and add others, see `Store.change`; nothing that was computed is kept."""
+        values, columns, about = added or (None, None, {})
+        self.store.change(gone, values, columns, about | self._index_without(gone))
+        self._cache.clear()
 
     def _index_without(self, gone: np.ndarray) -> dict[str, Any]:
         """The manifest's entry of an index that holds none of these rows."""

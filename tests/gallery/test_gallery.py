@@ -80,7 +80,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def reload(self):
-        self.gallery = Gallery.open(self.place, self.model)
+        self.gallery = Gallery.open(self.place, self.model, precision=self.precision)
 
     @rule()
     def change_from_elsewhere(self):
@@ -178,7 +178,7 @@ def test_identities_by_each_template_equal_a_slow_loop(template, tmp_path, model
 
 
 def test_one_with_many_images_hides_nobody(tmp_path, model):
-    gallery = Gallery.open(tmp_path, model)
+    gallery = Gallery.open(tmp_path, model, template="best")
     values = np.concatenate([np.full((300, 2), [1, 0.01]), [[0, 1], [-1, 0]]])
     gallery.enroll_embeddings(values, ["crowd"] * 300 + ["b", "c"])
     (answer,) = gallery.identify_embeddings(np.array([[1, 0]]), k=5)
@@ -186,7 +186,7 @@ def test_one_with_many_images_hides_nobody(tmp_path, model):
 
 
 def test_nobody_within_the_threshold_is_nobody(tmp_path, model):
-    gallery = Gallery.open(tmp_path, model)
+    gallery = Gallery.open(tmp_path, model, template="best")
     gallery.enroll_embeddings(np.eye(2), ["ann", "bob"], paths=["a.jpg", "b.jpg"], camids=["door", None])
     ann, nobody = gallery.identify_embeddings(np.array([[1, 0.1], [-1, -1]]))
     assert ann.pid == "ann" and ann.candidates[0].path == "a.jpg" and ann.candidates[0].camid == "door"
@@ -199,6 +199,22 @@ def test_nobody_within_the_threshold_is_nobody(tmp_path, model):
 def test_an_empty_gallery_knows_nobody(tmp_path, model):
     (answer,) = Gallery.open(tmp_path, model).identify_embeddings(np.ones((1, 4)))
     assert answer.pid is None and answer.candidates == () and "inf" in str(answer)
+
+
+@pytest.mark.parametrize("template", ["best", "mean", "medoid"])
+def test_where_no_image_is_compared_it_is_nobody(template, tmp_path, model):
+    gallery = Gallery.open(tmp_path, model, template=template)
+    gallery.enroll_embeddings(np.eye(2), ["a", "b"], camids=[1, 2])
+    (answer,) = gallery.identify_embeddings(np.eye(2)[:1], where=Where(cameras=["3"]))
+    assert answer.pid is None and answer.candidates == ()
+    assert gallery.identify_embeddings(np.eye(2)[:1], where=Where(cameras=["2"]), threshold=2)[0].pid == "b"
+
+
+def test_forgetting_from_nowhere_makes_no_folder(tmp_path):
+    gallery = Gallery.open(tmp_path / "none")
+    with pytest.raises(InputError, match="nobody of that name"):
+        gallery.forget("a")
+    assert gallery.expire() == 0 and not (tmp_path / "none").exists()
 
 
 def test_expired_images_count_no_more_and_leave_with_the_next_change(tmp_path, model):
@@ -248,8 +264,11 @@ def test_what_is_forgotten_is_in_no_file(precision, tmp_path, model, monkeypatch
     assert all(trace in content(tmp_path) for trace in gone)
     other = Gallery.open(tmp_path)  # sees it at its next call
     assert other.identify_embeddings(values[18:19], threshold=1)[0].pid == victim
+    gallery.identify_embeddings(values[18:19], threshold=1)
+    assert gallery._cache
     before = {file.name for file in tmp_path.glob("part-*")}
     assert gallery.forget(victim) == 3
+    assert not gallery._cache
     assert not any(trace in content(tmp_path) for trace in gone)
     assert before & {file.name for file in tmp_path.glob("part-*")}, "a file without them needn't be rewritten"
     for template in ("best", "mean", "medoid"):

@@ -19,7 +19,7 @@ def enrolled(tmp_path, monkeypatch):
 
     def make(distance="cosine"):
         pytest.importorskip("faiss")
-        made = Gallery.open(tmp_path, fake_model(distance=distance), precision="int8")
+        made = Gallery.open(tmp_path, fake_model(distance=distance), precision="int8", template="best")
         values, pids = people(400, 11)
         first = np.arange(len(values)) % 11 == 0
         kept = np.flatnonzero(~first)
@@ -55,7 +55,7 @@ def test_images_enrolled_later_are_found_beside_it(kind, enrolled, tmp_path):
     made, queries = enrolled()
     made.build_index(kind)
     made.enroll_embeddings(queries[:5], [f"new {i}" for i in range(5)])
-    reader = Gallery.open(tmp_path, fake_model())
+    reader = Gallery.open(tmp_path, fake_model(), template="best")
     answers = reader.identify_embeddings(queries[:5], k=2)
     assert [answer.pid for answer in answers] == [f"new {i}" for i in range(5)]
     assert [answer.candidates[1].pid for answer in answers] == [f"p{i}" for i in range(5)]
@@ -82,7 +82,7 @@ def held_by(file):
 def test_it_forgets(kind, enrolled, tmp_path, capsys):
     made, queries = enrolled()
     made.build_index(kind)
-    reader = Gallery.open(tmp_path, fake_model())
+    reader = Gallery.open(tmp_path, fake_model(), template="best")
     assert reader.identify_embeddings(queries[7:8], k=1)[0].pid == "p7"
     own = [row for row, pid in enumerate(made.table()["pid"]) if pid == "p7"]
     ids = made.store.numbers("id")[own]

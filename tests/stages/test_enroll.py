@@ -46,14 +46,14 @@ def test_enrolled_identified_forgotten(people, capsys):
     model = reidlab.load(Run.resume(overrides).folder)
     np.testing.assert_allclose(gallery.embeddings(), model(files), rtol=1e-3, atol=1e-3)
     query = min((market / "query").glob("*.jpg"))
-    assert cli.main(["identify", str(query), "gallery.k=2", *overrides]) == 0
+    assert cli.main(["identify", str(query), "gallery.k=2", "gallery.template=best", *overrides]) == 0
     said = capsys.readouterr().out
     distances = np.linalg.norm(model([query]).astype(float) - gallery.embeddings(), axis=1)
     best = table.assign(distance=distances).groupby("pid")["distance"].min().sort_values()
     assert all(f"{pid} {distance:.3f}" in said for pid, distance in best.head(2).items())
     assert cli.main(["forget", best.index[0], *overrides]) == 0
     assert f"{(table['pid'] == best.index[0]).sum()} images of {best.index[0]} deleted" in capsys.readouterr().out
-    (answer,) = identify.run(Run.resume([*overrides, "gallery.k=50"]), query).values()
+    (answer,) = identify.run(Run.resume([*overrides, "gallery.k=50", "gallery.template=best"]), query).values()
     assert [found.pid for found in answer.candidates] == best.index[1:].tolist()
 
 
