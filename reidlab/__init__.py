@@ -12,9 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reidlab.export.model import Model, load
+    from reidlab.gallery import Gallery
     from reidlab.run import File, Row, Run, Task
     from reidlab.stages.compare import run as compare
+    from reidlab.stages.enroll import run as enroll
     from reidlab.stages.evaluate import run as evaluate
+    from reidlab.stages.forget import run as forget
+    from reidlab.stages.identify import run as identify
     from reidlab.stages.predict import run as predict
     from reidlab.stages.quantize import run as quantize
     from reidlab.stages.report import run as report
@@ -24,12 +28,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "File",
+    "Gallery",
     "Model",
     "Row",
     "Run",
     "Task",
     "compare",
+    "enroll",
     "evaluate",
+    "forget",
+    "identify",
     "load",
     "predict",
     "quantize",
@@ -37,7 +45,8 @@ __all__ = [
     "search",
     "train",
 ]
-_HOME = {"Model": "export.model", "load": "export.model"} | dict.fromkeys(("File", "Row", "Run", "Task"), "run")
+_HOME = {"Gallery": "gallery", "Model": "export.model", "load": "export.model"}
+_HOME |= dict.fromkeys(("File", "Row", "Run", "Task"), "run")
 
 
 def __getattr__(name: str) -> Any:

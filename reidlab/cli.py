@@ -95,6 +95,27 @@ def predict(args: argparse.Namespace) -> None:
     print(predict.run(Run.resume(args.overrides), args.images))
 
 
+def enroll(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import enroll
+
+    enroll.run(Run.resume(args.overrides), args.images)
+
+
+def identify(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import identify
+
+    identify.run(Run.resume(args.overrides), args.images)
+
+
+def forget(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import forget
+
+    forget.run(Run.resume(args.overrides), args.pid)
+
+
 def compare(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import compare
@@ -197,6 +218,13 @@ COMMANDS = {
     ),
     "predict": Command(
         predict, "classes of images, or their nearest gallery images", "reidlab predict DIR run.name=demo"
+    ),
+    "enroll": Command(
+        enroll, "remember the identities of a folder", "reidlab enroll DIR run.name=demo", "the gallery stays as it was"
+    ),
+    "identify": Command(identify, "who is it, or nobody enrolled?", "reidlab identify FILE run.name=demo"),
+    "forget": Command(
+        forget, "delete an identity without a trace", "reidlab forget PID run.name=demo", "the gallery is whole"
     ),
     "compare": Command(compare, "do two images show the same person?", "reidlab compare A.jpg B.jpg run.name=demo"),
     "matrix": Command(
@@ -318,7 +346,10 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
-    parsers["predict"].add_argument("images", type=Path, help="an image, or a folder of them")
+    for name in ("predict", "identify"):
+        parsers[name].add_argument("images", type=Path, help="an image, or a folder of them")
+    parsers["enroll"].add_argument("images", type=Path, help="a folder with one of images for each identity")
+    parsers["forget"].add_argument("pid", help="the identity's name")
     serve = parsers["serve"]
     serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
     serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")

@@ -32,7 +32,10 @@ CLONE = _PACKAGE.parent if _IS_CLONE else None
 SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables and models of data/, as released
 CONF = SHIPPED / "conf"
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
-NAME_KEYS = ("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher")
+NAME_KEYS = (
+    *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
+    *("gallery.folder", "gallery.model"),
+)
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
 RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 OPTIONAL_GROUPS = ("distill", "experiment")

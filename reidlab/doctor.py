@@ -17,6 +17,7 @@ from reidlab.config import CLONE, root
 EXTRAS = {
     "export": "ONNX export and its checks",
     "tflite": "TFLite files, float and int8",
+    "index": "galleries beyond a million images",
     "search": "reidlab search",
     "tracking": "Weights & Biases and TensorBoard",
     "dashboard": "reidlab dashboard",

@@ -13,7 +13,7 @@ from reidlab.data.images import read_image, resize
 from reidlab.errors import InputError
 from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
-from reidlab.files import EXPORTED, is_checkpoint
+from reidlab.files import EXPORTED, file_hash, is_checkpoint
 from reidlab.models import Checkpoint, head_settings, read_checkpoint, recognize
 from reidlab.run import File, Run
 
@@ -63,7 +63,8 @@ class Model:
         embed: pixels (B, *size, 3) uint8 RGB -> (B, D).
         size: height and width that images are resized to.
         name: for messages.
-        about: `distance` that embeddings are compared by, the calibrated `threshold` with its interval, `classes`.
+        about: `weights_hash` of the checkpoint, `distance` that embeddings are compared by, the calibrated `threshold`
+            with its interval, `classes`.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Model:
     ) -> None:
         height, width = size
         self.embed, self.size, self.name = embed, (height, width), name
+        self.checkpoint = about.get("weights_hash")
         self.distance, self.classes = about.get("distance"), list(about.get("classes", []))
         self.verdict = {key: about[key] for key in VERDICT if key in about}
 
@@ -89,7 +91,8 @@ class Model:
             return network(normalize(images)).embedding.float().cpu().numpy()
 
         distance = run["model.distance"]
-        known = {"distance": distance, "classes": run.classes}
+        weights = run.checkpoint if file is None else file_hash(file)
+        known = {"weights_hash": weights, "distance": distance, "classes": run.classes}
         if file is None and run.threshold(distance) is not None:
             known |= run.verification
         return cls(embed, run["data.size"], run.name, known)
@@ -99,7 +102,8 @@ class Model:
         """An exported file; what it doesn't say of itself is assumed, and logged."""
         for assumption in embedder.assumed:
             log.info(f"{embedder.file.name}: assumed {assumption}")
-        return cls(embedder, embedder.size_for(DEFAULT_SIZE), embedder.file.name, embedder.metadata)
+        about = {"weights_hash": file_hash(embedder.file)} | embedder.metadata
+        return cls(embedder, embedder.size_for(DEFAULT_SIZE), embedder.file.name, about)
 
     def __call__(self, images: Iterable[Image]) -> np.ndarray:
         """Embed any number of images, in their order."""

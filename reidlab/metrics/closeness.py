@@ -31,6 +31,7 @@ class Closeness:
         distance: euclidean or cosine.
         query_names: of the images, for messages.
         gallery_names: likewise.
+        gallery_norms: lengths of the gallery's embeddings (G,) float64 where they are known.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Closeness:
         distance: Distance = "euclidean",
         query_names: Sequence[str] | None = None,
         gallery_names: Sequence[str] | None = None,
+        gallery_norms: Tensor | None = None,
     ):
         if distance not in ("euclidean", "cosine"):
             raise InputError(f"distance={distance!r}: choose euclidean or cosine")
@@ -47,8 +49,10 @@ class Closeness:
             raise InputError(f"embeddings {tuple(query.shape)} and {tuple(gallery.shape)}: expected (Q, D) and (G, D)")
         self.distance = distance
         self.query, self.gallery = query.detach().float(), gallery.detach().float()
-        self.query_norms = _norms(self.query, "query", query_names)  # (Q,) float64
-        self.gallery_norms = _norms(self.gallery, "gallery", gallery_names)  # (G,) float64
+        self.query_norms = norms_of(self.query, "query", query_names)  # (Q,) float64
+        if gallery_norms is None:
+            gallery_norms = norms_of(self.gallery, "gallery", gallery_names)
+        self.gallery_norms = gallery_norms  # (G,) float64
 
     def blocks(self, rows: int | None = None) -> Iterator[Tensor]:
         """Scores of consecutive queries, (rows, G) float32; each block overwrites the one before it."""
@@ -115,7 +119,14 @@ def _dot(a: Tensor, rows: Tensor, b: Tensor, cols: Tensor, out: Tensor) -> None:
         torch.sum(a[rows].double() * b[cols], 1, out=out)
 
 
-def _norms(embeddings: Tensor, role: str, names: Sequence[str] | None) -> Tensor:
+def norms_of(embeddings: Tensor, role: str, names: Sequence[str] | None = None) -> Tensor:
+    """The lengths of embeddings (N, D), (N,) float64; InputError where one can't be compared.
+
+    Args:
+        embeddings: float32.
+        role: query or gallery, for messages.
+        names: of the images, for messages.
+    """
     norms = embeddings.new_empty(len(embeddings), dtype=torch.float64)
     for start, stop in spans(len(embeddings), PAIRS):
         torch.linalg.vector_norm(embeddings[start:stop].double(), dim=1, out=norms[start:stop])

@@ -39,6 +39,7 @@ class File(StrEnum):
     VERIFICATION = "verification.json"
     EVALUATE = "evaluate"
     PREDICT = "predict"
+    GALLERY = "gallery"
     EXPORT = "export"
     ONNX = "export/model.onnx"
     ONNX_ABOUT = "export/model.json"

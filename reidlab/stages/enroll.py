@@ -1,0 +1,58 @@
+"""Command `enroll`: remember identities, so that `identify` finds them in other images."""
+
+from pathlib import Path
+
+from reidlab.config import resolve_path
+from reidlab.console import log
+from reidlab.data.labels import labels_of
+from reidlab.data.sources import compile_pattern, found_in
+from reidlab.errors import InputError
+from reidlab.export.model import Model, load
+from reidlab.gallery import Gallery
+from reidlab.run import File, Run
+from reidlab.stages.predict import images_of
+
+DAY_S = 86_400
+
+
+def run(run: Run, images: Path) -> Gallery:
+    """Enroll the images below a folder, whose paths name the identities by `gallery.pattern`.
+
+    Raises InputError where no path fits, an image can't be read, or another checkpoint enrolled the gallery.
+    """
+    gallery = open_gallery(run)
+    samples, pattern = images_of(images), compile_pattern(run["gallery.pattern"], "gallery.pattern", "pid")
+    matches = {path: match for path in samples.table["path"] if (match := pattern.match(path))}
+    if not matches:
+        raise InputError(f"{images}: no path fits gallery.pattern={pattern.pattern}; {found_in(samples.root)}")
+    if strays := len(samples.table) - len(matches):
+        log.info(f"{images}: {strays} images ignored whose path doesn't fit gallery.pattern")
+    labels = [labels_of(match) for match in matches.values()]
+    days = run["gallery.keep_days"]
+    count = gallery.enroll(
+        [samples.root / path for path in matches],
+        [pid for pid, _ in labels],
+        camids=[camid or None for _, camid in labels],
+        times=[float(match["time"]) for match in matches.values()] if "time" in pattern.groupindex else None,
+        keep_s=float("inf") if days is None else days * DAY_S,
+    )
+    log.info(
+        f"{gallery.store.folder}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
+    )
+    return gallery
+
+
+def open_gallery(run: Run) -> Gallery:
+    """The gallery of a run, with the run's network or `gallery.model` to embed images."""
+    if run.is_classifier:
+        raise InputError(f"{run.folder}: its network classifies images; a gallery needs one that embeds them")
+    model = load(resolve_path(run["gallery.model"])) if run["gallery.model"] else Model.of(run)
+    options = {"precision": run["gallery.precision"], "template": run["gallery.template"]}
+    return Gallery.open(gallery_folder(run), model, **options)
+
+
+def gallery_folder(run: Run) -> Path:
+    """Where the identities of a run are kept; those of a released network in `runs/`."""
+    if run["gallery.folder"]:
+        return resolve_path(run["gallery.folder"])
+    return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY

@@ -1,0 +1,142 @@
+"""Commands enroll, identify and forget, on a run of one epoch."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import reidlab
+from reidlab import cli
+from reidlab.errors import InputError
+from reidlab.files import write_json
+from reidlab.gallery import Gallery
+from reidlab.run import File, Run
+from reidlab.stages import enroll, export, forget, identify, train
+
+PATTERN = r"gallery.pattern='(?P<pid>\d+)_c(?P<camid>\d+)s(?P<time>\d+)'"
+
+
+@pytest.fixture(scope="module")
+def trained(market, small, tmp_path_factory):
+    """The overrides of a run with a threshold, and its test set."""
+    root = tmp_path_factory.mktemp("gallery")
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
+    run = train.run(Run.compose(overrides))
+    verdict = {"threshold": 5.0, "distance": run["model.distance"], "checkpoint": run.checkpoint}
+    write_json(run / File.VERIFICATION, verdict)
+    return [f"run.root={root}", "run.name=people"], market
+
+
+@pytest.fixture
+def people(trained):
+    yield trained
+    shutil.rmtree(Run.resume(trained[0]) / File.GALLERY, ignore_errors=True)
+
+
+def test_enrolled_identified_forgotten(people, capsys):
+    overrides, market = people
+    assert cli.main(["enroll", str(market / "bounding_box_test"), PATTERN, *overrides]) == 0
+    files = sorted((market / "bounding_box_test").glob("*.jpg"))
+    gallery = Gallery.open(Run.resume(overrides) / File.GALLERY)
+    table = gallery.table()
+    assert table["path"].tolist() == [file.as_posix() for file in files]
+    assert table["pid"].tolist() == [file.name[:4] for file in files] and set(table["camid"]) == {"1", "2"}
+    assert set(table["time"]) == {1.0} and set(table["checkpoint"]) == {Run.resume(overrides).checkpoint}
+    model = reidlab.load(Run.resume(overrides).folder)
+    np.testing.assert_allclose(gallery.embeddings(), model(files), rtol=1e-3, atol=1e-3)
+    query = min((market / "query").glob("*.jpg"))
+    assert cli.main(["identify", str(query), "gallery.k=2", "gallery.template=best", *overrides]) == 0
+    said = capsys.readouterr().out
+    distances = np.linalg.norm(model([query]).astype(float) - gallery.embeddings(), axis=1)
+    best = table.assign(distance=distances).groupby("pid")["distance"].min().sort_values()
+    assert all(f"{pid} {distance:.3f}" in said for pid, distance in best.head(2).items())
+    assert cli.main(["forget", best.index[0], *overrides]) == 0
+    assert f"{(table['pid'] == best.index[0]).sum()} images of {best.index[0]} deleted" in capsys.readouterr().out
+    (answer,) = identify.run(Run.resume([*overrides, "gallery.k=50", "gallery.template=best"]), query).values()
+    assert [found.pid for found in answer.candidates] == best.index[1:].tolist()
+
+
+def test_folders_of_identities_by_cameras_times_and_templates(people, tmp_path):
+    overrides, market = people
+    for file in (market / "bounding_box_test").glob("*.jpg"):
+        (tmp_path / f"mr {file.name[:4]}").mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / f"mr {file.name[:4]}")
+    (tmp_path / "stray.jpg").write_bytes(file.read_bytes())
+    gallery = enroll.run(Run.resume([*overrides, "gallery.precision=int8"]), tmp_path)
+    assert gallery.pids == sorted(
+        f"mr {file.name[:4]}" for file in {f.name[:4]: f for f in tmp_path.rglob("0*")}.values()
+    )
+    query = min((market / "query").glob("*.jpg"))
+    found = {
+        given: identify.run(Run.resume([*overrides, *given.split()]), query)[query.name]
+        for given in (
+            "gallery.template=mean",
+            "gallery.template=medoid gallery.threshold=0",
+            "gallery.until=2020-01-01",
+        )
+    }
+    mean, strict, early = found.values()
+    assert mean.pid in gallery.pids and mean.candidates[0].path is None
+    assert strict.pid is None and strict.candidates[0].path and early.candidates == ()
+    with pytest.raises(InputError, match=r"gallery.since=soon: no date"):
+        identify.run(Run.resume([*overrides, "gallery.since=soon"]), query)
+
+
+def test_an_exported_file_of_the_same_checkpoint_asks_the_same_gallery(people):
+    overrides, market = people
+    run = Run.resume(overrides)
+    export.run(run)
+    enroll.run(Run.resume([*overrides, PATTERN]), market / "bounding_box_test")
+    by_run, by_file = (
+        identify.run(Run.resume([*overrides, *given]), market / "query")
+        for given in ([], [f"gallery.model={run / File.ONNX}"])
+    )
+    assert {path: answer.pid for path, answer in by_run.items()} == {p: answer.pid for p, answer in by_file.items()}
+
+
+def test_the_gallery_of_another_checkpoint_is_refused_but_can_be_forgotten_from(people, small, tmp_path, capsys):
+    overrides, market = people
+    enroll.run(Run.resume([*overrides, PATTERN]), market / "bounding_box_test")
+    folder = Run.resume(overrides) / File.GALLERY
+    train.run(Run.compose([*small, f"run.root={tmp_path}", "run.name=other", "seed=3", "trainer.max_epochs=1"]))
+    others = [f"run.root={tmp_path}", "run.name=other", f"gallery.folder={folder}"]
+    for command in (["enroll", str(market / "bounding_box_test"), PATTERN], ["identify", str(market / "query")]):
+        assert cli.main([*command, *others]) == 2
+        assert "enrolled with checkpoint" in capsys.readouterr().err
+    pid = Gallery.open(folder).pids[0]
+    assert forget.run(Run.resume(others), pid) > 0
+
+
+def test_what_cannot_be_enrolled_is_named(people):
+    overrides, market = people
+    for given, message in (
+        ([], "no path fits gallery.pattern"),
+        (["gallery.pattern='(?P<name>.+)'"], "gallery.pattern: has no group named pid"),
+        (["gallery.pattern='('"], "gallery.pattern: not a regular expression"),
+    ):
+        with pytest.raises(InputError, match=message):
+            enroll.run(Run.resume([*overrides, *given]), market / "query")
+    with pytest.raises(InputError, match="nobody: nobody of that name"):
+        forget.run(Run.resume(overrides), "nobody")
+
+
+def test_a_classifier_has_no_gallery(tmp_path):
+    run = Run.compose(["data=shapes", f"run.root={tmp_path}", "model=fdmobilenet_x0_25"])
+    with pytest.raises(InputError, match="classifies images"):
+        enroll.open_gallery(run)
+
+
+def test_the_pages_example_runs(people, tmp_path, monkeypatch):
+    """The five lines of docs/gallery.md, with this run's folder and images."""
+    overrides, market = people
+    text = (reidlab.config.CLONE / "docs" / "gallery.md").read_text()
+    block = text.split("```python\n")[1].split("```")[0]
+    files = sorted((market / "bounding_box_test").glob("*.jpg"))[:3]
+    for name, file in zip(("ann/1.jpg", "ann/2.jpg", "bob/1.jpg", "door.jpg"), [*files, files[0]], strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(block.replace("runs/demo", str(Run.resume(overrides).folder)), names)
+    assert names["gallery"].pids == ["bob"] and isinstance(names["gallery"].table(), pd.DataFrame)
