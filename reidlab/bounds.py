@@ -137,6 +137,7 @@ SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
 DISTANCE = Choice(("euclidean", "cosine"))
 
 BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
+    "privacy.*": TRUTH,
     "seed": whole(0, 2**32 - 1),
     # data
     "data.name": NAME,
@@ -215,6 +216,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "augment.policy.strength": WEIGHT,
     "augment.erasing.area": Many(Number(0, 1, above=True), 2),
     "augment.erasing.aspect": Many(POSITIVE, 2),
+    "augment.erasing.value": Maybe(Either((SHARE, Many(SHARE, 3)))),
     "augment.jitter.hue": Number(0, 0.5),
     **dict.fromkeys((f"augment.jitter.{name}" for name in ("brightness", "contrast", "saturation")), WEIGHT),
     "loss.*.weight": ANY,

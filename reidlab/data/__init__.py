@@ -7,7 +7,7 @@ from reidlab.data.combined import CombinedSources
 from reidlab.data.crop import RandomResizedCrop
 from reidlab.data.datamodule import ImageDataModule, ImageDataset
 from reidlab.data.identities import ReidDataModule
-from reidlab.data.images import read_image
+from reidlab.data.images import blur_head, read_image
 from reidlab.data.mixing import Mix
 from reidlab.data.policy import TrivialAugment
 from reidlab.data.sampler import IdentityBatchSampler
@@ -54,6 +54,7 @@ __all__ = [
     "Samples",
     "SyntheticPeople",
     "TrivialAugment",
+    "blur_head",
     "inspect_files",
     "read_image",
     "set_aside_images",

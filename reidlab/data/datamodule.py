@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from reidlab.data.cache import DecodedCache
-from reidlab.data.images import read_batch, read_image
+from reidlab.data.images import blur_head, read_batch, read_image
 from reidlab.data.sampler import distributed_process
 from reidlab.data.samples import Samples
 from reidlab.data.transforms import Normalize
@@ -114,6 +114,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     name: str
     validation_splits: tuple[str, ...]
+    blur_heads = False  # in pictures, see `read`
     test_splits: tuple[str, ...]
 
     def __init__(
@@ -227,7 +228,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def read(self, path: str) -> np.ndarray:
         """One sample's image as the network sees its size, (H, W, 3) uint8 RGB, for pictures."""
-        return read_image(self.samples.root / path, self.size)
+        image = read_image(self.samples.root / path, self.size)
+        return blur_head(image) if self.blur_heads else image
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Lightning's hook on the device; augments while the trainer trains."""

@@ -142,6 +142,18 @@ def resize(images: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarged.permute(0, 2, 3, 1).numpy().reshape(*several, height, width, 3)
 
 
+def blur_head(image: np.ndarray, share: float = 0.25) -> np.ndarray:
+    """A copy of an image (H, W, 3) uint8 whose upper share is four patches of one color each, whoever is there.
+
+    Of a crop of a person that is the head.
+    """
+    image = image.copy()
+    top = image[: max(1, round(share * len(image)))]
+    patches = cv2.resize(top, (min(4, top.shape[1]), 1), interpolation=cv2.INTER_AREA)
+    top[:] = cv2.resize(patches, top.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    return image
+
+
 def _header(raw: bytes) -> Header | None:
     """The header of a JPEG or PNG that ends as it should; None for anything else, which PIL looks at."""
     start = next((start for start in _ENDS if raw.startswith(start)), None)

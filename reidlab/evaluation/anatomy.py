@@ -52,7 +52,7 @@ def watch(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame) -
     if not modules:
         raise InputError(f"{type(network).__name__} has no omni-scale blocks; take model=osnet_x0_25, or another OSNet")
     batch = next(iter(datamodule.loader(table)))
-    images = batch["image"].permute(0, 2, 3, 1).numpy()
+    images = np.stack([datamodule.read(path) for path in table["path"].head(len(batch["image"]))])
     seen = Pass(
         images, datamodule.preprocess(batch)["image"].requires_grad_(), {name: Activations() for name in modules}
     )

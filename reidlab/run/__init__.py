@@ -29,7 +29,7 @@ from reidlab.config import (
     write_config,
 )
 from reidlab.console import log
-from reidlab.data import ImageDataModule
+from reidlab.data import ImageDataModule, blur_head, read_image
 from reidlab.errors import InputError
 from reidlab.files import file_hash, locked, read_json, sweep, write_atomic, write_json
 from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
@@ -300,7 +300,14 @@ class Run:
 
     def datamodule(self, **changes: Any) -> ImageDataModule:
         """The data module of the settings, or with some of its arguments changed."""
-        return instantiate(self.config.data, **changes)
+        made = instantiate(self.config.data, **changes)
+        made.blur_heads = bool(self["privacy.blur"])
+        return made
+
+    def picture(self, file: Path) -> np.ndarray:
+        """An image (H, W, 3) uint8 RGB for pictures that are written, its head blurred where `privacy.blur` says so."""
+        image = read_image(file)
+        return blur_head(image) if self["privacy.blur"] else image
 
     def untrained_network(self, num_classes: int = 0) -> nn.Module:
         """The network with initial weights, which follow from the seed; InputError where it can't read `data.size`."""

@@ -5,7 +5,7 @@ import pandas as pd
 
 from reidlab import plots
 from reidlab.console import log, print_table
-from reidlab.data import ImageDataModule, read_image
+from reidlab.data import ImageDataModule
 from reidlab.data.images import read_size
 from reidlab.errors import InputError
 from reidlab.files import storage_errors
@@ -55,7 +55,7 @@ def _draw(run: Run, datamodule: ImageDataModule) -> None:
     one, several = ("class", "classes") if run.is_classifier else ("identity", "identities")
     train = samples.split("train")
     sheet = plots.identity_sheet(
-        train if len(train) else samples.table, lambda path: read_image(samples.root / path), names=samples.names
+        train if len(train) else samples.table, lambda path: run.picture(samples.root / path), names=samples.names
     )
     save_figure(sheet, folder / f"{several}.png")
     save_figure(plots.images_per_identity(samples.table, one, several), folder / f"images_per_{one}.png")

@@ -13,7 +13,7 @@ from torch import Tensor
 from reidlab import plots
 from reidlab.config import resolve_path
 from reidlab.console import log, print_table
-from reidlab.data import Samples, read_image
+from reidlab.data import Samples
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, walk
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError
@@ -104,7 +104,7 @@ def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFr
     table["confidence"] = confidences.gather(1, best).flatten()
     first = table[table["rank"] == 1].head(SHOWN)
     tiles = [
-        plots.Tile(read_image(samples.root / row.path), f"{name} {row.confidence:.0%}")
+        plots.Tile(run.picture(samples.root / row.path), f"{name} {row.confidence:.0%}")
         for row, name in zip(first.itertuples(), first["class"], strict=True)
     ]
     return table, plots.tile_grid(tiles)
@@ -126,9 +126,9 @@ def _nearest(run: Run, samples: Samples, queries: Tensor, model: _Model) -> tupl
         table["same"] = table["distance"] <= threshold
     pictured = [
         plots.Ranking(
-            read_image(samples.root / path),
+            run.picture(samples.root / path),
             [
-                plots.Found(read_image(among.root / row.found), row.distance, _relation(row.distance, threshold))
+                plots.Found(run.picture(among.root / row.found), row.distance, _relation(row.distance, threshold))
                 for row in own.itertuples()
             ],
             path,

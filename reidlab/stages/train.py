@@ -49,6 +49,7 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
         run: the run; `callbacks` are joined to those of its settings.
         callbacks: of Lightning.
     """
+    run.require_own()
     with alone(run.folder):
         run.claim()
         if run.training.get("finished") and is_whole(run / File.BEST):
@@ -81,7 +82,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
         if not _fit(run, trainer, task, datamodule):
             return
         if len(datamodule.validation) and not run.is_classifier:
-            tracking.log_rankings(loggers, lambda: _rankings(run, datamodule))
+            tracking.log_rankings(loggers, lambda: _rankings(run, datamodule), share=bool(run["privacy.share_images"]))
     _record(run, trainer, task, datamodule, made_by)
 
 

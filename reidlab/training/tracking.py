@@ -53,9 +53,13 @@ def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping
         logger.log_hyperparams({**settings, "made_by": made_by})
 
 
-def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure]) -> None:
-    """Log a picture of validation rankings to those trackers that take pictures; it is drawn only for these."""
-    takers = [logger for logger in trackers if isinstance(logger, (WandbLogger, TensorBoardLogger))]
+def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure], share: bool) -> None:
+    """Log a picture of validation rankings to those trackers that take pictures; it is drawn only for these.
+
+    W&B's, which leave the machine when a run is uploaded, have it only by `share`.
+    """
+    kinds = (WandbLogger, TensorBoardLogger) if share else (TensorBoardLogger,)
+    takers = [logger for logger in trackers if isinstance(logger, kinds)]
     figure = draw() if takers else None
     for logger in takers:
         if isinstance(logger, WandbLogger):

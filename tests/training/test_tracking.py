@@ -80,7 +80,7 @@ class Stop(pl.Callback):
 
 def test_wandb_is_offline_without_login_or_question(tracked):
     pytest.importorskip("wandb", reason="needs the tracking extra")
-    (run,) = (tracked("wandb") / "wandb").glob("offline-run-*")
+    (run,) = (tracked("wandb", "privacy.share_images=true") / "wandb").glob("offline-run-*")
     file = next(run.glob("run-*.wandb"))
     assert records(file)
     record = file.read_bytes()
@@ -88,6 +88,14 @@ def test_wandb_is_offline_without_login_or_question(tracked):
         assert text in record, text
     assert list(run.glob("files/media/images/validation/worst_rankings_*.png"))
     assert "torch==" in (run / "files" / "requirements.txt").read_text()
+
+
+def test_pictures_of_people_are_not_in_what_wandb_uploads_unless_asked_for(tracked):
+    pytest.importorskip("wandb", reason="needs the tracking extra")
+    (run,) = (tracked("wandb", "run.name=private", "privacy.share_images=false") / "wandb").glob("offline-run-*")
+    file = next(run.glob("run-*.wandb"))
+    assert records(file) and b"worst_rankings" not in file.read_bytes()
+    assert not [found for found in run.rglob("*") if found.suffix in (".png", ".jpg", ".webp")]
 
 
 def test_a_resumed_run_logs_to_wandb_what_an_unbroken_one_logs(tracked):
@@ -107,7 +115,7 @@ def test_a_resumed_run_logs_to_wandb_what_an_unbroken_one_logs(tracked):
 
 def test_the_workspace_has_panels_of_all_that_runs_log_and_of_nothing_else(tracked):
     pytest.importorskip("wandb_workspaces", reason="needs the tracking extra")
-    run = tracked("wandb")
+    run = tracked("wandb", "privacy.share_images=true")
     names = set().union(*logged(next((run / "wandb").glob("offline-run-*/*.wandb"))))
     view = tracking.workspace("team", "reidlab", tracking.logged(run.folder.parent))
     panels = [panel for section in view.sections for panel in section.panels]
