@@ -212,6 +212,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "augment.policy.strength": WEIGHT,
     "augment.erasing.area": Many(Number(0, 1, above=True), 2),
     "augment.erasing.aspect": Many(POSITIVE, 2),
+    "augment.erasing.value": Many(Number(0, 1), 3),
     "augment.jitter.hue": Number(0, 0.5),
     **dict.fromkeys((f"augment.jitter.{name}" for name in ("brightness", "contrast", "saturation")), WEIGHT),
     "loss.*.weight": ANY,
