@@ -82,7 +82,7 @@ class CollapseNotice(pl.Callback):
             return
         latest = rows[-EPOCHS_AT_CHANCE:]
         found = [
-            f"{name} stays at {chance:.3f}, ln(classes)"
+            f"{name} {rows[-1][name]:.3f} stays at ln(classes) = {chance:.3f}"
             for name, chance in task.chance_losses().items()
             if len(latest) == EPOCHS_AT_CHANCE and all(abs(row[name] / chance - 1) < NEAR_CHANCE for row in latest)
         ]
