@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from reidlab.errors import InputError
 from reidlab.files import storage_errors
 from reidlab.untrusted import printable
 
+ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget")  # commands that take more than overrides
 WHOLE = ("data", "train", "evaluate", "export")
 
 
@@ -262,7 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser = build_parser()
         argcomplete.autocomplete(parser)
-        args = parser.parse_args(argv)
+        args = _parse(parser, sys.argv[1:] if argv is None else argv)
         command = COMMANDS.get(args.command)
         with storage_errors():
             status = command.call(args) if command else print(overview())
@@ -323,6 +325,26 @@ def _keep_traceback(args: argparse.Namespace) -> Path:
         except (OSError, InputError):
             print(text, file=sys.stderr)
             return Path("/dev/stderr")
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Arguments in which overrides may stand anywhere, also before images and after options."""
+    argv = list(argv)
+    if argv[:1] and argv[0] in ON_IMAGES:
+        argv[1:] = sorted(argv[1:], key=_is_override)
+    args, more = parser.parse_known_args(argv)
+    if more and not all(hasattr(args, "overrides") and _is_override(each) for each in more):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:
+        args.overrides += more
+    for given in ("first", "second", "images"):
+        if _is_override(str(getattr(args, given, ""))):
+            raise InputError(f"{args.command}: an image is missing; write {COMMANDS[args.command].example}")
+    return args
+
+
+def _is_override(text: str) -> bool:
+    return re.match(r"[+~]*[a-z]\w*([./@]\w+)*=", text) is not None and not Path(text).exists()
 
 
 def overview() -> str:

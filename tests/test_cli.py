@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from reidlab.cli import _model_file, main
+from reidlab.cli import _model_file, _parse, build_parser, main
 from reidlab.models import osnet_x0_5
 
 
@@ -123,6 +123,36 @@ def test_a_file_that_is_no_checkpoint(market, tmp_path, here, refused):
 )  # fmt: skip
 def test_what_is_taken_for_a_file(given, is_file):
     assert _model_file(f"model={given}") == (f"evaluate.file={given}" if is_file else f"model={given}")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("compare run.name=t a.jpg seed=1 b.jpg", {"first": Path("a.jpg"), "second": Path("b.jpg")}),
+        ("predict ++run.name=t here seed=1", {"images": Path("here")}),
+        ("forget run.name=t seed=1 007", {"pid": "007"}),
+        ("evaluate run.name=t --against u seed=1", {"against": "u"}),
+    ],
+)
+def test_overrides_stand_anywhere(command, expected):
+    args = _parse(build_parser(), command.split())
+    assert expected.items() <= vars(args).items()
+    assert [each.lstrip("+") for each in args.overrides] == ["run.name=t", "seed=1"]
+
+
+def test_a_folder_with_an_equals_sign_is_no_override(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "day=1").mkdir()
+    args = _parse(build_parser(), ["predict", "run.name=t", "day=1"])
+    assert args.images == Path("day=1") and args.overrides == ["run.name=t"]
+
+
+def test_what_belongs_to_no_argument_is_refused(refused, capsys):
+    refused(["compare", "a.jpg", "run.name=t"], "compare: an image is missing; write reidlab compare A.jpg B.jpg")
+    for command in ("evaluate run.name=t --against u --agianst", "doctor seed=1"):
+        with pytest.raises(SystemExit):
+            main(command.split())
+        assert "unrecognized arguments: " in capsys.readouterr().err
 
 
 def test_a_misspelled_key(here, refused):

@@ -16,6 +16,7 @@ SPLITS = ("train", "val_query", "val_gallery", "val", "query", "gallery")
 VALIDATION_SPLITS = ("val_query", "val_gallery", "val")
 COLUMNS = ["path", "pid", "camid", "split"]
 SPREAD = 0.17  # standard deviation of an identity's average precision, as the demo's test split has it
+ONE_IDENTITY = "holds one identity only, which any network ranks right; add images of others"
 LARGEST_SHARE = 0.25  # of the training identities that `least` may set aside where the fraction is smaller
 
 
@@ -94,6 +95,8 @@ def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str)
     """
     pids = np.unique(np.asarray(pids))
     count = max(1, round(fraction * len(pids)))
+    if len(pids) < 2:
+        raise InputError(f"{key}: there is one identity only, and two are the fewest to divide; add another")
     if not 0 < fraction < 1 or count >= len(pids):
         raise InputError(f"{key}={fraction} of {len(pids)} identities leaves none to train on: choose another fraction")
     return np.sort(np.random.default_rng(seed).permutation(pids)[:count])
@@ -203,10 +206,10 @@ def set_aside_validation(
         own = _own_validation(table[given], exclude_same_camera)
         divided, reason = _joined(table[~given], own), ""
         if not with_match(*sides(own, "val_"), exclude_same_camera).any():
-            divided, reason = (
-                table[~given],
-                f"none of the data set's own validation queries {_unmatched(exclude_same_camera)}",
-            )
+            reason = f"none of the data set's own validation queries {_unmatched(exclude_same_camera)}"
+        elif sides(own, "val_")[1]["pid"].nunique() == 1:
+            reason = f"the data set's own validation gallery {ONE_IDENTITY}"
+        divided = table[~given] if reason else divided
     elif fraction == 0 or not train.any():
         return samples
     else:

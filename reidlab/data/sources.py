@@ -200,12 +200,15 @@ class CsvSamples:
         if not self.file.exists():
             raise InputError(f"{self.file}: can't be read (no such file); {found_in(self.root)}")
         try:
-            options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "encoding": "utf-8-sig"}
-            table = pd.read_csv(io.BytesIO(read_bytes(self.file)), index_col=False, **options)
+            text = read_bytes(self.file).decode("utf-8-sig")
+            separator = max(",;\t", key=text.partition("\n")[0].count)
+            options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}
+            cells = pd.read_csv(io.StringIO(text, newline=""), sep=separator, index_col=False, **options)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
-        found = ", ".join(table.columns)
-        table = table.rename(columns=_clean)
+        header = cells.iloc[0].fillna("")
+        found = ", ".join(header)
+        table = cells.iloc[1:].set_axis(header.map(_clean), axis=1)
         for name, column in self.columns.items():
             if column not in table and (name in ("path", self.label) or column != name):
                 key = f"data.source.columns.{name}"
@@ -214,7 +217,7 @@ class CsvSamples:
                 raise InputError(f"{self.file}: has two columns '{column}'; found {found}")
         table = table.reindex(columns=list(self.columns.values()), fill_value="").fillna("")
         table = table.set_axis(["path", "label", "camid", "split"], axis=1)
-        table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 2)
+        table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 1)
         table = table[(table != "").any(axis=1)]
         if table.empty:
             raise InputError(f"{self.file}: has no rows below its header")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data.images import MAX_IMAGE_BYTES, decode
-from reidlab.data.samples import SPLITS, VALIDATION_SPLITS, Samples, digest, sides, with_match
+from reidlab.data.samples import ONE_IDENTITY, SPLITS, VALIDATION_SPLITS, Samples, digest, sides, with_match
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 from reidlab.progress import bar
@@ -204,9 +204,9 @@ def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> It
     for prefix in ("val_", ""):
         queries, gallery = sides(table, prefix)
         found = with_match(queries, gallery, exclude_same_camera)
-        if len(queries) and len(gallery) and not found.any():
-            reason = unmatched(table, exclude_same_camera, prefix) or ""
-            yield Finding("error", "no query has a match", f"{prefix}query", reason)
+        reason = unmatched(table, exclude_same_camera, prefix)
+        if len(queries) and len(gallery) and reason:
+            yield Finding("error", "split that can't be ranked", f"{prefix}query", reason)
             continue
         pids = set(gallery.loc[~gallery.index.isin(queries.index), "pid"])
         for row in queries[~found].itertuples():
@@ -217,10 +217,10 @@ def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> It
 
 
 def unmatched(table: pd.DataFrame, exclude_same_camera: bool, prefix: str = "") -> str | None:
-    """Why no query of testing (or, with the prefix `val_`, of validation) has a match; None where one has."""
+    """Why no query of testing (or, with the prefix `val_`, of validation) has a match, or only matches; else None."""
     queries, gallery = sides(table, prefix)
     if with_match(queries, gallery, exclude_same_camera).any():
-        return None
+        return None if gallery["pid"].nunique() > 1 else f"the {prefix}gallery {ONE_IDENTITY}"
     for name, rows in (("query", queries), ("gallery", gallery)):
         if rows.empty:
             return f"no images in the split {prefix}{name}; check data.root and data.source"

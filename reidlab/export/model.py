@@ -138,6 +138,8 @@ class Model:
 
     def same(self, first: Image, second: Image) -> Verdict:
         """Decide whether two images show the same identity; InputError without a calibrated threshold."""
+        if self.classes:
+            raise InputError(f"{self.name}: classifies images; to compare two takes a network that embeds them")
         if self.distance is None or "threshold" not in self.verdict:
             raise InputError(
                 f"{self.name}: no calibrated threshold on its {self.distance or 'unknown'} distance; "

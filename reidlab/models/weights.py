@@ -2,6 +2,7 @@
 
 import pickletools
 import re
+import warnings
 import zipfile
 from argparse import Namespace
 from collections.abc import Collection, Iterator, Mapping
@@ -254,7 +255,7 @@ def read_safely(file: Path) -> object:
         if file.suffix == ".safetensors":
             return safetensors.torch.load_file(file)
         _require_no_bomb(file)
-        with torch.serialization.safe_globals(PLAIN_DATA):
+        with torch.serialization.safe_globals(PLAIN_DATA), warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
     except InputError:
         raise
@@ -263,6 +264,8 @@ def read_safely(file: Path) -> object:
         code = named[1] if named else pickled_code(file.read_bytes())
         if isinstance(error, UnpicklingError) and code:
             reason = f"refused: holds pickled code ({code}); save its state_dict alone"
+        elif "TorchScript" in str(error):
+            reason = "refused: a TorchScript program; save its state_dict"
         else:
             reason = f"can't be read as a checkpoint, it is damaged or something else ({type(error).__name__})"
         raise InputError(f"{file}: {reason}") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.errors import InputError
 from reidlab.gallery import Identification, Where
 from reidlab.run import Run
@@ -22,6 +22,10 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
     known = {key: _seconds(f"gallery.{key}", run[f"gallery.{key}"]) for key in ("since", "until")}
     where = Where(run["gallery.cameras"], **{key: time for key, time in known.items() if time is not None})
     answers = gallery.identify(samples.files(), run["gallery.k"], where, run["gallery.threshold"])
+    if not any(answer.candidates for answer in answers):
+        asked = [f"gallery.{key}={run[f'gallery.{key}']}" for key in ("cameras", "since", "until")]
+        fitting = ", ".join(each for each in asked if not each.endswith("=None"))
+        log.info(f"{gallery.store.folder}: no enrolled image {f'fits {fitting}' if fitting else 'to compare with'}")
     found = dict(zip(samples.table["path"], answers, strict=True))
     rows = {
         path: {

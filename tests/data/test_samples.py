@@ -128,7 +128,7 @@ def test_validation_depends_on_the_seed_and_not_on_the_order_of_rows():
 
 
 def test_validation_of_the_data_set_itself_is_kept():
-    samples = make_samples([*people([1, 2]), (3, 1, "val_query"), (3, 2, "val_gallery")])
+    samples = make_samples([*people([1, 2]), (3, 1, "val_query"), (3, 2, "val_gallery"), (4, 2, "val_gallery")])
     kept = set_aside_validation(samples, 0.5, seed=0)
     pd.testing.assert_frame_equal(kept.table, samples.table)
     assert "val_fraction=0.5 isn't used" in kept.notes[-1]

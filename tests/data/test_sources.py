@@ -222,7 +222,7 @@ def test_csv_with_distractors(table):
             "file,pid\n1.jpg,1\n",
             "column 'path' is missing; found file, pid; name yours by data.source.columns.path=NAME",
         ),
-        ("path;pid\n1.jpg;1\n", "column 'path' is missing; found path;pid"),
+        ("path|pid\n1.jpg|1\n", "column 'path' is missing; found path|pid"),
         ("path,person,split\n1.jpg,1,train\n", "column 'pid' is missing; found path, person, split"),
         ("path,pid\n1.jpg,1\n2.jpg,\n,3\n", "row 3 has no pid; row 4 has no path"),
         ("path,pid,split\n1.jpg,1,train\n2.jpg,1,trian\n", "row 3 has a split other than train, "),
@@ -291,3 +291,36 @@ def test_synthetic_people_are_asked_for_by_name_and_read_as_market(market, monke
     samples = SyntheticPeople(market / "made", size=[64, 32], **options)()
     assert asked == {**options, "root": market / "made" / "9-5-4x2-64x32-3", "size": (64, 32), "progress": True}
     assert samples.root == market and len(samples.table) == 5
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_cells_are_separated_as_the_header_is(separator, tmp_path):
+    touch(tmp_path, "a,b.jpg", "2.jpg")
+    rows = [("path", "pid", "camid", "split"), ('"a,b.jpg"', "x", "7", "train"), ("2.jpg", "y", "8", "train")]
+    (tmp_path / "s.csv").write_text("\r\n".join(separator.join(row) for row in rows), newline="")
+    read = CsvSamples("s.csv", tmp_path)()
+    assert read.table["path"].tolist() == ["a,b.jpg", "2.jpg"] and read.names == {1: "x", 2: "y"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,pid,pid\n1.jpg,a,b\n", "has two columns 'pid'"),
+        ("path,pid, PID\n1.jpg,a,b\n", "has two columns 'pid'"),
+        ("# mine\npath,pid\n1.jpg,a\n", "Expected 1 fields in line 2, saw 2"),
+        ("path,pid\n1.jpg,a\n2.jpg,a,b\n", "Expected 2 fields in line 3, saw 3"),
+        ("path,pid\n\n0.jpg,a\n", "row 3 names a file that isn't there"),
+    ],
+)
+def test_a_table_whose_columns_are_unclear_is_refused_without_a_warning(text, message, tmp_path, recwarn):
+    touch(tmp_path, "1.jpg", "2.jpg")
+    (tmp_path / "s.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        CsvSamples("s.csv", tmp_path)()
+    assert not recwarn.list
+
+
+def test_one_identity_cannot_be_divided(tmp_path):
+    touch(tmp_path, "anna/1.jpg", "anna/2.jpg")
+    with pytest.raises(InputError, match="there is one identity only"):
+        IdentityFolders(tmp_path)()

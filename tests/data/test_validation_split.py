@@ -146,7 +146,7 @@ def test_one_side_of_a_validation_of_its_own_is_divided(side):
 
 
 def test_a_validation_of_its_own_without_a_match_is_left_out():
-    rows = [*images([1, 2], (1, 2)), (3, 1, "val_query"), (3, 1, "val_gallery")]
+    rows = [*images([1, 2], (1, 2)), (3, 1, "val_query"), (3, 1, "val_gallery"), (4, 1, "val_gallery")]
     left = set_aside_validation(samples_of(rows), 0.1, 0, 10)
     assert set(left.table["split"]) == {"train"} and "data.exclude_same_camera=true" in left.notes[-1]
     assert "val_query" in set(set_aside_validation(samples_of(rows), 0.1, 0, 10, False).table["split"])
@@ -197,7 +197,7 @@ def test_each_image_is_ranked_among_all_others_but_itself(exclude, cameras):
 
 
 def test_the_data_module_validates_and_calibrates_on_it():
-    module = module_of(images(range(1, 41), count=4) + images([50], split="query") + images([50], split="gallery"),
+    module = module_of(images(range(1, 41), count=4) + images([50], split="query") + images([50, 51], split="gallery"),
                        val_identities=10, exclude_same_camera=False)  # fmt: skip
     assert set(module.validation["split"]) == {"val"} and len(module.validation) == 40
     loader = module.val_dataloader()
@@ -208,7 +208,7 @@ def test_the_data_module_validates_and_calibrates_on_it():
 
 
 def test_a_test_split_that_cannot_be_ranked_is_noted_with_the_key():
-    rows = images(range(1, 41), (1,)) + images([50], (1,), split="query") + images([50], (1,), split="gallery")
+    rows = images(range(1, 41), (1,)) + images([50], (1,), split="query") + images([50, 51], (1,), split="gallery")
     note = module_of(rows).notes[-1]
     assert note.startswith("the test split can't be ranked: ") and "set data.exclude_same_camera=false" in note
     assert not any("ranked" in note for note in module_of(rows, exclude_same_camera=False).notes)
@@ -222,3 +222,10 @@ def test_a_test_split_that_cannot_be_ranked_is_noted_with_the_key():
 def test_an_empty_side_is_an_input_error(queries, gallery, side):
     with pytest.raises(InputError, match=f"the {side} side has no images"):
         rank(torch.ones(queries, 2), torch.ones(gallery, 2), [1] * queries, [1] * gallery)
+
+
+def test_a_validation_gallery_of_one_identity_chooses_nothing():
+    rows = [*images((1, 2, 3)), *images((4,), count=1, split="val_query"), *images((4,), split="val_gallery")]
+    divided = set_aside_validation(samples_of(rows), 0.1, 0, 1, exclude_same_camera=False)
+    assert set(divided.table["split"]) == {"train"}
+    assert divided.notes[-1].startswith("no validation: the data set's own validation gallery holds one identity only")

@@ -16,6 +16,7 @@ from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
 from reidlab.export.folding import deployable
 from reidlab.export.metadata import about
+from reidlab.export.model import Model
 from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
 from reidlab.run import File, Run
@@ -173,3 +174,9 @@ def test_a_bare_checkpoint_is_recognized_by_its_tensors(tmp_path, files):
 def test_what_is_not_there_is_named(name):
     with pytest.raises(InputError, match="nowhere"):
         reidlab.load(name)
+
+
+def test_a_classifier_does_not_compare():
+    model = Model(lambda pixels: np.zeros((len(pixels), 2), "float32"), (4, 4), "flowers", {"classes": ["a", "b"]})
+    with pytest.raises(InputError, match="flowers: classifies images"):
+        model.same(np.zeros((4, 4, 3), "uint8"), np.zeros((4, 4, 3), "uint8"))

@@ -371,3 +371,12 @@ def test_a_head_without_bias_has_one_of_zero(layer, tmp_path):
     report = load_weights(network, tmp_path / "w.pth")
     assert report.complete and f"0, as the file has none: {layer}.bias" in str(report)
     assert not network.get_submodule(layer).bias.any()
+
+
+def test_a_torchscript_program_is_named_as_such(network, tmp_path, recwarn):
+    file = tmp_path / "program.pt"
+    torch.jit.script(torch.nn.Linear(2, 2)).save(file)
+    recwarn.clear()
+    with pytest.raises(InputError, match=r"program\.pt: refused: a TorchScript program; save its state_dict"):
+        load_weights(network, file)
+    assert not any("TorchScript" in str(each.message) for each in recwarn)

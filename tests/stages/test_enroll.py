@@ -121,6 +121,16 @@ def test_what_cannot_be_enrolled_is_named(people):
         forget.run(Run.resume(overrides), "nobody")
 
 
+def test_nothing_to_compare_with_is_said(people, tmp_path, capsys):
+    overrides, market = people
+    query = str(min((market / "query").glob("*.jpg")))
+    assert cli.main(["identify", query, f"gallery.folder={tmp_path / 'new'}", *overrides]) == 0
+    assert "new: no enrolled image to compare with" in capsys.readouterr().out
+    assert cli.main(["enroll", str(market / "bounding_box_test"), PATTERN, *overrides]) == 0
+    assert cli.main(["identify", query, "gallery.cameras=[door]", *overrides]) == 0
+    assert "no enrolled image fits gallery.cameras=['door']" in capsys.readouterr().out
+
+
 def test_a_classifier_has_no_gallery(tmp_path):
     run = Run.compose(["data=shapes", f"run.root={tmp_path}", "model=fdmobilenet_x0_25"])
     with pytest.raises(InputError, match="classifies images"):

@@ -119,6 +119,19 @@ def test_no_match_at_all_is_an_error(market, tmp_path):
         evaluate.run(run)
 
 
+def test_a_gallery_of_one_identity_has_no_figure(tmp_path):
+    crops = tmp_path / "crops"
+    for file in (crops / pid / f"{image}.png" for pid in "ab" for image in range(3)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 32)).save(file)
+    run = Run.compose(
+        ["data=folders", f"data.root={crops}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}"]
+    )
+    with pytest.raises(InputError, match="the gallery holds one identity only"):
+        evaluate.run(run)
+    assert any("can't be ranked: the gallery holds one identity" in note for note in run.datamodule().notes)
+
+
 def test_an_unknown_baseline_is_named(market, tmp_path):
     run = Run.compose(
         ["data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}",
