@@ -2,6 +2,7 @@
 
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 from torch.utils.data import DataLoader
 
@@ -97,7 +98,7 @@ class ReidDataModule(ImageDataModule):
         return split_validation(table, self.exclude_same_camera)
 
     def subset(self, table: pd.DataFrame, count: int) -> pd.DataFrame:
-        """Whole identities, about `count` images: the first, at least one, that are among queries and in the gallery.
+        """Whole identities, about `count` images: the first, at least two, that are among queries and in the gallery.
 
         InputError where there is none.
         """
@@ -107,4 +108,4 @@ class ReidDataModule(ImageDataModule):
         counts = table[table["pid"].isin(able)].groupby("pid").size().cumsum()
         if counts.empty:
             raise InputError("no identity is both among the queries and in the gallery; see what `reidlab data` finds")
-        return table[table["pid"].isin(counts.index[(counts <= count) | (counts == counts.iloc[0])])]
+        return table[table["pid"].isin(counts.index[(counts <= count) | (np.arange(len(counts)) < 2)])]

@@ -83,7 +83,7 @@ def test_unseen_images_are_whole_validation_identities_that_can_be_retrieved():
     assert len(chosen) == 8 and set(chosen["split"]) == {"val_query", "val_gallery"}
     assert {*chosen["pid"]} == {*sorted(validation["pid"].unique())[:2]}
     pd.testing.assert_frame_equal(chosen, validation[validation["pid"].isin(chosen["pid"])])
-    assert len(unseen_images(module, 1)) == 4
+    assert len(unseen_images(module, 1)) == 8  # of two identities
 
 
 def test_without_a_validation_split_they_are_training_images_as_queries_and_gallery():
