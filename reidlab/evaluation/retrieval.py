@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from reidlab import plots
-from reidlab.data.samples import ONE_IDENTITY
 from reidlab.errors import InputError
 from reidlab.evaluation.outputs import Outputs
 from reidlab.metrics import (
@@ -47,7 +46,7 @@ class Retrieval:
     def of(
         cls, embeddings: Outputs, splits: tuple[str, str], distance: Distance, exclude_same_camera: bool
     ) -> "Retrieval":
-        """Queries of one split in the gallery of another; InputError where none has a match, or all have nothing else.
+        """Queries of one split in the gallery of another; InputError where no query has a match.
 
         Args:
             embeddings: of both splits.
@@ -60,8 +59,6 @@ class Retrieval:
         if not found.ranking.valid.any():
             rule = f" under data.exclude_same_camera={str(exclude_same_camera).lower()}"
             raise InputError(f"no query has a match in the gallery{rule}; see what `reidlab data` finds")
-        if gallery.table["pid"].nunique() == 1:
-            raise InputError(f"the gallery {ONE_IDENTITY}")
         return found
 
     @cached_property

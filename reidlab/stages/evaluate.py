@@ -15,6 +15,7 @@ from reidlab import plots
 from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, Normalize, ReidDataModule
+from reidlab.data.samples import ONE_IDENTITY
 from reidlab.errors import InputError
 from reidlab.evaluation import (
     VALIDATION,
@@ -87,7 +88,10 @@ def run(run: Run) -> Run:
         theirs = protocol.elsewhere(datamodule, module)
         by = theirs.record(module)
         row = _row_of(run, module, by["test"])
-        other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
+        try:
+            other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
+        except InputError as error:
+            raise InputError(f"evaluate.also: {module.samples.root}: {error}") from error
         record(row, other.ranking, other, by)
     if other_run:
         _compare(run, other_run, found, recorded)
@@ -171,6 +175,8 @@ def file_distance(run: Run, embedder: Embedder) -> Distance:
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
     """The per-query table of a row and the intervals of its figures."""
+    if found.gallery.table["pid"].nunique() == 1:
+        log.warning(f"{row}: the gallery {ONE_IDENTITY}")
     place, groups = run / File.EVALUATE / row, found.query.column("pid")
     intervals = confidence_intervals(ranking, groups, resamples=run["evaluate.resamples"])
     write_json(place / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
