@@ -53,6 +53,7 @@ __all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Tas
 
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
+INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
 
 class Run:
@@ -184,6 +185,14 @@ class Run:
     def is_trained(self) -> bool:
         """Whether the network was trained in this run."""
         return self.has(File.BEST)
+
+    @property
+    def unlike_training(self) -> list[str]:
+        """Lines `key: trained with -> present` of the settings of the network's input that differ since training."""
+        if not (self.is_trained and self.has(File.CONFIG)):
+            return []
+        differences = training_differences(read_config(self / File.CONFIG), self.config)
+        return [line for line in differences if line.startswith(INPUT_KEYS)]
 
     @property
     def is_unfinished(self) -> bool:

@@ -50,6 +50,8 @@ def run(run: Run) -> Run:
     if run["evaluate.file"]:
         _score_file(run, resolve_path(run["evaluate.file"]))
         return run
+    for difference in run.unlike_training:
+        log.warning(f"{run.name}: trained and evaluated with different settings, {difference}")
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
     recorded, checkpoint = protocol.record(datamodule), run.checkpoint

@@ -18,7 +18,7 @@ from reidlab.export.folding import deployable
 from reidlab.export.steps import as_steps
 from reidlab.models import osnet_x0_25
 from reidlab.run import Run
-from reidlab.stages import compare, evaluate, matrix
+from reidlab.stages import compare, evaluate, matrix, train
 
 
 def definition(embed, root, distance):
@@ -262,3 +262,13 @@ def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, t
     assert main(["evaluate", f"model={weights}", "data.size=[64,32]", *common]) == 0
     metrics = figures(Run(tmp_path / "foreign"))
     assert metrics["theirs.onnx"] == pytest.approx(metrics["osnet.pth"])
+
+
+def test_an_evaluation_at_another_size_than_training_s_is_said(small, tmp_path, capsys):
+    given = [*small, f"run.root={tmp_path}", "run.name=t", "trainer.max_epochs=1"]
+    run = train.run(Run.compose(given))
+    assert run.unlike_training == []
+    capsys.readouterr()
+    evaluate.run(Run.compose([*given, "data.size=[48,24]"]))
+    height, width = run["data.size"]
+    assert f"different settings, data.size: [{height}, {width}] -> [48, 24]" in capsys.readouterr().out
