@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from reidlab import plots
-from reidlab.data import ReidDataModule
+from reidlab.data import ReidDataModule, blur_head
 from reidlab.errors import InputError
 from reidlab.models import complexity
 from reidlab.models.osnet import OmniScaleBlock, OSNet
@@ -52,7 +52,8 @@ def watch(network: nn.Module, datamodule: ReidDataModule, table: pd.DataFrame) -
     if not modules:
         raise InputError(f"{type(network).__name__} has no omni-scale blocks; take model=osnet_x0_25, or another OSNet")
     batch = next(iter(datamodule.loader(table)))
-    images = np.stack([datamodule.read(path) for path in table["path"].head(len(batch["image"]))])
+    images = batch["image"].permute(0, 2, 3, 1).numpy()
+    images = np.stack([*map(blur_head, images)]) if datamodule.blur_heads else images
     seen = Pass(
         images, datamodule.preprocess(batch)["image"].requires_grad_(), {name: Activations() for name in modules}
     )

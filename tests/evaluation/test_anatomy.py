@@ -16,6 +16,8 @@ TABLE = pd.DataFrame({"path": [f"{n}.png" for n in range(4)]})
 class Data:
     """The part of a data module that is needed."""
 
+    blur_heads = False
+
     def loader(self, table):
         yield {"image": torch.randint(0, 256, (len(table), 3, 128, 64), dtype=torch.uint8)}
 

@@ -231,7 +231,7 @@ def test_no_stage_runs_what_a_stored_config_names(stage, run, tmp_path, capsys):
     argv = {
         "predict": ["predict", str(tmp_path), *place],
         "teacher": ["train", "experiment=smoke", "distill=standard", f"distill.teacher={folder}",
-                    f"run.root={tmp_path}", "run.name=mine"],
+                    f"run.root={tmp_path}", "run.name=mine", f"data.root={tmp_path / 'people'}"],
     }.get(stage, [stage, *place])  # fmt: skip
     assert cli.main(argv) == 2 and not proof.exists()
     assert "data.about.description is a mapping" in capsys.readouterr().err.splitlines()[-1]
