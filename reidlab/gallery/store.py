@@ -17,10 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from filelock import FileLock, Timeout
 
 from reidlab.errors import InputError
-from reidlab.files import read_json, write_atomic, write_json
+from reidlab.files import locked, read_json, write_atomic, write_json
 from reidlab.gallery.search import Block
 from reidlab.metrics.closeness import norms_of
 
@@ -119,16 +118,10 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the only process that changes the folder; InputError where another does for a minute."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / LOCK, timeout=PATIENCE_S):
-                self.refresh()
-                self._sweep()
-                yield
-        except Timeout as error:
-            raise InputError(f"{self.folder}: another process writes there; try again when it has ended") from error
-        except OSError as error:
-            raise InputError(f"{self.folder}: can't be written ({error.strerror}); check its permissions") from error
+        with locked(self.folder / LOCK, "another process writes there; try again when it has ended", PATIENCE_S):
+            self.refresh()
+            self._sweep()
+            yield
 
     def commit(self, parts: Sequence[str], about: Mapping[str, Any]) -> None:
         """Make these files the gallery and delete the others; `about` changes entries of the manifest."""

@@ -5,8 +5,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 INITIAL = "initial"  # stands for the hash of weights that no file holds
-UNFINISHED = "its training isn't finished, this is its best epoch so far"
 UNRECORDED = "unrecorded"  # and for that of rows that a release without hashes wrote
+UNFINISHED = "its training isn't finished, this is its best epoch so far"
 
 
 class Task(StrEnum):

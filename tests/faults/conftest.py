@@ -6,10 +6,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from pipeline import Pipeline
 
 ENDS = ("right", "one line")
 BETWEEN = re.compile(r"(<!-- counts -->\n).*(<!-- end of counts -->)", re.DOTALL)
 counts: dict[str, Counter] = {}
+
+
+@pytest.fixture(scope="module")
+def pipeline(small, tmp_path_factory):
+    """The stages of a small run, which can be made to fail."""
+    return Pipeline(tmp_path_factory.mktemp("pipeline"), small)
 
 
 @pytest.fixture

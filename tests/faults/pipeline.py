@@ -9,6 +9,7 @@ from pathlib import Path
 import broken
 import numpy as np
 
+STAGES = ("search", "train", "evaluate", "export", "quantize", "deploy", "report")
 TRIED = int(os.environ.get("FAULTS", 3))  # faults of a kind in each stage
 QUICK_INT8 = ["quantize.images=8", "quantize.method=ptq", "quantize.max_drop=100", "quantize.threads=1"]
 

@@ -5,17 +5,12 @@ import subprocess
 
 import broken
 import pytest
-from pipeline import Pipeline
+from pipeline import STAGES
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def pipeline(small, tmp_path_factory):
-    return Pipeline(tmp_path_factory.mktemp("full"), small)
-
-
-@pytest.mark.parametrize("stage", ["train", "evaluate", "export", "quantize", "deploy", "report", "search"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_full_disk_is_one_line_and_loses_nothing(stage, pipeline, tally):
     for nth in pipeline.points(stage):
         pipeline.again(stage)

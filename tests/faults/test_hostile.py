@@ -28,11 +28,13 @@ TFLITE = config.CLONE / "data" / "models" / "flowers_fdmobilenet_x0_25_128" / "e
 
 
 @pytest.fixture(scope="module")
-def command():
-    """Runs a command as a child of a process that has loaded everything; its status and output."""
+def command(tmp_path_factory):
+    """Runs a command as a child of a process that has loaded everything, in a workspace; its status and output."""
     script = Path(__file__).with_name("commands.py")
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    environment = {**os.environ, "PYTHONPATH": str(config.CLONE)}
+    workspace = tmp_path_factory.mktemp("workspace")
+    (workspace / "conf" / "experiment").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONPATH": str(config.CLONE), "REIDLAB_ROOT": str(workspace)}
     with subprocess.Popen([sys.executable, script], **streams, env=environment) as parent:
 
         def run(*words):
@@ -42,6 +44,7 @@ def command():
 
         yield run
         parent.stdin.close()
+    assert not [*workspace.rglob("*.yaml")]  # which an import that should be refused would have written
 
 
 @pytest.fixture

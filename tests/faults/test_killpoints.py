@@ -6,19 +6,14 @@ from pathlib import Path
 
 import broken
 import pytest
-from pipeline import Pipeline
+from pipeline import STAGES
 
 from reidlab.training.checkpoints import is_whole
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def pipeline(small, tmp_path_factory):
-    return Pipeline(tmp_path_factory.mktemp("killed"), small)
-
-
-@pytest.mark.parametrize("stage", ["train", "evaluate", "export", "quantize", "deploy", "report", "search"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_kill_changes_no_result(stage, pipeline, tally):
     for nth in pipeline.points(stage):
         pipeline.again(stage)
