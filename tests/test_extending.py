@@ -33,7 +33,7 @@ def added(tmp_path_factory):
                 parent, _, child = name.rpartition(".")
                 patch.setitem(sys.modules, name, module)
                 patch.setattr(importlib.import_module(parent), child, module, raising=False)
-            exec(compile(text, path, "exec"), module.__dict__)
+            exec(compile(text, f"<{path} of the page>", "exec"), module.__dict__)  # no file to coverage
             tests |= {key: value for key, value in vars(module).items() if key.startswith("test_")}
         yield tests
 
