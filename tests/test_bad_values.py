@@ -68,7 +68,7 @@ def leaves_of(file):
     """Dotted key and value of the numbers and lists that a file of a group sets."""
     content = yaml.safe_load(file.read_text()) or {}
     content.pop("defaults", None)
-    leaves = config._leaves(content)
+    leaves = config.values.leaves(content)
     return {
         key: value
         for key, value in leaves.items()

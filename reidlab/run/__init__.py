@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from reidlab.config import (
-    RENAMED_VALUES,
     SHIPPED,
     compose,
     compose_for,
@@ -28,6 +27,7 @@ from reidlab.config import (
     training_differences,
     write_config,
 )
+from reidlab.config.earlier import RENAMED_VALUES
 from reidlab.console import log
 from reidlab.data import ImageDataModule, blur_head, read_image
 from reidlab.errors import InputError

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 
 from reidlab import config
 from reidlab.dashboard import folders
+from reidlab.errors import InputError
 from reidlab.run import File, Run
 
 pytestmark = pytest.mark.slow
@@ -250,7 +251,7 @@ def test_tao(name, check, tmp_path, monkeypatch, capfd):
         assert written["run"]["name"] == "hostile" and "/evil" not in str(written)
         try:
             cfg = config.plain(config.compose(["experiment=hostile"]))
-        except config.InputError as error:
+        except InputError as error:
             assert "\n" not in str(error)
         else:
             assert os.environ["HOME"] not in str(cfg["run"]["root"]).removeprefix(str(tmp_path))

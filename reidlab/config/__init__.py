@@ -1,0 +1,55 @@
+"""Find the workspace, compose a config, say precisely what is wrong with an override, and build what a config names.
+
+The way of a config: `places` finds the files, `overrides` reads what was given, `composition` puts both together,
+`stored` keeps it in a run folder and reads it there (`earlier` puts those of old releases into the present spelling),
+and `build` makes the objects.
+"""
+
+from reidlab.config.build import instantiate, require_known
+from reidlab.config.composition import compose
+from reidlab.config.earlier import modernize
+from reidlab.config.places import CLONE, CONF, SHIPPED, choices, find_files, groups, resolve_path, root
+from reidlab.config.stored import (
+    NEUTRAL_KEYS,
+    PLACES,
+    compose_for,
+    compose_to_train,
+    no_such_run,
+    read_config,
+    run_folder,
+    stored_config,
+    training_differences,
+    training_settings,
+    write_config,
+)
+from reidlab.config.values import as_config, as_text, keys, plain
+
+__all__ = [
+    "CLONE",
+    "CONF",
+    "NEUTRAL_KEYS",
+    "PLACES",
+    "SHIPPED",
+    "as_config",
+    "as_text",
+    "choices",
+    "compose",
+    "compose_for",
+    "compose_to_train",
+    "find_files",
+    "groups",
+    "instantiate",
+    "keys",
+    "modernize",
+    "no_such_run",
+    "plain",
+    "read_config",
+    "require_known",
+    "resolve_path",
+    "root",
+    "run_folder",
+    "stored_config",
+    "training_differences",
+    "training_settings",
+    "write_config",
+]

@@ -1,0 +1,76 @@
+"""Objects of config nodes: what a `_target_` names is built, where a file of `conf/` names it."""
+
+import functools
+import pkgutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from reidlab.config.places import CONF, root
+from reidlab.config.values import one_line, plain
+from reidlab.errors import InputError
+
+RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
+
+
+def instantiate(node: Any, **changes: Any) -> Any:
+    """Build what a config node's `_target_` names, and what the nodes below it name, as `hydra.utils.instantiate` does.
+
+    Only a `_target_` that a file of `conf/` names is built, of the released one or the workspace's own. Raises
+    InputError for any other, and where the values don't fit it.
+
+    Args:
+        node: a mapping; without a `_target_`, the values that it holds are built.
+        changes: arguments in the place of the node's or beside them, taken as they are.
+    """
+    return _build(plain(node) if OmegaConf.is_config(node) else node, changes)
+
+
+def _build(node: Any, changes: Mapping[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_build(child, {}) for child in node]
+    if not isinstance(node, Mapping):
+        return node
+    target, deep = node.get("_target_"), node.get("_recursive_", True)
+    children = {key: child for key, child in node.items() if key not in RESERVED and key not in changes}
+    arguments = {key: _build(child, {}) if deep else child for key, child in children.items()} | dict(changes)
+    if target is None:
+        return arguments
+    require_known(target)
+    try:
+        made = functools.partial(pkgutil.resolve_name(target), *_build(node.get("_args_", []), {}), **arguments)
+        return made if node.get("_partial_") else made()
+    except InputError:
+        raise
+    except Exception as error:  # whatever the target makes of its arguments
+        raise InputError(f"config: {target} can't be built ({type(error).__name__}: {one_line(error)})") from error
+
+
+def require_known(target: Any) -> None:
+    """Raise InputError for a `_target_` that no file of the released `conf/` or of the workspace's names."""
+    files = {file for conf in (CONF, root() / "conf") for file in conf.rglob("*.yaml")}
+    if not isinstance(target, str) or not any(target in _targets_of(file, file.stat().st_mtime_ns) for file in files):
+        raise InputError(
+            f"_target_: {target} is named by no file of conf/ and isn't built; to use it, name it in a yaml "
+            f"of {root() / 'conf'}"
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def _targets_of(file: Path, changed_ns: int) -> frozenset[str]:
+    """The `_target_`s that a file of `conf/` names; none where it can't be read, which Hydra says when it is chosen."""
+    try:
+        return frozenset(_targets_in(yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+    except (OSError, yaml.YAMLError, ValueError):
+        return frozenset()
+
+
+def _targets_in(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from [node["_target_"]] if isinstance(node.get("_target_"), str) else []
+        node = list(node.values())
+    for child in node if isinstance(node, list) else []:
+        yield from _targets_in(child)

@@ -1,0 +1,62 @@
+"""The config of `conf/`, of the workspace's own files in it, and of overrides."""
+
+from collections.abc import Iterable
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_key, parse
+from reidlab.config.places import CONF, choices, resolve_path, root
+from reidlab.config.values import as_config, as_text, check_values, one_line, plain
+from reidlab.errors import InputError
+
+
+class _WorkspaceConfigs(SearchPathPlugin):
+    """Lets Hydra look into `conf/` of the workspace before it looks into the released one."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own, released = str(root() / "conf"), str(CONF)
+        if own != released and any(element.path == released for element in search_path.get_path()):
+            search_path.prepend("workspace", own, SearchPathQuery(path=released))
+
+
+def compose(overrides: Iterable[str] = ()) -> DictConfig:
+    """The resolved config of `conf/config.yaml` under Hydra overrides such as `data=market1501` or `seed=1`.
+
+    Files in `conf/` of the workspace are found beside the released ones, and in place of one with the same name.
+    Relative paths are resolved by `resolve_path`.
+    Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
+    value of another type than the default's, or out of its bound.
+    """
+    overrides = list(overrides)
+    parsed = parse(overrides)
+    for override in parsed:
+        check_choice(override)
+    absent = [o.key_or_group for o in parsed if o.key_or_group in OPTIONAL_GROUPS and o.value() is None]
+    parsed = [o for o in parsed if o.key_or_group not in absent]  # Hydra knows no group=null on the command line
+    Plugins.instance().register(_WorkspaceConfigs)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        try:
+            defaults = hydra_compose("config", [str(o.input_line) for o in parsed if choices(o.key_or_group)])
+            for override in parsed:
+                if not choices(override.key_or_group):
+                    check_key(override, defaults)
+            cfg = hydra_compose("config", [str(o.input_line) for o in parsed])
+            OmegaConf.set_struct(cfg, False)
+            for group in absent:
+                cfg.pop(group, None)
+            for key in PATH_KEYS:
+                if value := OmegaConf.select(cfg, key):
+                    OmegaConf.update(cfg, key, as_text(str(resolve_path(value))))
+            cfg = as_config(plain(cfg))
+        except (HydraException, OmegaConfBaseException) as error:
+            raise InputError(f"config: {one_line(error)}") from error
+    check_values(cfg, [o.key_or_group for o in parsed if not choices(o.key_or_group)])
+    cfg.run.overrides = as_text([o for o in overrides if not o.startswith("run.")])
+    return cfg

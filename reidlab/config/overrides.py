@@ -1,0 +1,104 @@
+"""Overrides such as `seed=1`: read them, and say precisely what is wrong with one."""
+
+import re
+import shlex
+from collections.abc import Iterable
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from reidlab.config.places import CONF, choices, groups
+from reidlab.config.values import is_like, leaves, nearest, prefixes
+from reidlab.errors import InputError
+
+PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
+NAME_KEYS = (
+    *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
+    *("gallery.folder", "gallery.model"),
+)
+TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
+OPTIONAL_GROUPS = ("distill", "experiment")
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """Overrides as Hydra reads them; InputError, with how to write it, for one that can't be read."""
+    parsed: list[Override] = []
+    for override in overrides:
+        found = _read_override(override)
+        if found is None:
+            before = parsed[-1].input_line if parsed else None
+            raise InputError(f"override not understood: {override}; {_how_to_write(override, before)}")
+        parsed.append(found)
+    return parsed
+
+
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """The keys and groups that overrides set."""
+    return {key_of(override) for override in overrides}
+
+
+def key_of(override: str) -> str:
+    """The key or group that an override sets."""
+    return parse([override])[0].key_or_group
+
+
+def _read_override(override: str) -> Override | None:
+    """An override as Hydra reads it, a path or a name as text whatever it holds; None where it can't be read."""
+    key, _, value = override.partition("=")
+    found = _by_hydra(override)
+    if key.lstrip("+") in TEXT_KEYS and value:
+        types = str | None if key.lstrip("+") in NAME_KEYS else str | list | dict | None
+        kept = found and not found.is_sweep_override() and isinstance(found.value(), types)
+        return found if kept else _by_hydra(f"{key}={quoted(value)}")
+    return None if found and found.is_sweep_override() else found
+
+
+def _by_hydra(override: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(override)
+    except HydraException:
+        return None
+
+
+def quoted(value: str) -> str:
+    """A value in the quotes that make Hydra read it as text."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value) + '"'
+
+
+def _how_to_write(override: str, before: str | None) -> str:
+    """How to write an override that can't be read, by its own example."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        joined = f"; if it belongs to the one before it, {shlex.quote(f'{before} {override}')}" if before else ""
+        return f"write key=value{joined}"
+    items = value[1:-1].split(",") if value[:1] == "[" and value[-1:] == "]" else None
+    text = quoted(value) if items is None else f"[{','.join(quoted(item.strip()) for item in items)}]"
+    example = f"{key}={text}"
+    return (
+        f"quote its value, once for Hydra and once for the shell: {shlex.quote(example)}"
+        if _by_hydra(example)
+        else "write key=value, lists as [a,b]"
+    )
+
+
+def check_choice(override: Override) -> None:
+    """Raise InputError, with the nearest choice, where an override chooses what a group hasn't."""
+    group, choice = override.key_or_group, override.value()
+    if (known := choices(group)) and choice not in known and not (choice is None and group in OPTIONAL_GROUPS):
+        raise InputError(f"{group}={choice}: no such choice{nearest(str(choice), known)}; there are {', '.join(known)}")
+
+
+def check_key(override: Override, defaults: DictConfig) -> None:
+    """Raise InputError, with the nearest key, for a key that a config hasn't, and for a value of another type."""
+    key = override.key_or_group
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return
+    values = leaves(OmegaConf.to_container(defaults))
+    known = {prefix for leaf in values for prefix in prefixes(leaf)}
+    if key not in known:
+        raise InputError(f"{key}: no such key{nearest(key, [*known, *groups()])}; see {CONF} for all keys")
+    default, value = values.get(key), override.value()
+    if key in values and not is_like(value, default) and not str(value).startswith("${"):
+        raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")

@@ -1,0 +1,201 @@
+"""The configs in run folders: written, read as data, with overrides on top, and compared."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from reidlab.config.build import require_known
+from reidlab.config.composition import compose
+from reidlab.config.earlier import NOT_OF_CLASSES, RENAMED_KEYS, RENAMED_VALUES, modernize
+from reidlab.config.overrides import key_of, keys_of, parse, quoted
+from reidlab.config.values import as_config, as_text, check_values, is_like, leaves, nearest, one_line, plain
+from reidlab.errors import InputError
+from reidlab.files import read_yaml, write_atomic
+
+# A stage that follows training can do without a run where one of these says what to work on.
+SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
+PLACES = ("dirpath", "save_dir", "base_url")  # keys of where a run writes, or sends to: a stored one says nothing
+STORED = {  # schema of a run's config.yaml
+    "run": (None, {"overrides": (None, [str])}),
+    "task": (None, {}),
+    "data": (None, {}),
+    "model": (None, {"network": (None, {})}),
+}
+LONGEST_NAME = 200  # bytes, of a run: file systems allow 255, and files have longer names while they are written
+# What a trained network depends on; anything else may change between the parts of one run.
+TRAINING_KEYS = (
+    *("seed", "task", "data", "model", "augment", "loss", "regime", "distill"),
+    *("optimizer", "schedule", "trainer", "callbacks"),
+)
+NEUTRAL_KEYS = re.compile(  # the machine's, and what is only said of the data
+    r"data\.(num_workers|cache|about)(\..*)?|trainer\.(accelerator|devices|num_nodes)|.*\.(root|dirpath)(\..*)?"
+)
+
+
+def compose_for(run_of: Iterable[str]) -> DictConfig:
+    """The config of a stage that follows training: the run folder's own, with the overrides given now on top.
+
+    Raises InputError, with the nearest name, where there is no such run and no override says what else to work on.
+    """
+    overrides = list(run_of)
+    new = compose(overrides)
+    folder = run_folder(new)
+    if not (folder / "config.yaml").exists():
+        if not keys_of(overrides) & {*SOURCES}:
+            raise no_such_run(folder.name, folder.parent)
+        return new
+    cfg = stored_config(folder, overrides)
+    cfg.run = as_text({**plain(new.run), "overrides": plain(cfg.run.overrides)})
+    return cfg
+
+
+def compose_to_train(overrides: Iterable[str]) -> DictConfig:
+    """The config of the stages `data` and `train`, which begin a run, or go on with one.
+
+    Where `run.name` names a folder that has a config, and neither data nor an experiment is chosen, it is that config
+    with the overrides on top: what was said once needn't be said again.
+    """
+    overrides = list(overrides)
+    new, given = compose(overrides), keys_of(overrides)
+    folder = run_folder(new)
+    if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
+        return new
+    cfg = stored_config(folder, overrides)
+    both = {key_of(o): o for o in [*cfg.run.overrides, *new.run.overrides]}
+    cfg.run = as_text({**plain(new.run), "overrides": [*both.values()]})
+    return cfg
+
+
+def no_such_run(name: str, place: Path) -> InputError:
+    """The error that there is no run of that name in a folder, with the nearest name that there is."""
+    known = sorted(file.parent.name for file in place.glob("[!.]*/config.yaml"))
+    what = "it holds no config.yaml, and so is no run" if (place / name).exists() else f"no such run in {place}"
+    listed = ", ".join(known[:8]) + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    guess = nearest(name, known) or (f"; there are {listed}" if known else "; `reidlab train` makes one")
+    return InputError(f"run.name={name}: {what}{guess}")
+
+
+def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
+    """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides.
+
+    The file may be somebody else's and is data: it decides on values, not on what is built nor where it is written.
+    Raises InputError where it has a mapping or a `_target_` that the composed config hasn't.
+    """
+    file, stored = folder / "config.yaml", plain(read_config(folder / "config.yaml"))
+    place = {"root": str(folder.parent.absolute()), "name": folder.name}
+    here = [f"run.{key}={quoted(as_text(value))}" for key, value in place.items()]
+    try:
+        earlier = _stored_overrides(stored)
+        then = compose([*earlier, *here])
+        both = {key_of(o): o for o in [*earlier, *here, *overrides]}
+        now = compose(both.values())
+        cfg = as_config(_merge(stored, plain(then), plain(now)))
+    except ValueError as error:
+        raise InputError(f"{file}: {error}; mend it, or choose another run.name") from error
+    cfg.run = as_text({**plain(now.run), **place, "overrides": earlier})
+    check_values(cfg, [])
+    return cfg
+
+
+def read_config(file: Path) -> DictConfig:
+    """A config written by `write_config`, in the present spelling whatever release wrote it."""
+    content = read_yaml(file, STORED)
+    try:
+        return as_config(modernize(content))
+    except (ValueError, OmegaConfBaseException) as error:
+        raise InputError(
+            f"{file}: not readable as a config ({one_line(error)}); mend it, or choose another run.name"
+        ) from error
+
+
+def write_config(cfg: DictConfig, file: Path) -> Path:
+    """Write the config as plain YAML."""
+    return write_atomic(file, OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def run_folder(cfg: DictConfig) -> Path:
+    """`runs/<name>` of this config."""
+    name = "" if cfg.run.name is None else str(cfg.run.name)
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"run.name={name[:20]}...: {len(name)} characters; a folder's name has {LONGEST_NAME} at most")
+    if not name.strip() or name.startswith(".") or any(c in name for c in '/\\:*?"<>|\n'):
+        raise InputError(f"run.name={name}: not usable as a folder's name; choose letters, digits, - and _")
+    root = Path(str(cfg.run.root))
+    if blocked := next(
+        (place for place in (root / name, root, *root.parents) if place.exists() and not place.is_dir()), None
+    ):
+        raise InputError(f"run.root={root}: {blocked} is no folder; choose another")
+    return root / name
+
+
+def training_differences(stored: Mapping, new: Mapping) -> list[str]:
+    """Lines `key: old -> new` for all that a trained network depends on and that differs between two configs."""
+    then, now = training_settings(stored), training_settings(new)
+    return [
+        f"{key}: {then.get(key)} -> {now.get(key)}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    ]
+
+
+def training_settings(cfg: Mapping) -> dict[str, Any]:
+    """Dotted key -> value of all that a trained network depends on."""
+    values = leaves({key: cfg[key] for key in TRAINING_KEYS if key in cfg})
+    return {key: value for key, value in values.items() if not NEUTRAL_KEYS.fullmatch(key)}
+
+
+def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
+    """The overrides of a stored config in the present spelling, without those that its data or its folder decides on.
+
+    Of one that refers to other values, the value that it led to is stored. ValueError for one that adds a `_target_`.
+    """
+    gone = [f"data.{key}" for key in NOT_OF_CLASSES if key not in (stored.get("data") or {})]
+    modern = []
+    for override in (stored.get("run") or {}).get("overrides") or []:
+        key, equals, value = override.partition("=")
+        for old, new in RENAMED_VALUES.items():
+            value = value.replace(old, new)
+        override = f"{RENAMED_KEYS.get(key, key)}{equals}{value if '${' not in value else 'null'}"
+        parsed = parse([override])[0]
+        named, adds = parsed.key_or_group, parsed.is_add() or parsed.is_force_add()
+        if (adds and "_target_" in named) or _names_target(parsed.value()):
+            raise ValueError(f"run.overrides: {override} adds a _target_")
+        elsewhere = named.partition(".")[0] in ("hydra", "run") or named.rpartition(".")[2] in PLACES
+        if not (elsewhere or key in gone or ("${" in value and not adds)):
+            modern.append(override)
+    return modern
+
+
+def _names_target(value: Any) -> bool:
+    """Whether a value of an override holds a mapping with a `_target_`."""
+    if isinstance(value, Mapping):
+        return "_target_" in map(str, value) or any(map(_names_target, value.values()))
+    return isinstance(value, list) and any(map(_names_target, value))
+
+
+def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
+    """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`.
+
+    What is stored has the shape of `now`: ValueError for a mapping in the place of a leaf, or the other way round, and
+    for a value of another type (lists have bounds); InputError for a `_target_` that isn't known.
+    """
+    if isinstance(now, dict) and isinstance(stored, dict):
+        then = then if isinstance(then, dict) else {}
+        below = f"{key}." if key else ""
+        return {k: _merge(stored[k], then.get(k), now[k], f"{below}{k}") if k in stored else now[k] for k in now}
+    name = key.rpartition(".")[2]
+    if then != now or name in PLACES or stored == now:
+        return now
+    if isinstance(now, dict) or isinstance(stored, dict) or not (isinstance(now, list) or is_like(stored, now)):
+        is_now, was = ("a mapping" if isinstance(n, dict) else f"{n!r:.60}" for n in (now, stored))
+        raise ValueError(f"{key} is {was}, where this release and its conf/ have {is_now}")
+    if isinstance(stored, list):
+        like = now if isinstance(now, list) and len(now) == len(stored) else [None] * len(stored)
+        return [_merge(*each, f"{key}[{n}]") for n, each in enumerate(zip(stored, like, like, strict=True))]
+    if name == "_target_":
+        require_known(stored)
+    return stored

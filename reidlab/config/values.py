@@ -1,0 +1,87 @@
+"""Values of a config: as plain trees, as text that refers to nothing, by dotted key, and held to their bounds."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from reidlab.bounds import check_bounds
+
+_REFERENCE = re.compile(r"(\\*)\$\{")  # to another value of a config, or to the environment
+
+
+def as_config(tree: Mapping[str, Any]) -> DictConfig:
+    """A config of plain values, in which no text refers to anything."""
+    return OmegaConf.create(as_text(tree))
+
+
+def plain(cfg: Any) -> Any:
+    """The values of a config, or of a part of it, as nested dicts and lists."""
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def as_text(node: Any) -> Any:
+    r"""The same values with `${` written as `\${`, which is how OmegaConf says that nothing is to be put there."""
+    if isinstance(node, Mapping):
+        return {key: as_text(child) for key, child in node.items()}
+    if isinstance(node, list):
+        return [as_text(child) for child in node]
+    return _REFERENCE.sub(r"\1\1\\${", node) if isinstance(node, str) else node
+
+
+def keys(cfg: DictConfig) -> list[str]:
+    """The dotted keys of all values of a config."""
+    return sorted(leaves(plain(cfg)))
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf of nested dicts."""
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in leaves(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def prefixes(key: str) -> Iterator[str]:
+    """`a`, `a.b` and `a.b.c` of a dotted key `a.b.c`."""
+    parts = key.split(".")
+    return (".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def is_like(value: Any, default: Any) -> bool:
+    """Whether a value may take the place of a leaf: it is of the same type, or one of them is null or the leaf text."""
+    number = int | float
+    return (
+        default is None
+        or value is None
+        or isinstance(default, str)
+        or isinstance(value, type(default))
+        or (isinstance(default, number) and isinstance(value, number) and not isinstance(default, bool))
+    )
+
+
+def check_values(cfg: DictConfig, given: list[str]) -> None:
+    """Hold all values to `reidlab.bounds`; of those that depend on each other, a given one is named first."""
+    values = leaves(plain(cfg))
+    named = [key for key in values if {*prefixes(key)} & {*given}]
+    check_bounds({key: values[key] for key in [*named, *values]})
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, by the whole name or by its last part, or nothing."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if not close:
+        tails = {k.rpartition(".")[2]: k for k in known}
+        close = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.75)]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error without its line breaks."""
+    return " ".join(str(error).split())
