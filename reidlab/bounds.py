@@ -13,7 +13,7 @@ class Bound(Protocol):
 
     @property
     def words(self) -> str:
-        """Those values, such as `a number above 0`."""
+        """The allowed values in words, such as `a number above 0`."""
 
     def holds(self, value: Any) -> bool:
         """Whether the setting may have this value."""
@@ -111,13 +111,13 @@ class Maybe:
 
 @dataclass(frozen=True)
 class Either:
-    """What keeps one of some bounds."""
+    """A bound that is kept where one of several is."""
 
     bounds: tuple[Bound, ...]
 
     @property
     def words(self) -> str:
-        """Those of all."""
+        """The allowed values of all bounds, in words."""
         return ", or ".join(bound.words for bound in self.bounds)
 
     def holds(self, value: Any) -> bool:

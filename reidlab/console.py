@@ -1,4 +1,4 @@
-"""What people read while stages run: lines by one logger, and tables; in a terminal, a log and a notebook."""
+"""Output of the stages: lines by one logger, and tables; in a terminal, a log and a notebook."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""What this machine has, what each piece enables, and how to get what is missing."""
+"""Check this machine: the software it has, the commands that each piece enables, and how to install the rest."""
 
 import os
 import platform

@@ -11,7 +11,7 @@ SECONDS_BETWEEN_LINES = 30
 
 
 class Lines:
-    """What tqdm does, as plain lines with rate and time left; a short loop prints none."""
+    """A progress bar as plain lines with rate and time left; a short loop prints none."""
 
     def __init__(self, items: Iterable = (), desc: str = "", total: int | None = None, unit: str = "it"):
         self.items, self.desc, self.unit = items, desc, unit

@@ -125,7 +125,7 @@ def _finite(text: str) -> float:
 
 
 def _checked(node: Any, depth: int = 0) -> Any:
-    """The same data; ValueError for what no file of this project holds."""
+    """Return the data unchanged; ValueError for a value that no file of this project holds."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested deeper than {MAX_DEPTH}")
     if isinstance(node, str) and (found := UNPRINTABLE.search(node)):

@@ -59,12 +59,12 @@ def left_out(run: Run) -> Section:
 
 
 def purpose(run: Run) -> Section:
-    """What the network is for."""
+    """Intended uses of the network."""
     return Section("Use", [Paragraph([run["card.use_case"]]), Paragraph(run["card.intended"], title="Meant for")])
 
 
 def limits(run: Run) -> Section:
-    """What the network isn't for, and what the figures on this card don't say."""
+    """Uses that the network isn't for, and limits of the figures on this card."""
     parts: list[Part] = [Paragraph(run["card.limits"])]
     unmeasured = ["Milliseconds on a microcontroller were not measured: no board was attached."]
     if found := _figures_of(run, Row.CHECKPOINT):
@@ -120,7 +120,7 @@ def again(run: Run) -> Section:
 
 
 def front_matter(run: Run) -> dict:
-    """What model hubs read: license, task, data, and the figures as a model index."""
+    """Metadata for model hubs: license, task, data, and the figures as a model index."""
     main, small = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8)
     names, data, tag = [name for name in run.task.figures if name in main], run["data.name"], run["card.pipeline_tag"]
     metrics = [

@@ -1,4 +1,4 @@
-"""What several sections of a card ask of a run."""
+"""Facts on a run that several sections of a card show."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -78,5 +78,5 @@ def is_present(run: Run, file: str) -> bool:
 
 
 def training(run: Run) -> dict[str, Any]:
-    """What the training of the present checkpoint recorded; empty where this run didn't train it."""
+    """The record of the training of the present checkpoint; empty where this run didn't train it."""
     return run.training if is_present(run, File.TRAINING) else {}

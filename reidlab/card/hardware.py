@@ -110,7 +110,7 @@ def _table(layout: Sequence[BoardColumn], rows: Sequence[dict], size: str) -> tu
 
 
 def _notes(makers: pd.DataFrame, estimates: pd.DataFrame) -> Iterator[str]:
-    """What the figures in the tables are of, and how reliable they are."""
+    """The source of the figures in the tables, and how reliable they are."""
     if len(makers):
         yield (
             f"Published figures are ST's own, of {makers['model'].iloc[0]} as ST trained it, by the newest tool for "

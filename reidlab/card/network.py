@@ -159,7 +159,7 @@ def _port(side: str, port: Port, layout: str) -> dict:
 
 
 def _values(embedder: Embedder) -> str:
-    """What stands for a pixel of 0 to 255 in the input."""
+    """The formula from a pixel of 0 to 255 to the value in the input."""
     order = embedder.color_order
     if embedder.input.dtype.kind in "iu" or embedder.mean is None or embedder.std is None:
         return f"{order} pixels as they are"

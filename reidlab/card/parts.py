@@ -1,4 +1,4 @@
-"""What a card consists of, whatever it is written in: sections of words, tables and pictures, with their sources."""
+"""Parts of a card, in whatever format it is written: sections of words, tables and pictures, with their sources."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Missing:
-    """What a card doesn't show, the command that makes it, and why it isn't shown."""
+    """A part that a card lacks: its name, the command that makes it, and why it isn't shown."""
 
     what: str
     command: str

@@ -1,4 +1,4 @@
-"""What others have published for the same data and the same networks: accuracy, and figures on their boards."""
+"""Published results of others on the same data and networks: accuracy, and figures on their boards."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ DATA = {"tf_flowers": "flowers"}
 
 
 def accuracy(data: str, network: str) -> pd.DataFrame:
-    """What is published for a data set, as fractions; the rows of the same network first, no empty columns."""
+    """Published results on a data set, as fractions; the rows of the same network first, no empty columns."""
     rows = pd.read_csv(ACCURACY)
     rows = rows[rows["data"] == data].drop(columns="data")
     rows = rows.sort_values("network", key=lambda names: names != network, kind="stable", ignore_index=True)

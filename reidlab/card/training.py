@@ -21,7 +21,7 @@ RECIPE = {  # what a reader asks first -> key of the settings
 
 
 def data(run: Run) -> Section:
-    """What the data set is, whose it is, and how it is divided."""
+    """The data set: its content, its owner and license, and its splits."""
     fraction, summary = f"{run['data.val_fraction']:g}", run.table_of(File.DATA_SUMMARY)
     rows = [
         ("data set", run["data.name"]),

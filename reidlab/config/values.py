@@ -23,7 +23,7 @@ def plain(cfg: Any) -> Any:
 
 
 def as_text(node: Any) -> Any:
-    r"""The same values with `${` written as `\${`, which is how OmegaConf says that nothing is to be put there."""
+    r"""Values with each `${` written as `\${`, so that OmegaConf takes it for text."""
     if isinstance(node, Mapping):
         return {key: as_text(child) for key, child in node.items()}
     if isinstance(node, list):

@@ -35,7 +35,7 @@ class Snapshot:
     problems: list[str] = field(default_factory=list)
 
     def read(self, reader: Callable[[Path], Any], *files: str) -> Any:
-        """What a reader makes of the first file, remembered until one of the files changes; None where it fails."""
+        """The result of a reader on the first file, cached until one of the files changes; None where it fails."""
         return _read(reader, [self.folder / file for file in files], self.problems)
 
     @property

@@ -185,7 +185,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def notes(self) -> list[str]:
-        """What was left out or changed on reading, how the samples were divided, and what they don't allow."""
+        """Notes on samples left out or changed on reading, on the split, and on what it doesn't allow."""
         return self.samples.notes
 
     @property

@@ -56,7 +56,7 @@ class ReidDataModule(ImageDataModule):
 
     @property
     def notes(self) -> list[str]:
-        """What was left out or changed on reading, how the samples were divided, and why testing is impossible."""
+        """Notes on samples left out or changed on reading, on the split, and on why testing is impossible."""
         reason = unmatched(self.test, self.exclude_same_camera)
         return [*self.samples.notes, *([f"the test split can't be ranked: {reason}"] if reason else [])]
 

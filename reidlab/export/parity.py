@@ -71,6 +71,6 @@ def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFr
 
 
 def retrieve_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:
-    """The same queries and gallery, embedded by an exported file."""
+    """Queries and gallery as an exported file embeds them."""
     embeddings = embed_file(open_model(file), datamodule, datamodule.test, file.name)
     return Retrieval.of(embeddings, TEST, found.distance, found.exclude_same_camera)

@@ -407,7 +407,7 @@ def _onnx_port(node) -> Port:
 
 
 def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]]:
-    """What a file says of itself, and lines on what it says in another way than this project's files."""
+    """Metadata of a file, and lines on what it says in another way than this project's files."""
     known, notes = {key: entries[key] for key in TEXTS & entries.keys()}, []
     for key in sorted(VALUES & entries.keys()):
         try:

@@ -120,7 +120,7 @@ class StepNetwork(nn.Module):
 
     @torch.no_grad()
     def arrays(self, pixels: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """The same as arrays, for pixels (B, H, W, 3) float32."""
+        """The embeddings as arrays, of pixels (B, H, W, 3) float32."""
         for name, value in self.tensors(torch.from_numpy(pixels).permute(0, 3, 1, 2)):
             yield name, value.numpy()
 

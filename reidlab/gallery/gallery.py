@@ -30,7 +30,7 @@ EFFORTS = {"ivfpq": 64, "hnsw": 256}
 
 
 class Embeds(Protocol):
-    """What turns images into embeddings, as `reidlab.load` returns it."""
+    """A callable from images to embeddings, as `reidlab.load` returns it."""
 
     name: str
     checkpoint: Any  # the hash of its weights
@@ -144,7 +144,7 @@ class Gallery:
 
     @property
     def distance(self) -> Distance:
-        """That embeddings are compared by."""
+        """Name of the distance between embeddings."""
         return (_about(self.model) | self.store.about).get("distance", "cosine")
 
     @property
@@ -478,7 +478,7 @@ class Gallery:
         return cache[column]
 
     def _cached(self) -> dict[Any, Any]:
-        """What was computed from the present rows."""
+        """Values computed from the present rows."""
         if self._cached_for != self.store.state:
             self._cache, self._cached_for = {}, self.store.state
         return self._cache
@@ -533,7 +533,7 @@ class Gallery:
 
 
 def _about(model: Embeds | None) -> dict[str, Any]:
-    """What embeddings that are compared must agree in."""
+    """Properties that embeddings must share to be compared."""
     if model is None:
         return {}
     return {"checkpoint": model.checkpoint, "distance": model.distance or "cosine", "size": [*model.size]}

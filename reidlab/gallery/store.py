@@ -220,7 +220,7 @@ class Store:
 
 
 def _state(file: Path) -> tuple[int, int]:
-    """What tells a manifest from another: every change writes a new file."""
+    """Identity of a manifest, which every change writes anew."""
     try:
         found = file.stat()
     except FileNotFoundError:

@@ -97,7 +97,7 @@ class LoadReport:
 
     @property
     def advice(self) -> str:
-        """What to do about an incomplete load."""
+        """Advice on an incomplete load."""
         return f"set {self.hint}" if self.hint else f"match model.network to {enumerate_some(self.unfit)}"
 
     def __str__(self) -> str:
@@ -160,7 +160,7 @@ def _is_absent_bias(name: str, found: Mapping[str, Tensor], fits: Mapping[str, T
 
 
 def _notes(checkpoint: Checkpoint, network: nn.Module) -> Iterator[str]:
-    """What a reader should know of a load beside the tensors."""
+    """Remarks on a load beside the tensors."""
     if checkpoint.others:
         yield f"taken from {checkpoint.place}, there is {enumerate_some([*checkpoint.others])} too"
     if checkpoint.is_fastreid and isinstance(network, resnet.ResNet) and not network.maxpool.ceil_mode:

@@ -1,4 +1,4 @@
-"""What notebooks call besides the stages, and what executes them all."""
+"""Functions for notebooks besides the stages, and the execution of all notebooks."""
 
 import ast
 import base64
@@ -36,7 +36,7 @@ def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Ru
 
 
 def configure_classes(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
-    """The same for photographs of classes; drawn shapes take their place where they are absent, which is logged."""
+    """The run of a notebook on classes; drawn shapes take the place of absent photographs, which is logged."""
     run = configure(experiment, overrides, *more)
     if not run.is_classifier:
         raise InputError(f"experiment={experiment}: no classification; use flowers_smoke, or any other of the flowers")

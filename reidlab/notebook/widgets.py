@@ -60,7 +60,7 @@ def decide(verification: Verification, threshold: float) -> Explorer:
 
 
 def compare(before: Retrieval, after: Mapping[str, Retrieval], read: Read, k: int = 10) -> Explorer:
-    """What a query found before and, below it, after; the queries that lost most first, for each of several files."""
+    """The ranking of a query before and, below it, after, for each of several files; greatest losses first."""
     orders = {
         name: insight.precision_drops(before, found).argsort(descending=True).tolist() for name, found in after.items()
     }

@@ -135,7 +135,7 @@ class Run:
 
     @property
     def kind(self) -> Kind:
-        """What the crops show, by `data.about.kind`."""
+        """Words for the content of the crops, by `data.about.kind`."""
         return KINDS.get(self["data.about.kind"], KINDS[None])
 
     # -- what the folder holds
@@ -145,7 +145,7 @@ class Run:
         return (self / path).exists()
 
     def there(self, *paths: str) -> list[str]:
-        """Those of the files that the folder holds."""
+        """The files, among these, that the folder holds."""
         return [path for path in paths if self.has(path)]
 
     def table_of(self, path: str) -> pd.DataFrame:
@@ -350,7 +350,7 @@ class Run:
         return network
 
     def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
-        """The same network with the weights of a file; InputError where it wouldn't embed as the file's network did."""
+        """The network with the weights of a file; InputError where it wouldn't embed as the file's network did."""
         num_classes = 0
         if self.is_classifier:
             if file is None:
@@ -440,11 +440,11 @@ class Run:
         return write_atomic(self / path, content)
 
     def command(self, stage: str, *more: str) -> str:
-        """What to type for a stage of this run."""
+        """The command line of a stage of this run."""
         return shlex.join(["reidlab", *stage.split(), *more, f"run.name={self.name}"])
 
     def command_from_config(self, stage: str) -> str:
-        """The same for stages that take their settings from the command alone; this machine's folders are left open."""
+        """The command line with all overrides, for stages that read no stored config; folders are left open."""
         given = [
             f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else override
             for override in self.config.run.get("overrides", [])

@@ -1,4 +1,4 @@
-"""What a run folder may hold: its files, the rows of its results, and the words for what its network is for."""
+"""The contract of a run folder: its files, the rows of its results, and the words for its task."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,7 +10,7 @@ UNFINISHED = "its training isn't finished, this is its best epoch so far"
 
 
 class Task(StrEnum):
-    """What a network is for."""
+    """The task of a network."""
 
     REID = "reid"
     CLASSIFICATION = "classification"
@@ -117,7 +117,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
 
 
 class Row(StrEnum):
-    """What the figures in a row of `metrics.json` are of.
+    """A row of `metrics.json`: the network that its figures belong to.
 
     `checkpoint` is the run's own network under the run's protocol. Under another one its row is `checkpoint+NAME`, on
     another data set `checkpoint@NAME`; a core that runs the C has the row `emulated CORE`, and a network from elsewhere
@@ -144,7 +144,7 @@ class Row(StrEnum):
 
 
 class Kind(NamedTuple):
-    """What the crops of a data set show, in words."""
+    """Words for the content of the crops of a data set."""
 
     one: str
     several: str

@@ -1,4 +1,4 @@
-"""What made an artifact."""
+"""Provenance of artifacts."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ RECORDED_PACKAGES = ("reidlab", "torch", "pytorch-lightning", "torchmetrics", "n
 
 
 def provenance() -> dict:
-    """What made an artefact: package versions, git commit, machine and time (UTC)."""
+    """Provenance of an artifact: package versions, git commit, machine and time (UTC)."""
     versions = {}
     for package in RECORDED_PACKAGES:
         with contextlib.suppress(PackageNotFoundError):

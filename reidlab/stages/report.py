@@ -127,7 +127,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
 
 
 def _facts(run: Run, row: str) -> dict[str, str]:
-    """What the page says below its title."""
+    """The lines below the title of the page."""
     network = run["model.name"] if row == Row.CHECKPOINT else row
     facts = {"model": network, "data": run["data.name"]}
     if run.is_classifier:

@@ -124,7 +124,7 @@ def generate_people(
 
 
 def _manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """What is written beside the people of these parameters."""
+    """The record written beside the people that these parameters draw."""
     named = {name: parameters[name] for name in PARAMETERS} | {"size": list(parameters["size"])}
     return {"generator": "reidlab synthetic people", "version": VERSION, **named}
 
