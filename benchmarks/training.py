@@ -83,15 +83,20 @@ class Ours:
         return step
 
 
+def torchreid_library(checkout: Path, vision: Path) -> types.ModuleType:
+    """The package of a torchreid checkout, on the transforms of a torchvision that is found nowhere else."""
+    package = types.ModuleType("torchvision")  # its own __init__ registers operators, which needs a build that fits
+    package.__path__ = [str(vision / "torchvision")]
+    sys.modules |= {"torchvision": package, "gdown": types.ModuleType("gdown")}
+    sys.path.insert(0, str(checkout))
+    return importlib.import_module("torchreid")
+
+
 class Torchreid:
     """The data manager and the softmax engine of a torchreid checkout."""
 
     def __init__(self, checkout: Path, vision: Path, samples: Samples, workers: int, device: str):
-        package = types.ModuleType("torchvision")  # its own __init__ registers operators, which needs a build that fits
-        package.__path__ = [str(vision / "torchvision")]
-        sys.modules |= {"torchvision": package, "gdown": types.ModuleType("gdown")}
-        sys.path.insert(0, str(checkout))
-        self.library, self.device = importlib.import_module("torchreid"), device
+        self.library, self.device = torchreid_library(checkout, vision), device
         labels = pd.factorize(samples.table["pid"])[0].tolist()
         rows = [(str(file), label, 0) for file, label in zip(samples.files(), labels, strict=True)]
 
