@@ -91,17 +91,32 @@ class Camera:
         light = cv2.resize(light, size[::-1], interpolation=cv2.INTER_AREA)
         return self.sensor.develop(light, day.tint, rng), hour
 
+    def film(self, figures: Sequence[Placed], hour: int, zoom: float, rng: Generator) -> Array:
+        """The whole view with some figures in it, (H, W, 3) uint8 RGB, `zoom` pixels for each of the view's."""
+        day, window = self.hours[hour], Window(0, 0, zoom)
+        height, width = (round(zoom * side) for side in self.view.size)
+        canvas = Canvas(height, width, self.wrinkles)
+        plate = self._background(window, height, width) * (day.sky_power * 0.85 + day.sun_power * 0.75)
+        if figures:
+            canvas.draw(figures, self.view, window)
+        for figure in figures:
+            plate *= self._shadow(figure, window, day, height, width)
+        return self.sensor.develop(canvas.light(plate, day.sun, day.sun_power, day.sky_power), day.tint, rng)
+
+    def extent(self, figure: Placed) -> tuple[Array, Array]:
+        """The least and the greatest column and row of a figure in the view, (2,) each."""
+        ends, radii = figure.skeleton()
+        projected = self.view.project(ends)
+        reach = (self.view.focal * radii[:, None] / projected[..., 2])[..., None]
+        return (projected[..., :2] - 0.8 * reach).min((0, 1)), (projected[..., :2] + 0.8 * reach).max((0, 1))
+
     def _place(self, person: Person, foot: tuple[float, float], rng: Generator) -> Placed:
         heading = self.main_heading + rng.normal(0, 0.4) + (np.pi if rng.random() < 0.25 else 0)
         pose = draw_pose(rng, heading, person.bag, person.bag_on_left)
         return Placed(assemble(person, pose), foot, heading)
 
     def _detect(self, figure: Placed, height: int, width: int, rng: Generator, missed: float) -> Window:
-        ends, radii = figure.skeleton()
-        projected = self.view.project(ends)
-        reach = (self.view.focal * radii[:, None] / projected[..., 2])[..., None]
-        low = (projected[..., :2] - 0.8 * reach).min((0, 1))
-        high = (projected[..., :2] + 0.8 * reach).max((0, 1))
+        low, high = self.extent(figure)
         center, tall = (low + high) / 2, float(high[1] - low[1])
         if rng.random() < 0.12:
             cut = rng.uniform(0.1, 0.28) * tall

@@ -1,0 +1,141 @@
+"""Video sequences with boxes, in the layout of MOTChallenge (arXiv 1603.00831) or as a video file beside its boxes."""
+
+import configparser
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from reidlab.data.folders import IMAGE_EXTENSIONS
+from reidlab.data.images import read_image
+from reidlab.errors import InputError
+from reidlab.files import write_atomic
+
+BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
+COLUMNS = ["frame", "pid", *BOX, "confidence", "class", "visibility"]  # of a line; those after the box may be absent
+PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """The frames of one camera, with what is known of the boxes in them.
+
+    Args:
+        name: of the sequence.
+        source: a folder of numbered images, or a video file, whose frames are numbered from 1.
+        truth: a row for each box of an identity that counts: `COLUMNS`; None where it is unknown.
+        detections: a row for each box that was detected, likewise.
+    """
+
+    name: str
+    source: Path
+    truth: pd.DataFrame | None
+    detections: pd.DataFrame | None
+
+    @property
+    def boxes(self) -> pd.DataFrame:
+        """The boxes to follow: the detections, or else those of the truth."""
+        found = self.truth if self.detections is None else self.detections
+        if found is None:
+            raise InputError(f"{self.source}: no boxes; give det/det.txt, or gt/gt.txt")
+        return found
+
+    def frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Number and image (H, W, 3) uint8 RGB of each frame, in order."""
+        if self.source.is_dir():
+            for number, file in sorted(_numbered(self.source).items()):
+                yield number, read_image(file)
+            return
+        video = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG)
+        try:
+            number, (there, image) = 0, video.read()
+            while there:
+                number += 1
+                yield number, np.ascontiguousarray(image[..., ::-1])
+                there, image = video.read()
+        finally:
+            video.release()
+        if not number:
+            raise InputError(f"{self.source}: not readable as a video")
+
+
+def read_sequence(folder: Path) -> Sequence:
+    """A folder of MOTChallenge: `img1/` or seqinfo.ini's `imDir`, `gt/gt.txt`, `det/det.txt`.
+
+    Raises InputError where there are no images, no boxes, or a file isn't what it should be.
+    """
+    images = folder / _image_folder(folder / "seqinfo.ini")
+    if not images.is_dir() or not _numbered(images):
+        raise InputError(f"{images}: no images; a sequence has numbered ones there, such as 000001.jpg")
+    files = {"truth": folder / "gt" / "gt.txt", "detections": folder / "det" / "det.txt"}
+    if not any(file.is_file() for file in files.values()):
+        raise InputError(f"{folder}: no boxes; give {files['truth']} or {files['detections']}")
+    truth, detections = (read_boxes(file) if file.is_file() else None for file in files.values())
+    if truth is not None:
+        truth = truth[(truth["confidence"] != 0) & truth["class"].isin(PERSON_CLASSES)].reset_index(drop=True)
+    return Sequence(folder.name, images, truth, detections)
+
+
+def read_sequences(folder: Path) -> list[Sequence]:
+    """The sequence in a folder, or all that its subfolders hold, by name."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give a sequence in MOTChallenge's layout, or a folder of them")
+    inside = [place for place in sorted(folder.iterdir()) if (place / "gt").is_dir() or (place / "det").is_dir()]
+    return [read_sequence(place) for place in inside or [folder]]
+
+
+def read_boxes(file: Path) -> pd.DataFrame:
+    """The lines of a gt.txt, det.txt or tracker's result: `COLUMNS`, where absent ones are 1, -1 and 1.
+
+    InputError, with the line, for what isn't a number and for boxes without a size.
+    """
+    try:
+        text = pd.read_csv(file, header=None, dtype=str, skip_blank_lines=True)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame(columns=COLUMNS, dtype=float)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: not readable as lines of numbers ({' '.join(str(error).split())})") from error
+    if len(text.columns) < 6:
+        raise InputError(f"{file}: {len(text.columns)} columns; a line is frame, id, left, top, width, height, ...")
+    text = text.iloc[:, : len(COLUMNS)]
+    values = text.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    for name, standard in zip(COLUMNS[len(text.columns) :], (1.0, -1.0, 1.0)[len(text.columns) - 6 :], strict=True):
+        values[name] = standard
+    values.columns = pd.Index(COLUMNS)
+    whole = values[["frame", "pid"]].eq(values[["frame", "pid"]].round()).all(axis=1) & (values["frame"] >= 1)
+    wrong = ~(whole & values.notna().all(axis=1) & (values["width"] > 0) & (values["height"] > 0))
+    if wrong.any():
+        line = int(wrong.to_numpy().argmax())
+        raise InputError(
+            f"{file}: line {line + 1} is '{','.join(map(str, text.iloc[line]))}'; a line is frame (from 1), id, left, top, "
+            "width and height (above 0), ... in numbers"
+        )
+    return values.astype({"frame": int, "pid": int}).sort_values(["frame", "pid"], kind="stable").reset_index(drop=True)
+
+
+def write_boxes(file: Path, table: pd.DataFrame) -> None:
+    """Write boxes as MOTChallenge's tools read them; columns that the table lacks are 1, -1 and -1."""
+    full = table.reindex(columns=COLUMNS).fillna({"confidence": 1, "class": -1, "visibility": -1})
+    write_atomic(file, full.to_csv(header=False, index=False, float_format="%.2f"))
+
+
+def _image_folder(file: Path) -> str:
+    """`imDir` of a seqinfo.ini; `img1` without one. It names a folder beside the file and no other."""
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(file.read_text()) if file.is_file() else None
+    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{file}: not readable as INI ({' '.join(str(error).split())[:200]})") from error
+    name = parser.get("Sequence", "imDir", fallback="img1")
+    if Path(name).name != name:
+        raise InputError(f"{file}: imDir={name!r} is no name of a folder")
+    return name
+
+
+def _numbered(folder: Path) -> dict[int, Path]:
+    """The images of a folder by the number that is their name."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    return {int(file.stem): file for file in files if file.stem.isascii() and file.stem.isdigit()}
