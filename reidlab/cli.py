@@ -18,7 +18,7 @@ from reidlab.errors import InputError
 from reidlab.files import storage_errors
 from reidlab.untrusted import printable
 
-ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget")  # commands that take more than overrides
+ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # commands that take more than overrides
 WHOLE = ("data", "train", "evaluate", "export")
 
 
@@ -116,6 +116,13 @@ def forget(args: argparse.Namespace) -> None:
     from reidlab.stages import forget
 
     forget.run(Run.resume(args.overrides), args.pid)
+
+
+def track(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import track
+
+    track.run(Run.resume(args.overrides), args.folder)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -229,6 +236,9 @@ COMMANDS = {
         forget, "delete an identity without a trace", "reidlab forget PID run.name=demo", "the gallery is whole"
     ),
     "compare": Command(compare, "do two images show the same person?", "reidlab compare A.jpg B.jpg run.name=demo"),
+    "track": Command(
+        track, "follow identities through video, and what the network is worth there", "reidlab track run.name=demo"
+    ),
     "matrix": Command(
         matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25", overrides=""
     ),
@@ -337,6 +347,8 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     if more:
         args.overrides += more
+    if args.command == "track" and args.folder and _is_override(str(args.folder)):
+        args.overrides, args.folder = [str(args.folder), *args.overrides], None
     for given in ("first", "second", "images"):
         if _is_override(str(getattr(args, given, ""))):
             raise InputError(f"{args.command}: an image is missing; write {COMMANDS[args.command].example}")
@@ -372,6 +384,9 @@ def build_parser() -> argparse.ArgumentParser:
         parsers[name].add_argument("images", type=Path, help="an image, or a folder of them")
     parsers["enroll"].add_argument("images", type=Path, help="a folder with one of images for each identity")
     parsers["forget"].add_argument("pid", help="the identity's name")
+    parsers["track"].add_argument(
+        "folder", type=Path, nargs="?", help="of sequences in MOTChallenge's layout; default: filmed people"
+    )
     serve = parsers["serve"]
     serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
     serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")

@@ -16,6 +16,7 @@ from reidlab.files import write_atomic
 
 BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
 COLUMNS = ["frame", "pid", *BOX, "confidence", "class", "visibility"]  # of a line; those after the box may be absent
+VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
 
 
@@ -26,22 +27,14 @@ class Sequence:
     Args:
         name: of the sequence.
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
-        truth: a row for each box of an identity that counts: `COLUMNS`; None where it is unknown.
-        detections: a row for each box that was detected, likewise.
+        truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
+        boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
     """
 
     name: str
     source: Path
-    truth: pd.DataFrame | None
-    detections: pd.DataFrame | None
-
-    @property
-    def boxes(self) -> pd.DataFrame:
-        """The boxes to follow: the detections, or else those of the truth."""
-        found = self.truth if self.detections is None else self.detections
-        if found is None:
-            raise InputError(f"{self.source}: no boxes; give det/det.txt, or gt/gt.txt")
-        return found
+    truth: pd.DataFrame
+    boxes: pd.DataFrame
 
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Number and image (H, W, 3) uint8 RGB of each frame, in order."""
@@ -63,20 +56,28 @@ class Sequence:
 
 
 def read_sequence(folder: Path) -> Sequence:
-    """A folder of MOTChallenge: `img1/` or seqinfo.ini's `imDir`, `gt/gt.txt`, `det/det.txt`.
+    """A folder of MOTChallenge: `img1/` or seqinfo.ini's `imDir`, `gt/gt.txt`, `det/det.txt`; or a video in its place.
 
     Raises InputError where there are no images, no boxes, or a file isn't what it should be.
     """
-    images = folder / _image_folder(folder / "seqinfo.ini")
-    if not images.is_dir() or not _numbered(images):
-        raise InputError(f"{images}: no images; a sequence has numbered ones there, such as 000001.jpg")
-    files = {"truth": folder / "gt" / "gt.txt", "detections": folder / "det" / "det.txt"}
-    if not any(file.is_file() for file in files.values()):
-        raise InputError(f"{folder}: no boxes; give {files['truth']} or {files['detections']}")
-    truth, detections = (read_boxes(file) if file.is_file() else None for file in files.values())
-    if truth is not None:
-        truth = truth[(truth["confidence"] != 0) & truth["class"].isin(PERSON_CLASSES)].reset_index(drop=True)
-    return Sequence(folder.name, images, truth, detections)
+    source = folder / _image_folder(folder / "seqinfo.ini")
+    if not source.is_dir() or not _numbered(source):
+        videos = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_EXTENSIONS]
+        if len(videos) != 1:
+            raise InputError(
+                f"{source}: no images, and {len(videos)} videos in {folder}; a sequence has numbered images there, "
+                "such as 000001.jpg, or one video beside it"
+            )
+        source = videos[0]
+    known, detected = folder / "gt" / "gt.txt", folder / "det" / "det.txt"
+    if not known.is_file() and not detected.is_file():
+        raise InputError(f"{folder}: no boxes; give {known} or {detected}")
+    truth = read_boxes(known) if known.is_file() else pd.DataFrame(columns=COLUMNS, dtype=float)
+    truth = truth[(truth["confidence"] != 0) & truth["class"].isin(PERSON_CLASSES)].reset_index(drop=True)
+    boxes = read_boxes(detected) if detected.is_file() else truth
+    if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*_numbered(source)})):
+        raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
+    return Sequence(folder.name, source, truth, boxes)
 
 
 def read_sequences(folder: Path) -> list[Sequence]:
@@ -110,8 +111,8 @@ def read_boxes(file: Path) -> pd.DataFrame:
     if wrong.any():
         line = int(wrong.to_numpy().argmax())
         raise InputError(
-            f"{file}: line {line + 1} is '{','.join(map(str, text.iloc[line]))}'; a line is frame (from 1), id, left, top, "
-            "width and height (above 0), ... in numbers"
+            f"{file}: line {line + 1} is '{','.join(map(str, text.iloc[line]))}'; "
+            "a line is frame (from 1), id, left, top, width and height (above 0), ... in numbers"
         )
     return values.astype({"frame": int, "pid": int}).sort_values(["frame", "pid"], kind="stable").reset_index(drop=True)
 
@@ -130,7 +131,7 @@ def _image_folder(file: Path) -> str:
     except (configparser.Error, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{file}: not readable as INI ({' '.join(str(error).split())[:200]})") from error
     name = parser.get("Sequence", "imDir", fallback="img1")
-    if Path(name).name != name:
+    if Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
     return name
 

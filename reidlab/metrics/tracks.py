@@ -6,6 +6,8 @@ them, which a test compares with.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
+from operator import add
 
 import numpy as np
 import pandas as pd
@@ -86,16 +88,30 @@ def count_tracks(truth: pd.DataFrame, found: pd.DataFrame) -> TrackCounts:
 
 
 def track_intervals(
-    counts: Sequence[TrackCounts], resamples: int = 1000, seed: int = 0
+    counts: Sequence[TrackCounts], against: Sequence[TrackCounts] = (), resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the figures of all sequences together, by a bootstrap over sequences."""
+    """95 % intervals of the figures of all sequences together, by a bootstrap over sequences.
+
+    Args:
+        counts: of each sequence.
+        against: of the same sequences by other tracks; the intervals are then of the differences to them.
+        resamples: of the bootstrap.
+        seed: of its random numbers.
+    """
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(resamples):
-        first, *others = (counts[i] for i in rng.integers(len(counts), size=len(counts)))
-        drawn.append(sum(others, first).figures())
+        chosen = rng.integers(len(counts), size=len(counts))
+        figures = total([counts[i] for i in chosen]).figures()
+        others = total([against[i] for i in chosen]).figures() if against else {}
+        drawn.append({name: value - others.get(name, 0) for name, value in figures.items()})
     ends = pd.DataFrame(drawn).quantile([0.025, 0.975])
     return {name: (float(ends[name].iloc[0]), float(ends[name].iloc[1])) for name in ends}
+
+
+def total(counts: Sequence[TrackCounts]) -> TrackCounts:
+    """The counts of some sequences together."""
+    return reduce(add, counts)
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:

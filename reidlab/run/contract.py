@@ -40,6 +40,9 @@ class File(StrEnum):
     EVALUATE = "evaluate"
     PREDICT = "predict"
     GALLERY = "gallery"
+    TRACK = "track"
+    TRACK_FIGURES = "track/figures.csv"
+    REENTRY = "track/reentry.csv"
     EXPORT = "export"
     ONNX = "export/model.onnx"
     ONNX_ABOUT = "export/model.json"
@@ -84,7 +87,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
 }
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
     *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
-    *(File.EVALUATE, File.PREDICT),
+    *(File.EVALUATE, File.PREDICT, File.TRACK),
     *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
 )
 

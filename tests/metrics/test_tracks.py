@@ -87,7 +87,8 @@ sys.path.insert(0, sys.argv[1])
 import trackeval
 data = json.load(open(sys.argv[2]))
 data = {k: [np.array(v) for v in data[k]] if isinstance(data[k], list) else data[k] for k in data}
-data["gt_ids"] = [v.astype(int) for v in data["gt_ids"]]; data["tracker_ids"] = [v.astype(int) for v in data["tracker_ids"]]
+for name in ("gt_ids", "tracker_ids"):
+    data[name] = [v.astype(int) for v in data[name]]
 data["similarity_scores"] = [v.reshape(len(g), len(t)) for v, g, t in
                              zip(data["similarity_scores"], data["gt_ids"], data["tracker_ids"])]
 m = trackeval.metrics

@@ -119,13 +119,15 @@ def _film(folder: Path, camera: Camera, walks: list[Walk], frames: int, rng: Gen
         encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
         (folder / "img1" / f"{frame:06d}.jpg").write_bytes(encoded.tobytes())
         height, width = image.shape[:2]
-        for (pid, placed), visible in zip(present, _visible([p for _, p in present], camera, height, width), strict=True):
+        shares = _visible([placed for _, placed in present], camera, height, width)
+        for (pid, placed), visible in zip(present, shares, strict=True):
             (left, top), (right, bottom) = (ZOOM * corner for corner in camera.extent(placed))
             box = np.array([max(left, 0), max(top, 0), min(right, width), min(bottom, height)])
             box[2:] -= box[:2]
             if box[2] * box[3] < 0.4 * (right - left) * (bottom - top):
                 continue
-            truth.append({"frame": frame, "pid": pid, **_named(box), "confidence": 1, "class": 1, "visibility": visible})
+            known = {"confidence": 1, "class": 1, "visibility": visible}
+            truth.append({"frame": frame, "pid": pid, **_named(box), **known})
             if visible >= SEEN and rng.random() < 0.97:
                 detected.append({"frame": frame, "pid": -1, **_named(_jittered(box, rng)), "confidence": visible})
         if rng.random() < 0.05:

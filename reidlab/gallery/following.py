@@ -1,0 +1,113 @@
+"""Sequences of video followed: their boxes embedded, joined to tracks, and compared with the truth by scene."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from reidlab.data import mot
+from reidlab.data.mot import BOX
+from reidlab.errors import InputError
+from reidlab.gallery.association import Associator, Rules
+from reidlab.metrics.tracks import TrackCounts, count_tracks
+from reidlab.progress import bar
+
+OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # sequences of one scene, whose identities are the same
+Crops = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a frame and corners (N, 4) to embeddings, as `Model.crops`
+
+
+class Shot(NamedTuple):
+    """A sequence, with the embeddings of its boxes (N, D) and of those of its truth (T, D)."""
+
+    sequence: mot.Sequence
+    boxes: np.ndarray
+    truth: np.ndarray
+
+    @property
+    def scene(self) -> str:
+        """Sequences NAME-c1 and NAME-c2 are of one scene."""
+        found = OF_A_CAMERA.fullmatch(self.sequence.name)
+        return found["scene"] if found else self.sequence.name
+
+
+def embed_boxes(sequence: mot.Sequence, crops: Crops) -> Shot:
+    """Embed all boxes of a sequence, frame by frame."""
+    tables = (sequence.boxes, sequence.truth)
+    rows = [table.groupby("frame").indices for table in tables]
+    found: list[dict[int, np.ndarray]] = [{}, {}]
+    with bar(total=len(rows[0]), desc=sequence.name, unit="frame") as done:
+        for number, image in sequence.frames():
+            for table, here, of in zip(tables, rows, found, strict=True):
+                if number in here:
+                    of[number] = crops(image, corners(table[BOX].to_numpy(float)[here[number]], image))
+            done.update(int(number in rows[0]))
+    for here, of in zip(rows, found, strict=True):
+        if absent := sorted({*here} - {*of}):
+            raise InputError(f"{sequence.source}: no frame {absent[0]:.0f}, which has boxes")
+    return Shot(sequence, *(np.concatenate([of[n] for n in sorted(of)]) if of else np.zeros((0, 1)) for of in found))
+
+
+def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Left, top, right, bottom (N, 4) within a frame; a box that lies outside is the pixel nearest to it."""
+    height, width = image.shape[:2]
+    low = np.clip(boxes[:, :2].round(), 0, (width - 1, height - 1))
+    high = np.clip((boxes[:, :2] + boxes[:, 2:]).round(), low + 1, (width, height))
+    return np.concatenate([low, high], 1)
+
+
+def scenes(shots: Sequence[Shot]) -> Iterator[list[Shot]]:
+    """The sequences that share their identities."""
+    for _, scene in groupby(shots, key=lambda shot: shot.scene):
+        yield list(scene)
+
+
+def follow(shots: Sequence[Shot], rules: Rules, appearance: bool) -> dict[str, pd.DataFrame]:
+    """The tracks of each sequence, by its name: columns frame, `BOX`, confidence and pid.
+
+    The cameras of a scene are followed one after the other, and whom one saw is remembered at the next.
+
+    Args:
+        shots: the sequences.
+        rules: when boxes are joined.
+        appearance: whether embeddings count, or motion alone.
+    """
+    return {
+        shot.sequence.name: table
+        for scene in scenes(shots)
+        for shot, table in zip(scene, _followed(scene, rules, appearance), strict=True)
+    }
+
+
+def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.DataFrame]:
+    associator, tracks, last = Associator(rules), [], 0
+    for shot in scene:
+        boxes, before = shot.sequence.boxes, last
+        places, confidences = boxes[BOX].to_numpy(float), boxes["confidence"].to_numpy(float)
+        given = np.zeros(len(boxes), int)
+        for number, rows in boxes.groupby("frame").indices.items():
+            last = before + int(number)
+            looks = shot.boxes[rows] if appearance else None
+            given[rows] = associator.step(last, places[rows], confidences[rows], looks)
+        tracks.append(boxes[["frame", *BOX, "confidence"]].assign(pid=given)[given > 0])
+        last += rules.max_gap + 1  # the next camera expects nobody at the places of this one
+    return [
+        table.assign(pid=[associator.identity_of(track) for track in table["pid"].tolist()]).reset_index(drop=True)
+        for table in tracks
+    ]
+
+
+def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
+    """The counts of each scene against its truth, its cameras one after the other."""
+    counts = []
+    for scene in scenes(shots):
+        pairs = [(shot.sequence.truth, tracks[shot.sequence.name]) for shot in scene]
+        apart = 1 + max(int(table["frame"].max()) for pair in pairs for table in pair if len(table))
+        truth, found = (
+            pd.concat([table.assign(frame=table["frame"] + n * apart) for n, table in enumerate(side)])
+            for side in zip(*pairs, strict=True)
+        )
+        counts.append(count_tracks(truth, found))
+    return counts

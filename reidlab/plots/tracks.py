@@ -1,0 +1,51 @@
+"""Pictures of tracks: frames with the identities of their boxes, and what is recognized after which gap."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib import color_sequences
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from reidlab.files import write_atomic
+from reidlab.plots.canvas import blank, tidy
+
+COLORS = [tuple(round(255 * channel) for channel in to_rgb(color)) for color in color_sequences["tab20"]]
+
+
+def frame_with_boxes(image: np.ndarray, boxes: np.ndarray, pids: Sequence[int]) -> np.ndarray:
+    """A copy of a frame (H, W, 3) uint8 with boxes (N, 4), left, top, width and height, in colors by identity."""
+    image = image.copy()
+    for (left, top, width, height), pid in zip(boxes.round().astype(int).tolist(), pids, strict=True):
+        color = COLORS[pid % len(COLORS)]
+        cv2.rectangle(image, (left, top), (left + width, top + height), color, 2)
+        cv2.putText(image, str(pid), (left + 2, max(top - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 2)
+    return image
+
+
+def save_animation(frames: Sequence[np.ndarray], file: Path, frames_a_second: float) -> Path:
+    """Write frames as an animated WebP, which browsers play."""
+    first, *others = (Image.fromarray(frame) for frame in frames)
+    content = io.BytesIO()
+    duration = round(1000 / frames_a_second)
+    first.save(content, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, quality=60, method=0)
+    return write_atomic(file, content.getvalue())
+
+
+def recognition(table: pd.DataFrame) -> Figure:
+    """Rank-1 and both errors by the length of a gap in frames, as `reentry` gives them."""
+    figure = blank(6, 3.2)
+    axes = figure.subplots()
+    for name, label in (("rank-1", "rank-1"), ("missed", "missed"), ("mistaken", "unknown, taken for somebody")):
+        axes.plot(table.index, table[name], "o-", label=label)
+    axes.set(xscale="log", ylim=(0, 1.02))
+    axes.set_xticks(table.index, [str(gap) for gap in table.index])
+    axes.minorticks_off()
+    axes.legend()
+    tidy(axes, "recognized after a gap", "frames out of sight", "share of people")
+    return figure

@@ -1,0 +1,125 @@
+"""Command `track`: follow identities through video, and say what the network is worth there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from reidlab.config import resolve_path
+from reidlab.console import log, print_table
+from reidlab.data import blur_head
+from reidlab.data.mot import BOX, read_sequences, write_boxes
+from reidlab.data.synthetic.walk import RATE, film_people
+from reidlab.errors import InputError
+from reidlab.evaluation.reentry import reentry
+from reidlab.export.model import Model
+from reidlab.files import storage_errors, write_atomic
+from reidlab.gallery.association import Rules
+from reidlab.gallery.following import Shot, corners, count_scenes, embed_boxes, follow
+from reidlab.metrics.tracks import TrackCounts, total, track_intervals
+from reidlab.plots.saving import save_figure
+from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation
+from reidlab.run import File, Run
+
+BY_MOTION, WITH_APPEARANCE, DIFFERENCE = "motion alone", "with appearance", "difference"
+VISIBLE = 0.5  # people of whom less is visible aren't asked for
+
+
+@storage_errors()
+def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
+    """Follow the boxes of sequences, by motion alone and with the network, by the options of `conf/track`.
+
+    Writes tracks as MOTChallenge's tools read them, figures against the truth and a moving picture into `track/` of the
+    run folder, a released network's into `runs/`; returns the table of figures, empty where no truth is known. Raises
+    InputError where there is no sequence, and for a network that classifies.
+
+    Args:
+        run: whose network is used.
+        folder: a sequence in MOTChallenge's layout, or a folder of them; those of one scene by several cameras are
+            called NAME-c1, NAME-c2 and share their identities. None: filmed people.
+    """
+    if run.is_classifier:
+        raise InputError(f"{run.folder}: its network classifies images; tracks need one that embeds them")
+    sequences = read_sequences(folder or _film(run))
+    model = Model.of(run)
+    rules = Rules(**{field.name: run[f"track.{field.name}"] for field in fields(Rules)})
+    shots = [embed_boxes(sequence, model.crops) for sequence in sequences]
+    tracks = {name: follow(shots, rules, name == WITH_APPEARANCE) for name in (BY_MOTION, WITH_APPEARANCE)}
+    home = resolve_path("runs") / run.name if run.is_released else run.folder
+    for name, table in tracks[WITH_APPEARANCE].items():
+        write_boxes(home / File.TRACK / f"{name}.txt", table)
+    _save_moving_picture(shots[0], tracks[WITH_APPEARANCE], home / File.TRACK, run)
+    known = [shot for shot in shots if len(shot.truth)]
+    if not known:
+        log.info(f"{home / File.TRACK}: tracks of {len(shots)} sequences; no truth to compare them with")
+        return pd.DataFrame()
+    figures = _figures({name: count_scenes(known, of) for name, of in tracks.items()}, run["track.resamples"])
+    write_atomic(home / File.TRACK_FIGURES, figures.to_csv())
+    print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known)} boxes of people")
+    again = _reentry(known, run["track.gaps"], run.threshold("cosine") or rules.reentry_distance or rules.max_distance)
+    write_atomic(home / File.REENTRY, again.to_csv())
+    save_figure(recognition(again), home / File.TRACK / "reentry.png")
+    print_table(again.round(3), "asked for again, among all who were there so many frames before")
+    return figures
+
+
+def _film(run: Run) -> Path:
+    given = run["track.film"]
+    return film_people(resolve_path("data") / f"film-{'-'.join(str(value) for value in given.values())}", **given)
+
+
+def _figures(counts: Mapping[str, list[TrackCounts]], resamples: int) -> pd.DataFrame:
+    """A row for each way to follow, and their difference, with 95 % intervals over scenes where there are several."""
+    before, after = counts[BY_MOTION], counts[WITH_APPEARANCE]
+    rows = {name: total(of).figures() for name, of in counts.items()}
+    rows[DIFFERENCE] = {key: value - rows[BY_MOTION][key] for key, value in rows[WITH_APPEARANCE].items()}
+    pairs: dict[str, tuple[Sequence[TrackCounts], Sequence[TrackCounts]]] = {
+        **{name: (of, ()) for name, of in counts.items()},
+        DIFFERENCE: (after, before),
+    }
+    several = len(before) > 1
+    ends = {name: track_intervals(of, against, resamples) for name, (of, against) in pairs.items() if several}
+    return pd.DataFrame.from_dict(
+        {
+            name: {key: _with_interval(value, ends.get(name, {}).get(key), key) for key, value in figures.items()}
+            for name, figures in rows.items()
+        },
+        orient="index",
+    ).rename_axis("tracks")
+
+
+def _with_interval(value: float, ends: tuple[float, float] | None, figure: str) -> str:
+    digits = 0 if figure == "switches" else 3
+    interval = f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else ""
+    return f"{value:.{digits}f}{interval}"
+
+
+def _reentry(shots: Sequence[Shot], gaps: Sequence[int], threshold: float) -> pd.DataFrame:
+    """Re-entry in all sequences together; nobody is asked for in another sequence."""
+    apart = 1 + max(gaps) + max(int(shot.sequence.truth["frame"].max()) for shot in shots)
+    tables = [
+        shot.sequence.truth.assign(frame=shot.sequence.truth["frame"] + number * apart)
+        for number, shot in enumerate(shots)
+    ]
+    table, embeddings = pd.concat(tables), np.concatenate([shot.truth for shot in shots])
+    seen = (table["visibility"] >= VISIBLE).to_numpy()
+    frames, pids = table["frame"].to_numpy()[seen], table["pid"].to_numpy()[seen]
+    return reentry(frames, pids, embeddings[seen], gaps, threshold)
+
+
+def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: Path, run: Run) -> None:
+    table, every = tracks[shot.sequence.name], run["track.picture_every"]
+    rows, drawn = table.groupby("frame").indices, []
+    for number, image in shot.sequence.frames():
+        if number % every:
+            continue
+        here = table.iloc[rows.get(number, [])]
+        boxes = here[BOX].to_numpy(float)
+        if run["privacy.blur"]:
+            for left, top, right, bottom in corners(boxes, image).astype(int):
+                image[top:bottom, left:right] = blur_head(image[top:bottom, left:right])
+        drawn.append(frame_with_boxes(image, boxes, here["pid"].tolist()))
+    if drawn:
+        save_animation(drawn, place / f"{shot.sequence.name}.webp", RATE / every)

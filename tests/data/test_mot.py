@@ -1,0 +1,116 @@
+"""Sequences in MOTChallenge's layout, as published and as they come."""
+
+import shutil
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from reidlab.data import mot
+from reidlab.errors import InputError
+
+
+def lay_out(folder, truth=None, detections=None, images=3, ini="", inside="img1"):
+    (folder / inside).mkdir(parents=True)
+    for number in range(1, images + 1):
+        cv2.imwrite(str(folder / inside / f"{number:06d}.jpg"), np.full((40, 30, 3), number, np.uint8))
+    for name, text in (("gt", truth), ("det", detections)):
+        if text is not None:
+            (folder / name).mkdir()
+            (folder / name / f"{name}.txt").write_text(text)
+    if ini:
+        (folder / "seqinfo.ini").write_text(ini)
+    return folder
+
+
+def test_as_mot17_is_published(tmp_path):
+    """Rows that don't count and other classes than pedestrians are left out; detections have six decimals."""
+    truth = "1,1,10,11,5,9,1,1,0.9\n2,1,11,11,5,9,1,1,0.2\n1,2,1,1,5,9,0,1,1\n1,3,1,1,5,9,1,7,1\n"
+    found = mot.read_sequence(
+        lay_out(tmp_path / "MOT17-02", truth, "1,-1,10.5,11,5.25,9,0.987654\n", ini="[Sequence]\nimDir=img1\n")
+    )
+    assert found.name == "MOT17-02" and found.truth[["frame", "pid"]].values.tolist() == [[1, 1], [2, 1]]
+    assert found.boxes.iloc[0].tolist() == [1, -1, 10.5, 11, 5.25, 9, 0.987654, -1, 1]
+    numbers, images = zip(*found.frames(), strict=True)
+    assert numbers == (1, 2, 3) and images[2].shape == (40, 30, 3)
+
+
+def test_names_without_zeros_and_another_image_folder(tmp_path):
+    folder = lay_out(tmp_path / "mine", "10,1,1,1,5,5\n", images=2, ini="[Sequence]\nimDir=frames\n", inside="frames")
+    (folder / "frames" / "000001.jpg").rename(folder / "frames" / "10.jpg")
+    found = mot.read_sequence(folder)
+    assert [number for number, _ in found.frames()] == [2, 10]
+    assert found.boxes.equals(found.truth) and found.truth["visibility"].tolist() == [1]
+
+
+def test_several_sequences_by_name(tmp_path):
+    for name in ("b", "a"):
+        lay_out(tmp_path / name, "1,1,1,1,5,5\n")
+    (tmp_path / "notes").mkdir()
+    assert [sequence.name for sequence in mot.read_sequences(tmp_path)] == ["a", "b"]
+
+
+def test_a_written_table_is_read_again(tmp_path):
+    table = pd.DataFrame([dict(frame=2, pid=3, left=1.25, top=2, width=3, height=4, confidence=0.5)])
+    mot.write_boxes(tmp_path / "result.txt", table)
+    assert (tmp_path / "result.txt").read_text() == "2,3,1.25,2,3,4,0.50,-1.00,-1.00\n"
+    pd.testing.assert_frame_equal(mot.read_boxes(tmp_path / "result.txt")[[*table]], table, check_dtype=False)
+
+
+def test_a_video_file(tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "v.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (32, 24))
+    for value in (50, 100, 150):
+        writer.write(np.full((24, 32, 3), value, np.uint8))
+    writer.release()
+    (tmp_path / "det").mkdir()
+    (tmp_path / "det" / "det.txt").write_text("1,-1,1,1,5,5\n")
+    sequence = mot.read_sequence(tmp_path)
+    frames = list(sequence.frames())
+    assert sequence.boxes["frame"].tolist() == [1] and sequence.truth.empty
+    assert [number for number, _ in frames] == [1, 2, 3]
+    assert [round(float(image.mean())) for _, image in frames] == pytest.approx([50, 100, 150], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1,1,1,1,5,5\nx,1,1,1,5,5\n", "line 2"),
+        ("1,1,1,1,0,5\n", "line 1"),
+        ("0,1,1,1,5,5\n", "line 1"),
+        ("1.5,1,1,1,5,5\n", "line 1"),
+        ("1,1,nan,1,5,5\n", "line 1"),
+        ("1,1,inf,1,5,5\n", "line 1"),
+        ("1 1 1 1 5 5\n", "1 columns"),
+        ("1,1,1,1,5\n", "5 columns"),
+        ("1,1,1,1,5,5\n1,1,1,1,5,5,1,1,1,1,1,1,1\n", "not readable"),
+        ("9,1,1,1,5,5\n", "no image of frame 9"),
+    ],
+)
+def test_files_that_are_something_else_are_named(tmp_path, text, said):
+    with pytest.raises(InputError, match=said):
+        mot.read_sequence(lay_out(tmp_path / "s", text))
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "a/b", ".."])
+def test_images_come_from_a_folder_beside_the_ini_alone(tmp_path, name):
+    with pytest.raises(InputError, match="imDir"):
+        mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=f"[Sequence]\nimDir={name}\n"))
+
+
+def test_folders_that_are_no_sequences(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        mot.read_sequences(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no images"):
+        mot.read_sequences(tmp_path)
+    with pytest.raises(InputError, match="no boxes"):
+        mot.read_sequences(lay_out(tmp_path / "s"))
+    (tmp_path / "s" / "det").mkdir()
+    (tmp_path / "s" / "det" / "det.txt").write_text("1,-1,1,1,5,5\n")
+    shutil.rmtree(tmp_path / "s" / "img1")
+    (tmp_path / "s" / "broken.avi").write_bytes(b"no video")
+    with pytest.raises(InputError, match="not readable as a video"):
+        list(mot.read_sequence(tmp_path / "s").frames())
+    (tmp_path / "s" / "other.mp4").write_bytes(b"no video")
+    with pytest.raises(InputError, match="2 videos"):
+        mot.read_sequence(tmp_path / "s")

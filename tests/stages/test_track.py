@@ -1,0 +1,75 @@
+"""Command track, on a run of one epoch and on films that nobody was trained on."""
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from reidlab import cli
+from reidlab.data import mot
+from reidlab.data.synthetic.walk import film_people
+from reidlab.errors import InputError
+from reidlab.metrics.tracks import count_tracks
+from reidlab.run import File, Run
+from reidlab.stages import track, train
+
+FILM = dict(sequences=2, people=3, frames=30, seed=2)
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    root = tmp_path_factory.mktemp("track")
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
+    train.run(Run.compose(overrides))
+    return [f"run.root={root}", "run.name=people", "track.resamples=20", "track.gaps=[1,10]"]
+
+
+@pytest.fixture(scope="module")
+def film(tmp_path_factory):
+    return film_people(tmp_path_factory.mktemp("film") / "film", **FILM)
+
+
+def test_tracks_figures_and_pictures(trained, film, capsys):
+    assert cli.main(["track", str(film), *trained]) == 0
+    run = Run.resume(trained)
+    table = pd.read_csv(run / File.TRACK_FIGURES, index_col=0)
+    assert [*table.index] == ["motion alone", "with appearance", "difference"]
+    sequences = mot.read_sequences(film)
+    counts = [count_tracks(s.truth, mot.read_boxes(run / File.TRACK / f"{s.name}.txt")) for s in sequences]
+    found = (counts[0] + counts[1]).figures()
+    assert table.loc["with appearance", "IDF1"].startswith(f"{found['IDF1']:.3f} [")
+    assert table.loc["with appearance", "HOTA"].startswith(f"{found['HOTA']:.3f} [")
+    again = pd.read_csv(run / File.REENTRY, index_col=0)
+    assert [*again.index] == [1, 10] and again["rank-1"].between(0, 1).all()
+    with Image.open(run / File.TRACK / f"{sequences[0].name}.webp") as picture:
+        assert picture.n_frames == 15 and picture.size == (640, 360)
+    assert "with appearance" in capsys.readouterr().out
+
+
+def test_boxes_without_a_truth_are_followed_all_the_same(trained, film, tmp_path):
+    folder = tmp_path / "street"
+    (folder / "det").mkdir(parents=True)
+    (folder / "img1").symlink_to(film / "scene1-c1" / "img1")
+    (folder / "det" / "det.txt").write_text((film / "scene1-c1" / "det" / "det.txt").read_text())
+    run = Run.resume(trained)
+    assert track.run(run, folder).empty
+    assert len(mot.read_boxes(run / File.TRACK / "street.txt"))
+
+
+def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
+    folder = tmp_path / "edge"
+    (folder / "gt").mkdir(parents=True)
+    (folder / "img1").symlink_to(film / "scene1-c1" / "img1")
+    (folder / "gt" / "gt.txt").write_text("1,1,-30,-20,60,80\n1,2,900,900,50,50\n2,1,-28,-20,60,80\n")
+    assert len(track.run(Run.resume(trained), folder)) == 3
+
+
+def test_an_override_is_no_folder(trained, tmp_path, monkeypatch):
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["track", "track.film.sequences=1", "track.film.people=2", "track.film.frames=60", *trained]) == 0
+    assert (tmp_path / "data" / "film-1-2-60-1-0" / "scene1-c1" / "gt" / "gt.txt").is_file()
+
+
+def test_a_classifier_has_no_tracks(tmp_path):
+    with pytest.raises(InputError, match="classifies"):
+        track.run(Run.compose(["experiment=flowers_smoke", f"run.root={tmp_path}"]))
