@@ -102,7 +102,7 @@ def run_tiny(files, folder, overrides, patch):
     """Execute notebooks into a folder, from a working folder that isn't the project's; the table of all."""
     patch.chdir(folder)
     patch.setenv("OMP_NUM_THREADS", "1")
-    given = f"overrides={overrides} run.root={folder / 'runs'} data.root={folder / 'data'}"
+    given = f"overrides={overrides} run.root={folder / 'runs'} data.root={folder / 'data'} track.root={folder / 'film'}"
     table = execute_all([given], [file.stem for file in files], folder)
     assert table.index.tolist() == [file.stem for file in files]
     assert (table["failure"] == "").all() and (table["seconds"] > 0).all()

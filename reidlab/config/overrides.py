@@ -13,7 +13,7 @@ from reidlab.config.places import CONF, choices, groups
 from reidlab.config.values import is_like, leaves, nearest, prefixes
 from reidlab.errors import InputError
 
-PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights")
+PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights", "track.root")
 NAME_KEYS = (
     *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
     *("gallery.folder", "gallery.model"),

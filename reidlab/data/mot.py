@@ -54,6 +54,15 @@ class Sequence:
         if not number:
             raise InputError(f"{self.source}: not readable as a video")
 
+    def crops(self, rows: pd.DataFrame) -> list[np.ndarray]:
+        """The images (H, W, 3) uint8 RGB in some boxes of this sequence, in their order."""
+        images = {number: image for number, image in self.frames() if number in {*rows["frame"]}}
+        cut = []
+        for frame, box in zip(rows["frame"], rows[BOX].to_numpy(float), strict=True):
+            ((left, top, right, bottom),) = corners(box[None], images[frame])
+            cut.append(images[frame][top:bottom, left:right])
+        return cut
+
 
 def read_sequence(folder: Path) -> Sequence:
     """A folder of MOTChallenge: `img1/` or seqinfo.ini's `imDir`, `gt/gt.txt`, `det/det.txt`; or a video in its place.
@@ -86,6 +95,14 @@ def read_sequences(folder: Path) -> list[Sequence]:
         raise InputError(f"{folder}: no such folder; give a sequence in MOTChallenge's layout, or a folder of them")
     inside = [place for place in sorted(folder.iterdir()) if (place / "gt").is_dir() or (place / "det").is_dir()]
     return [read_sequence(place) for place in inside or [folder]]
+
+
+def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Left, top, right, bottom (N, 4) of boxes in an image, in whole pixels; one outside is the pixel nearest to it."""
+    height, width = image.shape[:2]
+    low = np.clip(boxes[:, :2].round(), 0, (width - 1, height - 1))
+    high = np.clip((boxes[:, :2] + boxes[:, 2:]).round(), low + 1, (width, height))
+    return np.concatenate([low, high], 1).astype(int)
 
 
 def read_boxes(file: Path) -> pd.DataFrame:

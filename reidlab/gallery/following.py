@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data import mot
-from reidlab.data.mot import BOX
+from reidlab.data.mot import BOX, corners
 from reidlab.errors import InputError
 from reidlab.gallery.association import Associator, Rules
 from reidlab.metrics.tracks import TrackCounts, count_tracks
@@ -48,14 +48,6 @@ def embed_boxes(sequence: mot.Sequence, crops: Crops) -> Shot:
         if absent := sorted({*here} - {*of}):
             raise InputError(f"{sequence.source}: no frame {absent[0]:.0f}, which has boxes")
     return Shot(sequence, *(np.concatenate([of[n] for n in sorted(of)]) if of else np.zeros((0, 1)) for of in found))
-
-
-def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Left, top, right, bottom (N, 4) within a frame; a box that lies outside is the pixel nearest to it."""
-    height, width = image.shape[:2]
-    low = np.clip(boxes[:, :2].round(), 0, (width - 1, height - 1))
-    high = np.clip((boxes[:, :2] + boxes[:, 2:]).round(), low + 1, (width, height))
-    return np.concatenate([low, high], 1)
 
 
 def scenes(shots: Sequence[Shot]) -> Iterator[list[Shot]]:

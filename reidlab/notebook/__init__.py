@@ -56,10 +56,14 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
 
     content = png(picture, 100 * _SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
     width = int(picture.get_figwidth() * 100) if isinstance(picture, Figure) else None
-    if table is None:
+    kind = "webp" if content[8:12] == b"WEBP" else "png"
+    if table is None and kind == "png":
         display(Image(content, width=width))
         return
-    image = f'<img src="data:image/png;base64,{base64.b64encode(content).decode()}" width="{width or "auto"}"/>'
+    image = f'<img src="data:image/{kind};base64,{base64.b64encode(content).decode()}" width="{width or "auto"}"/>'
+    if table is None:
+        display(HTML(image))
+        return
     rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
     layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
     display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))

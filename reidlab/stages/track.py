@@ -10,14 +10,15 @@ import pandas as pd
 from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import blur_head
-from reidlab.data.mot import BOX, read_sequences, write_boxes
+from reidlab.data.mot import BOX, corners, read_sequences, write_boxes
+from reidlab.data.mot import Sequence as Frames
 from reidlab.data.synthetic.walk import RATE, film_people
 from reidlab.errors import InputError
 from reidlab.evaluation.reentry import reentry
 from reidlab.export.model import Model
 from reidlab.files import storage_errors, write_atomic
 from reidlab.gallery.association import Rules
-from reidlab.gallery.following import Shot, corners, count_scenes, embed_boxes, follow
+from reidlab.gallery.following import Shot, count_scenes, embed_boxes, follow
 from reidlab.metrics.tracks import TrackCounts, total, track_intervals
 from reidlab.plots.saving import save_figure
 from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation
@@ -42,10 +43,10 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     """
     if run.is_classifier:
         raise InputError(f"{run.folder}: its network classifies images; tracks need one that embeds them")
-    sequences = read_sequences(folder or _film(run))
+    filmed = sequences(run, folder)
     model = Model.of(run)
     rules = Rules(**{field.name: run[f"track.{field.name}"] for field in fields(Rules)})
-    shots = [embed_boxes(sequence, model.crops) for sequence in sequences]
+    shots = [embed_boxes(sequence, model.crops) for sequence in filmed]
     tracks = {name: follow(shots, rules, name == WITH_APPEARANCE) for name in (BY_MOTION, WITH_APPEARANCE)}
     home = resolve_path("runs") / run.name if run.is_released else run.folder
     for name, table in tracks[WITH_APPEARANCE].items():
@@ -65,9 +66,11 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     return figures
 
 
-def _film(run: Run) -> Path:
+def sequences(run: Run, folder: Path | None = None) -> list[Frames]:
+    """The sequences in a folder; without one, those of filmed people, by `track.film`."""
     given = run["track.film"]
-    return film_people(resolve_path("data") / f"film-{'-'.join(str(value) for value in given.values())}", **given)
+    home = Path(run["track.root"]) / "-".join(str(value) for value in given.values())
+    return read_sequences(folder or film_people(home, **given))
 
 
 def _figures(counts: Mapping[str, list[TrackCounts]], resamples: int) -> pd.DataFrame:
@@ -118,7 +121,7 @@ def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: 
         here = table.iloc[rows.get(number, [])]
         boxes = here[BOX].to_numpy(float)
         if run["privacy.blur"]:
-            for left, top, right, bottom in corners(boxes, image).astype(int):
+            for left, top, right, bottom in corners(boxes, image):
                 image[top:bottom, left:right] = blur_head(image[top:bottom, left:right])
         drawn.append(frame_with_boxes(image, boxes, here["pid"].tolist()))
     if drawn:

@@ -63,11 +63,10 @@ def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
     assert len(track.run(Run.resume(trained), folder)) == 3
 
 
-def test_an_override_is_no_folder(trained, tmp_path, monkeypatch):
-    (tmp_path / "conf" / "experiment").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["track", "track.film.sequences=1", "track.film.people=2", "track.film.frames=60", *trained]) == 0
-    assert (tmp_path / "data" / "film-1-2-60-1-0" / "scene1-c1" / "gt" / "gt.txt").is_file()
+def test_an_override_is_no_folder(trained, tmp_path):
+    small = ["track.film.sequences=1", "track.film.people=2", "track.film.frames=60", f"track.root={tmp_path}"]
+    assert cli.main(["track", *small, *trained]) == 0
+    assert (tmp_path / "1-2-60-1-0" / "scene1-c1" / "gt" / "gt.txt").is_file()
 
 
 def test_a_classifier_has_no_tracks(tmp_path):
