@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ PIXELS: Statistics = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # what a tool feeds tha
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what BoxMOT feeds
 LEAST_COSINE = 0.9999  # of a file to its network
 SIMILARITY = 0.8  # what Ultralytics and DeepStream ask for where a network's own threshold isn't known
-UNCALIBRATED = """No threshold on the cosine distance was calibrated for
-this network, and the tool's is of other networks: set model.distance=cosine, then `reidlab evaluate` calibrates one."""
+UNCALIBRATED = """No threshold on the cosine distance was calibrated for this network, and the tool's own is for others:
+`reidlab evaluate` calibrates one where model.distance is cosine."""
 
 _pooled = {"last_stride": 2, "feat_dim": None}
 ROBOFLOW: dict[str, Callable[[], nn.Module]] = {  # what Roboflow's package builds, by its names
@@ -96,7 +96,7 @@ class Subject:
         height, width = self.given.datamodule.size
         return height, width
 
-    @property
+    @cached_property
     def features(self) -> int:
         """Of an embedding."""
         return self.embed(torch.zeros(1, 3, *self.size)).shape[1]
@@ -111,6 +111,11 @@ class Subject:
         """Pixels (B, 3, H, W) in [0, 1] -> (B, D), by the network itself."""
         with torch.no_grad():
             return self.network(normalized(pixels, (self.given.mean, self.given.std))).embedding.numpy()
+
+    @cached_property
+    def of_pixels(self) -> bytes:
+        """The .onnx of RGB pixels / 255, which most tools feed."""
+        return self.onnx(PIXELS)
 
     def onnx(self, fed: Statistics) -> bytes:
         """The file for a tool that normalizes by the statistics `fed`: its graph makes up for the difference.
@@ -182,7 +187,7 @@ def ultralytics(subject: Subject, folder: Path) -> Content:
         "with_reid": True,
         "model": str(folder / "model.onnx"),
     }
-    return {"model.onnx": subject.onnx(PIXELS), "botsort.yaml": yaml.safe_dump(tracker, sort_keys=False, width=10_000)}
+    return {"model.onnx": subject.of_pixels, "botsort.yaml": yaml.safe_dump(tracker, sort_keys=False, width=10_000)}
 
 
 def roboflow(subject: Subject, folder: Path) -> Content:
@@ -190,7 +195,7 @@ def roboflow(subject: Subject, folder: Path) -> Content:
     names = ("weights.safetensors", "reid_config.json", "model.onnx", "encoder.py")
     if not (published := as_published(subject)):
         return dict.fromkeys(names) | {
-            "model.onnx": subject.onnx(PIXELS),
+            "model.onnx": subject.of_pixels,
             "encoder.py": (TEMPLATES / "encoder.py").read_text(),
         }
     architecture, weights = published
@@ -241,12 +246,12 @@ def deepstream(subject: Subject, folder: Path) -> Content:
     section = reid_section(Interface(*NAMES, *subject.size, subject.features, subject.largest_batch), normalized=True)
     head = (TEMPLATES / "nvtracker_nvdcf.yml").read_text().format(similarity=similarity)
     lines = "".join(f"  {key}: {value}\n" for key, value in section.items())
-    return {"model.onnx": subject.onnx(PIXELS), "nvtracker_nvdcf.yml": head + lines}
+    return {"model.onnx": subject.of_pixels, "nvtracker_nvdcf.yml": head + lines}
 
 
 def deep_sort_realtime(subject: Subject, folder: Path) -> Content:
     """An .onnx of pixels, and an embedder that feeds it."""
-    return {"model.onnx": subject.onnx(PIXELS), "embedder.py": (TEMPLATES / "embedder.py").read_text()}
+    return {"model.onnx": subject.of_pixels, "embedder.py": (TEMPLATES / "embedder.py").read_text()}
 
 
 TOOLS: dict[str, Callable[[Subject, Path], Content]] = {
