@@ -161,7 +161,7 @@ def boxmot(subject: Subject, folder: Path) -> Content:
         "id": re.sub(r"[^a-z0-9]+", "-", f"reidlab-{subject.given.name}".lower()).strip("-"),
         "weights": {"path": "model.onnx"},
         "runtime": {"device": "auto", "precision": "fp32"},
-        "preprocessing": {"mode": "resize", "image_size": list(size)},
+        "preprocessing": {"mode": "resize", "image_size": size},
     }
     return {
         "model.onnx": subject.onnx(IMAGENET),
