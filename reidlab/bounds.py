@@ -296,6 +296,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "deploy.extra_macs": Number(0, 100),
     "deploy.cores": Many(NAME),
     "deploy.boards": Many(NAME),
+    "deploy.tools": Many(NAME),
     "deploy.images": whole(1, MANY),
     "deploy.timeout_s": POSITIVE,
     "deploy.threads": whole(1, 64),

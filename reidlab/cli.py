@@ -218,7 +218,7 @@ COMMANDS = {
     "quantize": Command(quantize, "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
     "deploy": Command(
         deploy,
-        "C99 proved on emulated cores, STM32 estimates, NVIDIA and Linux bundles; networks beside targets",
+        "C99 proved on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers; networks beside targets",
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),

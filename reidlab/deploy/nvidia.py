@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -216,27 +217,32 @@ def deepstream(face: Interface, normalized: bool) -> dict[str, str]:
 
     `normalized`: whether the tracker scales embeddings to length 1.
     """
-    batch, scale = face.largest_batch, 1 / 255
+    batch = face.largest_batch
     infer = {
-        "gpu-id": 0, "net-scale-factor": f"{scale:.17g}", "offsets": "0;0;0", "model-color-format": 0,
+        "gpu-id": 0, "net-scale-factor": f"{1 / 255:.17g}", "offsets": "0;0;0", "model-color-format": 0,
         "onnx-file": "model.onnx", "model-engine-file": f"model.onnx_b{batch}_gpu0_fp16.engine",
         "infer-dims": f"3;{face.height};{face.width}", "batch-size": batch, "network-mode": 2, "network-type": 100,
         "process-mode": 2, "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
         "operate-on-class-ids": 0, "gie-unique-id": 2,
     }  # fmt: skip
-    tracker = {
-        "reidType": 2, "batchSize": batch, "workspaceSize": 1000, "reidFeatureSize": face.features,
-        "reidHistorySize": 100, "inferDims": f"[3, {face.height}, {face.width}]", "networkMode": 1, "inputOrder": 0,
-        "colorFormat": 0, "offsets": "[0.0, 0.0, 0.0]", "netScaleFactor": f"{scale:.17g}", "keepAspc": 0,
-        "addFeatureNormalization": int(normalized), "outputReidTensor": 1,
-        "onnxFile": "model.onnx", "modelEngineFile": f"model.onnx_b{batch}_gpu0_fp16.engine",
-    }  # fmt: skip
+    tracker = reid_section(face, normalized)
     return {
         "deepstream_nvinfer.txt": "# nvinfer, secondary: a detector's people (class 0) -> embeddings\n[property]\n"
         + "".join(f"{key}={value}\n" for key, value in infer.items()),
         "deepstream_nvtracker.yml": "# the ReID section of an nvtracker config\nReID:\n"
         + "".join(f"  {key}: {value}\n" for key, value in tracker.items()),
     }
+
+
+def reid_section(face: Interface, normalized: bool) -> dict[str, Any]:
+    """The ReID section of an nvtracker config for `model.onnx`; `normalized`: embeddings are scaled to length 1."""
+    return {
+        "reidType": 2, "batchSize": face.largest_batch, "workspaceSize": 1000, "reidFeatureSize": face.features,
+        "reidHistorySize": 100, "inferDims": [3, face.height, face.width], "networkMode": 1, "inputOrder": 0,
+        "colorFormat": 0, "offsets": [0.0, 0.0, 0.0], "netScaleFactor": 1 / 255, "keepAspc": 0,
+        "addFeatureNormalization": int(normalized), "outputReidTensor": 1, "onnxFile": "model.onnx",
+        "modelEngineFile": f"model.onnx_b{face.largest_batch}_gpu0_fp16.engine",
+    }  # fmt: skip
 
 
 def readme(face: Interface, made: dict[str, bytes]) -> str:

@@ -31,6 +31,7 @@ class Deployable:
         mean: of each channel, of pixels in [0, 1].
         std: likewise.
         distance: that embeddings are compared by.
+        cosine_threshold: the calibrated cosine distance below which two images show the same identity, if known.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Deployable:
     mean: Sequence[float]
     std: Sequence[float]
     distance: str
+    cosine_threshold: float | None = None
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""

@@ -49,6 +49,7 @@ def deployable(run: Run) -> Deployable:
         mean=run["model.mean"],
         std=run["model.std"],
         distance=run["model.distance"],
+        cosine_threshold=run.threshold("cosine"),
     )
 
 
