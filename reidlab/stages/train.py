@@ -1,5 +1,6 @@
 """Stage `train`: from settings to the checkpoint that is best on the validation samples."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +69,7 @@ def best_key(figure: str) -> str:
 
 def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     pl.seed_everything(run["seed"], workers=True, verbose=False)
+    _require_trainer(run)
     datamodule = run.datamodule()
     datamodule.setup("fit")
     for note in datamodule.notes:
@@ -84,6 +86,18 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
         if len(datamodule.validation) and not run.is_classifier:
             tracking.log_rankings(loggers, lambda: _rankings(run, datamodule), share=bool(run["privacy.share_images"]))
     _record(run, trainer, task, datamodule, made_by)
+
+
+def _require_trainer(run: Run) -> None:
+    """InputError, before any image is read, where Lightning can't train on this machine as `trainer` says."""
+    try:
+        with quiet_lightning():
+            trainer = instantiate(run.config.trainer, logger=False, enable_checkpointing=False)
+    except InputError as error:
+        raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
+    processors = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator) and trainer.num_devices > max(processors, 2):
+        raise InputError(f"trainer.devices={run['trainer.devices']}: this machine has {processors} processors, no more")
 
 
 def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
