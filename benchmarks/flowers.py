@@ -34,7 +34,8 @@ Classifies {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
 Top-1 accuracy on {images:.0f} test photographs that training didn't see: int8 {int8:.1%}
-(95 % interval {low:.1%} to {high:.1%}), float {float:.1%}. The way to int8, {method}, was chosen on photographs of the {chosen_on} split.
+(95 % interval {low:.1%} to {high:.1%}), float {float:.1%}.
+The way to int8, {method}, was chosen on photographs of the {chosen_on} split.
 Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, distilled from EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
