@@ -84,7 +84,7 @@ def on_boards(content: bytes, found, network: tuple) -> list[dict]:
     same = (scores["network"] == name) & (scores["format"] == "int8") & (scores["resolution"] == f"{height}x{width}")
     accuracy = {"published_accuracy": scores.loc[same, ACCURACY[data]].max()}
     if data == "flowers":
-        own = pd.read_csv(FLOWERS).query("network == @name and side == @width and seed != 'mean'")
+        own = pd.read_csv(FLOWERS).query("network == @name and side == @width and chosen_on != 'test'")
         accuracy["measured_accuracy"] = own["int8"].mean()
     graph, rows = parse_graph(content), []
     for board in BOARDS:

@@ -4,7 +4,7 @@
     python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
     python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
 
-Accuracies are top-1 on the test split, which is used for no training and no choice but the way to int8; intervals
+Accuracies are top-1 on the test split, which is used for no training and not to choose the way to int8; intervals
 (95 %) are over its images. A seed changes the classifier's initial weights, order and augmentation; splits and
 pretrained backbones (`pretrained.py`) stay. Runs are kept in `runs/`; the same command goes on where it was stopped.
 The networks at 224 go on from those at 128, of the same seed. `--keep` copies the int8 .tflite and the weights of the
@@ -33,8 +33,9 @@ CARD = """# {name}
 Classifies {classes}: {network}, {side} x {side} pixels.
 An int8 .tflite from raw pixels to confidences, and the float weights.
 
-Top-1 accuracy on {images:.0f} test photographs that no training saw, and no choice but the way to int8: int8 {int8:.1%}
+Top-1 accuracy on {images:.0f} test photographs that training didn't see: int8 {int8:.1%}
 (95 % interval {low:.1%} to {high:.1%}), float {float:.1%}.
+The way to int8, {method}, was chosen on photographs of the {chosen_on} split.
 Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, distilled from EfficientNet-Lite0.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
@@ -88,19 +89,25 @@ def composed(network: str, side: int, seed: int, overrides: list[str]) -> Run:
     return Run.compose([*own, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
-def figures(run: Run) -> dict[str, float]:
-    """Train, evaluate and quantize a run, as far as that isn't done; accuracies in per cent and the file's size."""
+def figures(run: Run) -> dict[str, float | str]:
+    """`figures_of` a run, which is trained, evaluated and quantized first, as far as that isn't done."""
     log.info(f"== {run.name}")
     train.run(run)
     for stage, row in ((evaluate, Row.CHECKPOINT), (quantize, Row.TFLITE_INT8)):
         if row not in run.results:
             stage.run(run)
+    return figures_of(run)
+
+
+def figures_of(run: Run) -> dict[str, float | str]:
+    """Accuracies of a finished run as shares, the file's size, and what the way to int8 is and was chosen on."""
     fp32, int8 = run.results[Row.CHECKPOINT].figures, run.results[Row.TFLITE_INT8].figures
     count = int(int8["num_images"])
     interval = share_interval(round(int8["top-1"] * count), count)
     found = {"images": int8["num_images"], "float": fp32["top-1"], "int8": int8["top-1"]}
     found |= {"low": interval.low, "high": interval.high, "size_kib": int8["size_kib"]}
-    return {"epochs": run.training["epochs"], **found}
+    made = run.table_of(File.PARITY).iloc[0]
+    return {"epochs": run.training["epochs"], **found, "method": made["method"], "chosen_on": made["chosen_on"]}
 
 
 def with_means(table: pd.DataFrame) -> pd.DataFrame:

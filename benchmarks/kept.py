@@ -1,6 +1,8 @@
 """Trained networks that stay in git, in `data/models`: small folders that `Run` opens as those of runs."""
 
 import io
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,17 +34,21 @@ def keep(run: Run, folder: Path, rows: Sequence[Row], card: str, half: bool = Fa
         if "distillation" not in name
     }
     torch.save({"state_dict": weights}, buffer := io.BytesIO())
-    write_atomic(folder / File.BEST, buffer.getvalue())
-    write_json(folder / File.TRAINING, {key: value for key, value in run.training.items() if key != "machine"})
-    write_atomic(folder / File.CARD_MARKDOWN, card)
     settings = {
         "run": {"overrides": [given for given in run["run.overrides"] if given.startswith("experiment=")]},
         "model": run["model"] | {"weights": None},
         "data": {"size": run["data.size"]},
     }
-    write_config(OmegaConf.create(settings), folder / File.CONFIG)
-    kept = Run(folder)
-    for row in rows:
-        result = run.results[row]
-        figures = {name: value for name, value in result.figures.items() if not name.startswith(OF_THIS_MACHINE)}
-        kept.record({row: figures}, result.protocol, kept.checkpoint)
+    with tempfile.TemporaryDirectory() as place:  # since nothing is recorded in a released folder
+        made = Path(place) / folder.name
+        write_atomic(made / File.BEST, buffer.getvalue())
+        write_json(made / File.TRAINING, {key: value for key, value in run.training.items() if key != "machine"})
+        write_atomic(made / File.CARD_MARKDOWN, card)
+        write_config(OmegaConf.create(settings), made / File.CONFIG)
+        kept = Run(made)
+        for row in rows:
+            result = run.results[row]
+            figures = {name: value for name, value in result.figures.items() if not name.startswith(OF_THIS_MACHINE)}
+            kept.record({row: figures}, result.protocol, kept.checkpoint)
+        (made / File.METRICS_LOCK).unlink()
+        shutil.copytree(made, folder, dirs_exist_ok=True)

@@ -49,12 +49,12 @@ class Number:
 class Choice:
     """One of some names."""
 
-    names: tuple[str, ...]
+    names: tuple[str | int, ...]
 
     @property
     def words(self) -> str:
         """The names."""
-        return f"one of {', '.join(self.names)}"
+        return f"one of {', '.join(map(str, self.names))}"
 
     def holds(self, value: Any) -> bool:
         """Whether it is one of the names."""
@@ -132,9 +132,10 @@ def whole(low: int = 0, high: float = math.inf) -> Number:
 
 ANY, SHARE, WEIGHT, POSITIVE = Number(), Number(0, 1), Number(0), Number(0, above=True)
 MANY = 1_000_000  # of what takes memory or time each
-NAME, TRUTH = Word(), Choice((True, False))  # type: ignore[arg-type]
+NAME, TRUTH = Word(), Choice((True, False))
 SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
 DISTANCE = Choice(("euclidean", "cosine"))
+PRECISION = Choice(("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
 
 BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "privacy.*": TRUTH,
@@ -195,7 +196,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "trainer.max_epochs": whole(1, MANY),
     "trainer.num_nodes": whole(1, MANY),
     "trainer.devices": Either((NAME, whole(-1, MANY), Many(whole(), least=1))),
-    "trainer.accelerator": NAME,
+    "trainer.accelerator": Choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),
+    "trainer.precision": PRECISION,
     "trainer.gradient_clip_val": Maybe(WEIGHT),
     "trainer.accumulate_grad_batches": whole(1, MANY),
     "trainer.check_val_every_n_epoch": whole(1, MANY),

@@ -36,6 +36,11 @@ STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
 FREE = "free space or choose a folder that can be written, then give the same command again"
 RANKS = ("NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the processes of a distributed training
 MAX_BYTES = 4 << 30  # of a file that a user gives
+STAND_INS = {  # how the text begins that lies in a file's place -> what it is and what to do
+    b"version https://git-lfs.github.com/": "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+    b"<!doctype html": "a web page, not the file itself; download that by the link that gives it raw",
+    b"<html": "a web page, not the file itself; download that by the link that gives it raw",
+}
 KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
 
 
@@ -43,7 +48,8 @@ KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", s
 def open_regular(path: str | Path, limit: int = MAX_BYTES) -> Iterator[io.FileIO]:
     """Open a regular file of at most `limit` bytes.
 
-    An InputError names a file that can't be read, is larger, or is a folder, pipe, device or socket (never waited for).
+    An InputError names a file that can't be read, is larger, or is a folder, pipe, device or socket (never waited for),
+    and one in whose place a Git LFS pointer or a web page lies.
     """
     try:
         with open(path, "rb", buffering=0, opener=_open_at_once) as file:  # Path has no opener
@@ -54,6 +60,9 @@ def open_regular(path: str | Path, limit: int = MAX_BYTES) -> Iterator[io.FileIO
             if state.st_size > limit:
                 size = f"{state.st_size:,} bytes, more than {limit:,}"
                 raise InputError(f"{path}: can't be read ({size}); give a smaller file")
+            begin = os.pread(file.fileno(), 256, 0).lstrip().lower()
+            if stand_in := next((what for text, what in STAND_INS.items() if begin.startswith(text)), None):
+                raise InputError(f"{path}: {stand_in}")
             yield file
     except InputError:
         raise

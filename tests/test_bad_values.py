@@ -23,6 +23,8 @@ BAD = {  # a representative of each kind of bound, by hand: the values that it m
     "model.std": ([0, 1, 1], [1, 1], [1, 1, math.inf], 1),
     "optimizer.lr": (0, -1, math.nan, math.inf, "fast", None),
     "trainer.max_epochs": (0, -1, 1.5, math.inf, None),
+    "trainer.accelerator": ("banana", "", None),
+    "trainer.precision": ("foo", 8, None),
     "trainer.limit_train_batches": (0, -1, 2.5, math.nan),
     "callbacks.ema.decay": (0, 1, math.nan),
     "evaluate.distance": ("manhattan", 5, None),
@@ -125,7 +127,31 @@ def test_names_that_an_onnx_file_cannot_have(refused):
 def test_what_libraries_refuse_names_its_settings(refused):
     refused(["train", "optimizer=sgd", "optimizer.momentum=0"], "optimizer.*", "Nesterov")
     refused(["train", "trainer.limit_train_batches=0.01"], "trainer.*", "limit_train_batches")
-    refused(["train", "trainer.precision=foo"], "precision")
+    refused(["train", "+trainer.foo=1"], "trainer.*", "foo")
+
+
+def test_devices_that_the_machine_lacks_are_refused_before_images_are_read(refused):
+    refused(["train", "data.root=nosuch", "trainer.accelerator=cpu", "trainer.devices=9999"], "trainer.devices=9999")
+    refused(["train", "data.root=nosuch", "trainer.accelerator=tpu"], "trainer.*", "torch_xla")
+
+
+@pytest.mark.parametrize(("deleted", "told"), [
+    ("~seed", "give it a value, as in seed=0"),
+    ("~optimizer.lr", "give it a value, as in optimizer.lr="),
+    ("~run.name", "give it a value"),
+    ("~data.source", "set what is in it instead"),
+    ("~logger", "choose logger=NAME, of csv, none"),
+    ("~evaluate", "choose evaluate=NAME, of default"),
+    ("~sead", "did you mean seed?"),
+])  # fmt: skip
+def test_a_deleted_key_is_named_with_what_to_write_instead(deleted, told):
+    with pytest.raises(InputError, match=f"^{deleted.strip('~') if 'mean' in told else deleted}: .*{told}"):
+        config.compose([deleted])
+
+
+def test_optional_entries_may_be_deleted():
+    assert "early_stopping" not in config.compose(["~callbacks.early_stopping"]).callbacks
+    assert "distill" not in config.compose(["~distill"])
 
 
 def test_a_run_name_longer_than_file_systems_allow(refused):

@@ -39,6 +39,13 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
     texts = [f"Intervals are 95 %, over the test {'images' if run.is_classifier else several}."]
     if any(row.startswith(Row.CHECKPOINT.under("")) for row in run.results):
         texts.append("Rows after checkpoint+ are the same network under another protocol.")
+    scored = run.results[Row.CHECKPOINT].protocol.get("size") if Row.CHECKPOINT in run.results else None
+    if scored not in (None, run["data.size"]):
+        (height, width), (trained_height, trained_width) = scored, run["data.size"]
+        texts.append(
+            f"The checkpoint's row is of images of {height} x {width}, the settings are of {trained_height} x "
+            f"{trained_width}."
+        )
     page = run.there(File.EVALUATION_PAGE)
     if page:
         texts.append("Pictures of its confusions are on the evaluation's own page.")

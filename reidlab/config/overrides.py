@@ -20,6 +20,7 @@ NAME_KEYS = (
 )
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
 OPTIONAL_GROUPS = ("distill", "experiment")
+OPEN_PARTS = ("callbacks", "logger", "loss", "augment")  # their entries are optional, and may be deleted by `~`
 
 
 def parse(overrides: list[str]) -> list[Override]:
@@ -86,19 +87,27 @@ def _how_to_write(override: str, before: str | None) -> str:
 def check_choice(override: Override) -> None:
     """Raise InputError, with the nearest choice, where an override chooses what a group hasn't."""
     group, choice = override.key_or_group, override.value()
-    if (known := choices(group)) and choice not in known and not (choice is None and group in OPTIONAL_GROUPS):
+    known = choices(group)
+    if known and override.is_delete() and group not in OPTIONAL_GROUPS:
+        raise InputError(f"~{group}: it can't be left out; choose {group}=NAME, of {', '.join(known)}")
+    if known and choice not in known and not (choice is None and group in OPTIONAL_GROUPS):
         raise InputError(f"{group}={choice}: no such choice{nearest(str(choice), known)}; there are {', '.join(known)}")
 
 
 def check_key(override: Override, defaults: DictConfig) -> None:
     """Raise InputError, with the nearest key, for a key that a config hasn't, and for a value of another type."""
     key = override.key_or_group
-    if override.is_add() or override.is_force_add() or override.is_delete():
+    if override.is_add() or override.is_force_add():
         return
     values = leaves(OmegaConf.to_container(defaults))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     if key not in known:
         raise InputError(f"{key}: no such key{nearest(key, [*known, *groups()])}; see {CONF} for all keys")
     default, value = values.get(key), override.value()
+    if override.is_delete():
+        if key.rpartition(".")[0] not in OPEN_PARTS:
+            example = f"give it a value, as in {key}={default}" if key in values else "set what is in it instead"
+            raise InputError(f"~{key}: no setting can be deleted; {example}")
+        return
     if key in values and not is_like(value, default) and not str(value).startswith("${"):
         raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")

@@ -135,7 +135,8 @@ def _empty_splits(table: pd.DataFrame, needed: Sequence[str]) -> Iterator[Findin
         needed = [*needed, "val_query", "val_gallery"]
     for split in needed:
         if split not in filled:
-            yield Finding("error", "empty split", split, "no images; check data.root and data.source")
+            reason = unmatched(table, exclude_same_camera=False) if split == "query" else None
+            yield Finding("error", "empty split", split, reason or "no images; check data.root and data.source")
 
 
 def _shared_identities(table: pd.DataFrame) -> Iterator[Finding]:
@@ -221,6 +222,10 @@ def unmatched(table: pd.DataFrame, exclude_same_camera: bool, prefix: str = "") 
     queries, gallery = sides(table, prefix)
     if with_match(queries, gallery, exclude_same_camera).any():
         return None if gallery["pid"].nunique() > 1 else f"the {prefix}gallery {ONE_IDENTITY}"
+    both = pd.concat([queries, gallery])
+    people = both.loc[(both["pid"] > 0) & ~both.index.duplicated(), "pid"]
+    if len(people) and people.is_unique:
+        return f"each of its {len(people)} identities has one image, and a match takes two; add images of them"
     for name, rows in (("query", queries), ("gallery", gallery)):
         if rows.empty:
             return f"no images in the split {prefix}{name}; check data.root and data.source"

@@ -10,7 +10,7 @@ import pandas as pd
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule
 from reidlab.deploy.c_export import CReport, export_c
-from reidlab.deploy.emulator import FirmwareRun, missing_tools, run_firmware
+from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
@@ -39,6 +39,10 @@ class C99(Target):
     cores: Sequence[str]
     images: int
     timeout_s: float
+
+    def __post_init__(self) -> None:
+        if unknown := [core for core in self.cores if core not in CORES]:
+            raise InputError(f"deploy.cores: there is no {unknown[0]}; choose from {', '.join(CORES)}")
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
         """Write the C and tables of its costs; returns the figures of every core, which are in `firmware.json`, too.

@@ -13,6 +13,7 @@ from flatbuffers.number_types import Uint8Flags
 
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer
+from reidlab.files import read_bytes
 
 DTYPES = ("float32", "float16", "int32", "uint8", "int64", "bool", "int16", "int8")
 ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
@@ -108,10 +109,7 @@ class Graph:
 
 def read_graph(file: Path) -> Graph:
     """Read a .tflite file; InputError names the operator, tensor or offset that can't be used."""
-    try:
-        return parse_graph(Path(file).read_bytes(), Path(file).name)
-    except OSError as error:
-        raise InputError(f"{file}: can't be read ({error.strerror})") from error
+    return parse_graph(read_bytes(file), Path(file).name)
 
 
 def parse_graph(content: bytes, name: str = "model.tflite") -> Graph:

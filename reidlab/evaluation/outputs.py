@@ -12,6 +12,8 @@ from reidlab.data import ImageDataModule
 from reidlab.metrics import flip_averaged
 from reidlab.progress import bar
 
+CONSTANT = 1e-4  # of the mean output's length: outputs that lie nearer to it are alike but for rounding
+
 
 @dataclass(frozen=True)
 class Outputs:
@@ -19,6 +21,13 @@ class Outputs:
 
     values: Tensor
     table: pd.DataFrame
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the outputs of two or more images are all alike, as those of a dead network are."""
+        center = self.values.mean(0)
+        spread = (self.values - center).norm(dim=1).max()
+        return len(self.values) > 1 and bool(spread <= CONSTANT * center.norm())
 
     def rows(self, chosen: Sequence[int] | np.ndarray | pd.Series) -> "Outputs":
         """Select outputs by their positions (M,) or by a boolean mask (N,)."""

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from reidlab.data import ClassDataModule, ImageDataModule, ReidDataModule
+from reidlab.data.samples import sides, with_match
+from reidlab.data.validate import unmatched
+from reidlab.errors import InputError
 from reidlab.evaluation.classification import Classification
 from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import TEST, Retrieval
@@ -34,15 +37,22 @@ class RetrievalProtocol:
         """Retrieval of the queries of the first split in the gallery of the second."""
         return Retrieval.of(embeddings, splits, self.distance, self.exclude_same_camera)
 
+    def require_test(self, datamodule: ImageDataModule) -> None:
+        """Raise InputError, before anything is embedded, where no query of the test split has a match."""
+        test = datamodule.test
+        if not with_match(*sides(test), self.exclude_same_camera).any():
+            reason = unmatched(test, self.exclude_same_camera)
+            raise InputError(f"{datamodule.samples.root}: the test split can't be ranked: {reason}")
+
     def elsewhere(self, home: ReidDataModule, other: ReidDataModule) -> "RetrievalProtocol":
         """The protocol on another data set, by that set's own same-camera rule, unless the run turned its own off."""
         turned_off = home.exclude_same_camera and not self.exclude_same_camera
         return replace(self, exclude_same_camera=other.exclude_same_camera and not turned_off)
 
     def record(self, datamodule: ImageDataModule) -> dict:
-        """The protocol as a row of `metrics.json` keeps it: distance, same-camera rule, hash of query and gallery."""
+        """The protocol as a row of `metrics.json` keeps it: distance, same-camera rule, hash of the images, size."""
         rules = {"distance": self.distance, "exclude_same_camera": self.exclude_same_camera}
-        return rules | {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
+        return rules | _images(datamodule)
 
     def compare(self, embeddings: Outputs, reference: Outputs, splits: tuple[str, str] = TEST) -> dict[str, float]:
         """All figures of an exported form's embeddings, and their agreement with those of the checkpoint.
@@ -84,9 +94,14 @@ class ClassificationProtocol:
         """Classification of all images, whatever the splits."""
         return Classification.of(confidences, self.datamodule)
 
+    def require_test(self, datamodule: ImageDataModule) -> None:
+        """Raise InputError, before anything is classified, where there is no test image."""
+        if datamodule.test.empty:
+            raise InputError(f"{datamodule.samples.root}: no images in the test split; see what `reidlab data` finds")
+
     def record(self, datamodule: ImageDataModule) -> dict:
-        """The protocol as a row of `metrics.json` keeps it: the hash of the test images."""
-        return {"test": datamodule.samples.content_hash(*datamodule.test_splits)}
+        """The protocol as a row of `metrics.json` keeps it: the hash of the test images, and their size."""
+        return _images(datamodule)
 
     def compare(self, confidences: Outputs, reference: Outputs, splits: tuple[str, ...] = ()) -> dict[str, float]:
         """All figures of an exported form's confidences, and the share of images with the checkpoint's class.
@@ -109,6 +124,11 @@ def protocol_of(run: Run, datamodule: ImageDataModule) -> Protocol:
         return ClassificationProtocol(cast(ClassDataModule, datamodule))
     same_camera = run["evaluate.exclude_same_camera"] and cast(ReidDataModule, datamodule).exclude_same_camera
     return RetrievalProtocol(run["evaluate.distance"], same_camera, run["evaluate.wanted_fpr"])
+
+
+def _images(datamodule: ImageDataModule) -> dict:
+    """The hash of the test images, and the height and width that the network saw them in."""
+    return {"test": datamodule.samples.content_hash(*datamodule.test_splits), "size": list(datamodule.size)}
 
 
 def _drop(losses: Tensor, groups: Tensor | None = None) -> dict[str, float]:

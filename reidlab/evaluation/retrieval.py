@@ -33,6 +33,14 @@ TEST = ("query", "gallery")
 VALIDATION = ("val_query", "val_gallery")
 
 
+def fitting(gallery: pd.DataFrame, pattern: str, key: str) -> np.ndarray:
+    """Which images of a gallery (G,) have a path that fits a shell pattern; InputError, by the key, where none has."""
+    fits = np.array([fnmatchcase(path, pattern) for path in gallery["path"]])
+    if not fits.any():
+        raise InputError(f"{key}: no gallery image's path fits {pattern!r}; they are like {gallery['path'].iloc[0]}")
+    return fits
+
+
 @dataclass(frozen=True)
 class Retrieval:
     """Queries and gallery with their embeddings, under one protocol."""
@@ -86,10 +94,7 @@ class Retrieval:
 
     def within(self, pattern: str, key: str) -> "Retrieval":
         """Retrieval among the gallery images whose path fits a shell pattern; `key` names it in the InputErrors."""
-        fits = np.array([fnmatchcase(path, pattern) for path in self.gallery.table["path"]])
-        if not fits.any():
-            example = self.gallery.table["path"].iloc[0]
-            raise InputError(f"{key}: no gallery image's path fits {pattern!r}; they are like {example}")
+        fits = fitting(self.gallery.table, pattern, key)
         found = replace(self, gallery=self.gallery.rows(fits))
         if not found.ranking.valid.any():
             raise InputError(f"{key}: no query has a match in the {fits.sum()} gallery images that fit {pattern!r}")

@@ -48,7 +48,10 @@ def open_gallery(run: Run) -> Gallery:
         raise InputError(f"{run.folder}: its network classifies images; a gallery needs one that embeds them")
     model = load(resolve_path(run["gallery.model"])) if run["gallery.model"] else Model.of(run)
     options = {"precision": run["gallery.precision"], "template": run["gallery.template"]}
-    return Gallery.open(gallery_folder(run), model, **options)
+    gallery = Gallery.open(gallery_folder(run), model, **options)
+    if model.distance is None:
+        log.info(f"assumed: the {gallery.distance} distance, which {model.name} doesn't say")
+    return gallery
 
 
 def gallery_folder(run: Run) -> Path:

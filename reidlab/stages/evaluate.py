@@ -26,6 +26,7 @@ from reidlab.evaluation import (
     evaluate,
     protocol_of,
 )
+from reidlab.evaluation.retrieval import fitting
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import file_hash, storage_errors, write_atomic, write_json
@@ -35,6 +36,7 @@ from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 
+CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
 
 
@@ -54,6 +56,11 @@ def run(run: Run) -> Run:
         log.warning(f"{run.name}: trained and evaluated with different settings, {difference}")
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
+    protocol.require_test(datamodule)
+    elsewhere: list[tuple[ReidDataModule, RetrievalProtocol]] = []
+    if isinstance(protocol, RetrievalProtocol):
+        _check_rows(run, datamodule)
+        elsewhere += _other_test_sets(run, cast(ReidDataModule, datamodule), protocol)
     recorded, checkpoint = protocol.record(datamodule), run.checkpoint
     run.keep_config()
     found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
@@ -86,14 +93,10 @@ def run(run: Run) -> Run:
     for row, baseline, module in _baselines(run, datamodule):
         other = protocol.evaluate(embed(baseline, module, module.test, run.device, row))
         record(row, other.ranking, other, mine=False)
-    for module in _other_test_sets(run):
-        theirs = protocol.elsewhere(datamodule, module)
+    for module, theirs in elsewhere:
         by = theirs.record(module)
         row = _row_of(run, module, by["test"])
-        try:
-            other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
-        except InputError as error:
-            raise InputError(f"evaluate.also: {module.samples.root}: {error}") from error
+        other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
         record(row, other.ranking, other, by)
     if other_run:
         _compare(run, other_run, found, recorded)
@@ -104,6 +107,10 @@ def print_results(run: Run) -> None:
     """The table of a run and where to look."""
     over = "images" if run.is_classifier else "identities"
     print_table(run.table(), f"{run.name}: test split, with 95 % intervals over its {over}")
+    sizes = {row: result.protocol["size"] for row, result in run.results.items() if "size" in result.protocol}
+    if len({*map(tuple, sizes.values())}) > 1:
+        listed = ", ".join(f"{row} {height} x {width}" for row, (height, width) in sizes.items())
+        log.warning(f"rows of images of several sizes, which don't compare: {listed}")
     if stale := run.stale_results:
         log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")
     places = {
@@ -179,6 +186,8 @@ def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
     """The per-query table of a row and the intervals of its figures."""
     if found.gallery.table["pid"].nunique() == 1:
         log.warning(f"{row}: the gallery {ONE_IDENTITY}")
+    if found.gallery.is_constant:
+        log.warning(f"{row}: the network {CONSTANT}")
     place, groups = run / File.EVALUATE / row, found.query.column("pid")
     intervals = confidence_intervals(ranking, groups, resamples=run["evaluate.resamples"])
     write_json(place / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
@@ -188,6 +197,8 @@ def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
 def _record_classes(run: Run, row: str, found: Classification, datamodule: ImageDataModule) -> None:
     """The tables, intervals and pictures of class confidences."""
     place = run / File.EVALUATE / row
+    if found.confidences.is_constant:
+        log.warning(f"{row}: the network {CONSTANT}")
     write_json(place / "intervals.json", {name: list(ends) for name, ends in found.intervals().items()})
     write_atomic(place / "per_image.csv", found.per_image().to_csv(index=False))
     write_atomic(place / "per_class.csv", found.per_class().to_csv())
@@ -195,6 +206,24 @@ def _record_classes(run: Run, row: str, found: Classification, datamodule: Image
     write_atomic(place / "mistakes.csv", found.mistakes().to_csv(index=False))
     for name, figure in found.pictures(datamodule.read, run["evaluate.pictured_mistakes"]).items():
         save_figure(figure, place / f"{name}.png")
+
+
+def _check_rows(run: Run, datamodule: ImageDataModule) -> None:
+    """InputError, before anything is embedded, for a baseline or part of the gallery that can't be scored.
+
+    Says where more neighbors are asked for than the gallery has.
+    """
+    known = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
+    for baseline in run["evaluate.baselines"]:
+        if baseline not in known:
+            raise InputError(f"evaluate.baselines: {baseline} is none; there are {' and '.join(known)}")
+    gallery = datamodule.samples.split("gallery")
+    for name, pattern in _galleries(run):
+        fitting(gallery, pattern, f"evaluate.galleries: {name}")
+    for key in ("expansion.k", "rerank.k1", "rerank.k2"):
+        wanted = run[f"evaluate.{key}"]
+        if run[f"evaluate.{key.partition('.')[0]}.enabled"] and wanted > len(gallery):
+            log.warning(f"evaluate.{key}={wanted}: the gallery has {len(gallery)} images, which all count as neighbors")
 
 
 def _protocols(
@@ -213,10 +242,15 @@ def _protocols(
         yield "rerank", found.reranked(k1, k2, weight), {"rerank": [k1, k2, weight]}
     if options.same_camera:
         yield "same-camera", replace(found, exclude_same_camera=False).ranking, {"exclude_same_camera": False}
-    for part in options.galleries:
-        name, pattern = _named(part, "evaluate.galleries", "pattern, e.g. near:bounding_box_test/*_c1*")
+    for name, pattern in _galleries(run):
         within = found.within(pattern, f"evaluate.galleries: {name}")
         yield f"gallery-{name}", within.ranking, {"gallery": pattern}
+
+
+def _galleries(run: Run) -> list[tuple[str, str]]:
+    """The names and patterns of `evaluate.galleries`."""
+    what = "pattern, e.g. near:bounding_box_test/*_c1*"
+    return [_named(part, "evaluate.galleries", what) for part in run["evaluate.galleries"]]
 
 
 def _baselines(run: Run, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.Module, ReidDataModule]]:
@@ -224,27 +258,28 @@ def _baselines(run: Run, datamodule: ReidDataModule) -> Iterator[tuple[str, nn.M
     for baseline in run["evaluate.baselines"]:
         if baseline == Row.UNTRAINED:
             yield baseline, run.untrained_network(), datamodule
-        elif baseline == Row.COLOR_HISTOGRAM:
+        else:
             module = copy.copy(datamodule)
             module.normalize = Normalize([0.0] * 3, [1.0] * 3)
             yield baseline, ColorHistogram(), module
-        else:
-            known = f"{Row.UNTRAINED} and {Row.COLOR_HISTOGRAM}"
-            raise InputError(f"evaluate.baselines: {baseline} is none; there are {known}")
 
 
-def _other_test_sets(run: Run) -> Iterator[ReidDataModule]:
-    """The data sets of `evaluate.also`, prepared as this network wants its images."""
+def _other_test_sets(
+    run: Run, home: ReidDataModule, protocol: RetrievalProtocol
+) -> Iterator[tuple[ReidDataModule, RetrievalProtocol]]:
+    """The data sets of `evaluate.also`, prepared as this network wants its images, and the protocol of each."""
     for place in run["evaluate.also"]:
         name, root = _named(place, "evaluate.also", "root, e.g. market1501:data/market1501")
         try:
             other = Run.compose([f"data={name}", f"data.root={root}"])
+            module = other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
+            if not isinstance(module, ReidDataModule):
+                raise InputError(f"{place}: a data set of classes; give one of identities")
+            theirs = protocol.elsewhere(home, module)
+            theirs.require_test(module)
         except InputError as error:
             raise InputError(f"evaluate.also: {error}") from error
-        module = other.datamodule(**{key: run[f"data.{key}"] for key in ("size", "mean", "std", "num_workers")})
-        if not isinstance(module, ReidDataModule):
-            raise InputError(f"evaluate.also: {place}: a data set of classes; give one of identities")
-        yield module
+        yield module, theirs
 
 
 def _row_of(run: Run, module: ReidDataModule, digest: str) -> str:
@@ -355,7 +390,9 @@ def _compare(run: Run, other: Run, found: Retrieval, protocol: dict) -> None:
     """A paired test against another run's queries, printed and kept; InputError where the two aren't comparable."""
     key, file = f"evaluate.against={other.name}", other / File.EVALUATE / Row.CHECKPOINT / "per_query.csv"
     theirs = other.results[Row.CHECKPOINT].protocol
-    for name in ("test", *(name for name in {**theirs, **protocol} if name != "test")):
+    if (size := theirs.get("size")) != protocol["size"]:
+        log.warning(f"{key}: its images are of size {size or 'not recorded'}, here of {protocol['size']}")
+    for name in ("test", *(name for name in {**theirs, **protocol} if name not in ("test", "size"))):
         there, here = theirs.get(name), protocol.get(name)
         if there != here:
             what = "test images are others" if name == "test" else f"{name} is {there}, here it is {here}"

@@ -49,8 +49,9 @@ def run(run: Run, images: Path) -> Path:
     if run["predict.k"] < 1:
         raise InputError(f"predict.k={run['predict.k']}: ask for one or more")
     samples, model = images_of(images), _model(run)
+    among = None if run.is_classifier else _gallery(run)
     found = model.embed(samples, "images")
-    table, figure = _classes(run, samples, found) if run.is_classifier else _nearest(run, samples, found, model)
+    table, figure = _classes(run, samples, found) if among is None else _nearest(run, samples, found, among, model)
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
     folder = resolve_path("runs") / run.name if run.is_released else run.folder
     save_figure(figure, folder / File.PREDICT / f"{images.stem}.png")
@@ -110,17 +111,16 @@ def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFr
     return table, plots.tile_grid(tiles)
 
 
-def _nearest(run: Run, samples: Samples, queries: Tensor, model: _Model) -> tuple[pd.DataFrame, Figure]:
+def _nearest(run: Run, samples: Samples, queries: Tensor, among: Samples, model: _Model) -> tuple[pd.DataFrame, Figure]:
     """The nearest gallery images of each image, a row each, and their pictures; framed by the model's threshold."""
-    gallery, distance, threshold = run["predict.gallery"], model.distance, model.threshold
-    among = images_of(resolve_path(gallery)) if gallery else _test_gallery(run)
+    distance, threshold = model.distance, model.threshold
     found = model.embed(among, "gallery")
     nobody = [torch.zeros(len(part), dtype=torch.int64) for part in (queries, found)]
     nearest = top_k(queries, found, *nobody, k=run["predict.k"], distance=distance, exclude_same_camera=False)
     table = _ranked(samples, nearest.index.shape[1])
     rows = among.table.iloc[nearest.index.flatten().tolist()]
     table["found"], table["distance"] = rows["path"].to_numpy(), nearest.distance.flatten()
-    if not gallery:
+    if not run["predict.gallery"]:
         table["pid"] = rows["pid"].to_numpy()
     if threshold is not None:
         table["same"] = table["distance"] <= threshold
@@ -138,7 +138,10 @@ def _nearest(run: Run, samples: Samples, queries: Tensor, model: _Model) -> tupl
     return table, plots.ranking_gallery(pictured)
 
 
-def _test_gallery(run: Run) -> Samples:
+def _gallery(run: Run) -> Samples:
+    """The images of `predict.gallery`, or of the test gallery."""
+    if run["predict.gallery"]:
+        return images_of(resolve_path(run["predict.gallery"]))
     samples = run.datamodule().samples
     return Samples(samples.split("gallery"), samples.root)
 

@@ -46,6 +46,7 @@ def run(run: Run) -> Run:
     run.keep_config()
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
+    protocol.require_test(datamodule)
     held = _set_aside(run, datamodule)
     quantizer = _quantizer(run, held.datamodule, protocol, options)
     found, chosen = _choose(run, methods, quantizer, held, protocol)

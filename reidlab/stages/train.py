@@ -1,5 +1,6 @@
 """Stage `train`: from settings to the checkpoint that is best on the validation samples."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -68,6 +69,8 @@ def best_key(figure: str) -> str:
 
 def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     pl.seed_everything(run["seed"], workers=True, verbose=False)
+    _require_files(run)
+    _require_trainer(run)
     datamodule = run.datamodule()
     datamodule.setup("fit")
     for note in datamodule.notes:
@@ -84,6 +87,26 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
         if len(datamodule.validation) and not run.is_classifier:
             tracking.log_rankings(loggers, lambda: _rankings(run, datamodule), share=bool(run["privacy.share_images"]))
     _record(run, trainer, task, datamodule, made_by)
+
+
+def _require_files(run: Run) -> None:
+    """InputError, before any image is read, where the weights to start from or the teacher aren't there."""
+    if (weights := run["model.weights"]) and not Path(weights).is_file():
+        raise InputError(f"model.weights={weights}: no such file; give the path of a checkpoint")
+    if isinstance(teacher := run["distill.teacher"], str):
+        _teacher_run(teacher)
+
+
+def _require_trainer(run: Run) -> None:
+    """InputError, before any image is read, where Lightning can't train on this machine as `trainer` says."""
+    try:
+        with quiet_lightning():
+            trainer = instantiate(run.config.trainer, logger=False, enable_checkpointing=False)
+    except InputError as error:
+        raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
+    processors = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator) and trainer.num_devices > max(processors, 2):
+        raise InputError(f"trainer.devices={run['trainer.devices']}: this machine has {processors} processors, no more")
 
 
 def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
@@ -210,12 +233,7 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodul
     """
     if folder is None:
         raise InputError("distill.teacher: name the folder of a trained run, as distill.teacher=runs/NAME")
-    try:
-        run = Run(folder)
-    except InputError as error:
-        raise InputError(f"distill.teacher={folder}: {error}") from error
-    if not run.training.get("finished"):
-        raise InputError(f"distill.teacher={folder}: no finished training there; train it first")
+    run = _teacher_run(folder)
     network = cast(ReIdNetwork, run.untrained_network(run.training.get("num_identities") or 0 if logits else 0))
     missing = load_weights(network, run / File.BEST).missing
     if logits and (missing or run.training.get("data_hash") != data_hash):
@@ -226,6 +244,17 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodul
     if run.training.get("data_hash") != data_hash:
         _refuse_overlap(run, datamodule)
     return Teacher(network, run["model.mean"], run["model.std"], tuple(run["data.size"]))
+
+
+def _teacher_run(folder: str | Path) -> Run:
+    """The finished run of a teacher; InputError where there is none."""
+    try:
+        run = Run(folder)
+    except InputError as error:
+        raise InputError(f"distill.teacher={folder}: {error}") from error
+    if not run.training.get("finished"):
+        raise InputError(f"distill.teacher={folder}: no finished training there; train it first")
+    return run
 
 
 def _refuse_overlap(teacher: Run, datamodule: ImageDataModule) -> None:

@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 
@@ -150,3 +151,15 @@ def test_the_pages_example_runs(people, tmp_path, monkeypatch):
     names: dict = {}
     exec(block.replace("runs/demo", str(Run.resume(overrides).folder)), names)
     assert names["gallery"].pids == ["bob"] and isinstance(names["gallery"].table(), pd.DataFrame)
+
+
+def test_the_distance_of_a_file_that_says_none_is_assumed_aloud(people, capsys, tmp_path):
+    overrides, market = people
+    run = export.run(Run.resume(overrides))
+    model = onnx.load(run / File.ONNX)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    given = [*overrides, f"gallery.model={tmp_path}/bare.onnx", f"gallery.folder={tmp_path}/gallery"]
+    image = min((market / "query").glob("*.jpg"))
+    assert cli.main(["identify", str(image), "gallery.threshold=0.1", *given]) == 0
+    assert "assumed: the cosine distance, which bare.onnx doesn't say" in capsys.readouterr().out

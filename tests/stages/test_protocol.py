@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from reidlab.cli import main
 from reidlab.errors import InputError
 from reidlab.export.runtime import open_model
+from reidlab.models import osnet_x0_25
 from reidlab.run import File, Run
 from reidlab.stages import compare, evaluate, export, matrix, predict
 
@@ -213,3 +215,38 @@ def test_data_keeps_its_config_and_training_goes_on_from_it(market, tmp_path, mo
     image = str(next((market / "query").glob("*.jpg")))
     assert main(["predict", image, "run.name=2024_60"]) == main(["compare", image, image, "run.name=2024_60"]) == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.fixture(scope="module")
+def dead(small, tmp_path_factory):
+    """Overrides of a network whose first convolution lets nothing through."""
+    root = tmp_path_factory.mktemp("dead")
+    network = osnet_x0_25(num_classes=10)
+    torch.nn.init.zeros_(network.conv1.bn.weight)
+    torch.nn.init.constant_(network.conv1.bn.bias, 1)
+    torch.save({"state_dict": network.state_dict()}, root / "dead.pth")
+    quick = ["evaluate.resamples=2", "evaluate.pictured_queries=0"]
+    return [*small, "model=osnet_x0_25", f"model.weights={root}/dead.pth", f"run.root={root}", "run.name=dead", *quick]
+
+
+def test_one_output_for_all_images_is_said(dead, capsys):
+    evaluate.run(Run.compose(dead))
+    assert "checkpoint: the network gives all images the same output" in capsys.readouterr().out
+
+
+def test_more_neighbors_than_the_gallery_has_are_said(dead, capsys):
+    more = ["evaluate.expansion.enabled=true", "evaluate.rerank.enabled=true", "evaluate.rerank.k1=500"]
+    run = evaluate.run(Run.compose([*dead, *more]))
+    said, count = capsys.readouterr().out, int(run.results["checkpoint"].figures["num_gallery"])
+    assert f"evaluate.rerank.k1=500: the gallery has {count} images" in " ".join(said.split())
+    assert "expansion.k" not in said and "rerank.k2" not in said
+
+
+def test_rows_of_other_image_sizes_are_told_apart(dead, capsys):
+    evaluate.run(Run.compose([*dead, "evaluate.same_camera=true"]))
+    run = evaluate.run(Run.compose([*dead, "data.size=[64,32]"]))
+    sizes = {row: result.protocol["size"] for row, result in run.results.items()}
+    assert sizes["checkpoint"] == [64, 32] and sizes["checkpoint+same-camera"] == [32, 16]
+    evaluate.print_results(run)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rows of images of several sizes, which don't compare: checkpoint 64 x 32" in said
