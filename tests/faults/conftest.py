@@ -6,17 +6,17 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from pipeline import Pipeline
+from pipeline import Pipeline, commands
 
 ENDS = ("right", "one line")
-BETWEEN = re.compile(r"(<!-- counts -->\n).*(<!-- end of counts -->)", re.DOTALL)
+BETWEEN = re.compile(r"(?<=<!-- counts -->\n).*(?=<!-- end of counts -->)", re.DOTALL)
 counts: dict[str, Counter] = {}
 
 
 @pytest.fixture(scope="module")
 def pipeline(small, tmp_path_factory):
     """The stages of a small run, which can be made to fail."""
-    return Pipeline(tmp_path_factory.mktemp("pipeline"), small)
+    return Pipeline(tmp_path_factory.mktemp("pipeline"), commands(small))
 
 
 @pytest.fixture
@@ -30,11 +30,12 @@ def tally():
     return count
 
 
-def table() -> str:
-    rows = [
-        f"| {kind} | {ends.total()} | {ends['right']} | {ends['one line']} |" for kind, ends in sorted(counts.items())
-    ]
-    return "\n".join(["| fault | tried | right | one line |", "|---|---:|---:|---:|", *rows, ""])
+def table(before: str = "") -> str:
+    """The counts of this session, and those of another one's table for what was not tried in this one."""
+    rows = dict(re.findall(r"^\| (.*?) (\| \d.*)$", before, re.MULTILINE))
+    rows |= {kind: f"| {ends.total()} | {ends['right']} | {ends['one line']} |" for kind, ends in counts.items()}
+    listed = [f"| {kind} {row}" for kind, row in sorted(rows.items())]
+    return "\n".join(["| fault | tried | right | one line |", "|---|---:|---:|---:|", *listed, ""])
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -56,4 +57,4 @@ def pytest_sessionfinish(session, exitstatus):
     elif (page := os.environ.get("FAULTS_TABLE")) and counts and exitstatus == 0:
         text = Path(page).read_text()
         assert BETWEEN.search(text)
-        Path(page).write_text(BETWEEN.sub(lambda found: found[1] + table() + found[2], text))
+        Path(page).write_text(BETWEEN.sub(lambda found: table(found[0]), text))
