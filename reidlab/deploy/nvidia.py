@@ -181,8 +181,8 @@ def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
         try:
             session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
             single, found[precision] = (session.run([face.output], {face.input: x})[0] for x in (images[:1], images))
-        except Exception as error:  # onnxruntime's exceptions share no base class
-            raise InputError(f"{PRECISIONS[precision]}: fails on {images.shape} ({one_line(error)})") from error
+        except Exception as reason:  # onnxruntime's exceptions share no base class
+            raise InputError(f"{PRECISIONS[precision]}: fails on {images.shape} ({one_line(reason)})") from reason
         if found[precision].shape != (len(images), face.features) or single.shape != (1, face.features):
             raise InputError(f"{PRECISIONS[precision]}: gives {found[precision].shape} for {len(images)} images")
     error = np.linalg.norm(found["fp16"] - found["fp32"], axis=1) / np.linalg.norm(found["fp32"], axis=1)

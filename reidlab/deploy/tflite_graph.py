@@ -153,7 +153,7 @@ class _Reader:
     def _spend(self, size: int) -> None:
         self.unread -= size
         if self.unread < 0:
-            raise InputError(f"{self.name}: its vectors are longer than its {len(self.content)} bytes; damaged")
+            raise InputError(f"{self.name}: its vectors are longer than its {len(self.content)} bytes; it is damaged")
 
     def _tables(self, table: Any, field: str) -> Iterator[Any]:
         """The tables of a vector."""
