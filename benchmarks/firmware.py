@@ -29,7 +29,7 @@ def main():
         print(f"weights {weights:.1f} KiB, tables {tables:.1f} KiB, {report.macs / 1e6:.1f} M MAC executed")
         shape = graph.tensors[graph.inputs[0]].shape[1:]
         images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
-        expected = reference_embeddings(args.tflite.read_bytes(), images)
+        expected = reference_embeddings(args.tflite, images)
         for core in args.cores:
             for label, flags in (("DSP", ()), ("portable", PORTABLE)):
                 run = run_firmware(Path(folder), images, core, compiler_flags=flags)

@@ -17,6 +17,7 @@ from reidlab.deploy.program import compile_program
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
+from reidlab.export.runtime import interpreter, one_line
 from reidlab.files import file_hash, write_atomic, write_json
 from reidlab.run import Row
 
@@ -59,7 +60,7 @@ class C99(Target):
         if install or not self.cores:
             return {}
         pixels = pixels_of(given.datamodule, self.images)
-        expected = reference_embeddings(model.read_bytes(), pixels)
+        expected = reference_embeddings(model, pixels)
         figures = {}
         for core in self.cores:
             found = run_firmware(out, pixels, core, self.timeout_s)
@@ -105,19 +106,21 @@ def pixels_of(datamodule: ImageDataModule, images: int) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(batches))
 
 
-def reference_embeddings(tflite: bytes, images: np.ndarray) -> np.ndarray:
+def reference_embeddings(tflite: Path, images: np.ndarray) -> np.ndarray:
     """Embeddings (N, D) float32 of images (N, H, W, 3) uint8 by the TFLite reference kernels."""
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    from ai_edge_litert.interpreter import OpResolverType
 
-    interpreter = Interpreter(model_content=tflite, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    interpreter.allocate_tensors()
-    given, output = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    runner, _ = interpreter(tflite, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
+    given, output = runner.get_input_details()[0], runner.get_output_details()[0]
     rows = []
     for image in images:
         signed = (image ^ np.uint8(128)).view(np.int8)
-        interpreter.set_tensor(given["index"], (image if given["dtype"] == np.uint8 else signed)[None])
-        interpreter.invoke()
-        rows.append(interpreter.get_tensor(output["index"]).reshape(-1))
+        try:
+            runner.set_tensor(given["index"], (image if given["dtype"] == np.uint8 else signed)[None])
+            runner.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"{tflite}: LiteRT fails on an image {image.shape} ({one_line(error)})") from error
+        rows.append(runner.get_tensor(output["index"]).reshape(-1))
     codes = np.stack(rows)
     scale, zero_point = output["quantization"]
     return codes if codes.dtype == np.float32 else np.float32(scale) * (codes.astype(np.float32) - zero_point)

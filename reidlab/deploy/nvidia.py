@@ -16,6 +16,7 @@ from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.errors import InputError
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
+from reidlab.export.runtime import one_line, read_onnx
 from reidlab.export.steps import StepNetwork, as_steps
 from reidlab.files import write_atomic
 
@@ -97,7 +98,7 @@ class Nvidia(Target):
         made = {"fp32": qdq.float_onnx(steps, metadata, names)}
         made["fp16"] = half(made["fp32"])
         if given.has(self.int8):
-            made["int8"] = renamed(given.file(self.int8).read_bytes(), names)
+            made["int8"] = renamed(given.file(self.int8), names)
         else:
             log.info(f"{given.folder / self.int8}: absent, so no int8 in this folder; run `reidlab quantize` first")
         return made
@@ -148,15 +149,22 @@ def half(content: bytes) -> bytes:
     return model.SerializeToString()
 
 
-def renamed(content: bytes, names: tuple[str, str]) -> bytes:
-    """Rename the input and output of a network."""
-    model = onnx.load_from_string(content)
-    sides = (model.graph.input[0], model.graph.output[0])
-    _rename(model.graph, {side.name: name for side, name in zip(sides, names, strict=True)})
-    for side, name in zip(sides, names, strict=True):
-        side.name = name
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+def renamed(file: Path, names: tuple[str, str]) -> bytes:
+    """The content of an .onnx, its input and output renamed; InputError where it isn't sound, or has several."""
+    model = read_onnx(file)
+    sides = (*model.graph.input, *model.graph.output)
+    if len(sides) != 2:
+        raise InputError(
+            f"{file}: has {len(sides)} inputs and outputs; export it with the image and the embedding alone"
+        )
+    try:
+        _rename(model.graph, {side.name: name for side, name in zip(sides, names, strict=True)})
+        for side, name in zip(sides, names, strict=True):
+            side.name = name
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
+    except Exception as error:  # of the checker, or of protobuf, for a name that isn't UTF-8
+        raise InputError(f"{file}: not sound as ONNX ({one_line(error)})") from error
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
@@ -171,8 +179,11 @@ def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
     images = np.random.default_rng(0).random((face.largest_batch, 3, face.height, face.width), np.float32)
     found = {}
     for precision, content in made.items():
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        single, found[precision] = (session.run([face.output], {face.input: x})[0] for x in (images[:1], images))
+        try:
+            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            single, found[precision] = (session.run([face.output], {face.input: x})[0] for x in (images[:1], images))
+        except Exception as reason:  # onnxruntime's exceptions share no base class
+            raise InputError(f"{PRECISIONS[precision]}: fails on {images.shape} ({one_line(reason)})") from reason
         if found[precision].shape != (len(images), face.features) or single.shape != (1, face.features):
             raise InputError(f"{PRECISIONS[precision]}: gives {found[precision].shape} for {len(images)} images")
     error = np.linalg.norm(found["fp16"] - found["fp32"], axis=1) / np.linalg.norm(found["fp32"], axis=1)

@@ -27,6 +27,7 @@ OPTIONS = {  # name in the schema -> name in `Op.options`
 }  # fmt: skip
 CUSTOM_CODE, NAME = 6, 10  # slots of strings in the tables of an operator code and of a tensor
 LARGEST_TENSOR_BYTES = 1 << 30
+WEIGHT_AXES = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2}
 
 
 @dataclass(frozen=True)
@@ -248,7 +249,7 @@ class _Reader:
 
 
 def _check(graph: Graph) -> None:
-    """Every operator reads what exists before it; nothing is written twice."""
+    """Every operator reads what exists before it, and what its kind needs; nothing is written twice."""
     for label, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if not indices or not all(0 <= tensor < len(graph.tensors) for tensor in indices):
             raise InputError(f"{graph.name}: the graph's {label} {list(indices)} are not among its tensors")
@@ -259,10 +260,17 @@ def _check(graph: Graph) -> None:
                 raise InputError(f"{graph.where(op)} reads tensor {tensor} before anything writes it")
         if not op.outputs:
             raise InputError(f"{graph.where(op)} writes nothing")
+        needed = op.inputs[: 2 if op.kind in WEIGHT_AXES else 1]
+        if min(needed, default=-1) < 0 or len(needed) <= (op.kind in WEIGHT_AXES):
+            raise InputError(f"{graph.where(op)} reads {list(op.inputs)}, less than it needs; the file is damaged")
         for tensor in op.outputs:
             if not 0 <= tensor < len(graph.tensors) or tensor in ready:
                 raise InputError(f"{graph.where(op)} writes tensor {tensor}, which is absent or already written")
             ready.add(tensor)
+        if op.kind in WEIGHT_AXES:
+            weights, output = (graph.tensors[tensor].shape for tensor in (op.inputs[1], op.outputs[0]))
+            if len(weights) != WEIGHT_AXES[op.kind] or not output:
+                raise InputError(f"{graph.where(op)} has weights {list(weights)} and writes {list(output)}, damaged")
     for tensor in graph.outputs:
         if tensor not in ready:
             raise InputError(f"{graph.name}: output tensor {tensor} is never written")

@@ -132,7 +132,7 @@ class Embedder:
         except Exception as error:  # the runtimes' exceptions share no base class
             if not several:
                 shape = f"{block.dtype} {block.shape}"
-                raise InputError(f"{self.file}: {self.runtime} fails on {shape} ({_one_line(error)})") from error
+                raise InputError(f"{self.file}: {self.runtime} fails on {shape} ({one_line(error)})") from error
             codes = np.empty(0)
         if codes.size and (len(block) == 1 or codes.shape[:1] == block.shape[:1]):
             return codes.reshape(len(block), -1)
@@ -296,32 +296,45 @@ class _Opened(NamedTuple):
     notes: list[str]
 
 
-def _litert(file: Path, threads: int) -> _Opened:
+def interpreter(file: Path, **options: Any) -> tuple[Any, Any]:
+    """A .tflite in LiteRT, ready to run, and its tables; InputError where it is damaged, or LiteRT refuses it.
+
+    Args:
+        file: the .tflite.
+        options: of LiteRT's `Interpreter`.
+    """
     from ai_edge_litert.interpreter import Interpreter
 
     from reidlab.export import flatbuffer
 
     model = flatbuffer.read_tflite(file)
     flatbuffer.require_sound(model, file)
-    known = flatbuffer.metadata(model, file)
     try:
-        interpreter = Interpreter(model_content=read_bytes(file), num_threads=threads)
-        interpreter.allocate_tensors()
-        sides = interpreter.get_input_details(), interpreter.get_output_details()
+        made = Interpreter(model_content=read_bytes(file), **options)
+        made.allocate_tensors()
     except Exception as error:  # of what LiteRT refuses
-        raise InputError(f"{file}: LiteRT refuses it ({_one_line(error)})") from error
+        raise InputError(f"{file}: LiteRT refuses it ({one_line(error)})") from error
+    return made, model
+
+
+def _litert(file: Path, threads: int) -> _Opened:
+    from reidlab.export import flatbuffer
+
+    runner, model = interpreter(file, num_threads=threads)
+    known = flatbuffer.metadata(model, file)
+    sides = runner.get_input_details(), runner.get_output_details()
     inputs, outputs = ([_litert_port(details, model) for details in side] for side in sides)
     given, made = ([details["index"] for details in side] for side in sides)
     served: list[int] = [] if len(inputs) != 1 else sides[0][0]["shape"].tolist()
 
     def run(images: np.ndarray, place: int) -> np.ndarray:
         if served != list(images.shape):
-            interpreter.resize_tensor_input(given[0], images.shape)
-            interpreter.allocate_tensors()
+            runner.resize_tensor_input(given[0], images.shape)
+            runner.allocate_tensors()
             served[:] = images.shape
-        interpreter.set_tensor(given[0], images)
-        interpreter.invoke()
-        return interpreter.get_tensor(made[place])
+        runner.set_tensor(given[0], images)
+        runner.invoke()
+        return runner.get_tensor(made[place])
 
     if known and "SLICE" not in flatbuffer.operator_names(model):  # written here, where no other fixes the batch
         inputs, outputs = ([port._replace(shape=(-1, *port.shape[1:])) for port in side] for side in (inputs, outputs))
@@ -347,7 +360,7 @@ def _litert_port(details: dict, model) -> Port:
 def _onnxruntime(file: Path, threads: int) -> _Opened:
     import onnxruntime
 
-    _require_bounded(file)
+    read_onnx(file)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 4
     try:  # by its path, since weights may lie in files beside it
@@ -355,7 +368,7 @@ def _onnxruntime(file: Path, threads: int) -> _Opened:
         inputs, outputs = ([_onnx_port(n) for n in side] for side in (session.get_inputs(), session.get_outputs()))
         entries = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # onnxruntime's exceptions share no base class
-        raise InputError(f"{file}: onnxruntime refuses it ({_one_line(error)})") from error
+        raise InputError(f"{file}: onnxruntime refuses it ({one_line(error)})") from error
 
     def run(images: np.ndarray, place: int) -> np.ndarray:
         return session.run([outputs[place].name], {inputs[0].name: images})[0]
@@ -363,14 +376,26 @@ def _onnxruntime(file: Path, threads: int) -> _Opened:
     return _Opened(run, inputs, outputs, *_onnx_metadata(file, entries))
 
 
-def _require_bounded(file: Path) -> None:
-    """InputError for an .onnx that may run for ever, holds a tensor beyond all measure, or reads files elsewhere."""
+def read_onnx(file: Path) -> Any:
+    """The ModelProto of an .onnx, without the weights that lie beside it.
+
+    InputError for one that may run for ever, holds a tensor beyond all measure, or reads files elsewhere.
+    """
     import onnx
 
     try:
         model = onnx.load(file, load_external_data=False)
-    except Exception as error:  # of protobuf's own
-        raise InputError(f"{file}: not readable as ONNX ({_one_line(error)})") from error
+        _require_bounded(model, file)
+    except InputError:
+        raise
+    except Exception as error:  # of protobuf's own, also for a name that isn't UTF-8
+        raise InputError(f"{file}: not readable as ONNX ({one_line(error)})") from error
+    return model
+
+
+def _require_bounded(model: Any, file: Path) -> None:
+    import onnx
+
     inferred = model
     with contextlib.suppress(Exception):  # of a graph whose shapes contradict each other, which may run all the same
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
@@ -396,7 +421,7 @@ def _openvino(file: Path, threads: int) -> _Opened:
     try:  # by itself it computes in bfloat16 where the processor has it
         model = openvino.Core().compile_model(file, "CPU", options)
     except RuntimeError as error:
-        raise InputError(f"{file}: OpenVINO refuses it ({_one_line(error)})") from error
+        raise InputError(f"{file}: OpenVINO refuses it ({one_line(error)})") from error
     return opened._replace(run=lambda images, place: model(images)[place])
 
 
@@ -424,5 +449,6 @@ def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]
     return known, notes
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The message of a library's exception, for an error of one line."""
     return " ".join(str(error).split())[:200]

@@ -19,7 +19,7 @@ from reidlab.data.sources import found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
-from reidlab.files import storage_errors, write_atomic
+from reidlab.files import storage_errors, sweep, write_atomic
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
 from reidlab.plots.saving import save_figure
@@ -53,9 +53,10 @@ def run(run: Run, images: Path) -> Path:
     found = model.embed(samples, "images")
     table, figure = _classes(run, samples, found) if among is None else _nearest(run, samples, found, among, model)
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
-    folder = resolve_path("runs") / run.name if run.is_released else run.folder
-    save_figure(figure, folder / File.PREDICT / f"{images.stem}.png")
-    return write_atomic(folder / File.PREDICT / f"{images.stem}.csv", table.to_csv(index=False))
+    folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
+    sweep(folder)
+    save_figure(figure, folder / f"{images.stem}.png")
+    return write_atomic(folder / f"{images.stem}.csv", table.to_csv(index=False))
 
 
 def images_of(place: Path) -> Samples:

@@ -29,7 +29,7 @@ from optuna.visualization.matplotlib import plot_parallel_coordinate
 from reidlab.config import compose
 from reidlab.console import log
 from reidlab.errors import InputError, StorageError
-from reidlab.files import file_lock, read_bytes, storage_errors, write_atomic, write_json
+from reidlab.files import file_lock, read_bytes, storage_errors, sweep, write_atomic, write_json
 from reidlab.plots.canvas import empty, tidy
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
@@ -208,6 +208,9 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
     run = Run.compose(fixed)
     _claim(run, axes, fixed)
     study = SharedStudy(run, axes, patient_epochs)
+    with study.turn:
+        for file in (File.SEARCH, File.SEARCH_LOG, File.TRIALS, File.PARALLEL):
+            sweep(run.folder, file)  # of each trial's folder, its training does
     while taken := study.next(trials):
         trial, lock = taken
         with lock:
@@ -306,7 +309,8 @@ def _claim(run: Run, axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
     if (stored and stored != search) or run.training:
         raise InputError(f"{run.folder}: holds another search or a training; choose another run.name")
     (run / File.TRIAL_RUNS).mkdir(parents=True, exist_ok=True)
-    write_json(run / File.SEARCH, search)
+    if not stored:
+        write_json(run / File.SEARCH, search)
 
 
 def _try_values(axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:

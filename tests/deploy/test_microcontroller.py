@@ -121,10 +121,16 @@ def test_images_are_spread_evenly(composed):
     assert len(pixels_of(datamodule, 1000)) == len(paths)
 
 
-def test_reference_is_that_of_the_tests():
-    net, content = omni_scale_net()
+def test_reference_is_that_of_the_tests(tmp_path):
+    (net, content), file = omni_scale_net(), tmp_path / "model.tflite"
+    file.write_bytes(content)
     images = net.images(3)
-    np.testing.assert_array_equal(reference_embeddings(content, images), reference(content, images))
+    np.testing.assert_array_equal(reference_embeddings(file, images), reference(content, images))
+    with pytest.raises(InputError, match=r"model\.tflite: LiteRT fails on an image \(5, "):
+        reference_embeddings(file, images[:, :5])
+    file.write_bytes(content[:500])
+    with pytest.raises(InputError, match=r"model\.tflite: "):
+        reference_embeddings(file, images)
 
 
 def test_memory_rules_only_get_better_and_have_pictures():

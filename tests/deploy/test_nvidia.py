@@ -115,11 +115,12 @@ def test_tao_names_are_a_switch(settings):
     assert "model_int8.onnx" not in (place / "README.md").read_text()
 
 
-def test_names_change_and_nothing_else():
-    content = tiny_files()[1]
+def test_names_change_and_nothing_else(tmp_path):
+    content, file = tiny_files()[1], tmp_path / "int8.onnx"
+    file.write_bytes(content)
     images = np.random.default_rng(0).random((2, 3, *SIZE), np.float32)
     plain = session_of(content).run(None, {"input": images})[0]
-    np.testing.assert_array_equal(session_of(renamed(content, ("x", "y"))).run(["y"], {"x": images})[0], plain)
+    np.testing.assert_array_equal(session_of(renamed(file, ("x", "y"))).run(["y"], {"x": images})[0], plain)
 
 
 def test_overflow_in_half_precision_is_refused(settings):

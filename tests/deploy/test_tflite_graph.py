@@ -131,3 +131,26 @@ def test_unordered_and_doubly_written_tensors_are_refused():
     net.graph.operators.append(net.graph.operators[-1])
     with pytest.raises(InputError, match=f"op 2 CONV_2D writes tensor {x}"):
         parse_graph(net.finish([net.image], [x]))
+
+
+@pytest.mark.parametrize(("position", "inputs"), [(1, [1]), (1, [1, -1]), (4, []), (0, [-1])])
+def test_operators_without_the_inputs_that_they_need_are_refused(position, inputs):
+    net = RandomNetwork(0, 8, 6, 3)
+    x = net.conv(net.pixels(), 4, 3)
+    x = net.conv(x, 4, 3, depthwise=True)
+    x = net.mean(net.add(x, x, 0.01), 0.01)
+    net.graph.operators[position].inputs = inputs
+    with pytest.raises(InputError, match=rf"op {position} \w+ reads .* less than it needs"):
+        parse_graph(net.finish([net.image], [x]))
+
+
+def test_a_convolution_needs_weights_of_its_axes_and_an_output_with_some():
+    net = RandomNetwork(0, 8, 6, 3)
+    x = net.conv(net.pixels(), 4, 3)
+    net.graph.tensors[x].shape = []
+    with pytest.raises(InputError, match=r"op 1 CONV_2D has weights \[4, 3, 3, 3\] and writes \[\]"):
+        parse_graph(net.finish([net.image], [x]))
+    weights = net.graph.tensors[net.graph.operators[1].inputs[1]]
+    weights.shape = [4, 27]
+    with pytest.raises(InputError, match=r"op 1 CONV_2D has weights \[4, 27\]"):
+        parse_graph(net.finish([net.image], [x]))

@@ -8,6 +8,8 @@ import resource
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +65,7 @@ class Ended:
     output: str
     errors: str
     operations: int
+    seconds: float
 
     @property
     def one_line(self) -> bool:
@@ -72,9 +75,16 @@ class Ended:
 
 
 def command(
-    *argv: str, folder: Path, kind: str = "", nth: int = 0, temporary: Path | None = None, memory: int = 0
+    *argv: str,
+    folder: Path,
+    kind: str = "",
+    nth: int = 0,
+    temporary: Path | None = None,
+    memory: int = 0,
+    kill: Callable[[int, int], None] = os.kill,
+    seconds: float = 300,
 ) -> Ended:
-    """Run a command in a child, with a fault among its file operations below a folder.
+    """Run a command in a child and a session of its own, with a fault among its file operations below a folder.
 
     Args:
         argv: of the command.
@@ -83,27 +93,35 @@ def command(
         nth: the operation at which it begins.
         temporary: the child's temporary folder.
         memory: bytes that the child may add to its own; 0 for any.
+        kill: what gets SIGKILL when its time is up: the child by os.kill, its session by os.killpg.
+        seconds: that it may take.
     """
     beside = [folder.with_name(f"{folder.name}.{name}") for name in ("operations", "stdout", "stderr")]
     for file in beside:
         file.write_text("")
-    child = FORKS.Process(target=_run, args=(argv, Fault(folder, kind, nth), beside, temporary, memory))
+    begun = FORKS.Event()
+    child = FORKS.Process(target=_run, args=(argv, Fault(folder, kind, nth), beside, temporary, memory, begun))
     child.start()
-    child.join(300)
+    assert begun.wait(300)
+    start = time.monotonic()
+    child.join(seconds)
     if child.is_alive():
-        child.kill()
-        raise AssertionError(f"{argv} hangs at operation {nth}")
+        kill(child.pid, signal.SIGKILL)
+        child.join()
     operations, output, errors = (file.read_text(errors="replace") for file in beside)
-    return Ended(child.exitcode or 0, output, errors, int(operations or -1))
+    return Ended(child.exitcode or 0, output, errors, int(operations or -1), time.monotonic() - start)
 
 
-def _run(argv, fault, beside, temporary, memory) -> None:
+def _run(argv, fault, beside, temporary, memory, begun) -> None:
     from reidlab import cli
 
     torch.set_num_threads(1)
+    os.setsid()
     report, *streams = beside
     for number, file in enumerate(streams, 1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_APPEND), number)
+    sys.stdout.reconfigure(line_buffering=True)
+    begun.set()
     if temporary:
         os.environ["TMPDIR"] = str(temporary)
     if memory:

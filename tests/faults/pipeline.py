@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,20 @@ TRIED = int(os.environ.get("FAULTS", 3))  # faults of a kind in each stage
 QUICK_INT8 = ["quantize.images=8", "quantize.method=ptq", "quantize.max_drop=100", "quantize.threads=1"]
 
 
+def commands(small: list[str]) -> list[list[str]]:
+    """All stages on a small data set."""
+    small = [*small, "trainer.max_epochs=2"]
+    return [
+        ["search", "--trials=2", *small, "optimizer.lr=log(1e-4,1e-2)", "model.network.dropout=0,0.1"],
+        ["train", *small],
+        ["evaluate", "evaluate.resamples=20", "evaluate.baselines=[untrained]"],
+        ["export"],
+        ["quantize", "quantize.formats=[onnx]", "quantize.runtimes=[onnxruntime]", *QUICK_INT8],
+        ["deploy", "deploy=edge_linux"],
+        ["report"],
+    ]
+
+
 @dataclass
 class Stage:
     """A command, and what it made of the run folder."""
@@ -22,25 +37,16 @@ class Stage:
     before: Path
     after: Path
     operations: int
+    seconds: float
 
 
 class Pipeline:
     """The stages in their order; `again` puts a run folder back to before one of them."""
 
-    def __init__(self, place: Path, small: list[str]):
+    def __init__(self, place: Path, commands: Iterable[list[str]]):
         self.place, self.root = place, place / "runs"
-        small = [*small, "trainer.max_epochs=2"]
-        search = ["search", "--trials=2", *small, "optimizer.lr=log(1e-4,1e-2)", "model.network.dropout=0,0.1"]
         self.stages: dict[str, Stage] = {}
-        for argv in (
-            search,
-            ["train", *small],
-            ["evaluate", "evaluate.resamples=20", "evaluate.baselines=[untrained]"],
-            ["export"],
-            ["quantize", "quantize.formats=[onnx]", "quantize.runtimes=[onnxruntime]", *QUICK_INT8],
-            ["deploy", "deploy=edge_linux"],
-            ["report"],
-        ):
+        for argv in commands:
             self._make(argv)
 
     def _make(self, argv: list[str]) -> None:
@@ -52,10 +58,10 @@ class Pipeline:
         ended = broken.command(*argv, folder=self.root)
         assert ended.status == 0, ended.errors
         shutil.copytree(self.root, after)
-        self.stages[name] = Stage(argv, before, after, ended.operations)
+        self.stages[name] = Stage(argv, before, after, ended.operations, ended.seconds)
 
-    def command(self, name: str, kind: str = "", nth: int = 0) -> broken.Ended:
-        return broken.command(*self.stages[name].argv, folder=self.root, kind=kind, nth=nth)
+    def command(self, name: str, kind: str = "", nth: int = 0, **how) -> broken.Ended:
+        return broken.command(*self.stages[name].argv, folder=self.root, kind=kind, nth=nth, **how)
 
     def again(self, name: str) -> None:
         """Put the folder back to before a stage."""

@@ -3,11 +3,9 @@
 Each ends with a result or with one line; never with a traceback, a signal, or a wait.
 """
 
-import json
 import os
 import pickle
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -26,41 +24,6 @@ from reidlab.run import File, Run
 
 pytestmark = pytest.mark.slow
 TFLITE = config.CLONE / "data" / "models" / "flowers_fdmobilenet_x0_25_128" / "export" / "model_int8.tflite"
-
-
-@pytest.fixture(scope="module")
-def command(tmp_path_factory):
-    """Runs a command as a child of a process that has loaded everything, in a workspace; its status and output."""
-    script = Path(__file__).with_name("commands.py")
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
-    workspace = tmp_path_factory.mktemp("workspace")
-    (workspace / "conf" / "experiment").mkdir(parents=True)
-    environment = {**os.environ, "PYTHONPATH": str(config.CLONE), "REIDLAB_ROOT": str(workspace)}
-    with subprocess.Popen([sys.executable, script], **streams, env=environment) as parent:
-
-        def run(*words):
-            parent.stdin.write(json.dumps([str(word) for word in words]) + "\n")
-            parent.stdin.flush()
-            return json.loads(parent.stdout.readline())
-
-        yield run
-        parent.stdin.close()
-    assert not [*workspace.rglob("*.yaml")]  # which an import that should be refused would have written
-
-
-@pytest.fixture
-def check(command):
-    """Runs a command, which must end with a result or with one line."""
-
-    def run(*words, refused=None):
-        status, output = command(*words)
-        lines = [line for line in output.splitlines() if line.startswith("reidlab: ")]
-        assert status in (0, 2), output[-2000:]
-        assert "Traceback" not in output and "\x1b[2J" not in output
-        assert len(lines) == (status == 2) and (not lines or output.rstrip().endswith(lines[0])), output[-2000:]
-        assert refused is None or (status == 2) is refused, output[-2000:]
-
-    return run
 
 
 def aliases(merge=False):

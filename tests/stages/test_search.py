@@ -106,6 +106,14 @@ def test_an_interrupted_search_goes_on_in_the_same_trial(small, tmp_path, fake_t
     assert len(fake_training) == 5
 
 
+def test_what_a_killed_search_left_half_written_is_swept(small, tmp_path, fake_training):
+    folder = searched(small, tmp_path, trials=1)
+    for name in ("parallel.png", "trials.csv", "search.json", "search.log"):
+        (folder / f".{name}.abcd1234").touch()
+    searched(small, tmp_path, trials=1)
+    assert [file.name for file in folder.glob(".*") if file.suffix != ".lock"] == []
+
+
 def test_a_misspelled_value_is_told_before_the_first_trial(small, tmp_path, fake_training):
     with pytest.raises(InputError, match="did you mean softmax"):
         searched(small, tmp_path, "loss=softmx,softmax_triplet")
