@@ -20,7 +20,7 @@ from reidlab.console import log
 from reidlab.errors import InputError
 
 ENVIRONMENT = root() / ".cache" / "triton"
-PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.22,<2")
+PACKAGES = Path(__file__).parent / "triton" / "requirements.lock"  # made by `make lock`
 SERVED = "reid_python"
 INSTALL = "reidlab serve --install"
 
@@ -33,10 +33,11 @@ def serve(repository: Path, http_port: int = 8000, grpc_port: int = 8001) -> Non
 
 
 def install(environment: Path = ENVIRONMENT) -> None:
-    """Create the virtual environment that the server needs."""
+    """Create the virtual environment that the server needs, of the packages whose hashes are known."""
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     for command in (
         [sys.executable, "-m", "venv", str(environment)],
-        [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES],
+        [*pip, "--require-hashes", "--only-binary=:all:", "-r", str(PACKAGES)],
     ):
         try:
             subprocess.run(command, check=True)
