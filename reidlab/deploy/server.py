@@ -5,6 +5,7 @@ It runs in an environment of its own, since it needs an older numpy. It has the 
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -26,10 +27,16 @@ INSTALL = "reidlab serve --install"
 
 
 def serve(repository: Path, http_port: int = 8000, grpc_port: int = 8001) -> None:
-    """Serve the Python model of a Triton repository, such as that of `deploy=nvidia`, until interrupted."""
-    with serving(repository, http_port, grpc_port) as server:
-        log.info(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it")
-        server.wait()
+    """Serve the Python model of a Triton repository, such as that of `deploy=nvidia`, until interrupted.
+
+    A server that crashes, as Triton does of some malformed requests, is started again.
+    """
+    ended = -1
+    while ended:
+        with serving(repository, http_port, grpc_port) as server:
+            log.info(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it")
+            ended = server.wait()
+        log.warning(f"tritonserver ended with {ended}" + ("; starting it again" if ended else ""))
 
 
 def install(environment: Path = ENVIRONMENT) -> None:
@@ -78,6 +85,7 @@ def serving(
             (backend / file.name).symlink_to(file)
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
         command = [
+            *(("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()),  # it ends with this process
             str(triton / "bin" / "tritonserver"), f"--model-repository={repository}",
             f"--backend-directory={backend.parent}", "--model-control-mode=explicit", f"--load-model={SERVED}",
             "--http-address=127.0.0.1", f"--http-port={http_port}",
