@@ -1,16 +1,20 @@
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .cache/tools/bin
+PIP_QUIETLY := pip install --disable-pip-version-check --progress-bar off -q
 
-.PHONY: help install demo test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel clean
+.PHONY: help install demo test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
+    sbom audit clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/installed: pyproject.toml constraints.txt
+.venv/installed: pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "reidlab needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --progress-bar off -q -c constraints.txt -e '.[all]'
+	$(BIN)/$(PIP_QUIETLY) --require-hashes --no-deps -r requirements.lock
+	$(BIN)/$(PIP_QUIETLY) --no-build-isolation -c constraints.txt -e '.[all]'
 	touch $@
 
 install: .venv/installed  ## a virtual environment in .venv with everything
@@ -50,6 +54,24 @@ lab: install  ## JupyterLab at the first notebook
 wheel: install  ## the installable package, in dist/
 	rm -rf build  # what an earlier build left there would travel along
 	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps --no-build-isolation -w dist .
+
+.cache/tools/installed: Makefile
+	$(PYTHON) -m venv .cache/tools
+	$(TOOLS)/$(PIP_QUIETLY) uv==0.13.9 cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	touch $@
+
+lock: .cache/tools/installed  ## the hashes of all that is installed, after a change of constraints.txt or triton/requirements.in
+	$(TOOLS)/uv pip compile -q --generate-hashes --no-header --no-annotate --no-deps --no-emit-package torch \
+	    constraints.txt -o requirements.lock
+	cd reidlab/deploy/triton && $(CURDIR)/$(TOOLS)/uv pip compile -q --generate-hashes --no-header --no-annotate \
+	    --universal requirements.in -o requirements.lock
+
+sbom: install .cache/tools/installed  ## dist/sbom.json: what the environment holds, as CycloneDX
+	mkdir -p dist
+	$(TOOLS)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible -o dist/sbom.json $(BIN)/python
+
+audit: .cache/tools/installed  ## known vulnerabilities of what requirements.lock names
+	$(TOOLS)/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 clean:  ## remove the environment and caches; data and runs stay
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage build dist reidlab.egg-info

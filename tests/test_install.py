@@ -1,6 +1,7 @@
 """The wheel, installed without the clone: it holds what it needs, and works in an empty folder."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,13 +9,19 @@ import sysconfig
 import tomllib
 import venv
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from reidlab.config import CLONE
+from reidlab.deploy.server import PACKAGES
 
-SETUPTOOLS = tomllib.loads((CLONE / "pyproject.toml").read_text())["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((CLONE / "pyproject.toml").read_text())
+PROJECT, SETUPTOOLS = PYPROJECT["project"], PYPROJECT["tool"]["setuptools"]
 TINY = (
     *("trainer.max_epochs=1", "trainer.accelerator=cpu", "logger=none", "evaluate.resamples=50"),
     *("data.size=[32,16]", "data.batch_size=16", "data.source.size=[64,32]", "data.source.images_per_camera=2"),
@@ -25,6 +32,40 @@ KEPT = "data/models/demo_osnet_x0_25/checkpoints/best.ckpt"
 def test_every_package_is_listed():
     folders = {file.parent.relative_to(CLONE) for file in (CLONE / "reidlab").rglob("__init__.py")}
     assert {".".join(folder.parts) for folder in folders} | {*SETUPTOOLS["package-dir"]} == {*SETUPTOOLS["packages"]}
+
+
+def pins(file):
+    """Name -> version and number of hashes of a lock file, in which nothing but that stands."""
+    found = {}
+    for entry in file.read_text().replace("\\\n", " ").splitlines():
+        name, version, hashes = re.fullmatch(
+            r"([\w.-]+)==(\S+)(?: ; [^#]+?)?((?: +--hash=sha256:[0-9a-f]{64})+) *", entry
+        ).groups()
+        found[canonicalize_name(name)] = version, hashes.count("sha256")
+    return found
+
+
+def test_everything_that_is_installed_has_a_hash():
+    locked = pins(CLONE / "requirements.lock")
+    wanted = dict(line.split("==") for line in (CLONE / "constraints.txt").read_text().splitlines())
+    wanted = {canonicalize_name(name): version for name, version in wanted.items()}
+    assert {name: version for name, (version, _) in locked.items()} | {"torch": wanted["torch"]} == wanted
+    assert "torch" not in locked  # its builds come from indexes of their own
+    for requirement in map(Requirement, [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]):
+        name = canonicalize_name(requirement.name)
+        assert name == "reidlab" or wanted[name] in requirement.specifier, requirement
+    triton = pins(PACKAGES)
+    for requirement in map(Requirement, PACKAGES.with_suffix(".in").read_text().splitlines()):
+        assert triton[requirement.name][0] in requirement.specifier
+
+
+def test_hooks_are_the_tools_of_the_environment():
+    (repository,) = yaml.safe_load((CLONE / ".pre-commit-config.yaml").read_text())["repos"]
+    assert repository["repo"] == "local"
+    for hook in repository["hooks"]:
+        tool = Path(hook["entry"].split()[0])
+        assert hook["language"] == "system" and tool.parent == Path(".venv/bin")
+        assert Path(sysconfig.get_path("scripts"), tool.name).exists()
 
 
 @pytest.fixture(scope="module")

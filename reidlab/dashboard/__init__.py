@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from reidlab.console import log
 from reidlab.dashboard.folders import run_folders
 from reidlab.errors import InputError
 
+APP = Path(__file__).with_name("app.py")
 PAGE = Path(__file__).with_name("page.py")
 HOST = "127.0.0.1"
 
@@ -31,12 +31,7 @@ def run(root: Path, port: int = 8501) -> None:
         except (OSError, OverflowError) as error:
             raise InputError(f"--port {port}: can't be used ({error}); choose another, e.g. --port 8502") from error
     log.info(f"dashboard: http://{HOST}:{port}  (Ctrl-C ends it)")
-    try:
-        ended = subprocess.call(command(root, port), env=os.environ | {"PYTHONWARNINGS": "ignore"})
-    except KeyboardInterrupt:
-        return
-    if ended > 0:
-        raise InputError(f"Streamlit ended with status {ended}; its message is above")
+    os.execve(sys.executable, command(root, port), os.environ | {"PYTHONWARNINGS": "ignore"})
 
 
 def command(root: Path, port: int) -> list[str]:
@@ -52,4 +47,4 @@ def command(root: Path, port: int) -> list[str]:
         "logger.level": "error",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(PAGE), *flags, "--", str(root)]
+    return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", str(root)]

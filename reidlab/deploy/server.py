@@ -5,6 +5,7 @@ It runs in an environment of its own, since it needs an older numpy. It has the 
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,23 +21,30 @@ from reidlab.console import log
 from reidlab.errors import InputError
 
 ENVIRONMENT = root() / ".cache" / "triton"
-PACKAGES = ("nvidia-pytriton==0.7.0", "onnxruntime>=1.22,<2")
+PACKAGES = Path(__file__).parent / "triton" / "requirements.lock"  # made by `make lock`
 SERVED = "reid_python"
 INSTALL = "reidlab serve --install"
 
 
 def serve(repository: Path, http_port: int = 8000, grpc_port: int = 8001) -> None:
-    """Serve the Python model of a Triton repository, such as that of `deploy=nvidia`, until interrupted."""
-    with serving(repository, http_port, grpc_port) as server:
-        log.info(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it")
-        server.wait()
+    """Serve the Python model of a Triton repository, such as that of `deploy=nvidia`, until interrupted.
+
+    A server that crashes, as Triton does of some malformed requests, is started again.
+    """
+    ended = -1
+    while ended:
+        with serving(repository, http_port, grpc_port) as server:
+            log.info(f"{SERVED} at http://127.0.0.1:{http_port} and grpc://127.0.0.1:{grpc_port}; Ctrl-C stops it")
+            ended = server.wait()
+        log.warning(f"tritonserver ended with {ended}" + ("; starting it again" if ended else ""))
 
 
 def install(environment: Path = ENVIRONMENT) -> None:
-    """Create the virtual environment that the server needs."""
+    """Create the virtual environment that the server needs, of the packages whose hashes are known."""
+    pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet"]
     for command in (
         [sys.executable, "-m", "venv", str(environment)],
-        [str(environment / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES],
+        [*pip, "--require-hashes", "--only-binary=:all:", "-r", str(PACKAGES)],
     ):
         try:
             subprocess.run(command, check=True)
@@ -77,6 +85,7 @@ def serving(
             (backend / file.name).symlink_to(file)
         libraries = [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH", "")]
         command = [
+            *(("setpriv", "--pdeathsig", "TERM") if shutil.which("setpriv") else ()),  # it ends with this process
             str(triton / "bin" / "tritonserver"), f"--model-repository={repository}",
             f"--backend-directory={backend.parent}", "--model-control-mode=explicit", f"--load-model={SERVED}",
             "--http-address=127.0.0.1", f"--http-port={http_port}",

@@ -1,8 +1,12 @@
 """The dashboard: what it reads of run folders, whole, broken and hostile, and the page that Streamlit makes of it."""
 
+import contextlib
+import http.client
 import json
 import socket
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -238,6 +242,63 @@ def test_what_starts_the_server_keeps_it_on_this_machine(runs):
     for flag in ("server.address=127.0.0.1", "server.port=8600", "browser.gatherUsageStats=false"):
         assert f"--{flag}" in words
     assert words[-1] == str(runs)
+
+
+@pytest.fixture
+def server(runs):
+    """The process of the command, and the port at which it serves."""
+    pytest.importorskip("streamlit", reason="needs the dashboard extra")
+    with socket.socket() as probe:
+        probe.bind((dashboard.HOST, 0))
+        port = probe.getsockname()[1]
+    argv = [sys.executable, "-m", "reidlab.cli", "dashboard", "--runs", str(runs), "--port", str(port)]
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(1200):
+            time.sleep(0.1)
+            with contextlib.suppress(OSError):
+                status(port, "/_stcore/health")
+                break
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def status(port, path, **headers):
+    """What a GET with these headers is answered: its status."""
+    connection = http.client.HTTPConnection(dashboard.HOST, port, timeout=60)
+    try:
+        connection.putrequest("GET", path, skip_host="Host" in headers)
+        for name, value in headers.items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders()
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_foreign_names_and_sites_are_refused_and_a_kill_frees_the_port(server):
+    process, port = server
+    websocket = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec_WebSocket_Version": "13",
+        "Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Protocol": "streamlit",
+    }  # fmt: skip
+    for host in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}", "localhost"):
+        assert status(port, "/", Host=host) == 200
+        assert status(port, "/_stcore/stream", Host=host, Origin=f"http://{host}", **websocket) == 101
+        assert status(port, "/_stcore/stream", Host=host, **websocket) == 101  # no browser
+        for origin in ("http://evil.example", "null", "", f"http://127.0.0.1:{port + 1}", f"http://127.0.0.1:{port}.e"):
+            assert status(port, "/_stcore/stream", Host=host, Origin=origin, **websocket) == 403, (host, origin)
+            assert status(port, "/", Host=host, Origin=origin) == 403, (host, origin)
+    for host in ("evil.example", f"evil.example:{port}", f"localhost.evil.example:{port}", "", "127.0.0.1@evil", "a b"):
+        assert status(port, "/", Host=host) in (400, 403), host
+        assert status(port, "/_stcore/stream", Host=host, Origin=f"http://{host}", **websocket) in (400, 403), host
+    process.kill()
+    process.wait()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((dashboard.HOST, port))
 
 
 def test_it_says_what_is_missing(tmp_path, runs, monkeypatch, capsys):

@@ -1,6 +1,12 @@
 """The Triton repository, served by a real tritonserver and asked by the real client."""
 
+import contextlib
+import json
 import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -132,6 +138,64 @@ def test_it_can_be_killed_and_started_again(folder, images, expected):  # noqa: 
             ask(HTTP, f"127.0.0.1:{ports[0]}", images[:1])
     with serving(folder / "triton", *ports):
         np.testing.assert_allclose(ask(HTTP, f"127.0.0.1:{ports[0]}", images[:1]), expected[:1], atol=1e-4)
+
+
+@installed
+def test_truncated_and_oversized_requests_are_refused(urls, images, expected):
+    from tritonclient.grpc import service_pb2
+
+    given = service_pb2.ModelInferRequest.InferInputTensor(name="input", datatype="FP32", shape=images[:1].shape)
+    whole = service_pb2.ModelInferRequest(
+        model_name=SERVED, inputs=[given], raw_input_contents=[images[:1].tobytes()]
+    ).SerializeToString()
+    grpc = pytest.importorskip("grpc")
+    with grpc.insecure_channel(urls[GRPC]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        for body in [*(whole[:cut] for cut in range(0, len(whole), len(whole) // 20)), bytes(10**7), whole + bytes(9)]:
+            with pytest.raises(grpc.RpcError) as error:
+                call(body, timeout=30)
+            assert error.value.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+    np.testing.assert_allclose(ask(GRPC, urls[GRPC], images[:1]), expected[:1], atol=1e-4)
+
+
+@installed
+def test_a_crash_of_the_server_is_followed_by_a_start_and_a_kill_by_its_end(folder, images, expected, tmp_path):  # noqa: F811
+    """Triton ends of a JSON request with a shape of more bytes than there are; killing the command ends both."""
+    http_port, grpc_port = free_ports(2)
+    serve = (
+        f"from pathlib import Path; from reidlab.deploy.server import serve; serve(Path({str(folder / 'triton')!r}), "
+    )
+    with (tmp_path / "log").open("w") as words:
+        command = subprocess.Popen(
+            [sys.executable, "-c", f"{serve}{http_port}, {grpc_port})"], stdout=words, stderr=words
+        )
+
+    def answer():
+        for _ in range(600):
+            try:
+                return ask(HTTP, f"127.0.0.1:{http_port}", images[:1])
+            except Exception:  # not there, or not ready
+                assert command.poll() is None
+                time.sleep(0.2)
+
+    try:
+        np.testing.assert_allclose(answer(), expected[:1], atol=1e-4)
+        entry = {"name": "input", "shape": [2**40, 3, *SIZE], "datatype": "FP32", "data": [0.5]}
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(
+                f"http://127.0.0.1:{http_port}/v2/models/{SERVED}/infer", json.dumps({"inputs": [entry]}).encode(), 30
+            )
+        np.testing.assert_allclose(answer(), expected[:1], atol=1e-4)
+        assert "starting it again" in (tmp_path / "log").read_text()
+    finally:
+        command.kill()
+        command.wait()
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", http_port)):
+                return
+        time.sleep(0.1)
+    pytest.fail("the server outlives the command")
 
 
 @installed
