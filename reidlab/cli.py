@@ -4,11 +4,14 @@ import argparse
 import os
 import re
 import shlex
+import shutil
 import sys
 import tempfile
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import argcomplete
@@ -19,6 +22,8 @@ from reidlab.files import storage_errors
 from reidlab.untrusted import printable
 
 ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # commands that take more than overrides
+OFTEN = ("run.name", "seed", "data.root", "data.size", "data.batch_size", "data.num_workers", "trainer.max_epochs",
+         "trainer.accelerator", "optimizer.lr", "model.weights", "run.overwrite")  # fmt: skip
 WHOLE = ("data", "train", "evaluate", "export")
 
 
@@ -33,6 +38,12 @@ def data(args: argparse.Namespace) -> None:
     from reidlab.stages import data
 
     data.run(Run.begin(args.overrides))
+
+
+def config(args: argparse.Namespace) -> None:
+    from reidlab.config import as_yaml, compose
+
+    print(as_yaml(compose(args.overrides)), end="")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -205,6 +216,7 @@ COMMANDS = {
         init, "lay out a folder to work in", "reidlab init my-people", "no file is overwritten", overrides=""
     ),
     "data": Command(data, "read, validate and picture a data set", "reidlab data data=market1501 data.root=DIR"),
+    "config": Command(config, "the settings that overrides lead to, as YAML", "reidlab config experiment=demo seed=1"),
     "train": Command(
         train,
         "train, or go on with an interrupted training",
@@ -365,13 +377,31 @@ def overview() -> str:
     return "\n".join(["From image crops to a verified model on an edge device.\n", *lines])
 
 
+class _CommandParser(argparse.ArgumentParser):
+    """The parser of a command, whose help ends with the groups that overrides choose from."""
+
+    def format_help(self) -> str:
+        """The help, with what there is in `conf/` now."""
+        if any(action.dest == "overrides" for action in self._actions):
+            from reidlab.config import choices, groups
+
+            chosen = {group: choices(group) for group in groups()}
+            wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns - 2, initial_indent="  ",
+                           subsequent_indent=" " * 6, break_on_hyphens=False, break_long_words=False)  # fmt: skip
+            lines = [wrap(f"{group}={' | '.join(names)}") for group, names in chosen.items() if len(names) > 1]
+            keys = f"keys that are often changed; `reidlab config` prints all:\n{wrap(' '.join(OFTEN))}"
+            self.formatter_class = argparse.RawDescriptionHelpFormatter
+            self.epilog = "\n".join(["overrides choose from groups, KEY=CHOICE:", *lines, "", keys])
+        return super().format_help()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, with completion of their arguments."""
     parser = argparse.ArgumentParser(
         prog="reidlab", description="From image crops to a verified model on an edge device."
     )
     parser.add_argument("--version", action="version", version=f"reidlab {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="command")
+    commands = parser.add_subparsers(dest="command", metavar="command", parser_class=_CommandParser)
     parsers = {
         name: commands.add_parser(name, help=command.help, description=f"{command.help}. Example: {command.example}")
         for name, command in COMMANDS.items()

@@ -11,8 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 
+from reidlab import cli, config
 from reidlab.cli import _model_file, _parse, build_parser, main
+from reidlab.config.overrides import MEANT
+from reidlab.errors import InputError
 from reidlab.models import osnet_x0_5
 
 
@@ -214,3 +218,28 @@ def test_output_into_a_full_file_is_one_line():
         done = subprocess.run([sys.executable, "-m", "reidlab.cli"], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and done.stderr.startswith("reidlab: a file: No space left on device; free space")
     assert done.stderr.count("\n") == 1
+
+
+def test_config_prints_what_a_run_would_keep(capsys):
+    assert cli.main(["config", "experiment=smoke", "seed=7"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == config.plain(config.compose(["experiment=smoke", "seed=7"])) and printed["seed"] == 7
+
+
+def test_the_help_of_a_stage_lists_groups_choices_and_common_keys(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    said = capsys.readouterr().out
+    for group in config.groups():
+        names = config.choices(group)
+        assert len(names) < 2 or f"  {group}=" in said and all(name in said for name in names)
+    keys = config.keys(config.compose())
+    assert all(key in said and key in keys for key in cli.OFTEN)
+    assert max(map(len, said.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("word", MEANT)
+def test_words_of_other_tools_lead_to_the_key_that_does_it(word):
+    with pytest.raises(InputError, match=f"did you mean {MEANT[word]}"):
+        config.compose([f"{word}=3"])
+    assert MEANT[word] in config.keys(config.compose())

@@ -22,7 +22,7 @@ from reidlab.config.stored import (
     training_settings,
     write_config,
 )
-from reidlab.config.values import as_config, as_text, keys, plain
+from reidlab.config.values import as_config, as_text, as_yaml, keys, plain
 
 __all__ = [
     "CLONE",
@@ -32,6 +32,7 @@ __all__ = [
     "SHIPPED",
     "as_config",
     "as_text",
+    "as_yaml",
     "choices",
     "compose",
     "compose_for",

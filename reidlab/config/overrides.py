@@ -19,6 +19,19 @@ NAME_KEYS = (
     *("gallery.folder", "gallery.model"),
 )
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
+MEANT = {  # words of other tools, whose nearest key by spelling is another
+    **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "trainer.max_epochs"),
+    **dict.fromkeys(("lr", "lr0", "learning_rate"), "optimizer.lr"),
+    **dict.fromkeys(("batch", "batch_size"), "data.batch_size"),
+    **dict.fromkeys(("imgsz", "img_size", "image_size", "size", "height", "width"), "data.size"),
+    **dict.fromkeys(("device", "gpu", "cuda"), "trainer.accelerator"),
+    **dict.fromkeys(("workers", "num_workers"), "data.num_workers"),
+    **dict.fromkeys(("pretrained", "checkpoint", "weights", "resume"), "model.weights"),
+    **dict.fromkeys(("project", "output", "output_dir", "save_dir"), "run.root"),
+    "dropout": "model.network.dropout",
+    **dict.fromkeys(("root", "path", "dataset"), "data.root"),
+    "name": "run.name",
+}
 OPTIONAL_GROUPS = ("distill", "experiment")
 OPEN_PARTS = ("callbacks", "logger", "loss", "augment")  # their entries are optional, and may be deleted by `~`
 
@@ -102,7 +115,8 @@ def check_key(override: Override, defaults: DictConfig) -> None:
     values = leaves(OmegaConf.to_container(defaults))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     if key not in known:
-        raise InputError(f"{key}: no such key{nearest(key, [*known, *groups()])}; see {CONF} for all keys")
+        guess = f"; did you mean {MEANT[key]}?" if MEANT.get(key) in known else nearest(key, [*known, *groups()])
+        raise InputError(f"{key}: no such key{guess}; see {CONF} for all keys")
     default, value = values.get(key), override.value()
     if override.is_delete():
         if key.rpartition(".")[0] not in OPEN_PARTS:

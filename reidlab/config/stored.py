@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.build import require_known
 from reidlab.config.composition import compose
 from reidlab.config.earlier import NOT_OF_CLASSES, RENAMED_KEYS, RENAMED_VALUES, modernize
 from reidlab.config.overrides import key_of, keys_of, parse, quoted
-from reidlab.config.values import as_config, as_text, check_values, is_like, leaves, nearest, one_line, plain
+from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, leaves, nearest, one_line, plain
 from reidlab.errors import InputError
 from reidlab.files import read_yaml, write_atomic
 
@@ -114,7 +114,7 @@ def read_config(file: Path) -> DictConfig:
 
 def write_config(cfg: DictConfig, file: Path) -> Path:
     """Write the config as plain YAML."""
-    return write_atomic(file, OmegaConf.to_yaml(cfg, resolve=True))
+    return write_atomic(file, as_yaml(cfg))
 
 
 def run_folder(cfg: DictConfig) -> Path:

@@ -22,6 +22,11 @@ def plain(cfg: Any) -> Any:
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
 
 
+def as_yaml(cfg: DictConfig) -> str:
+    """A config as plain YAML."""
+    return OmegaConf.to_yaml(cfg, resolve=True)
+
+
 def as_text(node: Any) -> Any:
     r"""Values with each `${` written as `\${`, so that OmegaConf takes it for text."""
     if isinstance(node, Mapping):
