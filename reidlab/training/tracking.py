@@ -11,11 +11,11 @@ from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from reidlab.errors import InputError
+from reidlab.files import without_folders
 from reidlab.run import File
 from reidlab.training.callbacks import History
 
 RANKINGS = "validation/worst_rankings"
-FOLDERS = re.compile(r"(^|(?<=[=\[,'\"{( ]))/\S.*/", re.DOTALL)  # of absolute paths, in values and overrides
 EVENTS = re.compile(r"(events\.out\.tfevents\.\d+\.).*(\.\d+\.\d+)")
 DECIDING = ("val/mAP", "val/rank-1", "val/top-1")
 
@@ -154,7 +154,7 @@ def _without_folders(node: Any) -> Any:
         return {key: _without_folders(child) for key, child in node.items()}
     if isinstance(node, list):
         return [_without_folders(child) for child in node]
-    return FOLDERS.sub("", node) if isinstance(node, str) else node
+    return without_folders(node) if isinstance(node, str) else node
 
 
 def _as_logged(row: Mapping[str, float]) -> Iterator[dict[str, float]]:
