@@ -112,7 +112,7 @@ def measure(repository: Path, times: float, seconds: float, clients: int) -> Ite
         yield "capacity, requests/s", f"{capacity:.0f}"
         yield "latency at capacity, median and 99 %, ms", _quantiles(asker.latencies_ms)
         asker.ends.clear(), asker.latencies_ms.clear()
-        memory: list[float] = []
+        memory: list[np.ndarray] = []
         over = threading.Event()
         watch = threading.Thread(target=_watch, args=(server.pid, memory, over))
         watch.start()
@@ -125,14 +125,12 @@ def measure(repository: Path, times: float, seconds: float, clients: int) -> Ite
         for end, count in sorted(asker.ends.items()):
             yield f"overload: {end}", f"{count} ({count / lasted:.0f}/s)"
         yield "latency of answers under overload, median and 99 %, ms", _quantiles(asker.latencies_ms)
-        tenth = len(memory) // 10
-        yield (
-            "memory after a tenth, at the end, at most, MiB",
-            f"{memory[tenth]:.0f}, {memory[-1]:.0f}, {max(memory):.0f}",
-        )
+        parts = [memory[int(part * (len(memory) - 1))] for part in (0.1, 0.25, 0.5, 0.75, 1)]
+        for what, column in zip(("memory", "shared memory"), np.transpose(parts), strict=True):
+            yield f"{what} at 10, 25, 50, 75, 100 % of it, MiB", ", ".join(f"{mib:.0f}" for mib in column)
         for protocol, ends in (("HTTP", _nonsense_http(asker)), ("gRPC", _nonsense_grpc(asker))):
             yield f"malformed over {protocol}", ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-        yield "memory after malformed requests, MiB", f"{_memory_mib(server.pid):.0f}"
+        yield "memory, shared memory after them, MiB", ", ".join(f"{mib:.0f}" for mib in _memory_mib(server.pid))
         asker.ends.clear()
         asker.ask(0)
         yield "the next request", next(iter(asker.ends))
@@ -227,18 +225,18 @@ def _request(name: str, images: np.ndarray) -> service_pb2.ModelInferRequest:
     return service_pb2.ModelInferRequest(model_name=SERVED, inputs=[given], raw_input_contents=[images.tobytes()])
 
 
-def _watch(pid: int, memory: list[float], over: threading.Event) -> None:
+def _watch(pid: int, memory: list[np.ndarray], over: threading.Event) -> None:
     while not over.wait(1):
         memory.append(_memory_mib(pid))
 
 
-def _memory_mib(pid: int) -> float:
-    """Resident memory of a process and of those below it."""
+def _memory_mib(pid: int) -> np.ndarray:
+    """Memory of a process and of those below it: their own, and what they share with each other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kib = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
     threads = Path(f"/proc/{pid}/task").glob("*/children")
-    below = [int(child) for thread in threads for child in thread.read_text().split()]
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    own = next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
-    return own + sum(map(_memory_mib, below))
+    below = [_memory_mib(int(child)) for thread in threads for child in thread.read_text().split()]
+    return sum(below, np.array([kib["Pss:"] - kib["Pss_Shmem:"], kib["Pss_Shmem:"]]) / 1024)
 
 
 def _quantiles(latencies_ms: list[float]) -> str:

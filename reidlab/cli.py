@@ -334,11 +334,17 @@ def _open_closed_streams() -> None:
 
 
 def _keep_traceback(args: argparse.Namespace) -> Path:
-    """Write the traceback of the exception being handled into the run folder, else the temporary one, else stderr."""
+    """Write the traceback of the exception being handled into the run folder, else the temporary one, else stderr.
+
+    Its files are named without the folders of this machine.
+    """
     from reidlab.config import compose, run_folder
-    from reidlab.files import write_atomic
+    from reidlab.files import without_folders, write_atomic
 
     text, name = traceback.format_exc(), f"traceback-{args.command}.txt"
+    for place in sorted(filter(None, sys.path), key=len, reverse=True):
+        text = text.replace(place + os.sep, "")
+    text = without_folders(text)
     try:
         return write_atomic(run_folder(compose(getattr(args, "overrides", []))) / name, text)
     except Exception:

@@ -31,6 +31,7 @@ def is_checkpoint(file: str | Path) -> bool:
     return Path(file).suffix.lower() not in EXPORTED and bool(_CHECKPOINT.search(Path(file).name))
 
 
+FOLDERS = re.compile(r"(?<![\w.~:/])/(?=[^/\s])(?:[^/\n]+/)+")
 TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the names that Python's tempfile makes, behind that of the file meant
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
 FREE = "free space or choose a folder that can be written, then give the same command again"
@@ -259,6 +260,11 @@ def _mapping(content: Any, schema: Any) -> dict:
 def write_json(path: Path, content: Mapping) -> Path:
     """Write an object as indented JSON, atomically."""
     return write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def without_folders(text: str) -> str:
+    """Text with its absolute paths cut to their last names, so that it doesn't tell whose machine it comes from."""
+    return FOLDERS.sub("", text)
 
 
 def file_hash(path: Path) -> str:

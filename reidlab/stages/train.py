@@ -78,7 +78,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = build_task(run, datamodule, made_by["data_hash"])
     loggers, history = _loggers(run), History(run.folder)
-    tracking.log_settings(loggers, run.config, made_by)
+    tracking.log_settings(loggers, run.settings, made_by)
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
         trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])

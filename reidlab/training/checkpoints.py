@@ -14,17 +14,20 @@ from reidlab.console import log
 from reidlab.errors import StorageError
 from reidlab.files import replacing, unwritable
 
+HERE = "{checkpoints}"  # stands in a checkpoint for the folder that it lies in
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Lightning's checkpoints, written beside their place and not in the temporary folder, which may be another disk.
 
-    A checkpoint takes its place once it was read back whole; the one that was there is kept as `previous` says.
+    A checkpoint takes its place once it was read back whole; the one that was there is kept as `previous` says. Its
+    callbacks' paths are stored without the folder, so that they tell nothing of the machine and a run can be moved.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a checkpoint; StorageError where it can't be written, or comes back as something else."""
         content, place = io.BytesIO(), Path(path)
-        torch.save(checkpoint, content)
+        torch.save(_moved(checkpoint, str(place.parent), HERE), content)
         with replacing(place) as file:
             file.write(content.getbuffer())
             file.flush()
@@ -32,6 +35,21 @@ class WholeCheckpoints(TorchCheckpointIO):
                 raise StorageError(f"{place}: can't be read back after writing; check its disk")
             if place.exists():
                 _keep(place)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint, with the paths of the folder that it lies in now."""
+        return _moved(super().load_checkpoint(path, *args, **kwargs), HERE, str(Path(path).parent))
+
+
+def _moved(checkpoint: dict[str, Any], old: str, new: str) -> dict[str, Any]:
+    """The checkpoint with another beginning of its callbacks' paths."""
+
+    def moved(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {moved(key): moved(value) for key, value in node.items()}
+        return new + node.removeprefix(old) if isinstance(node, str) and node.startswith(old) else node
+
+    return checkpoint | {"callbacks": moved(checkpoint["callbacks"])} if "callbacks" in checkpoint else checkpoint
 
 
 def previous(place: Path) -> Path:

@@ -1,18 +1,22 @@
 """Trackers: logging, runs that stay one when they are resumed, and the project's panels at Weights & Biases."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from reidlab.errors import InputError
+from reidlab.files import without_folders
 from reidlab.run import File
 from reidlab.training.callbacks import History
 
 RANKINGS = "validation/worst_rankings"
+EVENTS = re.compile(r"(events\.out\.tfevents\.\d+\.).*(\.\d+\.\d+)")
 DECIDING = ("val/mAP", "val/rank-1", "val/top-1")
 
 
@@ -48,9 +52,9 @@ def resumed_wandb_run(folder: Path) -> dict[str, str]:
 
 
 def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping) -> None:
-    """Log the settings of a training, and the versions and machine that it runs on."""
+    """Log the settings of a training, of paths only the last name, and the versions and machine that it runs on."""
     for logger in trackers:
-        logger.log_hyperparams({**settings, "made_by": made_by})
+        logger.log_hyperparams({**_without_folders(settings), "made_by": made_by})
 
 
 def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure], share: bool) -> None:
@@ -71,7 +75,10 @@ def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure], share: 
 
 @contextmanager
 def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
-    """End W&B's run with the block, as failed if that fails: the next training of this process has its own run."""
+    """End W&B's run with the block, as failed if that fails: the next training of this process has its own run.
+
+    What trackers leave behind of this machine goes: W&B's debug logs, and its name in those of TensorBoard's files.
+    """
     status = 1
     try:
         yield
@@ -80,6 +87,12 @@ def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
         for logger in trackers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish(status)
+                for log in Path(logger.save_dir).glob("wandb/*run-*/logs/debug.log"):
+                    log.unlink()
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.close()
+                for file in Path(logger.root_dir).glob("version_*/events.out.tfevents.*"):
+                    file.rename(file.with_name(EVENTS.sub(r"\1reidlab\2", file.name)))
 
 
 def save_workspace(place: str, root: Path) -> str:
@@ -134,6 +147,14 @@ def workspace(entity: str, project: str, metrics: Iterable[str]):
     return ws.Workspace(
         entity=entity, project=project, name="reidlab", sections=[section for section in sections if section.panels]
     )
+
+
+def _without_folders(node: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _without_folders(child) for key, child in node.items()}
+    if isinstance(node, list):
+        return [_without_folders(child) for child in node]
+    return without_folders(node) if isinstance(node, str) else node
 
 
 def _as_logged(row: Mapping[str, float]) -> Iterator[dict[str, float]]:
