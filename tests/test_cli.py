@@ -232,7 +232,7 @@ def test_the_help_of_a_stage_lists_groups_choices_and_common_keys(capsys):
     said = capsys.readouterr().out
     for group in config.groups():
         names = config.choices(group)
-        assert len(names) < 2 or f"  {group}=" in said and all(name in said for name in names)
+        assert len(names) < 2 or (f"  {group}=" in said and all(name in said for name in names))
     keys = config.keys(config.compose())
     assert all(key in said and key in keys for key in cli.OFTEN)
     assert max(map(len, said.splitlines())) <= 120

@@ -87,7 +87,7 @@ def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
         for logger in trackers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish(status)
-                for log in Path(logger.save_dir).glob("wandb/*run-*/logs/debug.log"):
+                for log in Path(logger.save_dir or ".").glob("wandb/*run-*/logs/debug.log"):
                     log.unlink()
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.close()
