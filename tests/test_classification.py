@@ -163,7 +163,7 @@ def test_exported_and_int8_files_give_the_checkpoints_confidences(quantized):
     parity = pd.read_csv(quantized / File.PARITY, index_col="stage")
     assert {"checkpoint", "onnx", "tflite", "tflite int8", "onnx int8"} <= set(parity.index)
     assert parity.loc[["onnx", "tflite"], "agreement"].tolist() == [1, 1]
-    assert quantized.results[Row.TFLITE_INT8].protocol.keys() == {"test"}
+    assert quantized.results[Row.TFLITE_INT8].protocol.keys() == {"test", "size"}
     assert quantized.results[Row.TFLITE_INT8].figures["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
     assert read_json(quantized / File.ONNX_ABOUT)["classes"][0] == "circle"
     file = open_model(quantized / File.TFLITE_INT8)

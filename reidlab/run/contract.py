@@ -82,7 +82,6 @@ class File(StrEnum):
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
     File.METHODS: ("method",),
-    File.PARITY: ("method", "chosen_on"),
     File.ESTIMATES: ("board", "by", "note"),
     File.C_LIFETIMES: ("first", "last", "offset", "bytes"),
 }

@@ -214,7 +214,7 @@ def test_a_test_split_that_cannot_be_ranked_is_noted_with_the_key():
     assert not any("ranked" in note for note in module_of(rows, exclude_same_camera=False).notes)
     assert "no images in the split query" in module_of(images([1, 2]) + images([3], split="gallery")).notes[-1]
     assert "no identity is in both" in unmatched(
-        samples_of([(1, 1, "query"), (2, 1, "gallery")]).table, exclude_same_camera=True
+        samples_of([(1, 1, "query"), (1, 2, "query"), (2, 1, "gallery")]).table, exclude_same_camera=True
     )
 
 

@@ -83,7 +83,7 @@ def test_every_row_is_recorded_with_its_checkpoint_and_protocol(done):
     assert [*rows] == [*table.index.drop("checkpoint")]
     for row, result in rows.items():
         assert result.checkpoint == done.checkpoint
-        assert {*result.protocol} == {"distance", "exclude_same_camera", "test"}
+        assert {*result.protocol} == {"distance", "exclude_same_camera", "size", "test"}
         assert result.figures["mAP"] == pytest.approx(table.loc[row, "mAP"])
         assert result.figures["drop"] == pytest.approx(table.loc[row, "drop"])
 
