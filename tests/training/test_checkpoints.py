@@ -100,3 +100,15 @@ def test_training_goes_on_from_the_last_whole_one(torn, found, places, capsys):
 
 def test_a_new_training_has_nothing_to_go_on_from(places):
     assert resume_point(*places) is None
+
+
+def test_paths_are_those_of_the_folder_that_a_checkpoint_lies_in(places, tmp_path):
+    best, _ = places
+    state = {"dirpath": str(best.parent), "best_k_models": {str(best): 0.5}, "other": "/elsewhere/x", "empty": ""}
+    WholeCheckpoints().save_checkpoint({"epoch": 0, "callbacks": {"Best": state}}, best)
+    assert state["dirpath"] == str(best.parent) and str(tmp_path).encode() not in best.read_bytes()
+    moved = shutil.copytree(best.parent, tmp_path / "moved") / best.name
+    found = WholeCheckpoints().load_checkpoint(moved, weights_only=True)["callbacks"]["Best"]
+    assert found == {
+        "dirpath": str(moved.parent), "best_k_models": {str(moved): 0.5}, "other": "/elsewhere/x", "empty": "",
+    }  # fmt: skip
