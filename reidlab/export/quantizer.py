@@ -19,7 +19,7 @@ from reidlab.export.calibration import CalibrationImages, as_pixels
 from reidlab.export.equalize import correct_biases, equalize
 from reidlab.export.finetune import QATOptions, finetune, relative_error
 from reidlab.export.folding import deployable
-from reidlab.export.ranges import OBSERVERS, Range, observe, with_all_pixels
+from reidlab.export.ranges import OBSERVERS, Range, observe, wide_enough, with_all_pixels
 from reidlab.export.sensitivity import sensitivity
 from reidlab.export.simulate import Simulation
 from reidlab.export.steps import StepNetwork, as_steps
@@ -165,6 +165,7 @@ class Quantizer:
         """
         check_choices("method", [method], METHODS)
         found = getattr(self, f"_{method}")()
+        found = found._replace(ranges=wide_enough(found.network, found.ranges))
         return found._replace(files=self._files(found))
 
     @cached_property

@@ -16,6 +16,7 @@ UNUSUAL = 0.1  # of the tensors in which an unusual image goes that far
 BINS = 2048
 LEVELS = 256
 EMPTY = 1e-6
+LARGEST_FACTOR = 256  # of a sum of products, in XNNPACK
 
 
 class Range(NamedTuple):
@@ -79,6 +80,24 @@ def with_all_pixels(network: StepNetwork, ranges: dict[str, Range]) -> dict[str,
         ends = first(torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
     low, high = ranges[first.name]
     return ranges | {first.name: Range(min(low, float(ends.min())), max(high, float(ends.max())))}
+
+
+def wide_enough(network: StepNetwork, ranges: dict[str, Range]) -> dict[str, Range]:
+    """The ranges, those of outputs that hardly vary widened to what XNNPACK multiplies a sum of products by at most.
+
+    It refuses a file with a factor (scale of input times weights, by that of output) of `LARGEST_FACTOR` or more, as a
+    channel gate has that is nearly constant after an epoch of training.
+    """
+    for step in network.steps:
+        weight = getattr(step, "weight", None)
+        if weight is None or weight.ndim < 2 or step.name not in ranges:
+            continue
+        source = ranges.get(step.inputs[0], Range(0, 1))  # the image
+        least = (source.high - source.low) * float(weight.abs().max()) / 127 * 2 / LARGEST_FACTOR
+        low, high = ranges[step.name]
+        if high - low < least:
+            ranges = ranges | {step.name: Range(low, low + least)}
+    return ranges
 
 
 def _clip(values, batches, seen: dict[str, Range], observer: str, percentile: float) -> dict[str, Range]:

@@ -10,6 +10,7 @@ from reidlab.export import flatbuffer, runtime
 from reidlab.export.finetune import QATOptions, relative_error
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantizer, quantize
 from reidlab.export.simulate import Simulation
+from reidlab.models import Output
 from reidlab.run import File
 
 OPTIONS = QuantizationOptions(mixed_steps=3, qat=QATOptions(epochs=2))
@@ -125,3 +126,29 @@ def test_wrong_calls_are_input_errors(network, quantizer):
         quantize(network, [], mean=MEAN, std=STD)
     with pytest.raises(InputError, match="one image is too few"):
         quantize(network, [soft_images(1, 0)], "qat", mean=MEAN, std=STD)
+
+
+class Gated(torch.nn.Module):
+    """A layer whose output hardly varies, as a gate's does in a network that is barely trained."""
+
+    def __init__(self, variation):
+        super().__init__()
+        self.first, self.gate = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 4, 1)
+        torch.nn.init.constant_(self.first.weight, variation)
+        torch.nn.init.constant_(self.first.bias, 2e-5)
+
+    def forward(self, image):
+        maps = self.first(image).relu()
+        return Output((maps * self.gate(maps).sigmoid()).mean((2, 3)), None)
+
+
+@pytest.mark.parametrize("variation", [0.0, 1.0, 10.0])
+def test_ranges_that_hardly_vary_give_files_that_run(variation, tmp_path):
+    """XNNPACK refuses a convolution that multiplies its sum by 256 or more: of black images alone, the first one."""
+    torch.manual_seed(0)
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    found = quantize(Gated(variation).eval(), [images], mean=[0.0] * 3, std=[1.0] * 3)
+    for name in (File.TFLITE_INT8, File.ONNX_INT8):
+        file = tmp_path / name.rpartition("/")[2]
+        file.write_bytes(found.files[name])
+        assert np.isfinite(runtime.open_model(file)(images)).all()
