@@ -2,13 +2,13 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import zipfile
 
 import pytest
-from conftest import draw_market
 
 from reidlab import cli
 from reidlab.files import without_folders
@@ -50,9 +50,9 @@ def test_a_traceback_has_no_folders(small, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run_folder_tells_nothing_of_its_machine(small, tmp_path):
+def test_a_run_folder_tells_nothing_of_its_machine(small, market, tmp_path):
     home = tmp_path / f"{TELL_TALE}-user"
-    crops, work, out = draw_market(home / "crops"), home / "work", home / "work" / "runs"
+    crops, work, out = shutil.copytree(market, home / "crops"), home / "work", home / "work" / "runs"
     (work / "conf" / "logger").mkdir(parents=True)
     (work / "conf" / "logger" / "all.yaml").write_text("defaults: [csv, tensorboard, wandb]\n")
     given = [text for text in small if not text.startswith(("data.root=", "logger="))] + [f"data.root={crops}"]
