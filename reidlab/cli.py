@@ -342,7 +342,7 @@ def _keep_traceback(args: argparse.Namespace) -> Path:
     from reidlab.files import without_folders, write_atomic
 
     text, name = traceback.format_exc(), f"traceback-{args.command}.txt"
-    for place in sorted(filter(None, sys.path), key=len, reverse=True):
+    for place in sorted({*filter(None, sys.path), str(Path(__file__).parents[1])}, key=len, reverse=True):
         text = text.replace(place + os.sep, "")
     text = without_folders(text)
     try:
