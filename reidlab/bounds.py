@@ -277,6 +277,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "track.gaps": Many(whole(1, MANY), least=1),
     "track.resamples": whole(1, MANY),
     "track.picture_every": whole(1, MANY),
+    "track.picture_frames": whole(1, 10_000),
     "gallery.cameras": Maybe(Many(Either((NAME, whole())))),
     "export.opset": whole(13, 23),
     "export.input_name": NAME,

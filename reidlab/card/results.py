@@ -41,11 +41,8 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
         texts.append("Rows after checkpoint+ are the same network under another protocol.")
     scored = run.results[Row.CHECKPOINT].protocol.get("size") if Row.CHECKPOINT in run.results else None
     if scored not in (None, run["data.size"]):
-        (height, width), (trained_height, trained_width) = scored, run["data.size"]
-        texts.append(
-            f"The checkpoint's row is of images of {height} x {width}, the settings are of {trained_height} x "
-            f"{trained_width}."
-        )
+        here, now = (" x ".join(map(str, size)) for size in (scored, run["data.size"]))
+        texts.append(f"The checkpoint's row is of images of {here}, the settings are of {now}.")
     page = run.there(File.EVALUATION_PAGE)
     if page:
         texts.append("Pictures of its confusions are on the evaluation's own page.")

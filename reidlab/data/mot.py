@@ -1,6 +1,7 @@
 """Video sequences with boxes, in the layout of MOTChallenge (arXiv 1603.00831) or as a video file beside its boxes."""
 
 import configparser
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +13,12 @@ import pandas as pd
 from reidlab.data.folders import IMAGE_EXTENSIONS
 from reidlab.data.images import read_image
 from reidlab.errors import InputError
-from reidlab.files import write_atomic
+from reidlab.files import open_regular, read_bytes, write_atomic
 
 BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
 COLUMNS = ["frame", "pid", *BOX, "confidence", "class", "visibility"]  # of a line; those after the box may be absent
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
+MAX_VIDEO_BYTES = 1 << 40
 PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
 
 
@@ -27,12 +29,14 @@ class Sequence:
     Args:
         name: of the sequence.
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
+        rate: frames a second, as the sequence says of itself, or 30.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
         boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
     """
 
     name: str
     source: Path
+    rate: float
     truth: pd.DataFrame
     boxes: pd.DataFrame
 
@@ -42,6 +46,8 @@ class Sequence:
             for number, file in sorted(_numbered(self.source).items()):
                 yield number, read_image(file)
             return
+        with open_regular(self.source, MAX_VIDEO_BYTES):  # OpenCV would wait for a pipe
+            pass
         video = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG)
         try:
             number, (there, image) = 0, video.read()
@@ -69,7 +75,8 @@ def read_sequence(folder: Path) -> Sequence:
 
     Raises InputError where there are no images, no boxes, or a file isn't what it should be.
     """
-    source = folder / _image_folder(folder / "seqinfo.ini")
+    images, rate = _about(folder / "seqinfo.ini")
+    source = folder / images
     if not source.is_dir() or not _numbered(source):
         videos = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_EXTENSIONS]
         if len(videos) != 1:
@@ -86,7 +93,7 @@ def read_sequence(folder: Path) -> Sequence:
     boxes = read_boxes(detected) if detected.is_file() else truth
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*_numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
-    return Sequence(folder.name, source, truth, boxes)
+    return Sequence(folder.name, source, rate, truth, boxes)
 
 
 def read_sequences(folder: Path) -> list[Sequence]:
@@ -111,10 +118,12 @@ def read_boxes(file: Path) -> pd.DataFrame:
     InputError, with the line, for what isn't a number and for boxes without a size.
     """
     try:
-        text = pd.read_csv(file, header=None, dtype=str, skip_blank_lines=True)
+        text = pd.read_csv(io.BytesIO(read_bytes(file)), header=None, dtype=str, skip_blank_lines=True)
     except pd.errors.EmptyDataError:
         return pd.DataFrame(columns=COLUMNS, dtype=float)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except ValueError as error:  # pandas' own are ValueErrors, and so are texts that aren't UTF-8
         raise InputError(f"{file}: not readable as lines of numbers ({' '.join(str(error).split())})") from error
     if len(text.columns) < 6:
         raise InputError(f"{file}: {len(text.columns)} columns; a line is frame, id, left, top, width, height, ...")
@@ -140,17 +149,20 @@ def write_boxes(file: Path, table: pd.DataFrame) -> None:
     write_atomic(file, full.to_csv(header=False, index=False, float_format="%.2f"))
 
 
-def _image_folder(file: Path) -> str:
-    """`imDir` of a seqinfo.ini; `img1` without one. It names a folder beside the file and no other."""
+def _about(file: Path) -> tuple[str, float]:
+    """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and 30; the first is a folder beside the file, no other."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(file.read_text()) if file.is_file() else None
-    except (configparser.Error, UnicodeDecodeError, OSError) as error:
+        parser.read_string(read_bytes(file).decode()) if file.exists() else None
+        rate = parser.getfloat("Sequence", "frameRate", fallback=30.0)
+    except (configparser.Error, ValueError) as error:
         raise InputError(f"{file}: not readable as INI ({' '.join(str(error).split())[:200]})") from error
     name = parser.get("Sequence", "imDir", fallback="img1")
     if Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
-    return name
+    if not 0 < rate <= 1000:
+        raise InputError(f"{file}: frameRate={rate:g} is no number of frames a second")
+    return name, rate
 
 
 def _numbered(folder: Path) -> dict[int, Path]:

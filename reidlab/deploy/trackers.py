@@ -103,7 +103,7 @@ class Subject:
 
     @property
     def advice(self) -> str:
-        """What a README says of the tool's threshold."""
+        """A sentence of a README on the threshold of its tool."""
         threshold = self.given.cosine_threshold
         return UNCALIBRATED if threshold is None else f"Calibrated for this network: {threshold:.3f}."
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 
 def reentry(
-    frames: np.ndarray, pids: np.ndarray, embeddings: np.ndarray, gaps: Sequence[int], threshold: float, every: int = 1
+    frames: np.ndarray, pids: np.ndarray, embeddings: np.ndarray, gaps: Sequence[int], threshold: float
 ) -> pd.DataFrame:
     """Identify everybody in a frame among those who were in an earlier frame, for each length of the gap in between.
 
@@ -20,7 +20,6 @@ def reentry(
         embeddings: (B, D).
         gaps: lengths N in frames.
         threshold: distance up to which somebody is taken for a person who is remembered.
-        every: only every so many frames t are looked at.
 
     Returns:
         A row for each gap, indexed by it: `known` and `unknown` people asked for, mean number of people `remembered`;
@@ -35,7 +34,7 @@ def reentry(
         accepted: list[bool] = []
         mistaken: list[bool] = []
         remembered: list[int] = []
-        for frame in [frame for frame in boxes if frame % every == 0 and frame - gap in boxes]:
+        for frame in [frame for frame in boxes if frame - gap in boxes]:
             now, then = boxes[frame], boxes[frame - gap]
             distances = 1 - directions[now] @ directions[then].T
             for pid, row in zip(pids[now], distances, strict=True):

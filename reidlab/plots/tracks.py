@@ -15,6 +15,7 @@ from PIL import Image
 from reidlab.files import write_atomic
 from reidlab.plots.canvas import blank, tidy
 
+WIDEST = 640
 COLORS = [tuple(round(255 * channel) for channel in to_rgb(color)) for color in color_sequences["tab20"]]
 
 
@@ -26,6 +27,14 @@ def frame_with_boxes(image: np.ndarray, boxes: np.ndarray, pids: Sequence[int]) 
         cv2.rectangle(image, (left, top), (left + width, top + height), color, 2)
         cv2.putText(image, str(pid), (left + 2, max(top - 4, 12)), cv2.FONT_HERSHEY_SIMPLEX, 0.5, color, 2)
     return image
+
+
+def small(image: np.ndarray) -> np.ndarray:
+    """A frame (H, W, 3) no wider than `WIDEST` pixels."""
+    height, width = image.shape[:2]
+    scale = WIDEST / width
+    side = (WIDEST, max(round(height * scale), 1))
+    return image if scale >= 1 else cv2.resize(image, side, interpolation=cv2.INTER_AREA)
 
 
 def save_animation(frames: Sequence[np.ndarray], file: Path, frames_a_second: float) -> Path:

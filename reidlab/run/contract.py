@@ -106,7 +106,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         "finished": (None, bool),
         "classes": (None, [str]),
     },
-    File.METRICS: {str: {"made_by": (None, {"checkpoint": _TEXT, "protocol": (None, {})})}},
+    File.METRICS: {str: {"made_by": (None, {"checkpoint": _TEXT, "protocol": (None, {"size": (None, [int])})})}},
     File.VERIFICATION: {
         **{name: _NUMBER for name in ("threshold", "threshold_low", "threshold_high", "wanted_fpr")},
         **{name: _NUMBER for name in ("test_tpr", "test_fpr")},

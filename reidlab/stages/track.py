@@ -12,7 +12,7 @@ from reidlab.console import log, print_table
 from reidlab.data import blur_head
 from reidlab.data.mot import BOX, corners, read_sequences, write_boxes
 from reidlab.data.mot import Sequence as Frames
-from reidlab.data.synthetic.walk import RATE, film_people
+from reidlab.data.synthetic.walk import film_people
 from reidlab.errors import InputError
 from reidlab.evaluation.reentry import reentry
 from reidlab.export.model import Model
@@ -21,7 +21,7 @@ from reidlab.gallery.association import Rules
 from reidlab.gallery.following import Shot, count_scenes, embed_boxes, follow
 from reidlab.metrics.tracks import TrackCounts, total, track_intervals
 from reidlab.plots.saving import save_figure
-from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation
+from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation, small
 from reidlab.run import File, Run
 
 BY_MOTION, WITH_APPEARANCE, DIFFERENCE = "motion alone", "with appearance", "difference"
@@ -114,15 +114,18 @@ def _reentry(shots: Sequence[Shot], gaps: Sequence[int], threshold: float) -> pd
 
 def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: Path, run: Run) -> None:
     table, every = tracks[shot.sequence.name], run["track.picture_every"]
-    rows, drawn = table.groupby("frame").indices, []
+    rows = table.groupby("frame").indices
+    drawn: list[np.ndarray] = []
     for number, image in shot.sequence.frames():
         if number % every:
             continue
+        if len(drawn) == run["track.picture_frames"]:
+            break
         here = table.iloc[rows.get(number, [])]
         boxes = here[BOX].to_numpy(float)
         if run["privacy.blur"]:
             for left, top, right, bottom in corners(boxes, image):
                 image[top:bottom, left:right] = blur_head(image[top:bottom, left:right])
-        drawn.append(frame_with_boxes(image, boxes, here["pid"].tolist()))
+        drawn.append(small(frame_with_boxes(image, boxes, here["pid"].tolist())))
     if drawn:
-        save_animation(drawn, place / f"{shot.sequence.name}.webp", RATE / every)
+        save_animation(drawn, place / f"{shot.sequence.name}.webp", shot.sequence.rate / every)

@@ -1,5 +1,6 @@
 """Sequences in MOTChallenge's layout, as published and as they come."""
 
+import os
 import shutil
 
 import cv2
@@ -96,6 +97,31 @@ def test_files_that_are_something_else_are_named(tmp_path, text, said):
 def test_images_come_from_a_folder_beside_the_ini_alone(tmp_path, name):
     with pytest.raises(InputError, match="imDir"):
         mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=f"[Sequence]\nimDir={name}\n"))
+
+
+@pytest.mark.parametrize(
+    ("ini", "said"),
+    [("[Sequence]\nframeRate=fast\n", "not readable as INI"), ("[Sequence]\nframeRate=0\n", "frameRate=0"),
+     ("[Sequence]\nframeRate=nan\n", "frameRate=nan"), ("frames=3\n", "not readable as INI")],
+)  # fmt: skip
+def test_an_ini_that_says_something_else(tmp_path, ini, said):
+    with pytest.raises(InputError, match=said):
+        mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=ini))
+
+
+def test_a_rate_is_the_sequences_own(tmp_path):
+    ini = "[Sequence]\nframeRate=14\n"
+    assert mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=ini)).rate == 14
+    assert mot.read_sequence(lay_out(tmp_path / "t", "1,1,1,1,5,5\n")).rate == 30
+
+
+@pytest.mark.parametrize("place", ["gt/gt.txt", "seqinfo.ini", "video.mp4"])
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path, place):
+    folder = lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini="[Sequence]\n")
+    shutil.rmtree(folder / "img1") if place.endswith("mp4") else (folder / place).unlink()
+    os.mkfifo(folder / place)
+    with pytest.raises(InputError, match="pipe"):
+        list(mot.read_sequence(folder).frames())
 
 
 def test_folders_that_are_no_sequences(tmp_path):

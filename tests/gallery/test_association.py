@@ -97,7 +97,7 @@ def shot(name, people, frames=12):
     ]
     table = pd.DataFrame(rows).reindex(columns=mot.COLUMNS)
     looks = np.array([look for _ in range(frames) for _, look in people])
-    return Shot(mot.Sequence(name, None, table, table.assign(pid=-1)), looks, looks)
+    return Shot(mot.Sequence(name, None, 10, table, table.assign(pid=-1)), looks, looks)
 
 
 def test_a_person_keeps_the_identity_at_the_next_camera():

@@ -63,6 +63,22 @@ def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
     assert len(track.run(Run.resume(trained), folder)) == 3
 
 
+def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_path):
+    folder = tmp_path / "hd"
+    (folder / "gt").mkdir(parents=True)
+    (folder / "img1").mkdir()
+    for number in range(1, 31):
+        Image.new("RGB", (1920, 1081), (8 * number, 0, 0)).save(folder / "img1" / f"{number:06d}.jpg")
+    (folder / "gt" / "gt.txt").write_text("1,1,900,500,60,180\n2,1,905,500,60,180\n")
+    (folder / "seqinfo.ini").write_text("[Sequence]\nframeRate=25\n")
+    run = Run.resume([*trained, "track.picture_frames=5", "track.picture_every=1"])
+    track.run(run, folder)
+    with Image.open(run / File.TRACK / "hd.webp") as picture:
+        assert picture.n_frames == 5 and picture.size == (640, 360)
+        picture.load()
+        assert picture.info["duration"] == 40
+
+
 def test_an_override_is_no_folder(trained, tmp_path):
     small = ["track.film.sequences=1", "track.film.people=2", "track.film.frames=60", f"track.root={tmp_path}"]
     assert cli.main(["track", *small, *trained]) == 0
