@@ -68,7 +68,7 @@ def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_pa
     (folder / "gt").mkdir(parents=True)
     (folder / "img1").mkdir()
     for number in range(1, 31):
-        Image.new("RGB", (1920, 1081), (8 * number, 0, 0)).save(folder / "img1" / f"{number:06d}.jpg")
+        Image.new("RGB", (1920, 1081), (255 * (number % 2), 0, 0)).save(folder / "img1" / f"{number:06d}.jpg")
     (folder / "gt" / "gt.txt").write_text("1,1,900,500,60,180\n2,1,905,500,60,180\n")
     (folder / "seqinfo.ini").write_text("[Sequence]\nframeRate=25\n")
     run = Run.resume([*trained, "track.picture_frames=5", "track.picture_every=1"])
