@@ -1,5 +1,7 @@
 """The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
 
+LONGEST = 500  # characters of a library's message
+
 
 class InputError(Exception):
     """A file, row, key or value given by the user can't be used.
@@ -10,3 +12,8 @@ class InputError(Exception):
 
 class StorageError(InputError):
     """A file can't be written: the disk is full or read-only, or belongs to somebody else; nothing is lost by it."""
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an exception without its line breaks, cut where it is long, to be put into another's."""
+    return " ".join(str(error).split())[:LONGEST]

@@ -10,8 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 
 from reidlab.config.places import CONF, root
-from reidlab.config.values import one_line, plain
-from reidlab.errors import InputError
+from reidlab.config.values import plain
+from reidlab.errors import InputError, one_line
 
 RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 

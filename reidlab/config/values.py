@@ -85,8 +85,3 @@ def nearest(name: str, known: Iterable[str]) -> str:
         tails = {k.rpartition(".")[2]: k for k in known}
         close = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1, cutoff=0.75)]
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def one_line(error: BaseException) -> str:
-    """The message of an error without its line breaks."""
-    return " ".join(str(error).split())

@@ -12,7 +12,7 @@ import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS
 from reidlab.data.images import read_image
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular, read_bytes, write_atomic
 
 BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
@@ -124,7 +124,7 @@ def read_boxes(file: Path) -> pd.DataFrame:
     except InputError:
         raise
     except ValueError as error:  # pandas' own are ValueErrors, and so are texts that aren't UTF-8
-        raise InputError(f"{file}: not readable as lines of numbers ({' '.join(str(error).split())})") from error
+        raise InputError(f"{file}: not readable as lines of numbers ({one_line(error)})") from error
     if len(text.columns) < 6:
         raise InputError(f"{file}: {len(text.columns)} columns; a line is frame, id, left, top, width, height, ...")
     text = text.iloc[:, : len(COLUMNS)]
@@ -156,7 +156,7 @@ def _about(file: Path) -> tuple[str, float]:
         parser.read_string(read_bytes(file).decode()) if file.exists() else None
         rate = parser.getfloat("Sequence", "frameRate", fallback=30.0)
     except (configparser.Error, ValueError) as error:
-        raise InputError(f"{file}: not readable as INI ({' '.join(str(error).split())[:200]})") from error
+        raise InputError(f"{file}: not readable as INI ({one_line(error)})") from error
     name = parser.get("Sequence", "imDir", fallback="img1")
     if Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")

@@ -16,8 +16,8 @@ from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
-from reidlab.errors import InputError
-from reidlab.export.runtime import interpreter, one_line
+from reidlab.errors import InputError, one_line
+from reidlab.export.runtime import interpreter
 from reidlab.files import file_hash, write_atomic, write_json
 from reidlab.run import Row
 

@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from reidlab.console import log
 from reidlab.deploy.target import Deployable, Figures, Target
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.export import qdq
 from reidlab.export.folding import deployable
-from reidlab.export.runtime import one_line, read_onnx
+from reidlab.export.runtime import read_onnx
 from reidlab.export.steps import StepNetwork, as_steps
 from reidlab.files import write_atomic
 

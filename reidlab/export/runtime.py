@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from reidlab.console import log
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.export.metadata import SCHEMA
 from reidlab.export.quiet import quiet
 from reidlab.files import open_regular, read_bytes
@@ -447,8 +447,3 @@ def _onnx_metadata(file: Path, entries: dict[str, str]) -> tuple[dict, list[str]
         else:
             known[key] = value
     return known, notes
-
-
-def one_line(error: BaseException) -> str:
-    """The message of a library's exception, for an error of one line."""
-    return " ".join(str(error).split())[:200]

@@ -109,7 +109,7 @@ def print_results(run: Run) -> None:
     print_table(run.table(), f"{run.name}: test split, with 95 % intervals over its {over}")
     sizes = {row: result.protocol["size"] for row, result in run.results.items() if "size" in result.protocol}
     if len({*map(tuple, sizes.values())}) > 1:
-        listed = ", ".join(f"{row} {height} x {width}" for row, (height, width) in sizes.items())
+        listed = ", ".join(f"{row} {' x '.join(map(str, size))}" for row, size in sizes.items())
         log.warning(f"rows of images of several sizes, which don't compare: {listed}")
     if stale := run.stale_results:
         log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")

@@ -18,7 +18,7 @@ from reidlab.config import instantiate, resolve_path
 from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule
 from reidlab.data.overlap import seen_in_training
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.evaluation import VALIDATION, Retrieval, embed, protocol_of
 from reidlab.files import alone, storage_errors, write_atomic, write_json
 from reidlab.models import ReIdNetwork, check_size, load_weights
@@ -186,7 +186,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
         try:
             trainer.fit(task, datamodule=datamodule, ckpt_path=begun and str(begun), weights_only=True)
         except MisconfigurationException as error:
-            raise InputError(f"trainer.*: {' '.join(str(error).split())}") from error
+            raise InputError(f"trainer.*: {one_line(error)}") from error
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()

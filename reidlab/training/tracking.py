@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.files import without_folders
 from reidlab.run import File
 from reidlab.training.callbacks import History
@@ -111,8 +111,8 @@ def save_workspace(place: str, root: Path) -> str:
     try:
         return view.save().url
     except Exception as error:  # each of its layers has exceptions of its own
-        reason = " ".join(str(error).split())
-        raise InputError(f"--wandb {place}: not saved ({reason}); `wandb login`, and sync a run there first") from error
+        said = f"not saved ({one_line(error)}); `wandb login`, and sync a run there first"
+        raise InputError(f"--wandb {place}: {said}") from error
 
 
 def logged(root: Path) -> set[str]:
