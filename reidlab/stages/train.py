@@ -30,6 +30,7 @@ from reidlab.training.callbacks import (
     EpochLines,
     History,
     StaysStopped,
+    TimeBudget,
     interruptible,
     progress,
     quiet_lightning,
@@ -99,9 +100,10 @@ def _require_files(run: Run) -> None:
 
 def _require_trainer(run: Run) -> None:
     """InputError, before any image is read, where Lightning can't train on this machine as `trainer` says."""
+    _time_budget(run)
     try:
         with quiet_lightning():
-            trainer = instantiate(run.config.trainer, logger=False, enable_checkpointing=False)
+            trainer = instantiate(run.config.trainer, max_time=None, logger=False, enable_checkpointing=False)
     except InputError as error:
         raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
     processors = os.cpu_count() or 1
@@ -169,12 +171,18 @@ def build_trainer(
         chosen = [callback for callback in chosen if getattr(callback, "monitor", None) is None]
     return instantiate(
         run.config.trainer,
-        callbacks=[*chosen, *callbacks, StaysStopped(), shown],
+        max_time=None,
+        callbacks=[*chosen, *_time_budget(run), *callbacks, StaysStopped(), shown],
         plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=str(run.folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
     )
+
+
+def _time_budget(run: Run) -> list[pl.Callback]:
+    """What ends the training within `trainer.max_time`, where that is set; in place of Lightning's own timer."""
+    return [TimeBudget(time)] if (time := run["trainer.max_time"]) else []
 
 
 def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule) -> bool:

@@ -6,9 +6,11 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
+from time import monotonic
 from typing import cast
 
 import pandas as pd
@@ -18,9 +20,11 @@ from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
 from reidlab.console import log
+from reidlab.errors import InputError
 from reidlab.files import write_atomic
 from reidlab.progress import in_notebook
 from reidlab.run import File
+from reidlab.training.schedules import Planned
 from reidlab.training.tasks import Task
 
 TIPS = (
@@ -35,6 +39,7 @@ TIPS = (
 UNJUDGED_EPOCHS = 1.5  # at the full learning rate, which a warm-up reaches later
 EPOCHS_AT_CHANCE = 3  # in a row; one alone may be a network on its way
 NEAR_CHANCE, ALIKE = 0.03, 0.98
+UNITS = "days", "hours", "minutes", "seconds"
 SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
 
 
@@ -111,6 +116,67 @@ class StaysStopped(pl.Callback):
         """The checkpoint is loaded, and no epoch has begun."""
         if any(stopping.wait_count >= stopping.patience for stopping in trainer.early_stopping_callbacks):
             trainer.should_stop = True
+
+
+class TimeBudget(pl.Callback):
+    """Ends a training within a time, with its schedule at the end.
+
+    The number of epochs is planned anew after each: those done, by the share of the time that they took. Where the time
+    left is less than the last epoch took, that was the last; one there is in any case. It is the time of training and
+    validation, in all processes that one training went on in.
+
+    Args:
+        time: what there is, as "DD:HH:MM:SS" or the keywords of a timedelta, like `trainer.max_time` of Lightning.
+    """
+
+    def __init__(self, time: str | Mapping[str, float]):
+        try:
+            keywords = time if isinstance(time, Mapping) else dict(zip(UNITS, map(int, time.split(":")), strict=True))
+            self.seconds = timedelta(**keywords).total_seconds()
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            self.seconds = 0.0
+        if self.seconds <= 0:
+            raise InputError(
+                f"trainer.max_time={time}: give a time such as '{{minutes: 60}}' or '\"00:01:00:00\"', days first"
+            )
+        self.used = self.epoch = 0.0  # seconds, of all epochs and of the last
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """No number of epochs ends the training."""
+        trainer.fit_loop.max_epochs = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock, or go on with that of the checkpoint."""
+        self.begun = monotonic() - self.used
+        if self.used:
+            self._plan(trainer, trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note when the epoch began."""
+        self.epoch_begun = monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Plan the rest."""
+        self.used, self.epoch = monotonic() - self.begun, monotonic() - self.epoch_begun
+        self._plan(trainer, trainer.current_epoch + 1)
+
+    def state_dict(self) -> dict:
+        """The seconds used so far, and those of the last epoch."""
+        return {"used": self.used, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore them."""
+        self.used, self.epoch = state_dict["used"], state_dict["epoch"]
+
+    def _plan(self, trainer: pl.Trainer, done: int) -> None:
+        """Set the number of epochs after those done, as the first of several processes sees it."""
+        epochs, last = done * max(1.0, self.seconds / self.used), self.used + self.epoch > self.seconds
+        epochs, last = trainer.strategy.broadcast((epochs, last))
+        trainer.should_stop |= last
+        trainer.fit_loop.max_epochs = done if last else max(round(epochs), done + 1)
+        for planned in trainer.lr_scheduler_configs:
+            if isinstance(planned.scheduler, Planned):
+                planned.scheduler.plan(epochs)
 
 
 class AveragedWeights(WeightAveraging):

@@ -8,6 +8,30 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
+class Planned(LambdaLR):
+    """A schedule over a number of epochs that may change while training, see `TimeBudget`.
+
+    Args:
+        optimizer: whose rate is scheduled.
+        factor: of the base rate, from an epoch and the number of all epochs.
+        epochs: of the training, as far as is known.
+    """
+
+    def __init__(self, optimizer: Optimizer, factor: Callable[[int, float], float], epochs: float):
+        self.epochs = epochs
+        super().__init__(optimizer, lambda epoch: factor(epoch, self.epochs))
+
+    def plan(self, epochs: float) -> None:
+        """Take another number of epochs from now on, for the present epoch too."""
+        self.epochs = epochs
+        for group, base, factor in zip(self.optimizer.param_groups, self.base_lrs, self.lr_lambdas, strict=True):
+            group["lr"] = base * factor(self.last_epoch)
+
+    def state_dict(self) -> dict:
+        """Without the number of epochs, which is a setting and may be another when training goes on."""
+        return {key: value for key, value in super().state_dict().items() if key != "epochs"}
+
+
 def warmup_cosine(
     optimizer: Optimizer,
     *,
@@ -16,7 +40,7 @@ def warmup_cosine(
     warmup_factor: float = 0.01,
     final_factor: float = 0.01,
     hold_epochs: int = 0,
-) -> LambdaLR:
+) -> Planned:
     """Linear warm-up, the base rate for a while, then half a cosine (Loshchilov & Hutter 2017, equation 5).
 
     Args:
@@ -29,11 +53,12 @@ def warmup_cosine(
     """
     start = warmup_epochs + hold_epochs
 
-    def factor(epoch: int) -> float:
+    def factor(epoch: int, epochs: float) -> float:
         progress = min(max(epoch - start, 0) / max(1, epochs - start), 1.0)
-        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        cosine = final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine * _warm_up(epoch, warmup_epochs, warmup_factor)
 
-    return LambdaLR(optimizer, _warmed_up(factor, warmup_epochs, warmup_factor))
+    return Planned(optimizer, factor, epochs)
 
 
 def warmup_multistep(
@@ -54,11 +79,13 @@ def warmup_multistep(
         warmup_factor: the first epoch's rate, as a share of the base rate.
     """
     steps = sorted(milestones)
-    return LambdaLR(
-        optimizer, _warmed_up(lambda epoch: gamma ** bisect_right(steps, epoch), warmup_epochs, warmup_factor)
-    )
+
+    def factor(epoch: int) -> float:
+        return gamma ** bisect_right(steps, epoch) * _warm_up(epoch, warmup_epochs, warmup_factor)
+
+    return LambdaLR(optimizer, factor)
 
 
-def _warmed_up(factor: Callable[[int], float], epochs: int, start: float) -> Callable[[int], float]:
-    """`factor(epoch)`, times a ramp that rises from `start` to 1 over the first epochs."""
-    return lambda epoch: factor(epoch) * (start + (1 - start) * epoch / epochs if epoch < epochs else 1.0)
+def _warm_up(epoch: int, epochs: int, start: float) -> float:
+    """A ramp that rises from `start` to 1 over the first epochs."""
+    return start + (1 - start) * epoch / epochs if epoch < epochs else 1.0

@@ -64,6 +64,17 @@ def test_another_config_in_the_same_folder_is_refused(small, unbroken):
         train.run(settings(small, unbroken.parent, "unbroken", "optimizer.lr=0.1"))
 
 
+def test_a_time_takes_the_place_of_a_number_of_epochs(small, tmp_path):
+    """The three epochs of `small` would take a second; the rate has nearly come down to nothing when the time ends."""
+    options = "trainer.max_time={seconds: 4}", "schedule=warmup_cosine", "schedule.warmup_epochs=0"
+    run = train.run(settings(small, tmp_path, "timed", *options, "schedule.final_factor=0"))
+    rates = pd.read_csv(run / File.HISTORY)["learning_rate"]
+    assert run.training["finished"] and run.training["epochs"] == len(rates) > 3
+    assert rates.iloc[-1] < 0.2 * rates.iloc[0]
+    with pytest.raises(InputError, match=r"trainer\.max_time"):
+        train.run(settings(small, tmp_path, "untimed", "trainer.max_time=1 h"))
+
+
 def test_without_validation_identities_the_last_epoch_is_the_best(small, tmp_path):
     run = train.run(settings(small, tmp_path, "all", "data.val_fraction=0", "trainer.max_epochs=1"))
     assert torch.load(run / File.BEST, weights_only=True)["epoch"] == 0

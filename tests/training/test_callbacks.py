@@ -1,15 +1,19 @@
 """What happens beside training: the time left, and Ctrl-C."""
 
+import math
 import signal
 import sys
 from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
+import pytorch_lightning.demos.boring_classes
 import torch
 from torch.optim.swa_utils import AveragedModel
 
+from reidlab.errors import InputError
 from reidlab.training import callbacks
+from reidlab.training.schedules import warmup_cosine
 
 
 class PlainBar(pl.callbacks.ProgressBar):
@@ -53,6 +57,73 @@ def test_progress_suits_where_it_is_shown(notebook, terminal, kind, monkeypatch)
     monkeypatch.setattr(callbacks, "in_notebook", lambda: notebook)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
     assert type(callbacks.progress()).__name__ == kind
+
+
+class Clocked(pl.demos.boring_classes.BoringModel):
+    """Epochs that take the seconds given, by a clock of its own; notes the rate of each."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.now, self.rates = seconds, 1000.0, []
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        return [optimizer], [warmup_cosine(optimizer, epochs=3, warmup_epochs=0, final_factor=0.0)]
+
+    def on_train_epoch_start(self):
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.now += self.seconds[self.current_epoch]
+
+
+def trained(seconds, folder, monkeypatch, checkpoint=None, **budget):
+    """A task, trained within a time; Lightning's epochs are at most a thousand."""
+    task = Clocked(seconds)
+    monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
+    keeper = pl.callbacks.ModelCheckpoint(folder, save_top_k=-1, filename="{epoch}")
+    trainer = pl.Trainer(
+        max_epochs=3, limit_train_batches=1, limit_val_batches=0, logger=False, accelerator="cpu",
+        enable_progress_bar=False, enable_model_summary=False, callbacks=[callbacks.TimeBudget(**budget), keeper],
+    )  # fmt: skip
+    trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
+    return task.rates, trainer
+
+
+def cosine(epoch, epochs):
+    return (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def test_the_schedule_ends_with_the_time(tmp_path, monkeypatch):
+    """Ten seconds an epoch and 1:45 minutes: ten epochs on a cosine of ten and a half."""
+    rates, trainer = trained([10] * 99, tmp_path, monkeypatch, time="00:00:01:45")
+    assert rates == pytest.approx([cosine(epoch, 10.5) for epoch in range(10)])
+    assert trainer.current_epoch == trainer.max_epochs == 10
+
+
+def test_a_machine_that_slows_down_has_fewer_epochs_and_the_same_end(tmp_path, monkeypatch):
+    """After 50 s of 100 an epoch takes 20 s: rates follow the time, and the third such epoch isn't begun."""
+    rates, trainer = trained([10] * 5 + [20] * 99, tmp_path, monkeypatch, time={"seconds": 100})
+    spent = [0, 10, 20, 30, 40, 50, 70]
+    assert rates == pytest.approx([cosine(seconds, 100) for seconds in spent])
+    assert trainer.current_epoch == 7
+
+
+def test_a_training_that_goes_on_has_the_time_that_was_left(tmp_path, monkeypatch):
+    whole, _ = trained([10] * 99, tmp_path / "whole", monkeypatch, time={"minutes": 1})
+    rest, trainer = trained([10] * 99, tmp_path, monkeypatch, tmp_path / "whole" / "epoch=3.ckpt", time={"minutes": 1})
+    assert rest == pytest.approx(whole[4:])
+    assert trainer.current_epoch == 6
+    none, trainer = trained([10] * 99, tmp_path, monkeypatch, tmp_path / "whole" / "epoch=5.ckpt", time={"minutes": 1})
+    assert not none
+
+
+def test_one_epoch_is_trained_however_short_the_time(tmp_path, monkeypatch):
+    assert trained([10] * 9, tmp_path, monkeypatch, time={"seconds": 1})[0] == [1.0]
+
+
+@pytest.mark.parametrize("time", ["1 h", "00:00:00:00", "60", {"years": 1}, {"minutes": "x"}, {"hours": -1}, "::::", 7])
+def test_what_is_no_time_is_refused(time):
+    with pytest.raises(InputError, match=r"trainer\.max_time.*minutes: 60"):
+        callbacks.TimeBudget(time)
 
 
 def test_averaged_weights_forget_those_that_training_began_with():
