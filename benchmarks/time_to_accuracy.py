@@ -5,8 +5,9 @@
     python benchmarks/time_to_accuracy.py --data DIR --out OUT --own "quick=augment=zoom optimizer=muon"
 
 The arms are trained in turns, one seed of each after the other, on the same images, with the same size, batch and
-threads; one evaluation, reidlab's, scores all networks. Minutes are those of training alone. An arm and seed that has
-finished isn't trained again, so that a stopped run goes on. OUT gets curves.csv, table.md and curves.png.
+threads; one evaluation, reidlab's, scores all networks. Minutes are those of training alone, of the processor with one
+thread, which other work on the machine changes little, and of the clock with more. An arm and seed that has finished
+isn't trained again, so that a stopped run goes on. OUT gets curves.csv, table.md and curves.png.
 
 torchreid trains by its softmax engine: Adam (0.9, 0.99) at 1.5e-3, a cosine by epochs, flip, crop and erase; the arm
 `parity` says the same in reidlab's words. For its two folders see benchmarks/training.py.
@@ -58,6 +59,11 @@ class Curve:
             print(self.rows[-1], flush=True)
 
 
+def now() -> float:
+    """Seconds, of the processor or of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 class Clock(pl.Callback):
     """Scores the network after each epoch, and leaves that out of the time."""
 
@@ -65,10 +71,10 @@ class Clock(pl.Callback):
         self.score, self.seconds = score, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.begin = time.perf_counter()
+        self.begin = now()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: train.Task) -> None:
-        self.seconds += time.perf_counter() - self.begin
+        self.seconds += now() - self.begin
         self.score(trainer.current_epoch + 1, self.seconds, task.network)
 
 
@@ -106,9 +112,9 @@ def theirs(library, run: Run, score: Score) -> None:
     same, seconds = run.untrained_network(manager.num_train_pids), 0.0
     engine.max_epoch = epochs
     for engine.epoch in range(epochs):
-        begin = time.perf_counter()
+        begin = now()
         engine.train(print_freq=10**9)
-        seconds += time.perf_counter() - begin
+        seconds += now() - begin
         same.load_state_dict(network.state_dict())
         score(engine.epoch + 1, seconds, same)
 

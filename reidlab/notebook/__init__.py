@@ -21,6 +21,11 @@ from reidlab.plots.saving import png
 from reidlab.run import File, Run
 
 PARAMETERS = ("experiment", "overrides")
+DRAWN = {"synthetic": "people", "shapes": "shapes"}
+FEW_PEOPLE = (
+    "data.size=[64,32]", "data.source.size=[64,32]", "data.source.num_identities=60", "data.source.train_identities=44",
+    "trainer.max_time=0.4", "logger=csv",
+)  # fmt: skip
 DEMO_RESULTS = SHIPPED / "data" / "demo_results.csv"
 _SHARPNESS = 2  # pixels of a shown figure per CSS pixel
 
@@ -31,20 +36,28 @@ def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Ru
     Papermill only warns of a parameter that the notebook doesn't have; here that is an InputError.
     """
     check_parameters(_injected(), PARAMETERS)
-    given = shlex.split(overrides) if isinstance(overrides, str) else overrides
-    return Run.compose([f"experiment={experiment}", *given, *more])
+    return Run.compose([f"experiment={experiment}", *_words(overrides), *more])
 
 
-def configure_classes(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
-    """The run of a notebook on classes; drawn shapes take the place of absent photographs, which is logged."""
+def configure_or_draw(experiment: str, overrides: Sequence[str] | str, *more: str, task: str) -> Run:
+    """The run of a notebook; drawn shapes or people take the place of a folder that isn't there, which is logged.
+
+    InputError where its task is another than the notebook's.
+    """
     run = configure(experiment, overrides, *more)
-    if not run.is_classifier:
-        raise InputError(f"experiment={experiment}: no classification; use flowers_smoke, or any other of the flowers")
-    if Path(run["data.root"]).is_dir():
+    if run["task.kind"] != task:
+        raise InputError(f"experiment={experiment}: its task is {run['task.kind']}, and here it is {task}; use another")
+    if run["data.name"] in DRAWN or Path(run["data.root"]).is_dir():
         return run
-    log.info(f"no photographs in {run['data.root']}: drawn shapes in their place")
-    instead = ["data=shapes", f"data.root={run['data.root']}_shapes", f"run.name={run.name}_shapes"]
-    return configure(experiment, overrides, *instead, *more)
+    drawn = "shapes" if run.is_classifier else "synthetic"
+    log.info(f"no folder {run['data.root']}: drawn {DRAWN[drawn]} in the place of its images")
+    instead = [f"data={drawn}", f"data.root={run['data.root']}_{drawn}", f"run.name={run.name}_{drawn}"]
+    few = FEW_PEOPLE if drawn == "synthetic" else []
+    return configure(experiment, [*few, *_words(overrides)], *instead, *more)
+
+
+def _words(overrides: Sequence[str] | str) -> Sequence[str]:
+    return shlex.split(overrides) if isinstance(overrides, str) else overrides
 
 
 def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = None) -> None:

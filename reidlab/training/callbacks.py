@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -126,18 +126,22 @@ class TimeBudget(pl.Callback):
     validation, in all processes that one training went on in.
 
     Args:
-        time: what there is, as "DD:HH:MM:SS" or the keywords of a timedelta, like `trainer.max_time` of Lightning.
+        time: what there is, in minutes, or as Lightning has it, "DD:HH:MM:SS".
     """
 
-    def __init__(self, time: str | Mapping[str, float]):
+    def __init__(self, time: float | str):
         try:
-            keywords = time if isinstance(time, Mapping) else dict(zip(UNITS, map(int, time.split(":")), strict=True))
-            self.seconds = timedelta(**keywords).total_seconds()
+            units = (
+                {"minutes": time}
+                if isinstance(time, int | float)
+                else dict(zip(UNITS, map(int, time.split(":")), strict=True))
+            )
+            self.seconds = timedelta(**units).total_seconds()
         except (TypeError, ValueError, AttributeError, OverflowError):
             self.seconds = 0.0
         if self.seconds <= 0:
             raise InputError(
-                f"trainer.max_time={time}: give a time such as '{{minutes: 60}}' or '\"00:01:00:00\"', days first"
+                f"trainer.max_time={time}: give minutes, as 60, or days, hours, minutes and seconds, as 00:01:00:00"
             )
         self.used = self.epoch = 0.0  # seconds, of all epochs and of the last
 
