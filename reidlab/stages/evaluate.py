@@ -1,6 +1,7 @@
 """Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and its rankings."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -375,9 +376,11 @@ def _warn_of(verdict: Mapping[str, Any]) -> None:
     """Say where a threshold rests on too few identities, or rejects most pairs of one identity."""
     needed, key = 1 / verdict["wanted_fpr"], f"evaluate.wanted_fpr={verdict['wanted_fpr']:g}"
     if verdict["num_identity_pairs"] < needed:
+        identities = math.ceil((1 + math.sqrt(1 + 4 * needed)) / 2)  # each with all others
         log.warning(
             f"{key}: the threshold rests on {verdict['num_identity_pairs']:,} pairs of two identities "
-            f"({verdict['calibrated_on']}), and this rate takes {needed:,.0f} or more; choose a higher one"
+            f"({verdict['calibrated_on']}), and this rate takes {needed:,.0f} or more; choose a higher one, or set "
+            f"{identities} identities aside (data.val_identities={identities})"
         )
     if verdict["test_tpr"] < LOW_TPR:
         log.warning(
