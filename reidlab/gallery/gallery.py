@@ -148,6 +148,17 @@ class Gallery:
         return (_about(self.model) | self.store.about).get("distance", "cosine")
 
     @property
+    def threshold(self) -> float:
+        """Distance up to which an image shows an identity, as the model's run calibrated it; InputError without."""
+        known = self.model.verdict.get("threshold") if self.model else None
+        if known is None:
+            raise InputError(
+                f"{self.store.folder}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
+                "on the run first, or give a threshold"
+            )
+        return known
+
+    @property
     def pids(self) -> list[str]:
         """The enrolled identities."""
         self.store.refresh()
@@ -302,7 +313,7 @@ class Gallery:
         """
         if k < 1:
             raise InputError(f"k={k}: ask for one or more")
-        threshold = self._threshold() if threshold is None else threshold
+        threshold = self.threshold if threshold is None else threshold
         self._refresh(indexed=self.template == "best")
         queries = self._queries(embeddings)
         if not len(self.store):
@@ -500,15 +511,6 @@ class Gallery:
         if queries.ndim != 2 or (dim and queries.shape[1] != dim):
             raise InputError(f"embeddings {queries.shape}: expected (Q, {dim or 'D'})")
         return queries
-
-    def _threshold(self) -> float:
-        known = self.model.verdict.get("threshold") if self.model else None
-        if known is None:
-            raise InputError(
-                f"{self.store.folder}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
-                "on the run first, or give a threshold"
-            )
-        return known
 
     def _about_new(self, dim: int) -> dict[str, Any]:
         """The manifest's entries that a first enrollment decides."""
