@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import HTTPException, Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -100,9 +100,19 @@ async def accepted(request: Request, room: Room, known: Sequence[str]) -> AsyncI
 
 
 class _InMemory(MultiPartParser):
-    """A parser that writes no file."""
+    """A parser that writes no file, and refuses a form without its end."""
 
     spool_max_size = sys.maxsize
+    ended = False
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    async def parse(self) -> FormData:
+        form = await super().parse()
+        if not self.ended:
+            raise MultiPartException("its end is missing")
+        return form
 
 
 async def _read(request: Request, limits: Limits, kinds: int) -> list[tuple[str, str | bytes]]:
