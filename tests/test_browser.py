@@ -226,6 +226,9 @@ def test_the_page_of_a_gallery(page, runs, market, tmp_path):
     (answer,) = gallery.identify(files[:1], k=20)
     with serving(command, port, "/healthz") as address:
         page.goto(address)
+        assert page.locator("#access, #picture, #ranked").evaluate_all(
+            "all => all.every(each => !each.checkVisibility())"
+        )
         page.locator("#file").set_input_files(files[0])
         rows = page.locator("#ranked tbody tr")
         rows.first.wait_for()
@@ -252,6 +255,23 @@ def test_the_page_of_a_gallery(page, runs, market, tmp_path):
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         page.emulate_media(color_scheme="dark")
         page.screenshot(path=tmp_path / "narrow.png", full_page=True)
+
+
+def test_the_page_of_a_gallery_asks_for_its_token(chromium, runs, market, tmp_path):
+    pytest.importorskip("fastapi", reason="needs the service extra")
+    (tmp_path / "token").write_text("a-token-of-more-than-16-characters")
+    port = free_port()
+    command = [sys.executable, "-m", "reidlab.cli", "serve", "--gallery", str(tmp_path / "gallery"), "--http-port"]
+    command += [str(port), "--token-file", str(tmp_path / "token"), f"run.root={runs}", "run.name=two"]
+    page = chromium.new_page()
+    with serving(command, port, "/healthz") as address:
+        page.goto(address)
+        page.locator("#file").set_input_files(min((market / "query").glob("*.jpg")))
+        page.get_by_text("send the service's token").wait_for()
+        page.locator("#token").fill("a-token-of-more-than-16-characters")
+        page.locator("#token").press("Enter")
+        page.get_by_text("Nobody who is enrolled.").wait_for()
+    page.close()
 
 
 def test_a_notebook_in_jupyterlab(page, lab, tmp_path):

@@ -22,7 +22,7 @@ from reidlab.service.desk import Desk, Job
 from reidlab.service.guard import Guard
 from reidlab.service.limits import Limits, Room
 from reidlab.service.metrics import Metrics
-from reidlab.service.uploads import Upload, accepted
+from reidlab.service.uploads import Upload, received
 
 PAGE = Path(__file__).with_name("page")
 PARTS = {
@@ -104,7 +104,7 @@ def create_app(
         await asyncio.to_thread(desk.close)
 
     app = FastAPI(title="reidlab gallery", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, token=token, name=name, metrics=metrics)
+    app.add_middleware(Guard, token=token, name=name, room=room, metrics=metrics)
 
     @app.exception_handler(AnyHTTPException)
     async def refuse(_: Request, error: AnyHTTPException) -> Response:
@@ -119,13 +119,13 @@ def create_app(
     async def identify(request: Request) -> Any:
         """Who images show: `image` files, or a `frame` and its `boxes`; at will `k`, `camera`s, `since`, `until`."""
         known = (*CROPS, "k", "camera", "since", "until")
-        async with accepted(request, room, known) as upload:
-            listed = upload.number("k", k, 1, MOST_LISTED)
-            if listed % 1:
-                raise HTTPException(422, "k: give a whole number")
-            cameras = tuple(upload.text("camera")) or None
-            where = Where(cameras, upload.number("since", -math.inf), upload.number("until", math.inf))
-            found = await _answer(desk, _job(upload, size, question=(int(listed), where))) if upload.count else []
+        upload = await received(request, limits, known)
+        listed = upload.number("k", k, 1, MOST_LISTED)
+        if listed % 1:
+            raise HTTPException(422, "k: give a whole number")
+        cameras = tuple(upload.text("camera")) or None
+        where = Where(cameras, upload.number("since", -math.inf), upload.number("until", math.inf))
+        found = await _answer(desk, _job(upload, size, question=(int(listed), where))) if upload.count else []
         return {
             "measure": gallery.distance,
             "threshold": threshold,
@@ -135,37 +135,37 @@ def create_app(
     @app.post("/enroll", response_model=Enrolled)
     async def enroll(request: Request) -> Any:
         """Enroll images under a `pid`, one for all or one for each; at will `camid`, `time`, `keep_days` of all."""
-        async with accepted(request, room, (*CROPS, "pid", "camid", "time", "keep_days")) as upload:
-            pids, camids = upload.text("pid"), upload.text("camid")
-            if len(pids) not in (1, upload.count) or len(camids) > 1:
-                raise HTTPException(422, "give one pid for all images, or one for each, and at most one camid")
-            taken, days = upload.number("time", time.time()), upload.number("keep_days", math.inf, 0)
-            count, camid = upload.count, camids[0] if camids else None
+        upload = await received(request, limits, (*CROPS, "pid", "camid", "time", "keep_days"))
+        pids, camids = upload.text("pid"), upload.text("camid")
+        if len(pids) not in (1, upload.count) or len(camids) > 1:
+            raise HTTPException(422, "give one pid for all images, or one for each, and at most one camid")
+        taken, days = upload.number("time", time.time()), upload.number("keep_days", math.inf, 0)
+        count, camid = upload.count, camids[0] if camids else None
 
-            def change(gallery: Gallery, embeddings: np.ndarray) -> int:
-                return gallery.enroll_embeddings(
-                    embeddings,
-                    pids if len(pids) == count else pids * count,
-                    camids=[camid] * count,
-                    times=[taken] * count,
-                    keep_s=days * DAY_S,
-                )
+        def change(gallery: Gallery, embeddings: np.ndarray) -> int:
+            return gallery.enroll_embeddings(
+                embeddings,
+                pids if len(pids) == count else pids * count,
+                camids=[camid] * count,
+                times=[taken] * count,
+                keep_s=days * DAY_S,
+            )
 
-            return {"enrolled": await _answer(desk, _job(upload, size, change=change)) if count else 0}
+        return {"enrolled": await _answer(desk, _job(upload, size, change=change)) if count else 0}
 
     @app.post("/forget", response_model=Forgotten)
     async def forget(request: Request) -> Any:
         """Delete all images of a `pid`; it stands in the body, since addresses are logged on the way."""
-        async with accepted(request, room, ("pid",)) as upload:
-            if len(pids := upload.text("pid")) != 1:
-                raise HTTPException(422, "give one pid")
+        upload = await received(request, limits, ("pid",))
+        if len(pids := upload.text("pid")) != 1:
+            raise HTTPException(422, "give one pid")
 
-            def change(gallery: Gallery, _: np.ndarray) -> int:
-                if pids[0] not in gallery.pids:
-                    raise HTTPException(404, "nobody of that name is enrolled")
-                return gallery.forget(pids[0])
+        def change(gallery: Gallery, _: np.ndarray) -> int:
+            if pids[0] not in gallery.pids:
+                raise HTTPException(404, "nobody of that name is enrolled")
+            return gallery.forget(pids[0])
 
-            return {"forgotten": await _answer(desk, Job(change=change))}
+        return {"forgotten": await _answer(desk, Job(change=change))}
 
     @app.get("/healthz")
     async def health() -> dict[str, bool]:

@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from reidlab.console import log
+from reidlab.service.limits import Room
 from reidlab.service.metrics import Metrics
 from reidlab.untrusted import is_own_host, is_own_origin
 
@@ -28,17 +29,18 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses requests under a foreign name (DNS rebinding), of another site's page, or without the token.
+    """Refuses requests under a foreign name (DNS rebinding), of another site's page, or without the token, or too many.
 
     Args:
         app: that is guarded.
         token: that requests must carry; None for none.
         name: of this machine for others, beside its addresses; None where this machine alone is answered.
+        room: for requests that bring something; more are refused before they are read.
         metrics: count what is answered.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, name: str | None, metrics: Metrics) -> None:
-        self.app, self.name, self.metrics = app, name, metrics
+    def __init__(self, app: ASGIApp, token: str | None, name: str | None, room: Room, metrics: Metrics) -> None:
+        self.app, self.name, self.room, self.metrics = app, name, room, metrics
         self.token = None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +56,14 @@ class Guard:
             await send(message)
 
         try:
-            answer = self._refusal(Headers(scope=scope), path) or self.app
-            await answer(scope, receive, send_on)
+            headers = Headers(scope=scope)
+            if refused := self._refusal(headers, path, scope["method"]):
+                await refused(scope, receive, send_on)
+            elif scope["method"] == "POST":
+                with self.room.taken(int(headers["content-length"])):
+                    await self.app(scope, receive, send_on)
+            else:
+                await self.app(scope, receive, send_on)
         except Exception as error:
             places = [
                 f"{Path(frame.filename).name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
@@ -67,7 +75,7 @@ class Guard:
         self.metrics.requests.labels(path, *map(str, statuses[:1])).inc()
         self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
 
-    def _refusal(self, headers: Headers, path: str) -> ASGIApp | None:
+    def _refusal(self, headers: Headers, path: str, method: str) -> ASGIApp | None:
         host, origins = headers.get("host", ""), headers.getlist("origin")
         if not (self._is_own(host) and is_own_origin(origins, host, ("http", "https"))):
             return JSONResponse({"error": "a foreign name or site; open the service by this machine's own"}, 403)
@@ -75,6 +83,8 @@ class Guard:
         if self.token is not None and path not in OPEN and not hmac.compare_digest(given, self.token):
             return JSONResponse({"error": "send the service's token: Authorization: Bearer TOKEN"}, 401,
                                 {"WWW-Authenticate": "Bearer"})  # fmt: skip
+        if method == "POST" and (full := self.room.refusal(headers.get("content-length", ""))):
+            return JSONResponse({"error": full[1]}, full[0], {"Retry-After": "1"} if full[0] == 429 else None)
         return None
 
     def _is_own(self, host: str) -> bool:

@@ -27,10 +27,16 @@ class Room:
     requests: int = field(default=0, init=False)
     size: int = field(default=0, init=False)  # in bytes
 
-    def holds(self, size: int) -> bool:
-        """Whether a request of so many bytes can be accepted now."""
-        within = self.size + size <= self.limits.max_waiting_mib * MIB or not self.requests
-        return self.requests < self.limits.max_waiting and within
+    def refusal(self, length: str) -> tuple[int, str] | None:
+        """Why a request whose Content-Length is this text can't be accepted now, with its status; None where it can."""
+        if not length.isdecimal():
+            return 411, "give a Content-Length"
+        if (size := int(length[:20])) > self.limits.max_request_mib * MIB:
+            return 413, f"more than {self.limits.max_request_mib:g} MiB; send fewer or smaller images"
+        full = self.requests and self.size + size > self.limits.max_waiting_mib * MIB
+        if full or self.requests >= self.limits.max_waiting:
+            return 429, "too many requests wait; try again later"
+        return None
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:

@@ -4,8 +4,7 @@ import asyncio
 import math
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from reidlab.data.images import JPEG, PNG, decode, resize, size_of
 from reidlab.export.model import cut
-from reidlab.service.limits import MIB, Limits, Room
+from reidlab.service.limits import Limits
 from reidlab.untrusted import UNPRINTABLE, check_schema, parse_json
 
 WEBP = re.compile(rb"RIFF.{4}WEBP", re.DOTALL)
@@ -73,30 +72,21 @@ class Upload:
         return number
 
 
-@asynccontextmanager
-async def accepted(request: Request, room: Room, known: Sequence[str]) -> AsyncIterator[Upload]:
-    """The upload of a request, which counts among the accepted ones while the block lasts.
+async def received(request: Request, limits: Limits, known: Sequence[str]) -> Upload:
+    """The upload of a request.
 
-    Refuses before the body is read what has no length (411), another type (415), too much (413), or comes while there
-    is no room (429); then what doesn't arrive in time (408), is no form (400), or has fields that aren't `known` (422).
+    Refuses another type (415), what doesn't arrive in time (408), is no form (400), holds too much (413), or has fields
+    that aren't `known` or can't be used (422).
     """
-    limits, size = room.limits, request.headers.get("content-length", "")
-    if not size.isdecimal():
-        raise HTTPException(411, "give a Content-Length")
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise HTTPException(415, "send a form: multipart/form-data, e.g. curl -F image=@crop.jpg")
-    if int(size) > limits.max_request_mib * MIB:
-        raise HTTPException(413, f"more than {limits.max_request_mib:g} MiB; send fewer or smaller images")
-    if not room.holds(int(size)):
-        raise HTTPException(429, "too many requests wait; try again later", {"Retry-After": "1"})
-    with room.taken(int(size)):
-        try:
-            async with asyncio.timeout(limits.timeout_s):
-                form = await _read(request, limits, len(known))
-        except TimeoutError as error:
-            late = f"not all has arrived in {limits.timeout_s:g} s"
-            raise HTTPException(408, late, {"Connection": "close"}) from error
-        yield _upload(form, limits, known)
+    try:
+        async with asyncio.timeout(limits.timeout_s):
+            form = await _read(request, limits, len(known))
+    except TimeoutError as error:
+        late = f"not all has arrived in {limits.timeout_s:g} s"
+        raise HTTPException(408, late, {"Connection": "close"}) from error
+    return _upload(form, limits, known)
 
 
 class _InMemory(MultiPartParser):
