@@ -165,7 +165,8 @@ def serve(args: argparse.Namespace) -> None:
     elif args.gallery:
         from reidlab.stages import serve
 
-        run = Run.resume([*args.overrides, f"gallery.folder={args.gallery.absolute()}"])
+        place = args.gallery if "://" in args.gallery else Path(args.gallery).absolute()
+        run = Run.resume([*args.overrides, f"gallery.folder={place}"])
         serve.run(run, args.host, args.http_port, args.token_file)
     else:
         server.serve(Run.resume(args.overrides) / File.TRITON, args.http_port, args.grpc_port)
@@ -432,7 +433,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve = parsers["serve"]
     kind = serve.add_mutually_exclusive_group()
-    kind.add_argument("--gallery", type=Path, metavar="DIR", help="identify, enroll and forget; default: Triton")
+    kind.add_argument("--gallery", metavar="DIR", help="identify, enroll and forget; default: Triton")
     kind.add_argument("--install", action="store_true", help="make Triton's own environment, 400 MB, and stop")
     serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
     serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="Triton's; default: 8001")

@@ -140,7 +140,12 @@ class Gallery:
         return len(self.store)
 
     def __repr__(self) -> str:
-        return f"Gallery({str(self.store.folder)!r}, {len(self)} images)"
+        return f"Gallery({self.place!r}, {len(self)} images)"
+
+    @property
+    def place(self) -> str:
+        """The folder, or the server's URL."""
+        return str(self.store.folder)
 
     @property
     def distance(self) -> Distance:

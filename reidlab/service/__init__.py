@@ -42,7 +42,7 @@ def serve(
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise InputError(f"the service needs {', '.join(missing)}: pip install 'reidlab[service]'")
     if gallery.model is None:
-        raise InputError(f"{gallery.store.folder}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))")
+        raise InputError(f"{gallery.place}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))")
     threshold = gallery.threshold if threshold is None else threshold
     limits = limits or Limits()
     with _listen(host, port) as listening:

@@ -96,7 +96,7 @@ def create_app(
     room, metrics = Room(limits), Metrics()
     desk = Desk(gallery, model, threshold, metrics.batch.observe)
     metrics.waiting.set_function(lambda: room.requests)
-    size, folder = model.size, str(gallery.store.folder)
+    size, place = model.size, gallery.place
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -113,7 +113,7 @@ def create_app(
     @app.exception_handler(InputError)
     async def wrong_input(_: Request, error: InputError) -> Response:
         status = 507 if isinstance(error, StorageError) else 422
-        return JSONResponse({"error": str(error).replace(folder, "the gallery")}, status)
+        return JSONResponse({"error": str(error).replace(place, "the gallery")}, status)
 
     @app.post("/identify", response_model=Answers)
     async def identify(request: Request) -> Any:
