@@ -105,11 +105,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gallery", action="store_true", help="the service of a gallery, in place of Triton")
     parser.add_argument("--times", type=float, default=10, help="the overload, in parts of the capacity")
     parser.add_argument("--seconds", type=float, default=120, help="that it lasts")
-    parser.add_argument("--clients", type=int, default=16, help="that measure the capacity")
+    parser.add_argument("--clients", type=int, help="that measure the capacity; default: 16, of a gallery 32")
     args = parser.parse_args(argv)
     try:
         run = Run(args.run)
-        load = args.times, args.seconds, args.clients
+        load = args.times, args.seconds, args.clients or (32 if args.gallery else 16)
         rows = [*(measure_gallery(run, *load) if args.gallery else measure(run / File.TRITON, *load))]
     except InputError as error:
         print(f"serving: {error}", file=sys.stderr)

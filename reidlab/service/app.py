@@ -120,7 +120,7 @@ def create_app(
         """Who images show: `image` files, or a `frame` and its `boxes`; at will `k`, `camera`s, `since`, `until`."""
         known = (*CROPS, "k", "camera", "since", "until")
         upload = await received(request, limits, known)
-        listed = upload.number("k", k, 1, MOST_LISTED)
+        listed = upload.number("k", min(k, MOST_LISTED), 1, MOST_LISTED)
         if listed % 1:
             raise HTTPException(422, "k: give a whole number")
         cameras = tuple(upload.text("camera")) or None

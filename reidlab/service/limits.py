@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 MIB = 1 << 20
+LONGEST_LENGTH = 20  # digits of a Content-Length
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Room:
         """Why a request whose Content-Length is this text can't be accepted now, with its status; None where it can."""
         if not length.isdecimal():
             return 411, "give a Content-Length"
-        if (size := int(length[:20])) > self.limits.max_request_mib * MIB:
+        if len(length) > LONGEST_LENGTH or (size := int(length)) > self.limits.max_request_mib * MIB:
             return 413, f"more than {self.limits.max_request_mib:g} MiB; send fewer or smaller images"
         full = self.requests and self.size + size > self.limits.max_waiting_mib * MIB
         if full or self.requests >= self.limits.max_waiting:
