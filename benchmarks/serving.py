@@ -1,15 +1,23 @@
-"""What a run's Triton server does at ten times its capacity, with malformed requests, and after a kill.
+"""What a run's servers do at ten times their capacity: Triton, or the service of a gallery.
 
     python benchmarks/serving.py runs/NAME [--times 10] [--seconds 120] [--clients 16]
+    python benchmarks/serving.py runs/NAME --gallery [--times 10] [--seconds 120] [--clients 32]
+
+Triton is also given malformed requests, and killed; the tests do that to the service.
 
 The clients run on the same machine and share its cores. Capacity is what `--clients` get that each wait for an answer;
 then requests come at `--times` that rate, whether answered or not. Every answer is compared with the file's own.
 """
 
 import argparse
+import asyncio
+import contextlib
 import functools
 import http.client
+import json
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -18,19 +26,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
+import cv2
 import grpc
 import numpy as np
 import onnxruntime
 import pandas as pd
 from tritonclient.grpc import service_pb2
 
+from reidlab.config import resolve_path
 from reidlab.console import print_table
 from reidlab.deploy.server import SERVED, serving
 from reidlab.errors import InputError
-from reidlab.files import write_json
+from reidlab.export.model import Model
+from reidlab.files import write_atomic, write_json
+from reidlab.gallery import Gallery
 from reidlab.run import File, Run, provenance
 
 HTTP_PORT, GRPC_PORT = 8800, 8801
+IDENTITIES, IMAGES = 1000, 10  # of each, in the served gallery
+THRESHOLD = 0.2
+CONNECTIONS = 256  # that overload the service
 MOST_WAITING = 2000  # requests that the clients have under way at once
 JSON = '{{"inputs":[{{"name":"{}","shape":{},"datatype":"{}","data":{}}}]}}'
 
@@ -86,21 +101,25 @@ class Asker:
 def main(argv: list[str] | None = None) -> int:
     """Measure, print the table and write it into the run folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="a run folder with deploy=nvidia")
+    parser.add_argument("run", type=Path, help="a run folder; for Triton, with deploy=nvidia")
+    parser.add_argument("--gallery", action="store_true", help="the service of a gallery, in place of Triton")
     parser.add_argument("--times", type=float, default=10, help="the overload, in parts of the capacity")
     parser.add_argument("--seconds", type=float, default=120, help="that it lasts")
-    parser.add_argument("--clients", type=int, default=16, help="that measure the capacity")
+    parser.add_argument("--clients", type=int, help="that measure the capacity; default: 16, of a gallery 32")
     args = parser.parse_args(argv)
     try:
         run = Run(args.run)
-        rows = [*measure(run / File.TRITON, args.times, args.seconds, args.clients)]
+        load = args.times, args.seconds, args.clients or (32 if args.gallery else 16)
+        rows = [*(measure_gallery(run, *load) if args.gallery else measure(run / File.TRITON, *load))]
     except InputError as error:
         print(f"serving: {error}", file=sys.stderr)
         return 2
+    name = "gallery" if args.gallery else "serving"
     table = pd.DataFrame(rows, columns=["what", "figure"]).set_index("what")
-    print_table(table, f"{run.name}: a Triton server under {args.times:g} times its capacity")
-    write_json(run / "benchmarks/serving.json", provenance())
-    print(run.write("benchmarks/serving.csv", table.to_csv()))
+    print_table(table, f"{run.name}: {name} under {args.times:g} times its capacity")
+    place = (resolve_path("runs") / run.name if run.is_released else run.folder) / "benchmarks"
+    write_json(place / f"{name}.json", provenance())
+    print(write_atomic(place / f"{name}.csv", table.to_csv()))
     return 0
 
 
@@ -218,6 +237,142 @@ def _post(body: str, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         return "cut off"
     finally:
         connection.close()
+
+
+class Visitor:
+    """Clients of a gallery's service, who count how their requests end.
+
+    Args:
+        gallery: that is served, to compare the answers with.
+        port: of the service.
+    """
+
+    def __init__(self, gallery: Gallery, port: int, count: int = 64):
+        draw = np.random.default_rng(0)
+        self.port, self.requests, pixels = port, [], []
+        for _ in range(count):
+            coarse = draw.integers(0, 256, (8, 4, 3), np.uint8)
+            file = cv2.imencode(".jpg", cv2.resize(coarse, (64, 128)))[1].tobytes()
+            pixels.append(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR_RGB))
+            body = (
+                b'--X\r\nContent-Disposition: form-data; name="image"; filename="x"\r\n\r\n' + file + b"\r\n--X--\r\n"
+            )
+            head = f"POST /identify HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+            self.requests.append(f"{head}Content-Type: multipart/form-data; boundary=X\r\n\r\n".encode() + body)
+        self.expected = gallery.identify(pixels, threshold=THRESHOLD)
+        self.ends: Counter[str] = Counter()
+        self.latencies_ms: list[float] = []
+
+    async def ask_in_turn(self, clients: int, seconds: float) -> float:
+        """Clients that each wait for an answer before they ask again; answers a second."""
+        self.ends.clear(), self.latencies_ms.clear()
+        end = time.perf_counter() + seconds
+
+        async def client(number: int) -> None:
+            async with self._connection() as ask:
+                while time.perf_counter() < end:
+                    await ask(number % len(self.requests))
+                    number += 1
+
+        await asyncio.gather(*map(client, range(clients)))
+        return len(self.latencies_ms) / seconds
+
+    async def pour(self, rate: float, seconds: float) -> int:
+        """Requests at a rate, each on the first connection that is free; how many they were."""
+        self.ends.clear(), self.latencies_ms.clear()
+        began, sent = time.perf_counter(), 0
+
+        async def client() -> None:
+            nonlocal sent
+            async with self._connection() as ask:
+                while (due := sent / rate) < seconds and time.perf_counter() - began < seconds:
+                    sent += 1
+                    await asyncio.sleep(max(0, began + due - time.perf_counter()))
+                    await ask(sent % len(self.requests))
+
+        await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
+        return sent
+
+    @contextlib.asynccontextmanager
+    async def _connection(self):
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def ask(number: int) -> None:
+            began = time.perf_counter()
+            try:
+                writer.write(self.requests[number])
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                body = await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            except (OSError, asyncio.IncompleteReadError) as error:
+                self.ends[f"failed: {type(error).__name__}"] += 1
+                return
+            status = head.split()[1].decode()
+            if status == "200":
+                self.latencies_ms.append(1000 * (time.perf_counter() - began))
+            self.ends[self._end(number, json.loads(body)) if status == "200" else status] += 1
+
+        yield ask
+        writer.close()
+
+    def _end(self, number: int, told: Mapping) -> str:
+        (answer,), known = told["answers"], self.expected[number]
+        pairs = [(near["pid"], near["distance"]) for near in answer["nearest"]]
+        distances = [found.distance for found in known.candidates]
+        right = [pid for pid, _ in pairs] == [found.pid for found in known.candidates] and answer["pid"] == known.pid
+        return "right" if right and np.allclose([d for _, d in pairs], distances, atol=1e-5) else "wrong"
+
+
+def measure_gallery(run: Run, times: float, seconds: float, clients: int) -> Iterator[tuple[str, str]]:
+    """Rows of what was found; a gallery is filled, served by the command, asked and overloaded."""
+    with tempfile.TemporaryDirectory() as place:
+        gallery = Gallery.open(place, Model.of(run))
+        draw, (one,) = np.random.default_rng(0), gallery.model([np.zeros((*gallery.model.size, 3), np.uint8)])
+        centers = draw.standard_normal((IDENTITIES, 1, len(one)))
+        people = (centers + 0.3 * draw.standard_normal((IDENTITIES, IMAGES, len(one)))).reshape(-1, len(one))
+        gallery.enroll_embeddings(people, np.repeat(np.arange(IDENTITIES), IMAGES))
+        argv = ["serve", "--gallery", place, "--http-port", str(HTTP_PORT), f"gallery.threshold={THRESHOLD}"]
+        argv += [f"run.root={run.folder.parent}", f"run.name={run.name}"]
+        server = subprocess.Popen([sys.executable, "-m", "reidlab.cli", *argv], stdout=subprocess.DEVNULL)
+        try:
+            yield from _visit(Visitor(gallery, HTTP_PORT), server, times, seconds, clients)
+        finally:
+            began = time.perf_counter()
+            server.terminate()
+            server.wait(60)
+        yield "ended by SIGTERM", f"after {time.perf_counter() - began:.1f} s"
+
+
+def _visit(
+    visitor: Visitor, server: subprocess.Popen, times: float, seconds: float, clients: int
+) -> Iterator[tuple[str, str]]:
+    while server.poll() is None:
+        with contextlib.suppress(OSError):
+            asyncio.run(visitor.ask_in_turn(1, 2))
+            break
+        time.sleep(0.2)
+    capacity = 0.0
+    for count in (1, clients):
+        capacity = asyncio.run(visitor.ask_in_turn(count, 20))
+        yield (
+            f"{count} clients, answers/s",
+            f"{capacity:.0f} ({', '.join(f'{n} {end}' for end, n in visitor.ends.items())})",
+        )
+        yield f"{count} clients, latency, median and 99 %, ms", _quantiles(visitor.latencies_ms)
+    memory: list[np.ndarray] = []
+    over = threading.Event()
+    watch = threading.Thread(target=_watch, args=(server.pid, memory, over))
+    watch.start()
+    began = time.perf_counter()
+    sent = asyncio.run(visitor.pour(times * capacity, seconds))
+    lasted = time.perf_counter() - began
+    over.set()
+    watch.join()
+    yield "overload, requests/s", f"{sent / lasted:.0f} of {times * capacity:.0f} wanted, for {lasted:.0f} s"
+    for end, count in sorted(visitor.ends.items()):
+        yield f"overload: {end}", f"{count} ({count / lasted:.0f}/s)"
+    yield "latency of answers under overload, median and 99 %, ms", _quantiles(visitor.latencies_ms)
+    parts = [memory[int(part * (len(memory) - 1))][0] for part in (0, 0.1, 0.25, 0.5, 0.75, 1)]
+    yield "memory at 0, 10, 25, 50, 75, 100 % of it, MiB", ", ".join(f"{mib:.0f}" for mib in parts)
 
 
 def _request(name: str, images: np.ndarray) -> service_pb2.ModelInferRequest:

@@ -11,8 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from reidlab.data.synthetic.walk import film_people
     from reidlab.export.model import Model, load
     from reidlab.gallery import Gallery
+    from reidlab.gallery.following import follow_video
     from reidlab.run import File, Row, Run, Task
     from reidlab.stages.compare import run as compare
     from reidlab.stages.enroll import run as enroll
@@ -36,6 +38,8 @@ __all__ = [
     "compare",
     "enroll",
     "evaluate",
+    "film_people",
+    "follow_video",
     "forget",
     "identify",
     "load",
@@ -46,6 +50,7 @@ __all__ = [
     "train",
 ]
 _HOME = {"Gallery": "gallery", "Model": "export.model", "load": "export.model"}
+_HOME |= {"film_people": "data.synthetic.walk", "follow_video": "gallery.following"}
 _HOME |= dict.fromkeys(("File", "Row", "Run", "Task"), "run")
 
 

@@ -162,6 +162,12 @@ def serve(args: argparse.Namespace) -> None:
 
     if args.install:
         server.install()
+    elif args.gallery:
+        from reidlab.stages import serve
+
+        place = args.gallery if "://" in args.gallery else Path(args.gallery).absolute()
+        run = Run.resume([*args.overrides, f"gallery.folder={place}"])
+        serve.run(run, args.host, args.http_port, args.token_file)
     else:
         server.serve(Run.resume(args.overrides) / File.TRITON, args.http_port, args.grpc_port)
 
@@ -261,7 +267,9 @@ COMMANDS = {
         "ended trials are kept, and the finished epochs of the others",
         overrides="+",
     ),
-    "serve": Command(serve, "a run's Triton repository on this machine", "reidlab serve run.name=demo"),
+    "serve": Command(
+        serve, "a gallery, or a run's Triton repository, over HTTP", "reidlab serve --gallery DIR run.name=demo"
+    ),
     "import-tao": Command(
         import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml", overrides=""
     ),
@@ -424,9 +432,13 @@ def build_parser() -> argparse.ArgumentParser:
         "folder", type=Path, nargs="?", help="of sequences in MOTChallenge's layout; default: filmed people"
     )
     serve = parsers["serve"]
-    serve.add_argument("--install", action="store_true", help="make the server's own environment, 400 MB, and stop")
+    kind = serve.add_mutually_exclusive_group()
+    kind.add_argument("--gallery", metavar="DIR", help="identify, enroll and forget; default: Triton")
+    kind.add_argument("--install", action="store_true", help="make Triton's own environment, 400 MB, and stop")
     serve.add_argument("--http-port", type=int, default=8000, metavar="PORT", help="default: 8000")
-    serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="default: 8001")
+    serve.add_argument("--grpc-port", type=int, default=8001, metavar="PORT", help="Triton's; default: 8001")
+    serve.add_argument("--host", default="127.0.0.1", help="the gallery's; default: 127.0.0.1, for this machine alone")
+    serve.add_argument("--token-file", type=Path, metavar="FILE", help="with what a gallery's requests must carry")
     parsers["matrix"].add_argument("runs", nargs="+", help="names of evaluated runs")
     parsers["search"].add_argument("--trials", type=int, default=20, help="how many in all")
     parsers["import-tao"].add_argument("file", type=Path, help="the specification")

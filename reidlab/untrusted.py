@@ -1,10 +1,10 @@
-"""YAML and JSON from elsewhere as plain data: text, numbers, lists and mappings that can't grow while they are read."""
+"""From elsewhere: YAML and JSON, as plain data that can't grow while it is read, and requests of a browser."""
 
 import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -15,6 +15,7 @@ MAX_NODES = 50_000  # of a YAML document, what its aliases stand for included
 MAX_INTEGER = 2**63
 # Control characters and halves of surrogate pairs: neither a terminal, a path nor a file in UTF-8 takes them.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 
 
 def parse_yaml(text: bytes) -> Any:
@@ -40,6 +41,16 @@ def parse_json(text: str | bytes) -> Any:
 def printable(text: str) -> str:
     """The text without what a terminal would obey, such as a file's name may hold."""
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def is_own_host(host: str) -> bool:
+    """Whether a request's `Host` is this machine's for itself, and no name of elsewhere that leads here."""
+    return OWN_HOST.fullmatch(host) is not None
+
+
+def is_own_origin(origins: Iterable[str], host: str, schemes: Iterable[str] = ("http",)) -> bool:
+    """Whether a request's `Origin`s, which browsers add, are of the page that the same host has sent."""
+    return {*origins} <= {f"{scheme}://{host}" for scheme in schemes}
 
 
 def check_schema(value: Any, schema: Any, place: str = "") -> None:

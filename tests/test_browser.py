@@ -20,6 +20,7 @@ import nbformat
 import pandas as pd
 import pytest
 
+import reidlab
 from reidlab import dashboard
 from reidlab.config import CLONE
 from reidlab.run import Run
@@ -210,6 +211,67 @@ def turn_pages(page, folder):
         size = "image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])"
         assert min(picture.evaluate(size)) > 50
         page.screenshot(path=folder / f"widget{number}.png")
+
+
+def test_the_page_of_a_gallery(page, runs, market, tmp_path):
+    """An image that is chosen or dropped is identified, and the gallery ranked; a name made to harm is text."""
+    pytest.importorskip("fastapi", reason="needs the service extra")
+    gallery = reidlab.Gallery.open(tmp_path / "gallery", reidlab.load(runs / "two"))
+    files = sorted((market / "bounding_box_test").glob("*.jpg"))
+    evil = "<img src=x onerror=alert(1)> &amp; "
+    gallery.enroll(files, [evil + file.name[:4] for file in files], camids=[file.name[6] for file in files])
+    port = free_port()
+    command = [sys.executable, "-m", "reidlab.cli", "serve", "--gallery", str(gallery.store.folder)]
+    command += ["--http-port", str(port), f"run.root={runs}", "run.name=two"]
+    (answer,) = gallery.identify(files[:1], k=20)
+    with serving(command, port, "/healthz") as address:
+        page.goto(address)
+        assert page.locator("#access, #picture, #ranked").evaluate_all(
+            "all => all.every(each => !each.checkVisibility())"
+        )
+        page.locator("#file").set_input_files(files[0])
+        rows = page.locator("#ranked tbody tr")
+        rows.first.wait_for()
+        shown = [row.split("\t")[:3] for row in rows.evaluate_all("all => all.map(row => row.innerText)")]
+        ranked = [(c.pid, f"{c.distance:.3f}") for c in answer.candidates]
+        assert [(name, distance) for _, name, distance in shown] == ranked and len(ranked) == 6
+        says = f"This is {answer.pid}." if answer.pid else "Nobody who is enrolled."
+        assert page.locator("#verdict").inner_text() == says
+        assert page.locator("img[src='x']").count() == 0 and min(sizes(page, "#picture")[0]) > 0
+        page.screenshot(path=tmp_path / "identified.png", full_page=True)
+        page.locator("#ranked tbody").evaluate("body => body.replaceChildren()")
+        page.evaluate(
+            """async bytes => {
+                const files = new DataTransfer();
+                files.items.add(new File([new Uint8Array(bytes)], "dropped.jpg", {type: "image/jpeg"}));
+                const event = new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true});
+                document.getElementById("drop").dispatchEvent(event);
+            }""",
+            [*files[-1].read_bytes()],
+        )
+        rows.first.wait_for()
+        assert gallery.identify(files[-1:])[0].candidates[0].pid in rows.first.inner_text()
+        page.set_viewport_size({"width": 360, "height": 700})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.emulate_media(color_scheme="dark")
+        page.screenshot(path=tmp_path / "narrow.png", full_page=True)
+
+
+def test_the_page_of_a_gallery_asks_for_its_token(chromium, runs, market, tmp_path):
+    pytest.importorskip("fastapi", reason="needs the service extra")
+    (tmp_path / "token").write_text("a-token-of-more-than-16-characters")
+    port = free_port()
+    command = [sys.executable, "-m", "reidlab.cli", "serve", "--gallery", str(tmp_path / "gallery"), "--http-port"]
+    command += [str(port), "--token-file", str(tmp_path / "token"), f"run.root={runs}", "run.name=two"]
+    page = chromium.new_page()
+    with serving(command, port, "/healthz") as address:
+        page.goto(address)
+        page.locator("#file").set_input_files(min((market / "query").glob("*.jpg")))
+        page.get_by_text("send the service's token").wait_for()
+        page.locator("#token").fill("a-token-of-more-than-16-characters")
+        page.locator("#token").press("Enter")
+        page.get_by_text("Nobody who is enrolled.").wait_for()
+    page.close()
 
 
 def test_a_notebook_in_jupyterlab(page, lab, tmp_path):

@@ -17,7 +17,7 @@ FLOORS = (
     ("evaluation", "gallery", "training"),
     ("export",),
     ("deploy",),
-    ("card", "dashboard", "doctor", "interop", "workspace"),
+    ("card", "dashboard", "doctor", "interop", "service", "workspace"),
     ("stages",),
     ("notebook",),
     ("cli", "__init__"),

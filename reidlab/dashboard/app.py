@@ -1,7 +1,5 @@
 """The server that `streamlit run` starts: the page, for the browser of this machine alone."""
 
-import re
-
 import streamlit as st
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
@@ -10,8 +8,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from reidlab.dashboard import PAGE
-
-OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
+from reidlab.untrusted import is_own_host, is_own_origin
 
 
 class OwnPageOnly:
@@ -32,7 +29,7 @@ class OwnPageOnly:
 
 def _is_own(headers: Headers) -> bool:
     host = headers.get("host", "")
-    return bool(OWN_HOST.fullmatch(host)) and set(headers.getlist("origin")) <= {f"http://{host}"}
+    return is_own_host(host) and is_own_origin(headers.getlist("origin"), host)
 
 
 app = st.App(PAGE, middleware=[Middleware(OwnPageOnly)])

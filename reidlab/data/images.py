@@ -57,10 +57,14 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 def read_size(file: Path) -> tuple[int, int]:
     """Height and width of the upright image, from the file's header alone; InputError as of `read_image`."""
-    raw = read_bytes(file, MAX_IMAGE_BYTES)
+    return size_of(read_bytes(file, MAX_IMAGE_BYTES), str(file))
+
+
+def size_of(raw: bytes, where: str) -> tuple[int, int]:
+    """The same of an image file's bytes; `where` names it in the InputError."""
     header = _header(raw)
     if header is None:
-        image = _open(raw, str(file))
+        image = _open(raw, where)
         width, height = image.size
         if image.format == "TIFF":  # PIL gives the upright size
             return height, width

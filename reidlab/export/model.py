@@ -118,23 +118,8 @@ class Model:
     def crops(self, frame: Image, boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
         """Embed boxes (N, 4) of a frame, each left, top, right, bottom in pixels; they are clipped to the frame."""
         image = frame if isinstance(frame, np.ndarray) else read_image(Path(frame))
-        height, width = image.shape[:2]
-        given = np.asarray(boxes, float)
-        if given.size == 0:
-            return self([np.zeros((*self.size, 3), np.uint8)])[:0]
-        if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
-            raise InputError(f"boxes {given.shape}: give finite numbers (N, 4): left, top, right, bottom in pixels")
-        parts = []
-        for number, (left, top, right, bottom) in enumerate(given):
-            x1, x2 = (int(np.clip(round(x), 0, width)) for x in (left, right))
-            y1, y2 = (int(np.clip(round(y), 0, height)) for y in (top, bottom))
-            if x2 <= x1 or y2 <= y1:
-                raise InputError(
-                    f"box {number} ({left:g}, {top:g}, {right:g}, {bottom:g}) is empty in a frame of {width} x "
-                    f"{height}; give left, top, right, bottom in pixels"
-                )
-            parts.append(image[y1:y2, x1:x2])
-        return self(parts)
+        parts = cut(image, boxes)
+        return self(parts) if parts else self([np.zeros((*self.size, 3), np.uint8)])[:0]
 
     def same(self, first: Image, second: Image) -> Verdict:
         """Decide whether two images show the same identity; InputError without a calibrated threshold."""
@@ -161,6 +146,27 @@ class Model:
                 raise InputError(f"an image is {image.dtype} {image.shape}; give uint8 (H, W, 3) in the order RGB")
             return resize(np.ascontiguousarray(image), self.size)
         return read_image(Path(image), self.size)
+
+
+def cut(image: np.ndarray, boxes: Sequence[Sequence[float]] | np.ndarray) -> list[np.ndarray]:
+    """The parts of an image in boxes (N, 4), each left, top, right, bottom in pixels; they are clipped to the image."""
+    height, width = image.shape[:2]
+    given = np.asarray(boxes, float)
+    if given.size == 0:
+        return []
+    if given.ndim != 2 or given.shape[1] != 4 or not np.isfinite(given).all():
+        raise InputError(f"boxes {given.shape}: give finite numbers (N, 4): left, top, right, bottom in pixels")
+    parts = []
+    for number, (left, top, right, bottom) in enumerate(given):
+        x1, x2 = (int(np.clip(round(x), 0, width)) for x in (left, right))
+        y1, y2 = (int(np.clip(round(y), 0, height)) for y in (top, bottom))
+        if x2 <= x1 or y2 <= y1:
+            raise InputError(
+                f"box {number} ({left:g}, {top:g}, {right:g}, {bottom:g}) is empty in a frame of {width} x "
+                f"{height}; give left, top, right, bottom in pixels"
+            )
+        parts.append(image[y1:y2, x1:x2])
+    return parts
 
 
 def load(source: str | Path) -> Model:

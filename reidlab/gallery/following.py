@@ -3,7 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,13 @@ from reidlab.progress import bar
 
 OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # sequences of one scene, whose identities are the same
 Crops = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a frame and corners (N, 4) to embeddings, as `Model.crops`
+
+
+class Follows(Protocol):
+    """What embeds the boxes of a frame, as `reidlab.load` returns it."""
+
+    def crops(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+        """Boxes (N, 4), each left, top, right, bottom -> (N, D) float32."""
 
 
 class Shot(NamedTuple):
@@ -48,6 +56,18 @@ def embed_boxes(sequence: mot.Sequence, crops: Crops) -> Shot:
         if absent := sorted({*here} - {*of}):
             raise InputError(f"{sequence.source}: no frame {absent[0]:.0f}, which has boxes")
     return Shot(sequence, *(np.concatenate([of[n] for n in sorted(of)]) if of else np.zeros((0, 1)) for of in found))
+
+
+def follow_video(folder: str | Path, model: Follows, rules: Rules | None = None) -> dict[str, pd.DataFrame]:
+    """The tracks of the sequences in a folder, with appearance, as of `follow`.
+
+    Args:
+        folder: one sequence in MOTChallenge's layout, or several: `img1/` or a video, and `det/det.txt` or `gt/gt.txt`.
+        model: of `reidlab.load`.
+        rules: when boxes are joined.
+    """
+    shots = [embed_boxes(sequence, model.crops) for sequence in mot.read_sequences(Path(folder))]
+    return follow(shots, rules or Rules(), appearance=True)
 
 
 def scenes(shots: Sequence[Shot]) -> Iterator[list[Shot]]:

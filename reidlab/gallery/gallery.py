@@ -140,12 +140,28 @@ class Gallery:
         return len(self.store)
 
     def __repr__(self) -> str:
-        return f"Gallery({str(self.store.folder)!r}, {len(self)} images)"
+        return f"Gallery({self.place!r}, {len(self)} images)"
+
+    @property
+    def place(self) -> str:
+        """The folder, or the server's URL."""
+        return str(self.store.folder)
 
     @property
     def distance(self) -> Distance:
         """Name of the distance between embeddings."""
         return (_about(self.model) | self.store.about).get("distance", "cosine")
+
+    @property
+    def threshold(self) -> float:
+        """Distance up to which an image shows an identity, as the model's run calibrated it; InputError without."""
+        known = self.model.verdict.get("threshold") if self.model else None
+        if known is None:
+            raise InputError(
+                f"{self.store.folder}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
+                "on the run first, or give a threshold"
+            )
+        return known
 
     @property
     def pids(self) -> list[str]:
@@ -302,7 +318,7 @@ class Gallery:
         """
         if k < 1:
             raise InputError(f"k={k}: ask for one or more")
-        threshold = self._threshold() if threshold is None else threshold
+        threshold = self.threshold if threshold is None else threshold
         self._refresh(indexed=self.template == "best")
         queries = self._queries(embeddings)
         if not len(self.store):
@@ -500,15 +516,6 @@ class Gallery:
         if queries.ndim != 2 or (dim and queries.shape[1] != dim):
             raise InputError(f"embeddings {queries.shape}: expected (Q, {dim or 'D'})")
         return queries
-
-    def _threshold(self) -> float:
-        known = self.model.verdict.get("threshold") if self.model else None
-        if known is None:
-            raise InputError(
-                f"{self.store.folder}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
-                "on the run first, or give a threshold"
-            )
-        return known
 
     def _about_new(self, dim: int) -> dict[str, Any]:
         """The manifest's entries that a first enrollment decides."""

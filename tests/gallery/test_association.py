@@ -1,9 +1,12 @@
 """Boxes joined to tracks: by motion, by appearance, and again after a gap; on walks whose right answer is plain."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from reidlab.config import CLONE
 from reidlab.data import mot
 from reidlab.gallery.association import Associator, Motion, Rules
 from reidlab.gallery.following import Shot, count_scenes, follow
@@ -109,3 +112,14 @@ def test_a_person_keeps_the_identity_at_the_next_camera():
     assert hall.figures()["IDF1"] == 1 and hall.figures()["switches"] == 0 and yard.figures()["HOTA"] == 1
     alone, _ = count_scenes(shots, follow(shots, Rules(), appearance=False))
     assert alone.figures()["IDF1"] == pytest.approx(3 / 4)
+
+
+@pytest.mark.slow
+def test_the_five_lines_of_the_readme(tmp_path, monkeypatch, capsys):
+    """They run as they stand, but film elsewhere; three people or more are followed for 50 frames."""
+    text = (CLONE / "README.md").read_text()
+    lines = re.search(r"in five lines\n\n```python\n(.*?)```", text, re.DOTALL)[1]
+    monkeypatch.chdir(CLONE)
+    exec(lines.replace("data/film/readme", str(tmp_path / "film")), {})
+    counts = [int(row.split()[-1]) for row in capsys.readouterr().out.splitlines()[2:]]
+    assert sum(count >= 50 for count in counts) >= 3 and len([line for line in lines.splitlines() if line]) == 5

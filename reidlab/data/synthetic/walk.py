@@ -61,7 +61,7 @@ class Walk:
 
 
 def film_people(
-    root: Path, sequences: int = 4, people: int = 8, frames: int = 150, cameras: int = 1, seed: int = 0
+    root: str | Path, sequences: int = 4, people: int = 8, frames: int = 150, cameras: int = 1, seed: int = 0
 ) -> Path:
     """Film sequences in MOTChallenge's layout under `root`, once, and return `root`.
 
@@ -70,6 +70,7 @@ def film_people(
     some are missed, some are nobody's. The same parameters give the same bytes. A root that holds anything else raises
     InputError.
     """
+    root = Path(root)
     parameters = dict(sequences=sequences, people=people, frames=frames, cameras=cameras, seed=seed)
     manifest = {"generator": "reidlab film of people", "version": 1, **parameters}
     if (root / MANIFEST).is_file() and read_json(root / MANIFEST) == manifest:
