@@ -13,7 +13,7 @@ import numpy as np
 
 from reidlab.errors import InputError
 
-CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m55": "mps3-an547"}
+CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m33": "mps2-an505", "m55": "mps3-an547"}
 TOOLS = {  # command -> Debian package
     "make": "make", "cc": "gcc", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
 }  # fmt: skip

@@ -1,0 +1,190 @@
+/* Primitives of the kernels on vectors of 16 bytes: Helium, the vector extension of Cortex-M55 and M85. */
+#ifndef REID_VECTORS_H
+#define REID_VECTORS_H
+
+#include <arm_mve.h>
+
+/* --- Lanes: what kernels that go element by element compute with; here 4 numbers ----------------------------------- */
+
+enum { LANES = 4 };
+typedef int32x4_t lanes;
+
+/* The first `left` numbers from an address, and every step-th. */
+static inline lanes load(const int8_t *from, int left) {
+  return left >= LANES ? vldrbq_s32(from) : vldrbq_z_s32(from, vctp32q((uint32_t)left));
+}
+static inline uint32x4_t every(int step) {
+  const uint32x4_t first = {0, 1, 2, 3};
+  return vmulq_n_u32(first, (uint32_t)step);
+}
+static inline lanes load_every(const int8_t *from, int step, int left) {
+  return vldrbq_gather_offset_z_s32(from, every(step), vctp32q((uint32_t)left));
+}
+static inline lanes load_words(const int32_t *from, int left) { return vldrwq_z_s32(from, vctp32q((uint32_t)left)); }
+static inline lanes same(int32_t value) { return vdupq_n_s32(value); }
+static inline lanes greater(lanes a, lanes b) { return vmaxq_s32(a, b); }
+static inline lanes lesser(lanes a, lanes b) { return vminq_s32(a, b); }
+/* Each in its lowest byte, saturated. */
+static inline lanes saturated(lanes value) {
+  int16x8_t halves = vqmovnbq_s32(vreinterpretq_s16_s32(value), value);
+  return vreinterpretq_s32_s8(vqmovnbq_s16(vreinterpretq_s8_s16(halves), halves));
+}
+static inline void store(int8_t *to, int left, lanes value) {
+  if (left >= LANES)
+    vstrbq_s32(to, saturated(value));
+  else
+    vstrbq_p_s32(to, saturated(value), vctp32q((uint32_t)left));
+}
+/* sum / count, ties away from zero: (2 |sum| + count) / (2 count), exact for |sum| < 2^18 and count < 2^11. */
+static inline lanes mean_of(lanes sum, int count) {
+  const uint32x4_t twice = vreinterpretq_u32_s32(vabsq_s32(sum) * 2 + count - count % 2);
+  const lanes mean = vreinterpretq_s32_u32(vmulhq_u32(twice, vdupq_n_u32(0x80000000u / (uint32_t)count + 1)));
+  return vnegq_m_s32(mean, mean, vcmpltq_n_s32(sum, 0));
+}
+
+static inline lanes rescale(const scaling *s, lanes value) {
+  if (s->right) {
+    lanes high = vqrdmulhq_n_s32(value, s->multiplier);
+    return vshlq_r_s32(high + (high >> 31) + s->add, -s->right);
+  }
+  return vqrdmulhq_n_s32(vshlq_r_s32(value, s->left), s->multiplier) + s->add;
+}
+/* Each by its own multiplier and shift. */
+static inline lanes rescale_each(const int32_t *multiplier, const int8_t *shift, int zero, int left, lanes value) {
+  const lanes left_shift = vnegq_s32(load(shift, left)), right_shift = vminq_s32(left_shift, same(0));
+  const lanes high = vqrdmulhq_s32(vshlq_s32(value, vmaxq_s32(left_shift, same(0))), load_words(multiplier, left));
+  return vrshlq_s32(high + ((high & right_shift) >> 31), right_shift) + zero;
+}
+
+/* --- Bytes ---------------------------------------------------------------------------------------------------------- */
+
+static inline void copy_bytes(int8_t *to, const int8_t *from, int count) {
+  __asm__ volatile(
+      "wlstp.8 lr, %2, 2f\n"
+      "1: vldrb.8 q0, [%1], #16\n"
+      "vstrb.8 q0, [%0], #16\n"
+      "letp lr, 1b\n2:"
+      : "+r"(to), "+r"(from) : "r"(count) : "q0", "lr", "memory");
+}
+
+static inline int8x16_t load16(const int8_t *from, int left) {
+  return left >= 16 ? vldrbq_s8(from) : vldrbq_z_s8(from, vctp8q((uint32_t)left));
+}
+
+/* The sum of weight * (value - zero) */
+static inline int32_t dot(const int8_t *weights, const int8_t *values, int count, int zero) {
+  int32_t sum = 0, all = 0;
+  for (int i = 0; i < count; i += 16) {
+    const int8x16_t weight = load16(weights + i, count - i);
+    sum = vmladavaq_s8(sum, weight, load16(values + i, count - i));
+    all = vaddvaq_s8(all, weight);
+  }
+  return sum - zero * all;
+}
+
+/* --- Quads: sums of 4 pixels against one run of weights ------------------------------------------------------------ */
+
+typedef int32x4_t quad;
+
+static inline quad quad_of(int32_t a, int32_t b, int32_t d, int32_t e) {
+  quad q;
+  __asm__(
+      "vmov %q0[2], %q0[0], %1, %3\n"
+      "vmov %q0[3], %q0[1], %2, %4"
+      : "=&w"(q) : "r"(a), "r"(b), "r"(d), "r"(e));
+  return q;
+}
+
+/* One pixel's values beside those of 3 others, as [vectors][4 pixels][16 bytes]. */
+static inline void interleave(int8_t *quads, int pixel, const int8_t *values, int count, uint32_t flip, int zero) {
+  (void)zero;
+  quads += 16 * pixel;
+  for (int i = 0; i < count; i += 16) {
+    const uint32x4_t word = vreinterpretq_u32_s8(load16(values + i, count - i));
+    vst1q_u32((uint32_t *)(void *)(quads + 4 * i), veorq_u32(word, vdupq_n_u32(flip)));
+  }
+}
+
+/* bias + the sums of weight * (value - zero); on to the next weights. */
+static inline quad dot_quad(const int8_t **weights, const int8_t *quads, int count, int32_t bias, int zero) {
+  int32_t a = 0, b = 0, d = 0, e = 0, minus = -bias;
+  const int8x16_t zeros = vdupq_n_s8((int8_t)zero);
+  const int8_t *weight = *weights;
+  *weights += count;
+  __asm__(
+      "wlstp.8 lr, %[count], 2f\n"
+      "1: vldrb.8 q0, [%[weight]], #16\n"
+      "vldrb.8 q1, [%[quads]], #16\n"
+      "vmladava.s8 %[minus], q0, %q[zeros]\n"
+      "vmladava.s8 %[a], q0, q1\n"
+      "vldrb.8 q1, [%[quads]], #16\n"
+      "vmladava.s8 %[b], q0, q1\n"
+      "vldrb.8 q1, [%[quads]], #16\n"
+      "vmladava.s8 %[d], q0, q1\n"
+      "vldrb.8 q1, [%[quads]], #16\n"
+      "vmladava.s8 %[e], q0, q1\n"
+      "letp lr, 1b\n2:"
+      : [a] "+Te"(a), [b] "+Te"(b), [d] "+Te"(d), [e] "+Te"(e), [minus] "+Te"(minus),
+        [weight] "+r"(weight), [quads] "+r"(quads)
+      : [count] "r"(count), [zeros] "w"(zeros)
+      : "q0", "q1", "lr", "memory");
+  return quad_of(a, b, d, e) - minus;
+}
+
+/* Rescale and write the first `pixels` sums, `step` bytes apart. */
+static inline void write_quad(int8_t *to, int step, int pixels, const scaling *s, quad sums) {
+  const lanes codes = saturated(rescale(s, sums));
+  if (pixels >= 4)
+    vstrbq_scatter_offset_s32(to, every(step), codes);
+  else
+    vstrbq_scatter_offset_p_s32(to, every(step), codes, vctp32q((uint32_t)pixels));
+}
+
+/* --- Depthwise convolution by 3x3 ----------------------------------------------------------------------------------- */
+
+/* Columns of 16 channels at a time are written as [column][channel][3 rows and a spare byte], borders included, so that
+ * one load gathers 4 columns of a channel: all that a window needs, or two windows side by side. */
+static inline void depthwise3_row(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, int8_t *scratch) {
+  enum { COLUMN = 64 };
+  const int channels = p->channels, out_width = p->out_width, stride = p->stride;
+  const uint8x16_t taps = {0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0, 0, 0, 0, 0}; /* in the order that reid_words.h reads */
+  const uint8x16_t later = {0, 0, 0, 0, 0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0};
+  const uint32x4_t columns = every(COLUMN) + (uint32_t)(uintptr_t)scratch;
+  const int8x16_t border = vdupq_n_s8((int8_t)p->in_zero);
+
+  for (int first = 0; first < channels; first += 16) {
+    const int count = channels - first < 16 ? channels - first : 16;
+    int8_t *to = scratch;
+    for (int at = -p->pad_left; at < (out_width - 1) * stride + 3 - p->pad_left; ++at, to += COLUMN) {
+      int8x16x4_t column = {{border, border, border, border}};
+      if (at >= 0 && at < p->in_width)
+        for (int y = 0; y < 3; ++y)
+          if (rows[y]) column.val[y] = load16(rows[y] + at * channels + first, count);
+      vst4q_s8(to, column);
+    }
+    for (int c = first; c < first + count; ++c) {
+      const int8_t *w = p->weights + 9 * c;
+      const int8x16_t here = vldrbq_gather_offset_z_s8(w, taps, 0x0777), next = vldrbq_gather_offset_z_s8(w, later, 0x7770);
+      const int32_t bias = p->bias[c];
+      const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+      uint32x4_t from = columns + (uint32_t)(4 * (c - first));
+      for (int x = 0; x < out_width; x += 4, from += (uint32_t)(4 * COLUMN * stride)) {
+        const int8x16_t a = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 0));
+        const int8x16_t b = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 2 * COLUMN));
+        quad sums;
+        if (stride == 1) {
+          sums = quad_of(vmladavaq_s8(bias, a, here), vmladavaq_s8(bias, a, next), vmladavaq_s8(bias, b, here),
+                         vmladavaq_s8(bias, b, next));
+        } else {
+          const int8x16_t d = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 4 * COLUMN));
+          const int8x16_t e = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 6 * COLUMN));
+          sums = quad_of(vmladavaq_s8(bias, a, here), vmladavaq_s8(bias, b, here), vmladavaq_s8(bias, d, here),
+                         vmladavaq_s8(bias, e, here));
+        }
+        write_quad(out + x * channels + c, channels, out_width - x, &s, sums);
+      }
+    }
+  }
+}
+
+#endif
