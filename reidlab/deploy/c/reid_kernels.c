@@ -62,7 +62,7 @@ static void fill_missing(const int8_t *const *rows, const int8_t **full, int cou
 #include "reid_words.h"
 #endif
 
-/* --- Convolution: 4 pixels at a time against one output channel after the other ---------------------------------- */
+/* --- Convolution: 4 pixels or a multiple at a time against one output channel after the other ----------------------- */
 
 /* The window's values of one pixel, row after row, as one run of bytes; outside of the image they are the zero point. */
 static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t *patch) {
@@ -79,29 +79,24 @@ static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t 
 
 void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_conv *p = params;
-  const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width;
+  const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width, zero = p->in_zero;
   const int window = p->kernel_h * p->kernel_w, count = (window * channels + 7) / 8 * 8;
   const int direct = window == 1 && p->stride == 1 && channels % 8 == 0; /* a 1x1 window is never padded */
-  int8_t *const quads = scratch, *const patch = quads + 8 * count;
+  QUAD_SPACE(scratch, count);
+  int8_t *const patch = (int8_t *)scratch + 8 * count;
 
-  for (int x = 0; x < out_width; x += 4, out += 4 * out_channels) {
-    const int pixels = out_width - x < 4 ? out_width - x : 4;
+  for (int x = 0; x < out_width; x += 4 * max_quads, out += 4 * max_quads * out_channels) {
+    const int pixels = out_width - x < 4 * max_quads ? out_width - x : 4 * max_quads;
     for (int i = 0; i < pixels; ++i) {
       const int8_t *values = patch;
       if (direct)
         values = rows[0] + (x + i) * channels;
       else
         gather(p, rows, x + i, patch);
-      interleave(quads, i, values, count, p->flip, p->in_zero);
+      interleave(quads, i, values, count, p->flip, zero);
     }
     const int8_t *weights = p->weights;
-    const int32_t *const bias = p->bias, *const multiplier = p->multiplier;
-    const int8_t *const shift = p->shift;
-    for (int c = 0; c < out_channels; ++c) {
-      const quad sums = dot_quad(&weights, quads, count, bias ? bias[c] : 0, p->in_zero);
-      const scaling s = scaling_of(multiplier[c], shift[c], p->out_zero);
-      write_quad(out + c, out_channels, pixels, &s, sums);
-    }
+    for (int c = 0; c < out_channels; ++c) write_channel(p, c, &weights, quads, count, pixels, out + c);
   }
 }
 
@@ -156,45 +151,48 @@ void reid_dense_row(const void *params, const int8_t *const *rows, int8_t *out, 
 /* The input with the larger scale comes first: its multiplier is exactly 1/2. */
 void reid_sum_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_sum *p = params;
-  const int8_t *const a = rows[0], *const b = rows[1];
+  const int8_t *a = rows[0], *b = rows[1];
+  const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
   const scaling of_b = scaling_of(p->multiplier, p->shift, 0), of_sum = scaling_of(p->out_multiplier, p->out_shift, p->zero[2]);
   (void)scratch;
-  for (int i = 0; i < p->count; i += LANES) {
-    const int left = p->count - i;
-    lanes sum = (load(a + i, left) - p->zero[0]) * (1 << 19);
-    sum += rescale(&of_b, (load(b + i, left) - p->zero[1]) * (1 << 20));
-    store(out + i, left, rescale(&of_sum, sum));
+  for (int left = p->count; left > 0; left -= LANES, a += LANES, b += LANES, out += LANES) {
+    lanes sum = (load(a, left) - zero_a) * (1 << 19) + rescale(&of_b, (load(b, left) - zero_b) * (1 << 20));
+    store(out, left, rescale(&of_sum, sum));
   }
 }
 
 void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_product *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->zero[2]);
-  const int8_t *a = rows[0], *const b = rows[1];
+  const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
+  const int period = p->period;
+  const int8_t *a = rows[0];
   (void)scratch;
-  for (const int8_t *const end = a + p->count; a != end; a += p->period, out += p->period) {
-    for (int i = 0; i < p->period; i += LANES) {
-      const int left = p->period - i;
-      store(out + i, left, rescale(&s, (load(a + i, left) - p->zero[0]) * (load(b + i, left) - p->zero[1])));
-    }
+  for (int i = p->count; i > 0; i -= period) {
+    const int8_t *x = a, *y = rows[1];
+    int8_t *to = out;
+    for (int left = period; left > 0; left -= LANES, x += LANES, y += LANES, to += LANES)
+      store(to, left, rescale(&s, (load(x, left) - zero_a) * (load(y, left) - zero_b)));
+    a += period, out += period;
   }
 }
 
 void reid_scale_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_scale *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
+  const int8_t *from = rows[0];
   (void)scratch;
-  for (int i = 0; i < p->count; i += LANES)
-    store(out + i, p->count - i, rescale(&s, load(rows[0] + i, p->count - i) - p->in_zero));
+  for (int left = p->count; left > 0; left -= LANES, from += LANES, out += LANES)
+    store(out, left, rescale(&s, load(from, left) - p->in_zero));
 }
 
 void reid_range_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_range *p = params;
+  const lanes low = same(p->low), high = same(p->high);
+  const int8_t *from = rows[0];
   (void)scratch;
-  for (int i = 0; i < p->count; i += LANES) {
-    const int left = p->count - i;
-    store(out + i, left, lesser(greater(load(rows[0] + i, left), same(p->low)), same(p->high)));
-  }
+  for (int left = p->count; left > 0; left -= LANES, from += LANES, out += LANES)
+    store(out, left, lesser(greater(load(from, left), low), high));
 }
 
 /* Pixels as int8 codes, for the kernels that don't read uint8 by themselves. */
@@ -235,7 +233,8 @@ void reid_average_all(const void *params, const int8_t *const *rows, int8_t *out
     const int8_t *value = rows[0] + c;
     const int left = p->channels - c;
     lanes sum = same(-p->pixels * p->in_zero);
-    for (int i = 0; i < p->pixels; ++i, value += p->channels) sum += load(value, left);
+    for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels)
+      sum += load(value, left);
     store(out + c, left, rescale(&s, sum));
   }
 }

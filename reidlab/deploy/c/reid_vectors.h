@@ -26,8 +26,8 @@ static inline lanes greater(lanes a, lanes b) { return vmaxq_s32(a, b); }
 static inline lanes lesser(lanes a, lanes b) { return vminq_s32(a, b); }
 /* Each in its lowest byte, saturated. */
 static inline lanes saturated(lanes value) {
-  int16x8_t halves = vqmovnbq_s32(vreinterpretq_s16_s32(value), value);
-  return vreinterpretq_s32_s8(vqmovnbq_s16(vreinterpretq_s8_s16(halves), halves));
+  __asm__("vqmovnb.s32 %q0, %q0\n vqmovnb.s16 %q0, %q0" : "+w"(value));
+  return value;
 }
 static inline void store(int8_t *to, int left, lanes value) {
   if (left >= LANES)
@@ -44,10 +44,10 @@ static inline lanes mean_of(lanes sum, int count) {
 
 static inline lanes rescale(const scaling *s, lanes value) {
   if (s->right) {
-    lanes high = vqrdmulhq_n_s32(value, s->multiplier);
-    return vshlq_r_s32(high + (high >> 31) + s->add, -s->right);
+    const lanes high = vqrdmulhq_n_s32(value, s->multiplier);
+    return vshlq_r_s32(vaddq_n_s32(high + (high >> 31), s->add), -s->right);
   }
-  return vqrdmulhq_n_s32(vshlq_r_s32(value, s->left), s->multiplier) + s->add;
+  return vaddq_n_s32(vqrdmulhq_n_s32(vshlq_r_s32(value, s->left), s->multiplier), s->add);
 }
 /* Each by its own multiplier and shift. */
 static inline lanes rescale_each(const int32_t *multiplier, const int8_t *shift, int zero, int left, lanes value) {
@@ -95,49 +95,82 @@ static inline quad quad_of(int32_t a, int32_t b, int32_t d, int32_t e) {
   return q;
 }
 
-/* One pixel's values beside those of 3 others, as [vectors][4 pixels][16 bytes]. */
+/* Where values lie: many quads of pixels, so that a channel's tables are read once for all, if they fit on the stack. */
+enum { SPACE = 1536 };
+#define QUAD_SPACE(scratch, count) \
+  const int quad_bytes = ((count) + 15) / 16 * 64; \
+  int8_t space[SPACE]; \
+  int8_t *const quads = 2 * quad_bytes > SPACE ? (scratch) : space; \
+  const int max_quads = 2 * quad_bytes > SPACE ? 1 : SPACE / quad_bytes
+
+/* One pixel's values beside those of 3 others, as [quads][vectors][4 pixels][16 bytes]. */
 static inline void interleave(int8_t *quads, int pixel, const int8_t *values, int count, uint32_t flip, int zero) {
   (void)zero;
-  quads += 16 * pixel;
-  for (int i = 0; i < count; i += 16) {
-    const uint32x4_t word = vreinterpretq_u32_s8(load16(values + i, count - i));
-    vst1q_u32((uint32_t *)(void *)(quads + 4 * i), veorq_u32(word, vdupq_n_u32(flip)));
-  }
+  quads += (pixel / 4) * ((count + 15) / 16 * 64) + 16 * (pixel % 4);
+  const uint32x4_t flips = vdupq_n_u32(flip);
+  __asm__ volatile(
+      "wlstp.8 lr, %2, 2f\n"
+      "1: vldrb.8 q0, [%1], #16\n"
+      "veor q0, q0, %q3\n"
+      "vstrb.8 q0, [%0], #64\n"
+      "letp lr, 1b\n2:"
+      : "+r"(quads), "+r"(values) : "r"(count), "w"(flips) : "q0", "lr", "memory");
 }
 
-/* bias + the sums of weight * (value - zero); on to the next weights. */
-static inline quad dot_quad(const int8_t **weights, const int8_t *quads, int count, int32_t bias, int zero) {
-  int32_t a = 0, b = 0, d = 0, e = 0, minus = -bias;
-  const int8x16_t zeros = vdupq_n_s8((int8_t)zero);
-  const int8_t *weight = *weights;
-  *weights += count;
+/* What the sums of weight * value start from: bias - zero * (the sum of the weights). */
+static inline int32_t base_of(const int8_t *weights, int count, int32_t bias, int zero) {
+  int32_t sum = 0;
+  __asm__(
+      "wlstp.8 lr, %2, 2f\n"
+      "1: vldrb.8 q0, [%1], #16\n"
+      "vaddva.s8 %0, q0\n"
+      "letp lr, 1b\n2:"
+      : "+Te"(sum), "+r"(weights) : "r"(count) : "q0", "lr", "memory");
+  return bias - zero * sum;
+}
+
+/* base + the sums of weight * value; on to the next values. */
+static inline quad dot_quad(const int8_t *weight, const int8_t **values, int count, int32_t base) {
+  int32_t a = base, b = base, d = base, e = base;
+  const int8_t *value = *values;
   __asm__(
       "wlstp.8 lr, %[count], 2f\n"
       "1: vldrb.8 q0, [%[weight]], #16\n"
-      "vldrb.8 q1, [%[quads]], #16\n"
-      "vmladava.s8 %[minus], q0, %q[zeros]\n"
+      "vldrb.8 q1, [%[value]], #16\n"
       "vmladava.s8 %[a], q0, q1\n"
-      "vldrb.8 q1, [%[quads]], #16\n"
+      "vldrb.8 q1, [%[value]], #16\n"
       "vmladava.s8 %[b], q0, q1\n"
-      "vldrb.8 q1, [%[quads]], #16\n"
+      "vldrb.8 q1, [%[value]], #16\n"
       "vmladava.s8 %[d], q0, q1\n"
-      "vldrb.8 q1, [%[quads]], #16\n"
+      "vldrb.8 q1, [%[value]], #16\n"
       "vmladava.s8 %[e], q0, q1\n"
       "letp lr, 1b\n2:"
-      : [a] "+Te"(a), [b] "+Te"(b), [d] "+Te"(d), [e] "+Te"(e), [minus] "+Te"(minus),
-        [weight] "+r"(weight), [quads] "+r"(quads)
-      : [count] "r"(count), [zeros] "w"(zeros)
+      : [a] "+Te"(a), [b] "+Te"(b), [d] "+Te"(d), [e] "+Te"(e), [weight] "+r"(weight), [value] "+r"(value)
+      : [count] "r"(count)
       : "q0", "q1", "lr", "memory");
-  return quad_of(a, b, d, e) - minus;
+  *values = value;
+  return quad_of(a, b, d, e);
 }
 
 /* Rescale and write the first `pixels` sums, `step` bytes apart. */
 static inline void write_quad(int8_t *to, int step, int pixels, const scaling *s, quad sums) {
   const lanes codes = saturated(rescale(s, sums));
-  if (pixels >= 4)
-    vstrbq_scatter_offset_s32(to, every(step), codes);
-  else
-    vstrbq_scatter_offset_p_s32(to, every(step), codes, vctp32q((uint32_t)pixels));
+#ifdef __clang__
+  vstrbq_scatter_offset_p_s32(to, every(step), codes, vctp32q((uint32_t)pixels));
+#else /* the same; GCC 12 to 14 would move the predicate to a core register and back */
+  __asm__ volatile("vctp.32 %3\n vpst\n vstrbt.32 %q0, [%1, %q2]"
+                   : : "w"(codes), "r"(to), "w"(every(step)), "r"(pixels) : "p0", "memory");
+#endif
+}
+
+/* Write a channel of the first `pixels` pixels; on to the next channel's weights. */
+static inline void write_channel(const reid_conv *p, int c, const int8_t **weights, const int8_t *quads, int count,
+                                 int pixels, int8_t *to) {
+  const int32_t base = base_of(*weights, count, p->bias ? p->bias[c] : 0, p->in_zero);
+  const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+  const int step = p->out_channels;
+  for (int left = pixels; left > 0; left -= 4, to += 4 * step) write_quad(to, step, left, &s, dot_quad(*weights, &quads, count, base));
+  *weights += count;
 }
 
 /* --- Depthwise convolution by 3x3 ----------------------------------------------------------------------------------- */

@@ -88,7 +88,6 @@ static inline int32_t high_product(int32_t a, int32_t b) { return (int32_t)(((in
 
 #endif
 
-/* (high half of a rounded product), then shifted right with ties away from zero. */
 static inline int32_t rescale(const scaling *s, int32_t value) {
   if (s->right) {
     int32_t high = high_product(shift_left(value, 1), s->multiplier);
@@ -136,6 +135,11 @@ static inline int32_t dot(const int8_t *weights, const int8_t *values, int count
 
 /* --- Quads: sums of 4 pixels against one run of weights ------------------------------------------------------------ */
 
+/* Where values lie: one quad of pixels at a time, in the scratch space. */
+#define QUAD_SPACE(scratch, count) \
+  int8_t *const quads = (scratch); \
+  enum { max_quads = 1 }
+
 typedef struct {
   int32_t a, b, d, e;
 } quad;
@@ -151,11 +155,10 @@ static inline void interleave(int8_t *quads, int pixel, const int8_t *values, in
   }
 }
 
-/* bias + the sums of weight * (value - zero); on to the next weights. `count` is a multiple of 8. */
-static inline quad dot_quad(const int8_t **weights, const int8_t *quads, int count, int32_t bias, int zero) {
+/* bias + the sums of weight * value; on to the next weights. `count` is a multiple of 8. */
+static inline quad dot_quad(const int8_t **weights, const int8_t *quads, int count, int32_t bias) {
   const uint32_t *weight = (const void *)*weights, *value = (const void *)quads, *const end = value + 2 * count;
   int32_t a = bias, b = a, d = a, e = a;
-  (void)zero;
   while (value != end) {
     uint32_t second, odd_value, first = next_two(&weight, &second), even_value;
     for (int half = 0; half < 2; ++half) {
@@ -172,7 +175,8 @@ static inline quad dot_quad(const int8_t **weights, const int8_t *quads, int cou
     }
   }
   *weights = (const void *)weight;
-  return (quad){a, b, d, e};
+  const quad sums = {a, b, d, e};
+  return sums;
 }
 
 /* Rescale and write the first `pixels` sums, `step` bytes apart. */
@@ -186,6 +190,14 @@ static inline void write_quad(int8_t *to, int step, int pixels, const scaling *s
   }
   if (pixels > 1) to[step] = (int8_t)b;
   if (pixels > 2) to[2 * step] = (int8_t)d;
+}
+
+/* Write a channel of the first `pixels` pixels; on to the next channel's weights. */
+static inline void write_channel(const reid_conv *p, int c, const int8_t **weights, const int8_t *quads, int count,
+                                 int pixels, int8_t *to) {
+  const quad sums = dot_quad(weights, quads, count, p->bias ? p->bias[c] : 0);
+  const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+  write_quad(to, p->out_channels, pixels, &s, sums);
 }
 
 /* --- Depthwise convolution by 3x3 ------------------------------------------------------------------------------------ */
