@@ -72,16 +72,16 @@ def run_firmware(
         raise InputError(f"core={core}: the emulation needs more tools; {install}")
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
         build = Path(out)
-        _build(Path(sources), Path(folder).resolve(), build, core, compiler_flags)
-        sections, symbols = _sections(build), _symbols(build)
+        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve(), EXTRA=" ".join(compiler_flags))
+        sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
         parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]
         bounds = {"begin": [symbols["reid_run"]], "end": [symbols["measured"]], "part": parts}
         output = emulate(build, core, bounds, timeout_s)
-        instructions, stack = _numbers("instructions", output), _numbers("stack", output)
+        instructions, stack = numbers("instructions", output), numbers("stack", output)
         if not stack:
             raise InputError(f"core={core}: the firmware reported no stack: {output.strip()[-200:] or 'no output'}")
-        calls = _numbers("part", output)
+        calls = numbers("part", output)
         embeddings = np.fromfile(build / "embeddings.bin", "<f4")
     if len(instructions) != len(images):
         raise InputError(f"core={core}: {len(instructions)} of {len(images)} images came back; is their size right?")
@@ -96,11 +96,13 @@ def run_firmware(
     )
 
 
-def _build(sources: Path, model: Path, out: Path, core: str, flags: Sequence[str]) -> None:
-    command = ["make", "-s", "-f", str(sources / "Makefile"), f"CORE={core}", f"MODEL={model}", f"OUT={out}"]
-    done = subprocess.run([*command, f"EXTRA={' '.join(flags)}"], capture_output=True, text=True)
+def build_firmware(sources: Path, out: Path, core: str, **variables: str | Path) -> None:
+    """Make `firmware.elf` and the counter in a folder, with the variables of the Makefile in `sources`."""
+    values = [f"{name}={value}" for name, value in {"CORE": core, "OUT": out, **variables}.items()]
+    command = ["make", "-s", "-f", str(sources / "Makefile"), *values]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        line = next((line for line in done.stderr.splitlines() if "error" in line or "overflow" in line), done.stderr)
+        line = next((line for line in done.stderr.splitlines() if re.search("error|overflow|undefined", line)), done.stderr)
         raise InputError(f"core={core}: the firmware can't be built: {line.strip()}")
 
 
@@ -109,7 +111,8 @@ def _sections(build: Path) -> dict[str, int]:
     return {name: int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", listing, re.MULTILINE)}
 
 
-def _symbols(build: Path) -> dict[str, int]:
+def symbols_of(build: Path) -> dict[str, int]:
+    """Addresses of the firmware's functions."""
     listing = _output("arm-none-eabi-nm", build / "firmware.elf")
     return {name: int(address, 16) for address, name in re.findall(r"^(\w+) T (\w+)$", listing, re.MULTILINE)}
 
@@ -118,7 +121,8 @@ def _output(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _numbers(label: str, output: str) -> list[int]:
+def numbers(label: str, output: str) -> list[int]:
+    """The numbers that the firmware or the counter printed after a label."""
     return [int(number) for number in re.findall(rf"^{label} (\d+)$", output, re.MULTILINE)]
 
 

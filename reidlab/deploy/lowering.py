@@ -13,7 +13,6 @@ from reidlab.errors import InputError
 MAX_WINDOW = 8
 # A 3x3 kernel's taps in the order that the C kernel reads them: see reid_words.h.
 TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
-COLUMN_BYTES = 64  # of a column of 16 channels in reid_vectors.h
 
 
 def lower(graph: Graph) -> Network:
@@ -166,9 +165,8 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
     fast = weights.shape[1:3] == (3, 3) and fields["stride"] in (1, 2) and narrow
     params["weights"] = (flat[:, TAP_ORDER] if fast else flat).astype(np.int8)
     kernel = "reid_depthwise3_row" if fast else "reid_depthwise_row"
-    columns = fields["stride"] * (-(-fields["out_width"] // 4) * 4 - 1) + 4  # that vectors of 4 outputs read
     build.emit(op, kernel, "reid_depthwise", params, (source,), **geometry,
-               scratch_bytes=max(fields["in_width"] * channels, columns * COLUMN_BYTES * fast),
+               scratch_bytes=fields["in_width"] * channels,
                macs=build.graph.tensors[op.outputs[0]].size * flat.shape[1])  # fmt: skip
 
 

@@ -103,7 +103,13 @@ void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, v
 /* --- Depthwise convolution ---------------------------------------------------------------------------------------- */
 
 void reid_depthwise3_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
-  depthwise3_row(params, rows, out, scratch);
+  const reid_depthwise *p = params;
+  const int8_t *full[3];
+  fill_missing(rows, full, 3, p->in_zero, p->in_width * p->channels, scratch);
+  if (p->stride == 1)
+    depthwise3(p, full, out, 1);
+  else
+    depthwise3(p, full, out, 2);
 }
 
 void reid_depthwise_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {

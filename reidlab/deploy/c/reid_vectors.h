@@ -96,7 +96,7 @@ static inline quad quad_of(int32_t a, int32_t b, int32_t d, int32_t e) {
 }
 
 /* Where values lie: many quads of pixels, so that a channel's tables are read once for all, if they fit on the stack. */
-enum { SPACE = 1536 };
+enum { SPACE = 1280 };
 #define QUAD_SPACE(scratch, count) \
   const int quad_bytes = ((count) + 15) / 16 * 64; \
   int8_t space[SPACE]; \
@@ -175,46 +175,59 @@ static inline void write_channel(const reid_conv *p, int c, const int8_t **weigh
 
 /* --- Depthwise convolution by 3x3 ----------------------------------------------------------------------------------- */
 
-/* Columns of 16 channels at a time are written as [column][channel][3 rows and a spare byte], borders included, so that
- * one load gathers 4 columns of a channel: all that a window needs, or two windows side by side. */
-static inline void depthwise3_row(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, int8_t *scratch) {
-  enum { COLUMN = 64 };
-  const int channels = p->channels, out_width = p->out_width, stride = p->stride;
-  const uint8x16_t taps = {0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0, 0, 0, 0, 0}; /* in the order that reid_words.h reads */
-  const uint8x16_t later = {0, 0, 0, 0, 0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0};
-  const uint32x4_t columns = every(COLUMN) + (uint32_t)(uintptr_t)scratch;
-  const int8x16_t border = vdupq_n_s8((int8_t)p->in_zero);
+/* Columns of up to 16 channels are written as [column][channel][3 rows and a spare byte], borders included, so that one
+ * load gathers 4 columns of a channel: all that a window needs, or two windows side by side. */
+enum { COLUMN = 64 };
 
-  for (int first = 0; first < channels; first += 16) {
-    const int count = channels - first < 16 ? channels - first : 16;
-    int8_t *to = scratch;
-    for (int at = -p->pad_left; at < (out_width - 1) * stride + 3 - p->pad_left; ++at, to += COLUMN) {
-      int8x16x4_t column = {{border, border, border, border}};
-      if (at >= 0 && at < p->in_width)
-        for (int y = 0; y < 3; ++y)
-          if (rows[y]) column.val[y] = load16(rows[y] + at * channels + first, count);
-      vst4q_s8(to, column);
-    }
-    for (int c = first; c < first + count; ++c) {
-      const int8_t *w = p->weights + 9 * c;
-      const int8x16_t here = vldrbq_gather_offset_z_s8(w, taps, 0x0777), next = vldrbq_gather_offset_z_s8(w, later, 0x7770);
-      const int32_t bias = p->bias[c];
-      const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
-      uint32x4_t from = columns + (uint32_t)(4 * (c - first));
-      for (int x = 0; x < out_width; x += 4, from += (uint32_t)(4 * COLUMN * stride)) {
-        const int8x16_t a = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 0));
-        const int8x16_t b = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 2 * COLUMN));
-        quad sums;
-        if (stride == 1) {
-          sums = quad_of(vmladavaq_s8(bias, a, here), vmladavaq_s8(bias, a, next), vmladavaq_s8(bias, b, here),
-                         vmladavaq_s8(bias, b, next));
-        } else {
-          const int8x16_t d = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 4 * COLUMN));
-          const int8x16_t e = vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, 6 * COLUMN));
-          sums = quad_of(vmladavaq_s8(bias, a, here), vmladavaq_s8(bias, b, here), vmladavaq_s8(bias, d, here),
-                         vmladavaq_s8(bias, e, here));
+static inline void write_columns(const reid_depthwise *p, const int8_t *const *rows, int left, int columns, int first,
+                                 int count, int8_t *to) {
+  const int8_t *top = rows[0] + first, *middle = rows[1] + first, *bottom = rows[2] + first;
+  int8x16x4_t column = {{vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0), vdupq_n_s8(0)}};
+  for (int x = left; x < left + columns; ++x, to += COLUMN) {
+    const int at = x * p->channels;
+    if (x < 0 || x >= p->in_width)
+      column.val[0] = column.val[1] = column.val[2] = vdupq_n_s8((int8_t)p->in_zero);
+    else
+      column.val[0] = load16(top + at, count), column.val[1] = load16(middle + at, count), column.val[2] = load16(bottom + at, count);
+    vst4q_s8(to, column);
+  }
+}
+
+static inline quad columns_quad(uint32x4_t from, int stride, int32_t bias, int8x16_t taps, int8x16_t later_taps) {
+#define COLUMNS(number) vreinterpretq_s8_s32(vldrwq_gather_base_s32(from, (number) * COLUMN))
+  const int8x16_t a = COLUMNS(0), b = COLUMNS(2);
+  if (stride == 1)
+    return quad_of(vmladavaq_s8(bias, a, taps), vmladavaq_s8(bias, a, later_taps), vmladavaq_s8(bias, b, taps),
+                   vmladavaq_s8(bias, b, later_taps));
+  return quad_of(vmladavaq_s8(bias, a, taps), vmladavaq_s8(bias, b, taps), vmladavaq_s8(bias, COLUMNS(4), taps),
+                 vmladavaq_s8(bias, COLUMNS(6), taps));
+#undef COLUMNS
+}
+
+static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, const int stride) {
+  enum { MOST = SPACE / COLUMN };
+  const uint8x16_t order = {0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0, 0, 0, 0, 0}; /* of the taps: see reid_words.h */
+  const uint8x16_t later = {0, 0, 0, 0, 0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0};
+  const int channels = p->channels, most = 4 * ((MOST - 4 + stride) / (4 * stride));
+  int8_t columns[SPACE];
+  const uint32x4_t start = vaddq_n_u32(every(COLUMN), (uint32_t)(uintptr_t)columns);
+
+  for (int x = 0; x < p->out_width; x += most, out += most * channels) {
+    const int pixels = p->out_width - x < most ? p->out_width - x : most;
+    for (int first = 0; first < channels; first += 16) {
+      const int count = channels - first < 16 ? channels - first : 16;
+      write_columns(p, rows, x * stride - p->pad_left, (pixels - 1) * stride + 3, first, count, columns);
+      for (int c = first; c < first + count; ++c) {
+        const int8_t *w = p->weights + 9 * c;
+        const int8x16_t taps = vldrbq_gather_offset_z_s8(w, order, 0x0777), later_taps = vldrbq_gather_offset_z_s8(w, later, 0x7770);
+        const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
+        const int32_t bias = p->bias[c];
+        uint32x4_t from = vaddq_n_u32(start, (uint32_t)(4 * (c - first)));
+        int8_t *to = out + c;
+        for (int left = pixels; left > 0; left -= 4, to += 4 * channels) {
+          write_quad(to, channels, left, &s, columns_quad(from, stride, bias, taps, later_taps));
+          from = vaddq_n_u32(from, (uint32_t)(4 * COLUMN * stride));
         }
-        write_quad(out + x * channels + c, channels, out_width - x, &s, sums);
       }
     }
   }

@@ -256,13 +256,5 @@ static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows
   }
 }
 
-static inline void depthwise3_row(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, int8_t *scratch) {
-  const int8_t *full[3];
-  fill_missing(rows, full, 3, p->in_zero, p->in_width * p->channels, scratch);
-  if (p->stride == 1)
-    depthwise3(p, full, out, 1);
-  else
-    depthwise3(p, full, out, 2);
-}
 
 #endif
