@@ -74,7 +74,7 @@ class Stage:
         def make(position: int) -> Iterator[tuple[int, int]]:
             row = made[position]
             made[position] += 1
-            last = self._needed(self.nodes[position], row)[-1]
+            last = self._needed(self.nodes[position], row).stop - 1
             for source, needed in zip(self.sources[position], (last, row), strict=False):
                 while source >= 0 and made[source] <= needed:
                     yield from make(source)

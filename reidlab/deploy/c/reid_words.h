@@ -44,12 +44,6 @@ static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) {
   __asm__("smlabt %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
   return total;
 }
-/* Two words, and on to the next; they are aligned. */
-static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
-  uint32_t first;
-  __asm__("ldrd %0, %1, [%2], #8" : "=&r"(first), "=&r"(*second), "+r"(*from) : : "memory");
-  return first;
-}
 /* (a * b + 2^31) >> 32 */
 static inline int32_t high_product(int32_t a, int32_t b) {
   int32_t high;
@@ -78,15 +72,22 @@ static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
 }
 static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) { return sum + a * low_half(b); }
 static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) { return sum + a * high_half(b); }
-static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
-  uint32_t first = load4(*from);
-  *second = load4(*from + 1);
-  *from += 2;
-  return first;
-}
 static inline int32_t high_product(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + 0x80000000LL) >> 32); }
 
 #endif
+
+/* Two words, and on to the next; they are aligned. */
+static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
+  uint32_t first;
+#ifdef __thumb2__ /* any two registers; in ARM mode they would have to be neighbors */
+  __asm__("ldrd %0, %1, [%2], #8" : "=&r"(first), "=&r"(*second), "+r"(*from) : : "memory");
+#else
+  first = load4(*from);
+  *second = load4(*from + 1);
+  *from += 2;
+#endif
+  return first;
+}
 
 static inline int32_t rescale(const scaling *s, int32_t value) {
   if (s->right) {
