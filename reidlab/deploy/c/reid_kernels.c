@@ -72,8 +72,7 @@ static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t 
   int zero = p->in_zero ^ (int)(p->flip & 0xFF);
   for (int y = 0; y < p->kernel_h; ++y, patch += width) {
     if (!rows[y] || skip || cut) memset(patch, zero, (size_t)width);
-    if (!rows[y]) continue;
-    copy_bytes(patch + skip, rows[y] + left * channels + skip, length);
+    if (rows[y] && length > 0) copy_bytes(patch + skip, rows[y] + left * channels + skip, length);
   }
 }
 

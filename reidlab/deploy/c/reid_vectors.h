@@ -95,13 +95,14 @@ static inline quad quad_of(int32_t a, int32_t b, int32_t d, int32_t e) {
   return q;
 }
 
-/* Where values lie: many quads of pixels, so that a channel's tables are read once for all, if they fit on the stack. */
+/* Where values lie: many quads of pixels, so that a channel's tables are read once for all, if two fit on the stack; else
+ * in the scratch space, which has 8 bytes for each of `count`: two quads without a vector that is partly filled, or one. */
 enum { SPACE = 1280 };
 #define QUAD_SPACE(scratch, count) \
   const int quad_bytes = ((count) + 15) / 16 * 64; \
-  int8_t space[SPACE]; \
-  int8_t *const quads = 2 * quad_bytes > SPACE ? (scratch) : space; \
-  const int max_quads = 2 * quad_bytes > SPACE ? 1 : SPACE / quad_bytes
+  uint32_t space[SPACE / 4]; \
+  int8_t *const quads = 2 * quad_bytes > SPACE ? (scratch) : (void *)space; \
+  const int max_quads = 2 * quad_bytes > SPACE ? 2 - ((count) % 16 != 0) : SPACE / quad_bytes
 
 /* One pixel's values beside those of 3 others, as [quads][vectors][4 pixels][16 bytes]. */
 static inline void interleave(int8_t *quads, int pixel, const int8_t *values, int count, uint32_t flip, int zero) {
@@ -157,7 +158,7 @@ static inline void write_quad(int8_t *to, int step, int pixels, const scaling *s
   const lanes codes = saturated(rescale(s, sums));
 #ifdef __clang__
   vstrbq_scatter_offset_p_s32(to, every(step), codes, vctp32q((uint32_t)pixels));
-#else /* the same; GCC 12 to 14 would move the predicate to a core register and back */
+#else /* the same; GCC would move the predicate to a core register and back */
   __asm__ volatile("vctp.32 %3\n vpst\n vstrbt.32 %q0, [%1, %q2]"
                    : : "w"(codes), "r"(to), "w"(every(step)), "r"(pixels) : "p0", "memory");
 #endif
@@ -169,7 +170,8 @@ static inline void write_channel(const reid_conv *p, int c, const int8_t **weigh
   const int32_t base = base_of(*weights, count, p->bias ? p->bias[c] : 0, p->in_zero);
   const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
   const int step = p->out_channels;
-  for (int left = pixels; left > 0; left -= 4, to += 4 * step) write_quad(to, step, left, &s, dot_quad(*weights, &quads, count, base));
+  for (int left = pixels; left > 0; left -= 4, to += 4 * step)
+    write_quad(to, step, left, &s, dot_quad(*weights, &quads, count, base));
   *weights += count;
 }
 
@@ -188,7 +190,8 @@ static inline void write_columns(const reid_depthwise *p, const int8_t *const *r
     if (x < 0 || x >= p->in_width)
       column.val[0] = column.val[1] = column.val[2] = vdupq_n_s8((int8_t)p->in_zero);
     else
-      column.val[0] = load16(top + at, count), column.val[1] = load16(middle + at, count), column.val[2] = load16(bottom + at, count);
+      column.val[0] = load16(top + at, count), column.val[1] = load16(middle + at, count),
+      column.val[2] = load16(bottom + at, count);
     vst4q_s8(to, column);
   }
 }
@@ -209,17 +212,18 @@ static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows
   const uint8x16_t order = {0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0, 0, 0, 0, 0}; /* of the taps: see reid_words.h */
   const uint8x16_t later = {0, 0, 0, 0, 0, 2, 5, 0, 1, 3, 7, 0, 4, 6, 8, 0};
   const int channels = p->channels, most = 4 * ((MOST - 4 + stride) / (4 * stride));
-  int8_t columns[SPACE];
+  uint32_t columns[SPACE / 4];
   const uint32x4_t start = vaddq_n_u32(every(COLUMN), (uint32_t)(uintptr_t)columns);
 
   for (int x = 0; x < p->out_width; x += most, out += most * channels) {
     const int pixels = p->out_width - x < most ? p->out_width - x : most;
     for (int first = 0; first < channels; first += 16) {
       const int count = channels - first < 16 ? channels - first : 16;
-      write_columns(p, rows, x * stride - p->pad_left, (pixels - 1) * stride + 3, first, count, columns);
+      write_columns(p, rows, x * stride - p->pad_left, (pixels - 1) * stride + 3, first, count, (int8_t *)columns);
       for (int c = first; c < first + count; ++c) {
         const int8_t *w = p->weights + 9 * c;
-        const int8x16_t taps = vldrbq_gather_offset_z_s8(w, order, 0x0777), later_taps = vldrbq_gather_offset_z_s8(w, later, 0x7770);
+        const int8x16_t taps = vldrbq_gather_offset_z_s8(w, order, 0x0777);
+        const int8x16_t later_taps = vldrbq_gather_offset_z_s8(w, later, 0x7770);
         const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
         const int32_t bias = p->bias[c];
         uint32x4_t from = vaddq_n_u32(start, (uint32_t)(4 * (c - first)));
