@@ -62,12 +62,15 @@ def _layers(graph: Graph, ops: list[Op]) -> str:
             pad = graph.tensors[op.inputs[1]].data[1:3, 0].tolist()
         else:
             same = op.options.get("padding") == "SAME"
-            pad = [same * max((o - 1) * stride + k - i, 0) // 2 for i, o, k in zip(first[:2], out[:2], kernel, strict=True)]
+            pad = [
+                same * max((o - 1) * stride + k - i, 0) // 2 for i, o, k in zip(first[:2], out[:2], kernel, strict=True)
+            ]
         block = out[2] if second[:2] == (1, 1) else out[0] * out[1] * out[2]
         size = out[0] * out[1] * out[2]
         lines.append(
-            f"  {{{KINDS[op.kind]}, {stride}, {pad[0]}, {pad[1]}, {kernel[0]}, {kernel[1]}, {{1, {first[0]}, {first[1]}, "
-            f"{first[2]}}}, {{1, {out[0]}, {out[1]}, {out[2]}}}, {block}, {size // block}}},"
+            f"  {{{KINDS[op.kind]}, {stride}, {pad[0]}, {pad[1]}, {kernel[0]}, {kernel[1]}, "
+            f"{{1, {first[0]}, {first[1]}, {first[2]}}}, "
+            f"{{1, {out[0]}, {out[1]}, {out[2]}}}, {block}, {size // block}}},"
         )
         tensors += [first[0] * first[1] * first[2], size]
         if op.kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):

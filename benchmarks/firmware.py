@@ -1,8 +1,8 @@
 """What a .tflite costs on emulated Cortex-M cores: python benchmarks/firmware.py model_int8.tflite [--cores m4 m7]
 
-Prints RAM, flash, stack and executed instructions an image, with the vector and DSP instructions and without, and whether the
-output of some random images equals that of TFLite's reference kernels bit for bit. With `--cmsis DIR`, a checkout of
-github.com/ARM-software/CMSIS-NN, also the instructions of each layer beside those of CMSIS-NN's kernels.
+Prints RAM, flash, stack and executed instructions an image, with the vector and DSP instructions and without, and
+whether the output of some random images equals that of TFLite's reference kernels bit for bit. With `--cmsis DIR`, a
+checkout of github.com/ARM-software/CMSIS-NN, also the instructions of each layer beside those of CMSIS-NN's kernels.
 """
 
 import argparse

@@ -31,7 +31,7 @@ class CReport:
 
 
 def export_c(tflite: Path, folder: Path, distance: str = "euclidean", extra_macs: float = 0.1) -> CReport:
-    """Write `reid.h`, `reid_model.c`, `reid_kernels.[ch]` with their primitives, `reid_resize.[ch]` and a README into a folder.
+    """Write `reid.h`, `reid_model.c`, the kernels, `reid_resize.[ch]` and a README into a folder.
 
     Raises InputError, naming the operator, for what can't be exported.
 

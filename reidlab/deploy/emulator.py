@@ -102,7 +102,9 @@ def build_firmware(sources: Path, out: Path, core: str, **variables: str | Path)
     command = ["make", "-s", "-f", str(sources / "Makefile"), *values]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        line = next((line for line in done.stderr.splitlines() if re.search("error|overflow|undefined", line)), done.stderr)
+        line = next(
+            (line for line in done.stderr.splitlines() if re.search("error|overflow|undefined", line)), done.stderr
+        )
         raise InputError(f"core={core}: the firmware can't be built: {line.strip()}")
 
 

@@ -25,9 +25,10 @@ COMPILERS = {
     "clang m33": ("clang", ("--target=thumbv8m.main-none-eabi", *M33)),
     "clang m55": ("clang", (*CLANG_M55, *M55)),
 }
+A7 = ("-mcpu=cortex-a7", "-mfpu=neon-vfpv4")
 EMULATORS = {
-    "Cortex-A7 in ARM mode": ("arm-linux-gnueabihf-gcc", ("-mcpu=cortex-a7", "-mfpu=neon-vfpv4", "-marm"), "qemu-arm"),
-    "Cortex-A7 in Thumb mode": ("arm-linux-gnueabihf-gcc", ("-mcpu=cortex-a7", "-mfpu=neon-vfpv4", "-mthumb"), "qemu-arm"),
+    "Cortex-A7 in ARM mode": ("arm-linux-gnueabihf-gcc", (*A7, "-marm"), "qemu-arm"),
+    "Cortex-A7 in Thumb mode": ("arm-linux-gnueabihf-gcc", (*A7, "-mthumb"), "qemu-arm"),
     "RISC-V": ("riscv64-linux-gnu-gcc", (), "qemu-riscv64"),
 }  # fmt: skip
 
@@ -70,7 +71,20 @@ def test_cpp_calls_the_c(compiler, exported, tmp_path):
     for source in ("reid_kernels", "reid_model"):
         run("gcc", "-std=c99", "-O2", "-c", folder / f"{source}.c", "-o", tmp_path / f"{source}.o")
     program = tmp_path / "host"
-    run(compiler, "-x", "c++", "-std=c++11", *STRICT, f"-I{folder}", HOST, "-x", "none", *tmp_path.glob("*.o"), "-o", program)
+    run(
+        compiler,
+        "-x",
+        "c++",
+        "-std=c++11",
+        *STRICT,
+        f"-I{folder}",
+        HOST,
+        "-x",
+        "none",
+        *tmp_path.glob("*.o"),
+        "-o",
+        program,
+    )
     done = subprocess.run([program], input=images.tobytes(), capture_output=True, check=True)
     np.testing.assert_array_equal(np.frombuffer(done.stdout, np.float32).reshape(expected.shape), expected)
 
