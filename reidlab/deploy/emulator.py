@@ -98,8 +98,8 @@ def run_firmware(
 
 def build_firmware(sources: Path, out: Path, core: str, **variables: str | Path) -> None:
     """Make `firmware.elf` and the counter in a folder, with the variables of the Makefile in `sources`."""
-    values = [f"{name}={value}" for name, value in {"CORE": core, "OUT": out, **variables}.items()]
-    command = ["make", "-s", "-f", str(sources / "Makefile"), *values]
+    settings: dict[str, str | Path] = {"CORE": core, "OUT": out, **variables}
+    command = ["make", "-s", "-f", str(sources / "Makefile"), *(f"{name}={value}" for name, value in settings.items())]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         line = next(
