@@ -1,7 +1,8 @@
 """What a .tflite costs on emulated Cortex-M cores: python benchmarks/firmware.py model_int8.tflite [--cores m4 m7]
 
-Prints RAM, flash, stack and executed instructions an image, with the DSP instructions and without, and whether the
-output of some random images equals that of TFLite's reference kernels bit for bit.
+Prints RAM, flash, stack and executed instructions an image, with the vector and DSP instructions and without, and
+whether the output of some random images equals that of TFLite's reference kernels bit for bit. With `--cmsis DIR`, a
+checkout of github.com/ARM-software/CMSIS-NN, also the instructions of each layer beside those of CMSIS-NN's kernels.
 """
 
 import argparse
@@ -9,17 +10,22 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from cmsis_nn import cmsis_instructions
 
 from reidlab.deploy import CORES, export_c, memory_lines, memory_rules, read_graph, run_firmware
 from reidlab.deploy.microcontroller import reference_embeddings
+from reidlab.deploy.program import Program, compile_program
+from reidlab.deploy.tflite_graph import Graph
 
-PORTABLE = ("-U__ARM_FEATURE_DSP",)
+VARIANTS = {"DSP": ("-U__ARM_FEATURE_MVE",), "portable": ("-U__ARM_FEATURE_MVE", "-U__ARM_FEATURE_DSP")}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tflite", type=Path)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
+    parser.add_argument("--cmsis", type=Path, metavar="DIR", help="a checkout of CMSIS-NN, whose kernels run beside")
     args = parser.parse_args()
     graph = read_graph(args.tflite)
     print("\n".join(memory_lines(memory_rules(graph))))
@@ -31,7 +37,8 @@ def main():
         images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
         expected = reference_embeddings(args.tflite, images)
         for core in args.cores:
-            for label, flags in (("DSP", ()), ("portable", PORTABLE)):
+            helium = {"Helium": ()} if core == "m55" else {}
+            for label, flags in (helium | VARIANTS).items():
                 run = run_firmware(Path(folder), images, core, compiler_flags=flags)
                 millions = max(run.instructions) / 1e6
                 equal = "bit for bit" if np.array_equal(run.embeddings, expected) else "UNLIKE THE REFERENCE"
@@ -40,6 +47,32 @@ def main():
                     f"{core:4} {label:9} {millions:8.1f} M instructions, {1e6 * millions / report.macs:.2f} a MAC, "
                     f"flash {flash:.1f} KiB, RAM {ram:.1f} KiB, stack {run.stack_bytes} bytes, {equal}"
                 )
+        if args.cmsis:
+            table = beside_cmsis(graph, Path(folder), images[:1], args.cores, args.cmsis)
+            print(table.to_string(float_format="{:,.0f}".format, na_rep="-"))
+
+
+def beside_cmsis(graph: Graph, folder: Path, image: np.ndarray, cores: list[str], checkout: Path) -> pd.DataFrame:
+    """Instructions by layer and core, ours and CMSIS-NN's, then the sum of the layers that both have."""
+    table = pd.DataFrame({"layer": {op.index: _name(graph, op) for op in graph.ops}})
+    for core in cores:
+        calls = run_firmware(folder, image, core, by_call=True).calls
+        table[core] = pd.Series(by_operator(compile_program(graph), calls))
+        table[f"{core} CMSIS-NN"] = pd.Series(cmsis_instructions(graph, checkout, core))
+    both = table.loc[table[f"{cores[0]} CMSIS-NN"].notna()]
+    table.loc[len(graph.ops)] = both.sum(numeric_only=True)
+    return table.fillna({"layer": "sum of the layers that both have"}).set_index("layer")
+
+
+def by_operator(program: Program, calls: list[int]) -> dict[int, int]:
+    """Instructions by operator of the file; one that another absorbed has none."""
+    nodes = [stage.nodes[position] for stage in program.stages for position, _ in stage.calls()]
+    return pd.Series(calls).groupby([node.op for node in nodes], sort=False).sum().to_dict()
+
+
+def _name(graph: Graph, op) -> str:
+    shapes = [graph.tensors[tensor].shape for tensor in (op.inputs[0], op.outputs[0])]
+    return f"{op.index} {op.kind} {' -> '.join('x'.join(map(str, shape[1:])) for shape in shapes)}"
 
 
 if __name__ == "__main__":

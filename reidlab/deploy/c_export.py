@@ -15,6 +15,8 @@ from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.files import write_atomic
 
+COPIED = ("reid_kernels.h", "reid_kernels.c", "reid_words.h", "reid_vectors.h", "reid_resize.h", "reid_resize.c")
+
 
 @dataclass(frozen=True)
 class CReport:
@@ -29,7 +31,7 @@ class CReport:
 
 
 def export_c(tflite: Path, folder: Path, distance: str = "euclidean", extra_macs: float = 0.1) -> CReport:
-    """Write `reid.h`, `reid_model.c`, `reid_kernels.[ch]`, `reid_resize.[ch]` and a README into a folder.
+    """Write `reid.h`, `reid_model.c`, the kernels, `reid_resize.[ch]` and a README into a folder.
 
     Raises InputError, naming the operator, for what can't be exported.
 
@@ -46,7 +48,7 @@ def export_c(tflite: Path, folder: Path, distance: str = "euclidean", extra_macs
     folder = Path(folder)
     for name in ("reid.h", "reid_model.c", "README.md"):
         write_atomic(folder / name, Template((templates / name).read_text()).substitute(values))
-    for name in ("reid_kernels.h", "reid_kernels.c", "reid_resize.h", "reid_resize.c"):
+    for name in COPIED:
         write_atomic(folder / name, (templates / name).read_bytes())
     plan = program.plan
     return CReport(

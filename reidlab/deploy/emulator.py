@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from reidlab.errors import InputError
 
-CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m55": "mps3-an547"}
+CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m33": "mps2-an505", "m55": "mps3-an547"}
 TOOLS = {  # command -> Debian package
     "make": "make", "cc": "gcc", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
 }  # fmt: skip
@@ -27,6 +27,7 @@ class FirmwareRun:
     """Results of a run on the emulated core.
 
     - `embeddings`: (N, D) float32; `instructions`: of each `reid_run`
+    - `calls`: instructions of the last image by kernel call, in the order of `Stage.calls`, if they were asked for
     - `flash_bytes`, `ram_bytes`: by section; `stack_bytes`: deepest use, by painting
     """
 
@@ -36,6 +37,7 @@ class FirmwareRun:
     flash_bytes: dict[str, int]
     ram_bytes: dict[str, int]
     stack_bytes: int
+    calls: list[int] = field(default_factory=list)
 
 
 def missing_tools() -> str | None:
@@ -45,7 +47,12 @@ def missing_tools() -> str | None:
 
 
 def run_firmware(
-    folder: Path, images: np.ndarray, core: str = "m7", timeout_s: float = 600, compiler_flags: Sequence[str] = ()
+    folder: Path,
+    images: np.ndarray,
+    core: str = "m7",
+    timeout_s: float = 600,
+    compiler_flags: Sequence[str] = (),
+    by_call: bool = False,
 ) -> FirmwareRun:
     """Build exported C for a core and run it on images.
 
@@ -54,9 +61,10 @@ def run_firmware(
     Args:
         folder: of the C, see `export_c`.
         images: (N, H, W, C) uint8.
-        core: m4, m7 or m55.
+        core: one of `CORES`.
         timeout_s: of the run.
         compiler_flags: added to the build's own.
+        by_call: count the instructions of each kernel call, too.
     """
     if core not in CORES:
         raise InputError(f"core={core}: choose one of {', '.join(CORES)}")
@@ -64,10 +72,16 @@ def run_firmware(
         raise InputError(f"core={core}: the emulation needs more tools; {install}")
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
         build = Path(out)
-        _build(Path(sources), Path(folder).resolve(), build, core, compiler_flags)
-        sections, symbols = _sections(build), _symbols(build)
+        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve(), EXTRA=" ".join(compiler_flags))
+        sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
-        instructions, stack = _emulate(build, core, symbols, timeout_s)
+        parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]
+        bounds = {"begin": [symbols["reid_run"]], "end": [symbols["measured"]], "part": parts}
+        output = emulate(build, core, bounds, timeout_s)
+        instructions, stack = numbers("instructions", output), numbers("stack", output)
+        if not stack:
+            raise InputError(f"core={core}: the firmware reported no stack: {output.strip()[-200:] or 'no output'}")
+        calls = numbers("part", output)
         embeddings = np.fromfile(build / "embeddings.bin", "<f4")
     if len(instructions) != len(images):
         raise InputError(f"core={core}: {len(instructions)} of {len(images)} images came back; is their size right?")
@@ -77,15 +91,20 @@ def run_firmware(
         instructions,
         {name: sections.get(name, 0) for name in FLASH_SECTIONS},
         {name: sections.get(name, 0) for name in RAM_SECTIONS},
-        stack,
+        stack[0],
+        _calls(calls, len(images)) if by_call else [],
     )
 
 
-def _build(sources: Path, model: Path, out: Path, core: str, flags: Sequence[str]) -> None:
-    command = ["make", "-s", "-f", str(sources / "Makefile"), f"CORE={core}", f"MODEL={model}", f"OUT={out}"]
-    done = subprocess.run([*command, f"EXTRA={' '.join(flags)}"], capture_output=True, text=True)
+def build_firmware(sources: Path, out: Path, core: str, **variables: str | Path) -> None:
+    """Make `firmware.elf` and the counter in a folder, with the variables of the Makefile in `sources`."""
+    settings: dict[str, str | Path] = {"CORE": core, "OUT": out, **variables}
+    command = ["make", "-s", "-f", str(sources / "Makefile"), *(f"{name}={value}" for name, value in settings.items())]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        line = next((line for line in done.stderr.splitlines() if "error" in line or "overflow" in line), done.stderr)
+        line = next(
+            (line for line in done.stderr.splitlines() if re.search("error|overflow|undefined", line)), done.stderr
+        )
         raise InputError(f"core={core}: the firmware can't be built: {line.strip()}")
 
 
@@ -94,7 +113,8 @@ def _sections(build: Path) -> dict[str, int]:
     return {name: int(size) for name, size in re.findall(r"^(\.\S+)\s+(\d+)", listing, re.MULTILINE)}
 
 
-def _symbols(build: Path) -> dict[str, int]:
+def symbols_of(build: Path) -> dict[str, int]:
+    """Addresses of the firmware's functions."""
     listing = _output("arm-none-eabi-nm", build / "firmware.elf")
     return {name: int(address, 16) for address, name in re.findall(r"^(\w+) T (\w+)$", listing, re.MULTILINE)}
 
@@ -103,9 +123,21 @@ def _output(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) -> tuple[list[int], int]:
-    """(instructions of each image, bytes of stack)."""
-    counter = f"{build / 'count.so'},begin={symbols['reid_run']},end={symbols['measured']}"
+def numbers(label: str, output: str) -> list[int]:
+    """The numbers that the firmware or the counter printed after a label."""
+    return [int(number) for number in re.findall(rf"^{label} (\d+)$", output, re.MULTILINE)]
+
+
+def _calls(parts: list[int], runs: int) -> list[int]:
+    """Instructions by kernel call of the last of some runs; what comes before the first call is the first's."""
+    before, first, *others = parts[-len(parts) // runs :]
+    return [before + first, *others]
+
+
+def emulate(build: Path, core: str, bounds: dict[str, list[int]], timeout_s: float) -> str:
+    """What `firmware.elf` and the counter, both in `build`, print; `bounds`: addresses, see count.c."""
+    addresses = [f"{name}={address}" for name, found in bounds.items() for address in found]
+    counter = ",".join([str(build / "count.so"), *addresses])
     command = [
         "qemu-system-arm", "-M", CORES[core], "-display", "none", "-monitor", "none", "-serial", "none",
         "-semihosting-config", "enable=on,target=native", "-kernel", str(build / "firmware.elf"), "-plugin", counter,
@@ -117,7 +149,4 @@ def _emulate(build: Path, core: str, symbols: dict[str, int], timeout_s: float) 
     if done.returncode:
         reason = STATUS.get(done.returncode, done.stderr.strip().splitlines()[-1:])
         raise InputError(f"core={core}: the firmware stopped because of {reason}")
-    stack = re.search(r"^stack (\d+)$", done.stdout + done.stderr, re.MULTILINE)
-    if stack is None:
-        raise InputError(f"core={core}: the firmware reported no stack: {done.stdout.strip()[-200:] or 'no output'}")
-    return [int(n) for n in re.findall(r"^instructions (\d+)$", done.stderr, re.MULTILINE)], int(stack[1])
+    return done.stdout + done.stderr

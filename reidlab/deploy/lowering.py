@@ -10,8 +10,8 @@ from reidlab.deploy.network import Builder, Network, Node, Rows
 from reidlab.deploy.tflite_graph import Graph, Op
 from reidlab.errors import InputError
 
-MAX_WINDOW = 7
-# A 3x3 kernel's taps in the order that the C kernel reads them: see reid_depthwise3_row.
+MAX_WINDOW = 8
+# A 3x3 kernel's taps in the order that the C kernel reads them: see reid_words.h.
 TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
 
 

@@ -56,28 +56,37 @@ class Stage:
 
         "last" is a read by the node that computes the output.
         """
-        made = [0] * len(self.nodes)
-
-        def make(position: int) -> Iterator[tuple[str, int, int]]:
-            node, sources = self.nodes[position], self.sources[position]
-            row, height = made[position], self.network.rows[node.inputs[0]].height
-            made[position] += 1
-            first = row * node.stride - node.pad
-            last = min(first + node.window - 1, height - 1) if node.window else height - 1
-            label = "last" if position == len(self.nodes) - 1 else "read"
-            for index, (tensor, source) in enumerate(zip(node.inputs, sources, strict=True)):
-                needed = last if index == 0 else row
-                while source >= 0 and made[source] <= needed:
-                    yield from make(source)
+        end = len(self.nodes) - 1
+        for position, row in self.calls():
+            node, label = self.nodes[position], "last" if position == end else "read"
+            for index, (tensor, source) in enumerate(zip(node.inputs, self.sources[position], strict=True)):
                 if source < 0 and index == 0:
-                    yield from ((label, tensor, needed) for needed in range(max(first, 0), last + 1))
+                    yield from ((label, tensor, needed) for needed in self._needed(node, row))
                 elif source < 0:
                     yield label, tensor, row % self.network.rows[tensor].height
-            if position == len(self.nodes) - 1:
+            if position == end:
                 yield "write", node.output, row
+
+    def calls(self) -> Iterator[tuple[int, int]]:
+        """The kernel calls of the C executor in order, as (position of the node, row that it makes)."""
+        made = [0] * len(self.nodes)
+
+        def make(position: int) -> Iterator[tuple[int, int]]:
+            row = made[position]
+            made[position] += 1
+            last = self._needed(self.nodes[position], row).stop - 1
+            for source, needed in zip(self.sources[position], (last, row), strict=False):
+                while source >= 0 and made[source] <= needed:
+                    yield from make(source)
+            yield position, row
 
         for _ in range(self.network.rows[self.output].height):
             yield from make(len(self.nodes) - 1)
+
+    def _needed(self, node: Node, row: int) -> range:
+        """The rows of its first input that a node needs for a row of its output."""
+        height, first = self.network.rows[node.inputs[0]].height, row * node.stride - node.pad
+        return range(max(first, 0), min(first + node.window, height)) if node.window else range(height)
 
     @cached_property
     def replaceable(self) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""The project's own networks, converted by the project, on this machine and on an emulated Cortex-M7."""
+"""The project's own networks, converted by the project, on this machine and on emulated Cortex-M7 and M55."""
 
 import numpy as np
 import pytest
@@ -38,12 +38,13 @@ def test_x0_25_equals_the_reference_within_its_budget(x0_25):
 
 
 @needs_tools
-def test_x0_25_on_the_cortex_m7(x0_25):
+@pytest.mark.parametrize(("core", "most_instructions"), [("m7", 195e6), ("m55", 65e6)])
+def test_x0_25_on_the_core(core, most_instructions, x0_25):
     folder, content, report = x0_25
     images = soft_images(100, (256, 128), seed=8)
-    run = run_firmware(folder, images, "m7")
+    run = run_firmware(folder, images, core)
     np.testing.assert_array_equal(run.embeddings, reference(content, images))
-    assert max(run.instructions) <= 250e6
+    assert max(run.instructions) <= most_instructions
     assert run.stack_bytes <= 4 * KIB and run.ram_bytes[".bss"] == report.arena_bytes
 
 

@@ -12,7 +12,7 @@ void *memset(void *, int, size_t);
 #define copy4(to, from) memcpy(to, from, 4)
 #endif
 
-/* --- Arithmetic: Cortex-M DSP instructions, or the same in C ----------------------------------------------------- */
+static inline int32_t shift_left(int32_t value, int bits) { return (int32_t)((uint32_t)value << bits); }
 
 static inline uint32_t load4(const void *bytes) {
   uint32_t word;
@@ -20,97 +20,14 @@ static inline uint32_t load4(const void *bytes) {
   return word;
 }
 
-#if defined(__ARM_FEATURE_SIMD32) && defined(__ARM_FEATURE_DSP)
-
-/* Bytes 0 and 2 (even) or 1 and 3 (odd) as signed halves. */
-static inline uint32_t even_bytes(uint32_t word) {
-  uint32_t halves;
-  __asm__("sxtb16 %0, %1" : "=r"(halves) : "r"(word));
-  return halves;
-}
-static inline uint32_t odd_bytes(uint32_t word) {
-  uint32_t halves;
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(halves) : "r"(word));
-  return halves;
-}
-/* The same, plus the halves of `offset`. */
-static inline uint32_t even_bytes_plus(uint32_t word, uint32_t offset) {
-  uint32_t halves;
-  __asm__("sxtab16 %0, %1, %2" : "=r"(halves) : "r"(offset), "r"(word));
-  return halves;
-}
-static inline uint32_t odd_bytes_plus(uint32_t word, uint32_t offset) {
-  uint32_t halves;
-  __asm__("sxtab16 %0, %1, %2, ror #8" : "=r"(halves) : "r"(offset), "r"(word));
-  return halves;
-}
-/* sum + a.low * b.low + a.high * b.high */
-static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
-  int32_t total;
-  __asm__("smlad %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
-  return total;
-}
-/* sum + a.low * b.low, and sum + a.low * b.high */
-static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) {
-  int32_t total;
-  __asm__("smlabb %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
-  return total;
-}
-static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) {
-  int32_t total;
-  __asm__("smlabt %0, %1, %2, %3" : "=r"(total) : "r"(a), "r"(b), "r"(sum));
-  return total;
-}
-/* Two words, and on to the next; they are aligned. */
-static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
-  uint32_t first;
-  __asm__("ldrd %0, %1, [%2], #8" : "=&r"(first), "=&r"(*second), "+r"(*from) : : "memory");
-  return first;
-}
-/* (a * b + 2^31) >> 32 */
-static inline int32_t high_product(int32_t a, int32_t b) {
-  int32_t high;
-  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(a), "r"(b));
-  return high;
-}
 static inline int32_t saturate8(int32_t value) {
+#ifdef __ARM_FEATURE_SAT
   __asm__("ssat %0, #8, %1" : "=r"(value) : "r"(value));
   return value;
-}
-static inline uint32_t pack_halves(int32_t low, int32_t high) {
-  uint32_t halves;
-  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(halves) : "r"(low), "r"(high));
-  return halves;
-}
-
 #else
-
-static inline int32_t low_half(uint32_t word) { return (int16_t)(word & 0xFFFF); }
-static inline int32_t high_half(uint32_t word) { return (int16_t)(word >> 16); }
-static inline uint32_t pack_halves(int32_t low, int32_t high) { return ((uint32_t)low & 0xFFFF) | (uint32_t)high << 16; }
-static inline uint32_t even_bytes_plus(uint32_t word, uint32_t offset) {
-  return pack_halves(low_half(offset) + (int8_t)word, high_half(offset) + (int8_t)(word >> 16));
-}
-static inline uint32_t odd_bytes_plus(uint32_t word, uint32_t offset) { return even_bytes_plus(word >> 8, offset); }
-static inline uint32_t even_bytes(uint32_t word) { return even_bytes_plus(word, 0); }
-static inline uint32_t odd_bytes(uint32_t word) { return even_bytes_plus(word >> 8, 0); }
-static inline int32_t dot2(uint32_t a, uint32_t b, int32_t sum) {
-  return sum + low_half(a) * low_half(b) + high_half(a) * high_half(b);
-}
-static inline int32_t dot_low(int32_t a, uint32_t b, int32_t sum) { return sum + a * low_half(b); }
-static inline int32_t dot_high(int32_t a, uint32_t b, int32_t sum) { return sum + a * high_half(b); }
-static inline uint32_t next_two(const uint32_t **from, uint32_t *second) {
-  uint32_t first = load4(*from);
-  *second = load4(*from + 1);
-  *from += 2;
-  return first;
-}
-static inline int32_t high_product(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b + 0x80000000LL) >> 32); }
-static inline int32_t saturate8(int32_t value) { return value < -128 ? -128 : value > 127 ? 127 : value; }
-
+  return value < -128 ? -128 : value > 127 ? 127 : value;
 #endif
-
-static inline int32_t shift_left(int32_t value, int bits) { return (int32_t)((uint32_t)value << bits); }
+}
 
 /* A rescaling, prepared. The high half of a product is rounded, then shifted right with ties away from zero. */
 typedef struct {
@@ -129,93 +46,6 @@ static inline scaling scaling_of(int32_t multiplier, int shift, int32_t zero) {
   return s;
 }
 
-static inline int32_t rescale(const scaling *s, int32_t value) {
-  if (s->right) {
-    int32_t high = high_product(shift_left(value, 1), s->multiplier);
-    return (high + (high >> 31) + s->add) >> s->right;
-  }
-  return high_product(shift_left(value, 1 + s->left), s->multiplier) + s->add;
-}
-
-/* --- Convolution: 4 pixels at a time against one output channel after the other ---------------------------------- */
-
-/* The window's values of one pixel, row after row, as one run of bytes; outside of the image they are the zero point. */
-static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t *patch) {
-  int channels = p->channels, width = p->kernel_w * channels;
-  int left = x * p->stride - p->pad_left, right = left + p->kernel_w - p->in_width;
-  int skip = left < 0 ? -left * channels : 0, cut = right > 0 ? right * channels : 0, length = width - skip - cut;
-  int zero = p->in_zero ^ (int)(p->flip & 0xFF);
-  for (int y = 0; y < p->kernel_h; ++y, patch += width) {
-    if (!rows[y] || skip || cut) memset(patch, zero, (size_t)width);
-    if (!rows[y]) continue;
-    const int8_t *from = rows[y] + left * channels + skip;
-    int8_t *to = patch + skip;
-    int i = 0;
-    for (; i + 4 <= length; i += 4) copy4(to + i, from + i);
-    for (; i < length; ++i) to[i] = from[i];
-  }
-}
-
-void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
-  const reid_conv *p = params;
-  const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width;
-  const int window = p->kernel_h * p->kernel_w, words = (window * channels + 7) / 8 * 2;
-  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0; /* a 1x1 window is never padded */
-  const uint32_t offset = pack_halves(-p->in_zero, -p->in_zero), flip = p->flip;
-  uint32_t *const halves = scratch, *const end = halves + 8 * words; /* [words][4 pixels][even, odd] */
-  int8_t *const patch = (int8_t *)end;
-
-  for (int x = 0; x < out_width; x += 4, out += 4 * out_channels) {
-    const int pixels = out_width - x < 4 ? out_width - x : 4;
-    for (int i = 0; i < pixels; ++i) {
-      const int8_t *values = patch;
-      if (direct)
-        values = rows[0] + (x + i) * channels;
-      else
-        gather(p, rows, x + i, patch);
-      for (uint32_t *to = halves + 2 * i; to < end; to += 8, values += 4) {
-        uint32_t word = load4(values) ^ flip;
-        to[0] = even_bytes_plus(word, offset);
-        to[1] = odd_bytes_plus(word, offset);
-      }
-    }
-    const uint32_t *weights = p->weights;
-    const int32_t *const bias = p->bias, *const multiplier = p->multiplier;
-    const int8_t *const shift = p->shift;
-    int8_t *to = out;
-    for (int c = 0; c < out_channels; ++c, ++to) {
-      int32_t a = bias ? bias[c] : 0, b = a, d = a, e = a;
-      for (const uint32_t *value = halves; value != end;) {
-        uint32_t second, odd_value, first = next_two(&weights, &second), even_value;
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t even = even_bytes(first), odd = odd_bytes(first);
-          first = second;
-          even_value = next_two(&value, &odd_value);
-          a = dot2(odd_value, odd, dot2(even_value, even, a));
-          even_value = next_two(&value, &odd_value);
-          b = dot2(odd_value, odd, dot2(even_value, even, b));
-          even_value = next_two(&value, &odd_value);
-          d = dot2(odd_value, odd, dot2(even_value, even, d));
-          even_value = next_two(&value, &odd_value);
-          e = dot2(odd_value, odd, dot2(even_value, even, e));
-        }
-      }
-      const scaling s = scaling_of(multiplier[c], shift[c], p->out_zero);
-      a = saturate8(rescale(&s, a)), b = saturate8(rescale(&s, b));
-      d = saturate8(rescale(&s, d)), e = saturate8(rescale(&s, e));
-      to[0] = (int8_t)a;
-      if (pixels == 4) {
-        to[out_channels] = (int8_t)b, to[2 * out_channels] = (int8_t)d, to[3 * out_channels] = (int8_t)e;
-        continue;
-      }
-      if (pixels > 1) to[out_channels] = (int8_t)b;
-      if (pixels > 2) to[2 * out_channels] = (int8_t)d;
-    }
-  }
-}
-
-/* --- Depthwise convolution ---------------------------------------------------------------------------------------- */
-
 /* The rows, with one of zero points in place of those outside of the image. */
 static void fill_missing(const int8_t *const *rows, const int8_t **full, int count, int zero, int row_bytes,
                          int8_t *spare) {
@@ -225,59 +55,51 @@ static void fill_missing(const int8_t *const *rows, const int8_t **full, int cou
   }
 }
 
-/* 3x3 with stride 1 or 2 and at most one column of border on each side, column by column: each adds to the output that it completes, the next, and the one after.
- * The weights (row, column) of a channel are stored 00 01 10 11 02 20 12 21 22, so that the even and the odd bytes of the
- * first two words are pairs: the upper two of the left, middle and right column, and the lower of left and middle. */
-static inline void depthwise3(const reid_depthwise *p, const int8_t *const *rows, int8_t *out, const int stride) {
-  const uint32_t pixel = p->channels, end = p->in_width * pixel;
-  const int8_t *const top = rows[0], *const middle = rows[1], *const bottom = rows[2];
-  const int padded = p->pad_left;
-  const uint32_t upper_border = pack_halves(p->in_zero, p->in_zero);
+/* Primitives of the kernels: on vectors where the core has them (Helium), else on words. */
+#if defined(__ARM_FEATURE_MVE)
+#include "reid_vectors.h"
+#else
+#include "reid_words.h"
+#endif
 
-  for (uint32_t c = 0; c < pixel; ++c) {
-    const int8_t *const w = p->weights + 9 * c;
-    const uint32_t first = load4(w), second = load4(w + 4);
-    const uint32_t left = even_bytes(first), centre = odd_bytes(first), right = even_bytes(second);
-    const uint32_t lower = odd_bytes(second), corner = (uint32_t)w[8];
-    const int32_t bias = p->bias[c], border = p->in_zero;
-    const scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
-    int8_t *to = out + c, *const stop = to + p->out_width * pixel;
-    uint32_t at = c, upper = upper_border;
-    int32_t below = border, current, next;
-#define LOAD_COLUMN() (upper = pack_halves(top[at], middle[at]), below = bottom[at], at += pixel)
-#define WRITE(sum) (*to = (int8_t)saturate8(rescale(&s, sum)), to += pixel)
-    if (!padded) LOAD_COLUMN();
-    current = dot_low(below, lower, dot2(upper, left, bias));
-    if (stride == 1) {
-      LOAD_COLUMN();
-      next = dot_low(below, lower, dot2(upper, left, bias));
-      current = dot_high(below, lower, dot2(upper, centre, current));
-      while (at < end) {
-        LOAD_COLUMN();
-        int32_t sum = dot_low(below, corner, dot2(upper, right, current));
-        current = dot_high(below, lower, dot2(upper, centre, next));
-        next = dot_low(below, lower, dot2(upper, left, bias));
-        WRITE(sum);
-      }
-    } else {
-      while (at + pixel < end) {
-        LOAD_COLUMN();
-        current = dot_high(below, lower, dot2(upper, centre, current));
-        LOAD_COLUMN();
-        int32_t sum = dot_low(below, corner, dot2(upper, right, current));
-        current = dot_low(below, lower, dot2(upper, left, bias));
-        WRITE(sum);
-      }
-      if (to != stop) {
-        LOAD_COLUMN();
-        current = dot_high(below, lower, dot2(upper, centre, current));
-      }
-    }
-    if (to != stop) WRITE(dot_low(border, corner, dot2(upper_border, right, current)));
-#undef LOAD_COLUMN
-#undef WRITE
+/* --- Convolution: 4 pixels or a multiple at a time against one output channel after the other ----------------------- */
+
+/* The window's values of one pixel, row after row, as one run of bytes; outside of the image they are the zero point. */
+static void gather(const reid_conv *p, const int8_t *const *rows, int x, int8_t *patch) {
+  int channels = p->channels, width = p->kernel_w * channels;
+  int left = x * p->stride - p->pad_left, right = left + p->kernel_w - p->in_width;
+  int skip = left < 0 ? -left * channels : 0, cut = right > 0 ? right * channels : 0, length = width - skip - cut;
+  int zero = p->in_zero ^ (int)(p->flip & 0xFF);
+  for (int y = 0; y < p->kernel_h; ++y, patch += width) {
+    if (!rows[y] || skip || cut) memset(patch, zero, (size_t)width);
+    if (rows[y] && length > 0) copy_bytes(patch + skip, rows[y] + left * channels + skip, length);
   }
 }
+
+void reid_conv_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_conv *p = params;
+  const int channels = p->channels, out_channels = p->out_channels, out_width = p->out_width, zero = p->in_zero;
+  const int window = p->kernel_h * p->kernel_w, count = (window * channels + 7) / 8 * 8;
+  const int direct = window == 1 && p->stride == 1 && channels % 8 == 0; /* a 1x1 window is never padded */
+  QUAD_SPACE(scratch, count);
+  int8_t *const patch = (int8_t *)scratch + 8 * count;
+
+  for (int x = 0; x < out_width; x += 4 * max_quads, out += 4 * max_quads * out_channels) {
+    const int pixels = out_width - x < 4 * max_quads ? out_width - x : 4 * max_quads;
+    for (int i = 0; i < pixels; ++i) {
+      const int8_t *values = patch;
+      if (direct)
+        values = rows[0] + (x + i) * channels;
+      else
+        gather(p, rows, x + i, patch);
+      interleave(quads, i, values, count, p->flip, zero);
+    }
+    const int8_t *weights = p->weights;
+    for (int c = 0; c < out_channels; ++c) write_channel(p, c, &weights, quads, count, pixels, out + c);
+  }
+}
+
+/* --- Depthwise convolution ---------------------------------------------------------------------------------------- */
 
 void reid_depthwise3_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_depthwise *p = params;
@@ -294,18 +116,22 @@ void reid_depthwise_row(const void *params, const int8_t *const *rows, int8_t *o
   const int8_t *full[REID_MAX_WINDOW];
   const int size = p->kernel_h * p->kernel_w;
   fill_missing(rows, full, p->kernel_h, p->in_zero, p->in_width * p->channels, scratch);
-  for (int x = 0; x < p->out_width; ++x) {
-    for (int c = 0; c < p->channels; ++c) {
+  for (int x = 0; x < p->out_width; ++x, out += p->channels) {
+    for (int c = 0; c < p->channels; c += LANES) {
+      const int left = p->channels - c;
       const int8_t *w = p->weights + size * c;
-      int32_t sum = p->bias[c];
+      lanes sum = load_words(p->bias + c, left);
       for (int ky = 0; ky < p->kernel_h; ++ky) {
-        for (int kx = 0; kx < p->kernel_w; ++kx, ++w) {
-          int at = x * p->stride - p->pad_left + kx;
-          sum += *w * (at >= 0 && at < p->in_width ? full[ky][at * p->channels + c] : p->in_zero);
+        int at = x * p->stride - p->pad_left;
+        for (int kx = 0; kx < p->kernel_w; ++kx, ++w, ++at) {
+          lanes weight = load_every(w, size, left);
+          if (at >= 0 && at < p->in_width)
+            sum += weight * load(full[ky] + at * p->channels + c, left);
+          else
+            sum += weight * p->in_zero;
         }
       }
-      scaling s = scaling_of(p->multiplier[c], p->shift[c], p->out_zero);
-      *out++ = (int8_t)saturate8(rescale(&s, sum));
+      store(out + c, left, rescale_each(p->multiplier + c, p->shift + c, p->out_zero, left, sum));
     }
   }
 }
@@ -317,9 +143,8 @@ void reid_dense_row(const void *params, const int8_t *const *rows, int8_t *out, 
   const int8_t *w = p->weights;
   const int total = 31 + p->shift;
   (void)scratch;
-  for (int o = 0; o < p->outputs; ++o) {
-    int32_t sum = p->bias ? p->bias[o] : 0;
-    for (int i = 0; i < p->inputs; ++i) sum += *w++ * (rows[0][i] - p->in_zero);
+  for (int o = 0; o < p->outputs; ++o, w += p->inputs) {
+    int32_t sum = (p->bias ? p->bias[o] : 0) + dot(w, rows[0], p->inputs, p->in_zero);
     int64_t scaled = ((int64_t)sum * p->multiplier + ((int64_t)1 << (total - 1))) >> total;
     scaled += p->out_zero;
     out[o] = (int8_t)(scaled < -128 ? -128 : scaled > 127 ? 127 : scaled);
@@ -335,9 +160,9 @@ void reid_sum_row(const void *params, const int8_t *const *rows, int8_t *out, vo
   const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
   const scaling of_b = scaling_of(p->multiplier, p->shift, 0), of_sum = scaling_of(p->out_multiplier, p->out_shift, p->zero[2]);
   (void)scratch;
-  for (const int8_t *const end = a + p->count; a != end;) {
-    int32_t sum = shift_left(*a++ - zero_a, 19) + rescale(&of_b, shift_left(*b++ - zero_b, 20));
-    *out++ = (int8_t)saturate8(rescale(&of_sum, sum));
+  for (int left = p->count; left > 0; left -= LANES, a += LANES, b += LANES, out += LANES) {
+    lanes sum = (load(a, left) - zero_a) * (1 << 19) + rescale(&of_b, (load(b, left) - zero_b) * (1 << 20));
+    store(out, left, rescale(&of_sum, sum));
   }
 }
 
@@ -345,29 +170,34 @@ void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out
   const reid_product *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->zero[2]);
   const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
+  const int period = p->period;
   const int8_t *a = rows[0];
   (void)scratch;
-  for (const int8_t *const end = a + p->count; a != end;) {
-    const int8_t *b = rows[1];
-    for (const int8_t *const stop = b + p->period; b != stop; ++a, ++b, ++out)
-      *out = (int8_t)saturate8(rescale(&s, (*a - zero_a) * (*b - zero_b)));
+  for (int i = p->count; i > 0; i -= period) {
+    const int8_t *x = a, *y = rows[1];
+    int8_t *to = out;
+    for (int left = period; left > 0; left -= LANES, x += LANES, y += LANES, to += LANES)
+      store(to, left, rescale(&s, (load(x, left) - zero_a) * (load(y, left) - zero_b)));
+    a += period, out += period;
   }
 }
 
 void reid_scale_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_scale *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
+  const int8_t *from = rows[0];
   (void)scratch;
-  for (int i = 0; i < p->count; ++i) out[i] = (int8_t)saturate8(rescale(&s, rows[0][i] - p->in_zero));
+  for (int left = p->count; left > 0; left -= LANES, from += LANES, out += LANES)
+    store(out, left, rescale(&s, load(from, left) - p->in_zero));
 }
 
 void reid_range_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_range *p = params;
+  const lanes low = same(p->low), high = same(p->high);
+  const int8_t *from = rows[0];
   (void)scratch;
-  for (int i = 0; i < p->count; ++i) {
-    int8_t value = rows[0][i];
-    out[i] = value < p->low ? p->low : value > p->high ? p->high : value;
-  }
+  for (int left = p->count; left > 0; left -= LANES, from += LANES, out += LANES)
+    store(out, left, lesser(greater(load(from, left), low), high));
 }
 
 /* Pixels as int8 codes, for the kernels that don't read uint8 by themselves. */
@@ -404,11 +234,13 @@ void reid_average_all(const void *params, const int8_t *const *rows, int8_t *out
   const reid_average *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
   (void)scratch;
-  for (int c = 0; c < p->channels; ++c) {
+  for (int c = 0; c < p->channels; c += LANES) {
     const int8_t *value = rows[0] + c;
-    int32_t sum = -p->pixels * p->in_zero;
-    for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels) sum += *value;
-    out[c] = (int8_t)saturate8(rescale(&s, sum));
+    const int left = p->channels - c;
+    lanes sum = same(-p->pixels * p->in_zero);
+    for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels)
+      sum += load(value, left);
+    store(out + c, left, rescale(&s, sum));
   }
 }
 
@@ -425,17 +257,16 @@ void reid_max_pool_row(const void *params, const int8_t *const *rows, int8_t *ou
   for (int x = 0; x < p->out_width; ++x) {
     int first, last;
     inside(p, x, &first, &last);
-    for (int c = 0; c < p->channels; ++c) {
-      int best = -128;
+    for (int c = 0; c < p->channels; c += LANES) {
+      const int left = p->channels - c;
+      lanes best = same(-128);
       for (int y = 0; y < p->kernel_h; ++y) {
         if (!rows[y]) continue;
-        for (int at = first; at < last; ++at) {
-          int value = rows[y][at * p->channels + c];
-          if (value > best) best = value;
-        }
+        for (int at = first; at < last; ++at) best = greater(best, load(rows[y] + at * p->channels + c, left));
       }
-      *out++ = (int8_t)best;
+      store(out + c, left, best);
     }
+    out += p->channels;
   }
 }
 
@@ -445,14 +276,17 @@ void reid_average_pool_row(const void *params, const int8_t *const *rows, int8_t
   for (int x = 0; x < p->out_width; ++x) {
     int first, last;
     inside(p, x, &first, &last);
-    for (int c = 0; c < p->channels; ++c) {
-      int sum = 0, count = 0;
+    for (int c = 0; c < p->channels; c += LANES) {
+      const int left = p->channels - c;
+      lanes sum = same(0);
+      int count = 0;
       for (int y = 0; y < p->kernel_h; ++y) {
         if (!rows[y]) continue;
-        for (int at = first; at < last; ++at, ++count) sum += rows[y][at * p->channels + c];
+        for (int at = first; at < last; ++at, ++count) sum += load(rows[y] + at * p->channels + c, left);
       }
-      *out++ = (int8_t)((sum > 0 ? sum + count / 2 : sum - count / 2) / count);
+      store(out + c, left, mean_of(sum, count));
     }
+    out += p->channels;
   }
 }
 

@@ -10,7 +10,7 @@
 
 #include <stdint.h>
 
-enum { REID_MAX_WINDOW = 7, REID_MAX_NODES = 24 };
+enum { REID_MAX_WINDOW = 8, REID_MAX_NODES = 24 };
 
 /* Offsets that mean "the caller's image" and "the caller's output" instead of a place in the arena. */
 #define REID_IMAGE 0xFFFFFFFFu

@@ -12,12 +12,15 @@ void finish(int status);
 __attribute__((noinline)) void *memcpy(void *to, const void *from, size_t count) {
   uint8_t *target = to;
   const uint8_t *source = from;
+  for (; count >= 16; count -= 16, target += 16, source += 16) __builtin_memcpy(target, source, 16);
   while (count--) *target++ = *source++;
   return to;
 }
 
 __attribute__((noinline)) void *memset(void *to, int value, size_t count) {
   uint8_t *target = to;
+  const uint32_t word = 0x01010101u * (uint8_t)value;
+  for (; count >= 4; count -= 4, target += 4) __builtin_memcpy(target, &word, 4);
   while (count--) *target++ = (uint8_t)value;
   return to;
 }
