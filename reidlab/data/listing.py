@@ -122,27 +122,30 @@ def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
 
 def _table(file: Path) -> Iterator[Entry]:
     """The rows of a CSV; those without a path, or of another length than the header, are refused."""
-    try:
-        with open_regular(file, MAX_TABLE_BYTES) as raw:
-            text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
-            header = text.readline(MAX_HEADER_BYTES)
-            separator = max(",;\t", key=header.count)
-            names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
-            if "path" not in names:
-                raise InputError(f"{file}: column 'path' is missing; found {', '.join(names) or 'nothing'}")
-            for number, cells in enumerate(csv.reader(text, delimiter=separator), start=2):
-                if not any(cells):
-                    continue
-                row = dict(zip(names, cells, strict=False))
-                path = row.get("path", "").strip().replace("\\", "/")
-                entry = Entry(path or f"{file.name}#row={number}", path, _stamp(file.parent / path))
-                if not path or len(cells) != len(names):
-                    reason = "no path" if not path else f"{len(cells)} cells, the header {len(names)}"
-                    yield entry._replace(refused=f"row {number} has {reason}")
-                else:
-                    yield _with_labels(entry, row.get("pid"), row.get("camid"), row.get("time"))
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: not a CSV in UTF-8 ({one_line(error)})") from error
+    with open_regular(file, MAX_TABLE_BYTES) as raw:
+        try:
+            yield from _rows(file, io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline=""))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: not a CSV in UTF-8 ({one_line(error)})") from error
+
+
+def _rows(file: Path, text: io.TextIOWrapper) -> Iterator[Entry]:
+    header = text.readline(MAX_HEADER_BYTES)
+    separator = max(",;\t", key=header.count)
+    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
+    if "path" not in names:
+        raise InputError(f"{file}: column 'path' is missing; found {', '.join(names) or 'nothing'}")
+    for number, cells in enumerate(csv.reader(text, delimiter=separator), start=2):
+        if not any(cells):
+            continue
+        row = dict(zip(names, cells, strict=False))
+        path = row.get("path", "").strip().replace("\\", "/")
+        entry = Entry(path or f"{file.name}#row={number}", path, _stamp(file.parent / path))
+        if not path or len(cells) != len(names):
+            reason = "no path" if not path else f"{len(cells)} cells, the header {len(names)}"
+            yield entry._replace(refused=f"row {number} has {reason}")
+        else:
+            yield _with_labels(entry, row.get("pid"), row.get("camid"), row.get("time"))
 
 
 def _boxes(root: Path, folder: Path) -> Iterator[Entry]:
@@ -193,6 +196,7 @@ def _members(root: Path, archive: str, pattern: re.Pattern[str] | None) -> Itera
 
 def _headers(file: io.FileIO) -> Iterator[tuple[str, tarfile.TarInfo | None, str | None]]:
     """Name and header of each image and file of labels in a tar, or why it can't be used; other files are left out."""
+    kinds = (*IMAGE_EXTENSIONS, *SIDECARS, TAR, *PACKED_TAR)
     end, seen, last = os.fstat(file.fileno()).st_size, set(), -1
     try:
         with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]  # has what it needs
@@ -202,12 +206,11 @@ def _headers(file: io.FileIO) -> Iterator[tuple[str, tarfile.TarInfo | None, str
                     raise tarfile.ReadError("a header leads back")
                 last = member.offset
                 name = member.name.removeprefix("./")
-                extension = PurePosixPath(name).suffix.lower()
-                kinds = (*IMAGE_EXTENSIONS, *SIDECARS, TAR, *PACKED_TAR)
-                if member.isdir() or extension not in kinds or any(map(is_hidden, PurePosixPath(name).parts)):
+                hidden = any(is_hidden(part) for part in PurePosixPath(name).parts if part != "..")
+                if member.isdir() or hidden or not name.lower().endswith(kinds):
                     continue
                 safe = name.encode("utf-8", "replace").decode()
-                yield safe, member, _unusable(name, member, extension, end) or ("another of that name came before it"
+                yield safe, member, _unusable(name, member, end) or ("another of that name came before it"
                                                                                 if name in seen else None)  # fmt: skip
                 seen.add(name)
             rest = os.pread(file.fileno(), BLOCK, tar.offset)
@@ -217,18 +220,18 @@ def _headers(file: io.FileIO) -> Iterator[tuple[str, tarfile.TarInfo | None, str
         yield "", None, f"damaged or cut off ({one_line(error)}); what follows isn't read"
 
 
-def _unusable(name: str, member: tarfile.TarInfo, extension: str, end: int) -> str | None:
+def _unusable(name: str, member: tarfile.TarInfo, end: int) -> str | None:
     if not member.isreg() or member.issparse():
         return "a link, device or sparse file in an archive"
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         return "its name leads out of the archive"
     if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape") or "\0" in name:
         return "its name isn't UTF-8"
-    if extension not in (*IMAGE_EXTENSIONS, *SIDECARS):
+    if name.lower().endswith((TAR, *PACKED_TAR)):
         return "an archive in an archive; unpack it"
     if member.offset_data + member.size > end:
         return "cut off by the end of the archive"
-    largest = MAX_HEADER_BYTES if extension in SIDECARS else MAX_IMAGE_BYTES
+    largest = MAX_HEADER_BYTES if name.lower().endswith(SIDECARS) else MAX_IMAGE_BYTES
     return f"{member.size:,} bytes, more than {largest:,}" if member.size > largest else None
 
 

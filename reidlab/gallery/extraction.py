@@ -32,7 +32,7 @@ from reidlab.console import log
 from reidlab.data.images import PIXEL_RULE, resize
 from reidlab.data.listing import Entry, Reader, entries_of
 from reidlab.errors import InputError, one_line
-from reidlab.files import claimed, locked, read_json, replacing, sweep, without_folders, write_atomic, write_json
+from reidlab.files import claimed, locked, read_json, replacing, sweep, without_folders, write_json
 from reidlab.gallery.gallery import Embeds, Gallery, about_model
 from reidlab.gallery.store import PRECISIONS, encode
 from reidlab.progress import bar
@@ -256,15 +256,18 @@ def _embedded(rows: Iterable[Entry], reader: Reader, model: Embeds, about: Mappi
 
 def _finish(folder: Path) -> Extraction:
     """Gather the refusals of all shards into one table."""
-    shards, lines = read_manifest(folder)["shards"], io.StringIO()
-    writer, images, refused = csv.writer(lines, lineterminator="\n"), 0, 0
-    writer.writerow(["path", "reason"])
-    for number in range(shards):
-        about = pq.read_metadata(_part(folder, number))
-        found = json.loads(about.metadata[b"refused"])
-        writer.writerows(found)
-        images, refused = images + about.num_rows, refused + len(found)
-    write_atomic(folder / REFUSED, lines.getvalue())
+    images = refused = 0
+    shards = read_manifest(folder)["shards"]
+    with replacing(folder / REFUSED) as file:
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["path", "reason"])
+        for number in range(shards):
+            about = pq.read_metadata(_part(folder, number))
+            found = json.loads(about.metadata[b"refused"])
+            writer.writerows(found)
+            images, refused = images + about.num_rows, refused + len(found)
+        text.detach()
     return Extraction(folder, images, refused)
 
 
