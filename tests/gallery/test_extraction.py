@@ -237,8 +237,9 @@ def test_four_processes_write_the_bytes_of_one(market, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_ray_cluster_writes_the_bytes_of_one_process(tmp_path):
+def test_a_ray_cluster_writes_the_bytes_of_one_process(tmp_path, monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{CLONE}")  # of Ray's processes
     images = images_in(tmp_path / "in", 50)
     (images / "p0" / "broken.png").write_bytes(b"")
     alone = extract(images, tmp_path / "1", SlowColors, shard_images=4)
