@@ -66,8 +66,8 @@ def entries_of(place: Path, pattern: re.Pattern[str] | None = None) -> tuple[Pat
     """The folder of a source and its entries, always in the same order; InputError where it holds none.
 
     A source is an image; a folder of images and tar archives; a CSV with the column `path` and perhaps `pid`, `camid`
-    and `time`; an archive, where `a.json` (keys `pid`, `camid`, `time`) or `a.cls` beside `a.jpg` says whom it shows; a
-    sequence in MOTChallenge's layout, or a folder of them, whose boxes are the entries.
+    and `time`; an archive, where `a.json` (keys `pid`, `camid`, `time`) or else `a.cls` beside `a.jpg` says whom it
+    shows; a sequence in MOTChallenge's layout, or a folder of them, whose boxes are the entries.
 
     Args:
         place: the source.
@@ -167,7 +167,8 @@ def _members(root: Path, archive: str, pattern: re.Pattern[str] | None) -> Itera
     if not archive.lower().endswith(TAR):
         yield Entry(archive, archive, refused="a compressed archive can't be read in parts; uncompress it")
         return
-    images, labels = [], {}
+    images: list[tuple[str, Entry]] = []
+    labels: dict[str, tuple[Any, ...]] = {}
     stamp = _stamp(root / archive)
     try:
         with open_regular(root / archive, MAX_TAR_BYTES) as file:
@@ -180,7 +181,9 @@ def _members(root: Path, archive: str, pattern: re.Pattern[str] | None) -> Itera
                 elif extension in SIDECARS:
                     raw = os.pread(file.fileno(), member.size, member.offset_data)
                     try:
-                        labels[stem] = _sidecar(raw, extension)
+                        told, known = _sidecar(raw, extension), labels.get(stem, (None, None, None))
+                        pairs = zip(told, known, strict=True) if extension == ".json" else zip(known, told, strict=True)
+                        labels[stem] = tuple(second if first is None else first for first, second in pairs)
                     except ValueError as error:
                         images.append((stem, entry._replace(refused=f"not readable as labels ({one_line(error)})")))
                 else:

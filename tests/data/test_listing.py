@@ -122,6 +122,8 @@ def test_labels_beside_the_images_of_an_archive(tmp_path):
             *(("1.cls", b"12\n"), ("1.png", png(1))),
             *(("d/2.png", png(2)), ("d/2.json", json.dumps({"pid": 3, "camid": "x", "time": 4}).encode())),
             *(("3.left.png", png(3)), ("3.json", b'{"pid": "p\xc3\xa9"}'), ("4.png", png(4))),
+            *(("7.cls", b"8"), ("7.png", png(7)), ("7.json", b'{"camid": 2}')),
+            *(("8.json", b'{"pid": "x"}'), ("8.cls", b"8"), ("8.png", png(8))),
             *(("5.png", png(5)), ("5.json", b"{"), ("6.png", png(6)), ("6.json", b'{"pid": [1]}')),
         ],
     )
@@ -129,6 +131,7 @@ def test_labels_beside_the_images_of_an_archive(tmp_path):
     assert found == {
         **{"1.png": ("12", None, None, False), "d/2.png": ("3", "x", 4.0, False)},
         **{"3.left.png": ("pé", None, None, False), "4.png": (None, None, None, False)},
+        **{"7.png": ("8", "2", None, False), "8.png": ("x", None, None, False)},
         **{"5.png": (None, None, None, False), "5.json": (None, None, None, True)},
         **{"6.png": (None, None, None, False), "6.json": (None, None, None, True)},
     }
