@@ -104,10 +104,11 @@ def extract(
                    "threads": threads, "shard_images": shard_images}  # fmt: skip
         root = _begin(source, folder, {**made_by, **(about or {})}, pattern)
         job = root, folder, make_model, threads
-        if ray:
-            _on_ray(ray, processes, threads, gpus, job)
-        else:
-            with _beside(processes - 1, job):
+        helpers = min(processes, _missing(folder)) - 1
+        if ray and helpers >= 0:
+            _on_ray(ray, helpers + 1, threads, gpus, job)
+        elif helpers >= 0:
+            with _beside(helpers, job):
                 _work(root, folder, model)
     return _finish(folder)
 
@@ -115,9 +116,9 @@ def extract(
 def read_manifest(folder: Path) -> dict[str, Any]:
     """What embeddings in a folder were made by; InputError where some are still missing."""
     about = read_json(folder / MANIFEST, SCHEMA)
-    there = sum(_part(folder, number).exists() for number in range(about["shards"]))
-    if there < about["shards"]:
-        raise InputError(f"{folder}: unfinished, {there} of {about['shards']} files; give its `predict` command again")
+    if missing := _missing(folder):
+        there = f"{about['shards'] - missing} of {about['shards']} files"
+        raise InputError(f"{folder}: unfinished, {there}; give its `predict` command again")
     return about
 
 
@@ -132,7 +133,8 @@ def enroll_extracted(gallery: Gallery, folder: Path, keep_s: float = math.inf) -
         raise InputError(f"{folder}: embedded with {'; '.join(wrong)}; embed its source again by this model")
     enrolled = total = 0
     for number in range(about["shards"]):
-        table = pq.read_table(_part(folder, number))
+        with _whole(_part(folder, number)) as file:
+            table = pq.read_table(file)
         total += len(table)
         table = table.filter(pc.is_valid(table["pid"]))
         if not len(table):
@@ -159,10 +161,8 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
     with locked(folder / LOCK, "another process lists the images", wait_s=-1):
         sweep(folder)
         known = read_json(folder / MANIFEST)
-        wrong = [
-            f"{key} {known.get(key)}, not {own}" for key, own in made_by.items() if known and known.get(key) != own
-        ]
-        if wrong:
+        wrong = [f"{key} {known.get(key)}, not {own}" for key, own in made_by.items() if known.get(key) != own]
+        if known and wrong:
             raise InputError(f"{folder}: holds embeddings by {'; '.join(wrong)}; choose another folder")
         if not known and any(folder.glob(PARTS)):
             raise InputError(f"{folder}: holds Parquet files of something else; choose another folder")
@@ -184,7 +184,7 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
 def _list(source: Path, entries: Iterable[Entry], shard_images: int, file: BinaryIO | None) -> dict[str, Any]:
     """Write the entries, a row group for each shard; how many there are, and a digest of them."""
     digest, images, shards, first_refused = hashlib.sha256(), 0, 0, None
-    entries, readable = iter(entries), False
+    entries, readable = iter(bar(entries, desc=f"list {source.name}", unit="image")), False
     with contextlib.ExitStack() as open_files:
         writer = open_files.enter_context(pq.ParquetWriter(file, PLANNED)) if file else None
         while rows := list(islice(entries, shard_images)):
@@ -204,10 +204,8 @@ def _work(root: Path, folder: Path, model: Embeds, shown: bool = True) -> None:
     """Embed one shard after the other that nobody else does; then wait for the others, and take up what they leave."""
     about = read_json(folder / MANIFEST, SCHEMA)
     reader, seen = Reader(root), len([*folder.glob(PARTS)])
-    try:
-        plan = pq.ParquetFile(folder / PLAN)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{folder / PLAN}: damaged ({one_line(error)}); delete {folder} and embed again") from error
+    with _whole(folder / PLAN, f"delete {folder} and embed again") as file:
+        plan = pq.ParquetFile(file)
     with plan, bar(total=about["shards"] - seen, desc="embed", unit="shard", shown=shown) as done:
         for wait in (False, True):
             for number in range(about["shards"]):
@@ -263,8 +261,9 @@ def _finish(folder: Path) -> Extraction:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "reason"])
         for number in range(shards):
-            about = pq.read_metadata(_part(folder, number))
-            found = json.loads(about.metadata[b"refused"])
+            with _whole(_part(folder, number)) as part:
+                about = pq.read_metadata(part)
+                found = json.loads(about.metadata[b"refused"])
             writer.writerows(found)
             images, refused = images + about.num_rows, refused + len(found)
         text.detach()
@@ -273,6 +272,21 @@ def _finish(folder: Path) -> Extraction:
 
 def _part(folder: Path, number: int) -> Path:
     return folder / PARTS.replace("*", f"{number:05d}")
+
+
+def _missing(folder: Path) -> int:
+    """How many shards have no file yet."""
+    shards = read_json(folder / MANIFEST, SCHEMA)["shards"]
+    return sum(not _part(folder, number).exists() for number in range(shards))
+
+
+@contextlib.contextmanager
+def _whole(file: Path, advice: str = "delete it, and give its `predict` command again") -> Iterator[Path]:
+    """Turn what shows that a file of ours is damaged into an InputError."""
+    try:
+        yield file
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: damaged ({one_line(error)}); {advice}") from error
 
 
 @contextlib.contextmanager

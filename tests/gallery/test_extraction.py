@@ -196,6 +196,9 @@ def test_a_folder_becomes_a_gallery_as_its_images_do(tmp_path):
 def test_damaged_files_of_our_own_are_named(tmp_path):
     images = images_in(tmp_path / "in", 8)
     extract(images, tmp_path / "out", SlowColors)
+    (tmp_path / "out" / "part-00000.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(InputError, match=r"part-00000\.parquet: damaged .*; delete it, and give"):
+        extract(images, tmp_path / "out", SlowColors)
     (tmp_path / "out" / "part-00000.parquet").unlink()
     (tmp_path / "out" / "_plan.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(InputError, match=r"_plan\.parquet: damaged"):
