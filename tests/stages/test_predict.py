@@ -125,8 +125,8 @@ def test_embeddings_in_a_folder_are_enrolled_as_they_are(people, tmp_path, capsy
     assert gallery.table()["pid"].tolist() == [file.name[:4] for file in files]
     assert gallery.table()["camid"].tolist() == [file.name[6] for file in files]
     np.testing.assert_allclose(gallery.embeddings(), exact, rtol=2e-3, atol=1e-3)
-    assert cli.main(["predict", str(market / "query"), *given, "data.size=[16,8]"]) == 2
-    assert f"{out}: holds embeddings by size [32, 16], not [16, 8]; choose another folder" in capsys.readouterr().err
+    assert cli.main(["predict", str(market / "query"), *given, "predict.threads=2"]) == 2
+    assert f"{out}: holds embeddings by threads 1, not 2; choose another folder" in capsys.readouterr().err
 
 
 def test_embeddings_of_classes_there_are_none(classes, tmp_path):
