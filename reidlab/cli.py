@@ -244,7 +244,10 @@ COMMANDS = {
         run, f"all stages: {', '.join(WHOLE)}", "reidlab run experiment=demo", "finished stages and epochs are kept"
     ),
     "predict": Command(
-        predict, "classes of images, or their nearest gallery images", "reidlab predict DIR run.name=demo"
+        predict,
+        "classes of images, their nearest gallery images, or with predict.out their embeddings",
+        "reidlab predict DIR run.name=demo",
+        "finished files of predict.out are kept",
     ),
     "enroll": Command(
         enroll, "remember the identities of a folder", "reidlab enroll DIR run.name=demo", "the gallery stays as it was"
@@ -424,9 +427,13 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
-    for name in ("predict", "identify"):
-        parsers[name].add_argument("images", type=Path, help="an image, or a folder of them")
-    parsers["enroll"].add_argument("images", type=Path, help="a folder with one of images for each identity")
+    parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")
+    parsers["predict"].add_argument(
+        "images", type=Path, help="an image, or a folder of them; with predict.out also a CSV, tar archive or sequence"
+    )
+    parsers["enroll"].add_argument(
+        "images", type=Path, help="a folder with one of images for each identity, or one that predict.out made"
+    )
     parsers["forget"].add_argument("pid", help="the identity's name")
     parsers["track"].add_argument(
         "folder", type=Path, nargs="?", help="of sequences in MOTChallenge's layout; default: filmed people"

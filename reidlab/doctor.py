@@ -18,6 +18,7 @@ EXTRAS = {
     "export": "ONNX export and its checks",
     "tflite": "TFLite files, float and int8",
     "index": "galleries beyond a million images",
+    "ray": "predict.ray: embedding on a cluster",
     "search": "reidlab search",
     "tracking": "Weights & Biases and TensorBoard",
     "dashboard": "reidlab dashboard",

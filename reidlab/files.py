@@ -224,6 +224,30 @@ def locked(place: Path, busy: str, wait_s: float = 0) -> Iterator[None]:
         lock.release()
 
 
+@contextlib.contextmanager
+def claimed(place: Path, number: int, wait: bool) -> Iterator[bool]:
+    """Hold one byte of a lock file, against all other processes on all machines that share it; False where one does.
+
+    The operating system releases it when its process ends, however that ends. A process has one such file open at a
+    time.
+
+    Args:
+        place: the file, which stays.
+        number: of the byte: of what is claimed.
+        wait: until it is free, or whoever holds it has ended.
+    """
+    with contextlib.ExitStack() as open_files:
+        try:
+            file = open_files.enter_context(place.open("ab"))
+            fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            raise unwritable(place, error) from error
+        yield mine
+
+
 def alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other processes from training in the same run folder meanwhile; InputError where one does.
 

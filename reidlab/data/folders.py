@@ -33,8 +33,15 @@ def walk(folder: Path, hidden: list[str] | None = None) -> list[str]:
         folder: any.
         hidden: gets the hidden and system files and folders, which are left out with all that they hold.
     """
-    hidden = [] if hidden is None else hidden
-    return sorted(_below(Path(folder), "", frozenset(), hidden, Counter()))
+    return sorted(walk_each(folder, hidden))
+
+
+def walk_each(folder: Path, hidden: list[str] | None = None) -> Iterator[str]:
+    """Like `walk`, one file at a time: the names of one folder and of those above it are held, and no others.
+
+    Names are sorted folder by folder, not as whole paths.
+    """
+    return _below(Path(folder), "", frozenset(), [] if hidden is None else hidden, Counter())
 
 
 def note_hidden(hidden: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import configparser
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from reidlab.files import open_regular, read_bytes, write_atomic
 
 BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
 COLUMNS = ["frame", "pid", *BOX, "confidence", "class", "visibility"]  # of a line; those after the box may be absent
+OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # names of sequences of one scene
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 MAX_VIDEO_BYTES = 1 << 40
 PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
@@ -40,25 +42,19 @@ class Sequence:
     truth: pd.DataFrame
     boxes: pd.DataFrame
 
+    @property
+    def scene(self) -> str:
+        """Sequences NAME-c1 and NAME-c2 are of one scene, whose identities are the same."""
+        found = OF_A_CAMERA.fullmatch(self.name)
+        return found["scene"] if found else self.name
+
     def frames(self) -> Iterator[tuple[int, np.ndarray]]:
         """Number and image (H, W, 3) uint8 RGB of each frame, in order."""
         if self.source.is_dir():
-            for number, file in sorted(_numbered(self.source).items()):
+            for number, file in sorted(numbered(self.source).items()):
                 yield number, read_image(file)
             return
-        with open_regular(self.source, MAX_VIDEO_BYTES):  # OpenCV would wait for a pipe
-            pass
-        video = cv2.VideoCapture(str(self.source), cv2.CAP_FFMPEG)
-        try:
-            number, (there, image) = 0, video.read()
-            while there:
-                number += 1
-                yield number, np.ascontiguousarray(image[..., ::-1])
-                there, image = video.read()
-        finally:
-            video.release()
-        if not number:
-            raise InputError(f"{self.source}: not readable as a video")
+        yield from read_video(self.source)
 
     def crops(self, rows: pd.DataFrame) -> list[np.ndarray]:
         """The images (H, W, 3) uint8 RGB in some boxes of this sequence, in their order."""
@@ -77,7 +73,7 @@ def read_sequence(folder: Path) -> Sequence:
     """
     images, rate = _about(folder / "seqinfo.ini")
     source = folder / images
-    if not source.is_dir() or not _numbered(source):
+    if not source.is_dir() or not numbered(source):
         videos = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_EXTENSIONS]
         if len(videos) != 1:
             raise InputError(
@@ -91,7 +87,7 @@ def read_sequence(folder: Path) -> Sequence:
     truth = read_boxes(known) if known.is_file() else pd.DataFrame(columns=COLUMNS, dtype=float)
     truth = truth[(truth["confidence"] != 0) & truth["class"].isin(PERSON_CLASSES)].reset_index(drop=True)
     boxes = read_boxes(detected) if detected.is_file() else truth
-    if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*_numbered(source)})):
+    if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
     return Sequence(folder.name, source, rate, truth, boxes)
 
@@ -102,6 +98,29 @@ def read_sequences(folder: Path) -> list[Sequence]:
         raise InputError(f"{folder}: no such folder; give a sequence in MOTChallenge's layout, or a folder of them")
     inside = [place for place in sorted(folder.iterdir()) if (place / "gt").is_dir() or (place / "det").is_dir()]
     return [read_sequence(place) for place in inside or [folder]]
+
+
+def read_video(file: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Number from 1 and image (H, W, 3) uint8 RGB of each frame; InputError where there is none."""
+    with open_regular(file, MAX_VIDEO_BYTES):  # OpenCV would wait for a pipe
+        pass
+    video = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    try:
+        number, (there, image) = 0, video.read()
+        while there:
+            number += 1
+            yield number, np.ascontiguousarray(image[..., ::-1])
+            there, image = video.read()
+    finally:
+        video.release()
+    if not number:
+        raise InputError(f"{file}: not readable as a video")
+
+
+def numbered(folder: Path) -> dict[int, Path]:
+    """The images of a folder by the number that is their name."""
+    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
+    return {int(file.stem): file for file in files if file.stem.isascii() and file.stem.isdigit()}
 
 
 def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -163,9 +182,3 @@ def _about(file: Path) -> tuple[str, float]:
     if not 0 < rate <= 1000:
         raise InputError(f"{file}: frameRate={rate:g} is no number of frames a second")
     return name, rate
-
-
-def _numbered(folder: Path) -> dict[int, Path]:
-    """The images of a folder by the number that is their name."""
-    files = (file for file in folder.iterdir() if file.suffix.lower() in IMAGE_EXTENSIONS)
-    return {int(file.stem): file for file in files if file.stem.isascii() and file.stem.isdigit()}

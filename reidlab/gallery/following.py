@@ -1,6 +1,5 @@
 """Sequences of video followed: their boxes embedded, joined to tracks, and compared with the truth by scene."""
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +15,6 @@ from reidlab.gallery.association import Associator, Rules
 from reidlab.metrics.tracks import TrackCounts, count_tracks
 from reidlab.progress import bar
 
-OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # sequences of one scene, whose identities are the same
 Crops = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a frame and corners (N, 4) to embeddings, as `Model.crops`
 
 
@@ -33,12 +31,6 @@ class Shot(NamedTuple):
     sequence: mot.Sequence
     boxes: np.ndarray
     truth: np.ndarray
-
-    @property
-    def scene(self) -> str:
-        """Sequences NAME-c1 and NAME-c2 are of one scene."""
-        found = OF_A_CAMERA.fullmatch(self.sequence.name)
-        return found["scene"] if found else self.sequence.name
 
 
 def embed_boxes(sequence: mot.Sequence, crops: Crops) -> Shot:
@@ -72,7 +64,7 @@ def follow_video(folder: str | Path, model: Follows, rules: Rules | None = None)
 
 def scenes(shots: Sequence[Shot]) -> Iterator[list[Shot]]:
     """The sequences that share their identities."""
-    for _, scene in groupby(shots, key=lambda shot: shot.scene):
+    for _, scene in groupby(shots, key=lambda shot: shot.sequence.scene):
         yield list(scene)
 
 

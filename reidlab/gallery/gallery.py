@@ -150,7 +150,7 @@ class Gallery:
     @property
     def distance(self) -> Distance:
         """Name of the distance between embeddings."""
-        return (_about(self.model) | self.store.about).get("distance", "cosine")
+        return (about_model(self.model) | self.store.about).get("distance", "cosine")
 
     @property
     def threshold(self) -> float:
@@ -519,7 +519,7 @@ class Gallery:
 
     def _about_new(self, dim: int) -> dict[str, Any]:
         """The manifest's entries that a first enrollment decides."""
-        about = {"precision": self.precision} | _about(self.model) | self.store.about
+        about = {"precision": self.precision} | about_model(self.model) | self.store.about
         if "checkpoint" not in about:
             raise InputError(
                 f"{self.store.folder}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))"
@@ -530,7 +530,7 @@ class Gallery:
 
     def _require_own_checkpoint(self) -> None:
         """InputError where the gallery was enrolled by another model."""
-        wrong = [f"{key} {self.store.about[key]}, not {own}" for key, own in _about(self.model).items()
+        wrong = [f"{key} {self.store.about[key]}, not {own}" for key, own in about_model(self.model).items()
                  if self.store.about.get(key, own) != own]  # fmt: skip
         if wrong:
             raise InputError(
@@ -539,7 +539,7 @@ class Gallery:
             )
 
 
-def _about(model: Embeds | None) -> dict[str, Any]:
+def about_model(model: Embeds | None) -> dict[str, Any]:
     """Properties that embeddings must share to be compared."""
     if model is None:
         return {}

@@ -9,6 +9,7 @@ from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
+from reidlab.gallery.extraction import MANIFEST, enroll_extracted
 from reidlab.run import File, Run
 from reidlab.stages.predict import images_of
 
@@ -18,28 +19,38 @@ DAY_S = 86_400
 def run(run: Run, images: Path) -> Gallery:
     """Enroll the images below a folder, whose paths name the identities by `gallery.pattern`.
 
+    A folder that `predict.out` made is enrolled without embedding its images again, with the identities that it has.
     Raises InputError where no path fits, an image can't be read, or another checkpoint enrolled the gallery.
     """
     gallery = open_gallery(run)
-    samples, pattern = images_of(images), compile_pattern(run["gallery.pattern"], "gallery.pattern", "pid")
+    days = run["gallery.keep_days"]
+    keep_s = float("inf") if days is None else days * DAY_S
+    if (images / MANIFEST).is_file():
+        count = enroll_extracted(gallery, images, keep_s)
+    else:
+        count = _enroll(gallery, images, run["gallery.pattern"], keep_s)
+    log.info(
+        f"{gallery.store.folder}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
+    )
+    return gallery
+
+
+def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> int:
+    """Embed and enroll the images below a folder whose paths fit the pattern; how many."""
+    samples, pattern = images_of(images), compile_pattern(pattern_of, "gallery.pattern", "pid")
     matches = {path: match for path in samples.table["path"] if (match := pattern.match(path))}
     if not matches:
         raise InputError(f"{images}: no path fits gallery.pattern={pattern.pattern}; {found_in(samples.root)}")
     if strays := len(samples.table) - len(matches):
         log.info(f"{images}: {strays} images ignored whose path doesn't fit gallery.pattern")
     labels = [labels_of(match) for match in matches.values()]
-    days = run["gallery.keep_days"]
-    count = gallery.enroll(
+    return gallery.enroll(
         [samples.root / path for path in matches],
         [pid for pid, _ in labels],
         camids=[camid or None for _, camid in labels],
         times=[float(match["time"]) for match in matches.values()] if "time" in pattern.groupindex else None,
-        keep_s=float("inf") if days is None else days * DAY_S,
+        keep_s=keep_s,
     )
-    log.info(
-        f"{gallery.store.folder}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
-    )
-    return gallery
 
 
 def open_gallery(run: Run) -> Gallery:

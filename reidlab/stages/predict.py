@@ -1,6 +1,7 @@
-"""Command `predict`: the classes of any images with confidences, or their nearest gallery images."""
+"""Command `predict`: the classes of any images with confidences, their nearest gallery images, or their embeddings."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +16,13 @@ from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import Samples
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, walk
-from reidlab.data.sources import found_in
+from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
+from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.files import storage_errors, sweep, write_atomic
+from reidlab.files import file_hash, storage_errors, sweep, write_atomic
+from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
 from reidlab.plots.saving import save_figure
@@ -44,8 +47,12 @@ def run(run: Run, images: Path) -> Path:
     A released network's predictions are written to `runs/`.
 
     A classifier gives the likeliest classes of each image, another network the nearest gallery images, by the options
-    of `conf/predict`. Raises InputError where there is no image or one that can't be read.
+    of `conf/predict`. With `predict.out`, the embeddings of any number of images are written there instead, see
+    `reidlab.gallery.extraction`; returns that folder. Raises InputError where there is no image or, without
+    `predict.out`, one that can't be read.
     """
+    if run["predict.out"]:
+        return _extract(run, images)
     if run["predict.k"] < 1:
         raise InputError(f"predict.k={run['predict.k']}: ask for one or more")
     samples, model = images_of(images), _model(run)
@@ -57,6 +64,27 @@ def run(run: Run, images: Path) -> Path:
     sweep(folder)
     save_figure(figure, folder / f"{images.stem}.png")
     return write_atomic(folder / f"{images.stem}.csv", table.to_csv(index=False))
+
+
+def _extract(run: Run, source: Path) -> Path:
+    """Embed a source of any size, by the options of `conf/predict`."""
+    if run.is_classifier:
+        raise InputError(f"{run.folder}: its network classifies images; predict.out takes one that embeds them")
+    file = resolve_path(run["predict.model"]) if run["predict.model"] else None
+    about = {"file": file_hash(file)} if file else {key: run[f"model.{key}"] for key in ("mean", "std")}
+    options = ("precision", "shard_images", "processes", "threads", "ray", "gpus")
+    pattern = run["predict.pattern"]
+    found = extract(
+        source,
+        resolve_path(run["predict.out"]),
+        partial(load, file) if file else partial(Model.of, Run.of(run.config)),
+        pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
+        about=about,
+        **{key: run[f"predict.{key}"] for key in options},
+    )
+    refused = f"; {found.refused} refused, see {REFUSED}" if found.refused else ""
+    log.info(f"{found.folder}: embeddings of {found.images} images{refused}")
+    return found.folder
 
 
 def images_of(place: Path) -> Samples:

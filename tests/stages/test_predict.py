@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -10,8 +11,9 @@ from reidlab import cli
 from reidlab.data import read_image
 from reidlab.errors import InputError
 from reidlab.files import write_json
+from reidlab.gallery.extraction import decoded
 from reidlab.run import File, Run
-from reidlab.stages import predict, quantize, train
+from reidlab.stages import enroll, predict, quantize, train
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,30 @@ def test_another_gallery_and_the_calibrated_threshold(people):
         write_json(run / File.VERIFICATION, verdict | other)
         assert "same" not in pd.read_csv(predict.run(run, query))
     (run / File.VERIFICATION).unlink()
+
+
+def test_embeddings_in_a_folder_are_enrolled_as_they_are(people, tmp_path, capsys):
+    overrides, market = people
+    out, pattern = tmp_path / "out", r"predict.pattern='(?P<pid>\d+)_c(?P<camid>\d)'"
+    given = [*overrides, f"predict.out={out}", "predict.precision=float32", "predict.shard_images=5", pattern]
+    run, files = Run.resume(given), sorted((market / "query").glob("*.jpg"))
+    assert predict.run(run, market / "query") == out
+    table = pq.read_table(out)
+    exact = by_hand(run, files).numpy()
+    np.testing.assert_allclose(decoded(table), exact, rtol=1e-4, atol=1e-5)
+    assert table["path"].to_pylist() == [file.name for file in files]
+    gallery = enroll.run(Run.resume([*overrides, f"gallery.folder={tmp_path}/gallery"]), out)
+    assert gallery.table()["pid"].tolist() == [file.name[:4] for file in files]
+    assert gallery.table()["camid"].tolist() == [file.name[6] for file in files]
+    np.testing.assert_allclose(gallery.embeddings(), exact, rtol=2e-3, atol=1e-3)
+    assert cli.main(["predict", str(market / "query"), *given, "predict.threads=2"]) == 2
+    assert f"{out}: holds embeddings by threads 1, not 2; choose another folder" in capsys.readouterr().err
+
+
+def test_embeddings_of_classes_there_are_none(classes, tmp_path):
+    overrides, some = classes
+    with pytest.raises(InputError, match=r"its network classifies images; predict\.out"):
+        predict.run(Run.resume([*overrides, f"predict.out={tmp_path}/out"]), some)
 
 
 @pytest.mark.parametrize(
