@@ -9,6 +9,7 @@ from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
+from reidlab.gallery.gallery import is_url
 from reidlab.run import File, Run
 from reidlab.stages.predict import images_of
 
@@ -37,7 +38,7 @@ def run(run: Run, images: Path) -> Gallery:
         keep_s=float("inf") if days is None else days * DAY_S,
     )
     log.info(
-        f"{gallery.store.folder}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
+        f"{gallery.place}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
     )
     return gallery
 
@@ -54,8 +55,10 @@ def open_gallery(run: Run) -> Gallery:
     return gallery
 
 
-def gallery_folder(run: Run) -> Path:
-    """Where the identities of a run are kept; those of a released network in `runs/`."""
-    if run["gallery.folder"]:
-        return resolve_path(run["gallery.folder"])
+def gallery_folder(run: Run) -> str | Path:
+    """Where the identities of a run are kept, a folder or a server's URL; those of a released network in `runs/`."""
+    if is_url(given := run["gallery.folder"] or ""):
+        return given
+    if given:
+        return resolve_path(given)
     return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY
