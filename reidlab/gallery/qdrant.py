@@ -1,5 +1,6 @@
 """A gallery's collection in Qdrant, on a server or in a folder."""
 
+import atexit
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -105,7 +106,9 @@ class Qdrant:
 @cache
 def _local(path: str) -> QdrantClient:
     """The one client that a folder may have."""
-    return QdrantClient(path=path)
+    client = QdrantClient(path=path)
+    atexit.register(client.close)
+    return client
 
 
 def _row(point: Any) -> Row:

@@ -284,8 +284,11 @@ class ServerGallery(Gallery):
 
     def _by_images(self, queries: np.ndarray, k: int, chosen: Chosen) -> list[list[Candidate]]:
         """For each query its k nearest identities by their nearest image."""
-        answers = []
+        answers: list[list[Candidate]] = []
         for query, rows in zip(queries, self._images_of(queries, k, chosen, embeddings=True), strict=True):
+            if not rows:
+                answers.append([])
+                continue
             found = nearest(torch.from_numpy(query[None]), [self._block(rows)], len(rows), self.distance)
             best: dict[str, Candidate] = {}
             for distance, position in zip(found.distance[0].tolist(), found.position[0].tolist(), strict=True):
@@ -346,13 +349,15 @@ class ServerGallery(Gallery):
                 for start, stop in spans(len(queries), ASKED_AT_ONCE)
                 for found in self.server.search(self._comparable(queries[start:stop]), wanted, chosen, True)
             ]
+        if not any(answers):
+            return Nearest(np.full((len(queries), k), np.inf), np.full((len(queries), k), -1)), []
         rows = sorted({row["id"]: row for found in answers for row in found}.values(), key=lambda row: row["id"])
         place = {row["id"]: number for number, row in enumerate(rows)}
         candidates = np.full((len(queries), wanted), -1)
         for line, found in zip(candidates, answers, strict=True):
             line[: len(found)] = [place[row["id"]] for row in found]
         query = torch.from_numpy(queries)
-        return rescore(query, self._block(rows, queries.shape[1]), candidates, k, self.distance), rows
+        return rescore(query, self._block(rows), candidates, k, self.distance), rows
 
     def _chosen(self, where: Where) -> Chosen | None:
         """The rows that may be compared; None where no camera is named."""
@@ -370,8 +375,8 @@ class ServerGallery(Gallery):
             return []
         return sorted(self.server.read(Chosen(), embeddings), key=lambda row: row["id"])
 
-    def _block(self, rows: Sequence[Row], dim: int = 0) -> Block:
-        values = np.array([row["embedding"] for row in rows], np.float32).reshape(len(rows), -1 if rows else dim)
+    def _block(self, rows: Sequence[Row]) -> Block:
+        values = np.array([row["embedding"] for row in rows], np.float32).reshape(len(rows), self.server.dim or 0)
         return Block(np.arange(len(rows)), values, norms_of(torch.from_numpy(values), "gallery").numpy())
 
     def _comparable(self, values: np.ndarray) -> np.ndarray:
