@@ -12,7 +12,7 @@ from reidlab.data import mot
 from reidlab.data.mot import BOX, corners
 from reidlab.errors import InputError
 from reidlab.gallery.association import Associator, Rules
-from reidlab.metrics.tracks import TrackCounts, count_tracks
+from reidlab.metrics.tracks import TrackCounts, count_tracks, without_distractors
 from reidlab.progress import bar
 
 OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # sequences of one scene, whose identities are the same
@@ -92,10 +92,10 @@ def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.
 
 
 def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
-    """The counts of each scene against its truth, its cameras one after the other."""
+    """The counts of each scene against its truth, its cameras one after the other; boxes on distractors don't count."""
     counts = []
     for scene in scenes(shots):
-        pairs = [(shot.sequence.truth, tracks[shot.sequence.name]) for shot in scene]
+        pairs = [(shot.sequence.truth, _judged(shot.sequence, tracks[shot.sequence.name])) for shot in scene]
         apart = 1 + max(int(table["frame"].max()) for pair in pairs for table in pair if len(table))
         truth, found = (
             pd.concat([table.assign(frame=table["frame"] + n * apart) for n, table in enumerate(side)])
@@ -103,3 +103,9 @@ def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> l
         )
         counts.append(count_tracks(truth, found))
     return counts
+
+
+def _judged(sequence: mot.Sequence, found: pd.DataFrame) -> pd.DataFrame:
+    if sequence.ignored.empty:
+        return found
+    return without_distractors(found, pd.concat([sequence.truth.assign(distractor=False), sequence.ignored]))

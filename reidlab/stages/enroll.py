@@ -37,9 +37,7 @@ def run(run: Run, images: Path) -> Gallery:
         times=[float(match["time"]) for match in matches.values()] if "time" in pattern.groupindex else None,
         keep_s=float("inf") if days is None else days * DAY_S,
     )
-    log.info(
-        f"{gallery.place}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
-    )
+    log.info(f"{gallery.place}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all")
     return gallery
 
 

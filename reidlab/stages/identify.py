@@ -36,9 +36,7 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
         }
         for path, answer in found.items()
     }
-    print_table(
-        pd.DataFrame.from_dict(rows, orient="index").rename_axis("image"), f"{images} in {gallery.place}"
-    )
+    print_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("image"), f"{images} in {gallery.place}")
     return found
 
 

@@ -1,5 +1,7 @@
 """Command track, on a run of one epoch and on films that nobody was trained on."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from PIL import Image
@@ -53,6 +55,15 @@ def test_boxes_without_a_truth_are_followed_all_the_same(trained, film, tmp_path
     run = Run.resume(trained)
     assert track.run(run, folder).empty
     assert len(mot.read_boxes(run / File.TRACK / "street.txt"))
+
+
+def test_a_detector_that_found_nothing(trained, film, tmp_path):
+    folder = tmp_path / "blind"
+    shutil.copytree(film / "scene1-c1", folder)
+    (folder / "det" / "det.txt").write_text("")
+    run = Run.resume(trained)
+    assert track.run(run, folder).loc["with appearance", "IDF1"] == "0.000"
+    assert mot.read_boxes(run / File.TRACK / "blind.txt").empty
 
 
 def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
