@@ -44,7 +44,7 @@ class Milvus:
                 self.dim = int(fields["embedding"]["params"]["dim"])
 
     def create(self, dim: int) -> None:
-        """Make the collection, unless another process has."""
+        """Make the collection."""
         schema = self.client.create_schema(auto_id=False, enable_dynamic_field=False)
         for column in TEXT:
             schema.add_field(column, DataType.VARCHAR, is_primary=column == "id", max_length=LONGEST_TEXT)
@@ -54,8 +54,7 @@ class Milvus:
         index = self.client.prepare_index_params()
         index.add_index("embedding", index_type="AUTOINDEX", metric_type="L2")
         with self._asking():
-            if not self.client.has_collection(self.name):
-                self.client.create_collection(self.name, schema=schema, index_params=index, consistency_level="Strong")
+            self.client.create_collection(self.name, schema=schema, index_params=index, consistency_level="Strong")
 
     def put(self, rows: list[Row]) -> None:
         """Add rows; one whose id is there takes its place."""

@@ -47,10 +47,8 @@ class Qdrant:
                 self.dim = vectors.size
 
     def create(self, dim: int) -> None:
-        """Make the collection, unless another process has."""
+        """Make the collection."""
         with self._asking():
-            if self.client.collection_exists(self.name):
-                return
             self.client.create_collection(
                 self.name, vectors_config=models.VectorParams(size=dim, distance=models.Distance.EUCLID)
             )

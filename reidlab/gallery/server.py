@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,6 +46,7 @@ LONGEST_TEXT = 65_535  # bytes
 FOREVER = 1e18  # an `expires` that never comes: JSON has no infinity
 PUT_AT_ONCE, ASKED_AT_ONCE = 500, 64
 MOST = 16_384  # rows of one search, by Milvus
+PATIENCE = 50  # tenths of a second
 RIVALS = 20  # identities, those of the nearest images, whose means or medoids are compared
 
 
@@ -71,7 +72,7 @@ class Server(Protocol):
         """Look up `dim`."""
 
     def create(self, dim: int) -> None:
-        """Make the collection, unless another process has."""
+        """Make the collection."""
 
     def put(self, rows: list[Row]) -> None:
         """Add rows; one whose id is there takes its place."""
@@ -243,7 +244,7 @@ class ServerGallery(Gallery):
         self._refresh()
         about = self._about_new(values.shape[1])
         if not self.server.dim:
-            self.server.create(values.shape[1])
+            self._create(values.shape[1])
             self._refresh()
         if self.server.dim != values.shape[1]:
             raise InputError(f"{self.place}: holds embeddings of {self.server.dim} numbers, not {values.shape[1]}")
@@ -270,6 +271,19 @@ class ServerGallery(Gallery):
                 ]
             )
         self.expire()
+
+    def _create(self, dim: int) -> None:
+        """Make the collection, or wait for another process that does."""
+        try:
+            self.server.create(dim)
+        except InputError:
+            for _ in range(PATIENCE):
+                time.sleep(0.1)
+                with suppress(InputError):  # half made
+                    self.server.refresh()
+                if self.server.dim:
+                    return
+            raise
 
     def _candidates(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Candidate]]:
         self._refresh()

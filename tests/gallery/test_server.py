@@ -209,6 +209,34 @@ def test_what_is_forgotten_is_in_no_answer_of_the_server(url, model):
         gallery.forget("p2")
 
 
+def test_several_clients_at_once_lose_nothing(url):
+    def enroll(name):
+        gallery = Gallery.open(url, fake_model())
+        for number in range(6):
+            gallery.enroll_embeddings(np.eye(4)[number % 4][None], [f"{name}{number}"], paths=[f"{number}.jpg"])
+            gallery.enroll_embeddings(np.eye(4)[number % 4][None], [f"{name}{number}"])
+        return len(gallery.pids)
+
+    clients = ["x"] if url.startswith("qdrant+file") else ["x", "y", "z"]  # whose own engine is for one thread
+    with futures.ThreadPoolExecutor(len(clients)) as pool:
+        assert min(pool.map(enroll, clients)) >= 6
+    gallery = Gallery.open(url, fake_model())
+    assert gallery.pids == sorted(f"{name}{number}" for name in clients for number in range(6))
+    assert len(gallery) == 6 + 6 * len(clients)
+
+
+def test_one_that_another_client_has_begun_meanwhile(url, model):
+    first, second = Gallery.open(url, model), Gallery.open(url, model)
+    second.server.refresh = lambda: None  # sees no collection
+    first.enroll_embeddings(np.eye(2), "ab")
+    del second.server.refresh
+    assert second.server.dim is None
+    with pytest.raises(InputError):
+        second.server.create(2)
+    second.enroll_embeddings(np.eye(2), "cd")
+    assert first.pids == [*"abcd"]
+
+
 def test_a_server_that_keeps_what_it_should_forget_is_named(url, model, monkeypatch):
     gallery = Gallery.open(url, model)
     gallery.enroll_embeddings(np.eye(2), "ab")
