@@ -1,4 +1,4 @@
-"""Galleries on a vector database: Milvus by its URL, as milvus-lite serves it, and Qdrant in a folder."""
+"""Galleries on a vector database: Milvus by its URL, as milvus-lite serves it, Qdrant over HTTP and in a folder."""
 
 import itertools
 import json
@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,12 +47,70 @@ def milvus_port(tmp_path_factory):
     db.close()
 
 
-@pytest.fixture(params=["milvus", "qdrant"])
+@pytest.fixture(scope="module")
+def qdrant_port():
+    """Qdrant's interface over HTTP, answered by its client's own engine."""
+    qdrant = pytest.importorskip("qdrant_client", reason="pip install 'reidlab[qdrant]'")
+    models, engine, one = qdrant.models, qdrant.QdrantClient(":memory:"), threading.Lock()
+
+    def answer(method, path, body):
+        _, _, name, *rest = path.split("/")
+        done = {"status": "completed", "operation_id": 1}
+        if (method, rest) == ("GET", ["exists"]):
+            return {"exists": engine.collection_exists(name)}
+        if (method, rest) == ("GET", []):
+            return json.loads(engine.get_collection(name).model_dump_json())
+        if (method, rest) == ("PUT", []):
+            return engine.create_collection(name, models.VectorParams(**body["vectors"]))
+        if (method, rest) == ("PUT", ["index"]):
+            assert models.CreateFieldIndex(**body).field_schema in ("keyword", "float")
+            return done
+        asked = {"filter": models.Filter(**body["filter"])} if body.get("filter") else {}
+        if (method, rest) == ("PUT", ["points"]):
+            engine.upsert(name, models.PointsBatch(**body).batch)
+            return done
+        if rest == ["points", "delete"]:
+            engine.delete(name, models.FilterSelector(**asked))
+            return done
+        if rest == ["points", "count"]:
+            return {"count": engine.count(name, count_filter=asked.get("filter"), exact=body["exact"]).count}
+        if rest == ["points", "scroll"]:
+            options = {key: body.get(key) for key in ("limit", "offset", "with_payload")}
+            page, after = engine.scroll(name, asked.get("filter"), with_vectors=body["with_vector"], **options)
+            return {"points": [json.loads(each.model_dump_json()) for each in page], "next_page_offset": after}
+        assert rest == ["points", "query", "batch"]
+        requests = [models.QueryRequest(**each) for each in body["searches"]]
+        return [json.loads(each.model_dump_json()) for each in engine.query_batch_points(name, requests)]
+
+    class Interface(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+            with one:
+                found = answer(self.command, self.path.partition("?")[0], body)
+            content = json.dumps({"result": found, "status": "ok", "time": 0}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_PUT = do_POST = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Interface)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield running.server_port
+    running.shutdown()
+
+
+@pytest.fixture(params=["milvus", "qdrant", "qdrant+file"])
 def url(request, tmp_path_factory):
     """The URL of a gallery that nobody has used."""
     name = f"people_{next(NUMBER)}"
-    if request.param == "milvus":
-        return f"milvus://127.0.0.1:{request.getfixturevalue('milvus_port')}/{name}"
+    if request.param != "qdrant+file":
+        return f"{request.param}://127.0.0.1:{request.getfixturevalue(request.param + '_port')}/{name}"
     pytest.importorskip("qdrant_client", reason="pip install 'reidlab[qdrant]'")
     return f"qdrant+file://{tmp_path_factory.mktemp('qdrant')}/{name}"
 
