@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py                                       # 1 M x 128, exact, IVF-PQ and HNSW
     python benchmarks/scale.py --rows 10000000 --index ivfpq --effort 16 32 64 --json scale.json
+    python benchmarks/scale.py --rows 100000 --server milvus://127.0.0.1:19530/scale qdrant://127.0.0.1:6333/scale
 
 The embeddings have unit length and lie around one center for each identity, ten images each; a query is another image
 of an enrolled identity. Exact search is the yardstick of recall@k, and answers fewer queries where it is slow. Each
@@ -53,6 +54,9 @@ def main() -> None:
                 found |= {f"recall@{k}": float(hits[:, :k].mean()) for k in (1, K)} | {"compared": count}
                 report[kind][effort] = found
                 print_row(f"{kind}: effort {effort}", found)
+        for url in options.server:
+            report[url] = apart(on_server, url, options)
+            print_row(url.partition(":")[0], report[url])
     finally:
         if not options.folder:
             shutil.rmtree(folder)
@@ -67,6 +71,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("int8", "float16"), default="int8")
     parser.add_argument("--index", nargs="*", choices=("ivfpq", "hnsw"), default=["ivfpq", "hnsw"])
     parser.add_argument("--effort", type=int, nargs="+", help="cells searched, or length of the candidate list")
+    parser.add_argument("--server", nargs="*", default=[], metavar="URL", help="collections that are empty, or absent")
     parser.add_argument("--queries", type=int, default=5000)
     parser.add_argument("--folder", type=Path, help="keep the gallery here; default: a temporary folder")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
@@ -79,9 +84,9 @@ def apart(call: Any, *args: Any) -> Any:
         return pool.apply(call, args)
 
 
-def opened(folder: Path, precision: str | None = None) -> Gallery:
+def opened(place: Path | str, precision: str | None = None) -> Gallery:
     model = SimpleNamespace(name="generated", checkpoint="0" * 16, size=(1, 1), distance="cosine", verdict={})
-    return Gallery.open(folder, model, precision=precision)
+    return Gallery.open(place, model, precision=precision, template="best")
 
 
 def draw(rows: np.ndarray, image: int, dim: int) -> np.ndarray:
@@ -97,15 +102,21 @@ def draw(rows: np.ndarray, image: int, dim: int) -> np.ndarray:
     return values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
-def enroll(folder: Path, rows: int, dim: int, precision: str) -> dict[str, float]:
-    shutil.rmtree(folder, ignore_errors=True)
-    gallery, seconds = opened(folder, precision), 0.0
+def fill(gallery: Gallery, rows: int, dim: int) -> float:
+    """Enroll generated embeddings; seconds."""
+    seconds = 0.0
     for start in range(0, rows, CHUNK):
         numbers = np.arange(start, min(start + CHUNK, rows))
         values, pids = draw(numbers, 0, dim), (numbers // IMAGES).tolist()
         begin = time.perf_counter()
         gallery.enroll_embeddings(values, pids)
         seconds += time.perf_counter() - begin
+    return seconds
+
+
+def enroll(folder: Path, rows: int, dim: int, precision: str) -> dict[str, float]:
+    shutil.rmtree(folder, ignore_errors=True)
+    seconds = fill(opened(folder, precision), rows, dim)
     size = sum(file.stat().st_size for file in folder.glob("*"))
     return {"seconds": seconds, "rows_per_s": rows / seconds, "disk_mib": size / 2**20, "memory_mib": memory()}
 
@@ -119,6 +130,30 @@ def build(folder: Path, kind: str) -> dict[str, float]:
     return {"seconds": seconds, "disk_mib": size / 2**20, "memory_mib": memory()}
 
 
+def asked(options: argparse.Namespace) -> np.ndarray:
+    """Other images of enrolled identities (n, D), in any order."""
+    count = min(options.queries, options.rows)
+    chosen = np.random.default_rng(2).choice(options.rows, count, replace=False)
+    return draw(np.sort(chosen), 1, options.dim)[np.random.default_rng(3).permutation(count)]
+
+
+def on_server(url: str, options: argparse.Namespace) -> dict[str, float]:
+    """Enroll and identify through a server, and recall against exact search of what it holds."""
+    gallery, queries = opened(url), asked(options)
+    seconds, answered, begin = fill(gallery, options.rows, options.dim), 0, time.perf_counter()
+    while answered < len(queries) and time.perf_counter() - begin < LIMIT_S:
+        answered += len(gallery.identify_embeddings(queries[answered : answered + BATCH], K, threshold=1.0))
+    speed = answered / (time.perf_counter() - begin)
+    found = gallery.recall(queries[:BATCH], (1, K))
+    return {
+        "seconds": seconds,
+        "queries_per_s": speed,
+        "memory_mib": memory(),
+        **found,
+        "compared": len(queries[:BATCH]),
+    }
+
+
 def search(folder: Path, options: argparse.Namespace, effort: int | None) -> tuple[dict[str, float], np.ndarray]:
     """Speed in batches and one query at a time, and the positions found; exact without an effort."""
     gallery = opened(folder)
@@ -126,8 +161,7 @@ def search(folder: Path, options: argparse.Namespace, effort: int | None) -> tup
         gallery.store.about["index"] = None
     else:
         gallery.store.about["index"]["effort"] = effort
-    chosen = np.random.default_rng(2).choice(options.rows, options.queries, replace=False)
-    queries = draw(np.sort(chosen), 1, options.dim)[np.random.default_rng(3).permutation(options.queries)]
+    queries = asked(options)
     gallery.nearest(queries[:1], K)  # opens what is opened once
     found, begin = [], time.perf_counter()
     for start in range(0, len(queries), BATCH):

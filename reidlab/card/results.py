@@ -25,6 +25,10 @@ def results(run: Run) -> Section:
         sources = run.there(File.METRICS, *(f"{File.EVALUATE}/{row}/intervals.json" for row in found.index))
         parts.append(Table([Column("network or protocol"), *columns], rows, sources, "The test split"))
         parts += _explanations(run)
+    if again := run.reentry_page:
+        parts.append(
+            Paragraph([f"Whether {run.kind.several} who were out of sight are recognized is on its own page."], again)
+        )
     others = published.accuracy(run["data.name"], run["model.name"])
     if len(others):
         run.write(PUBLISHED, others.to_csv(index=False))

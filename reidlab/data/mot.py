@@ -4,7 +4,7 @@ import configparser
 import io
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -22,6 +22,9 @@ OF_A_CAMERA = re.compile(r"(?P<scene>.+)-c\d+")  # names of sequences of one sce
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".mkv", ".mov", ".webm")
 MAX_VIDEO_BYTES = 1 << 40
 PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
+DISTRACTORS = (2, 7, 8, 12)  # a person on a vehicle, a static person, a distractor, a reflection
+MOT20_DISTRACTORS = (*DISTRACTORS, 6)  # and a vehicle without a motor
+LARGEST = 2**31  # frame or identity
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Sequence:
         rate: frames a second, as the sequence says of itself, or 30.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
         boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
+        ignored: the truth's other rows, which nobody has to find; `distractor` says where a box that does isn't wrong
+            either (arXiv 1603.00831, section 4).
     """
 
     name: str
@@ -41,6 +46,7 @@ class Sequence:
     rate: float
     truth: pd.DataFrame
     boxes: pd.DataFrame
+    ignored: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "distractor"]))
 
     @property
     def scene(self) -> str:
@@ -71,7 +77,8 @@ def read_sequence(folder: Path) -> Sequence:
 
     Raises InputError where there are no images, no boxes, or a file isn't what it should be.
     """
-    images, rate = _about(folder / "seqinfo.ini")
+    named = (file for file in sorted(folder.iterdir()) if file.name.lower() == "seqinfo.ini")
+    images, rate = _about(next(named, folder / "seqinfo.ini"))
     source = folder / images
     if not source.is_dir() or not numbered(source):
         videos = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in VIDEO_EXTENSIONS]
@@ -84,12 +91,19 @@ def read_sequence(folder: Path) -> Sequence:
     known, detected = folder / "gt" / "gt.txt", folder / "det" / "det.txt"
     if not known.is_file() and not detected.is_file():
         raise InputError(f"{folder}: no boxes; give {known} or {detected}")
-    truth = read_boxes(known) if known.is_file() else pd.DataFrame(columns=COLUMNS, dtype=float)
-    truth = truth[(truth["confidence"] != 0) & truth["class"].isin(PERSON_CLASSES)].reset_index(drop=True)
+    rows = read_boxes(known) if known.is_file() else pd.DataFrame(columns=COLUMNS, dtype=float)
+    if (twice := rows.duplicated(["frame", "pid"])).any():
+        frame, pid = rows.loc[twice, ["frame", "pid"]].iloc[0].tolist()
+        raise InputError(f"{known}: frame {frame} has identity {pid} twice; give each box an identity of its own")
+    counts = (rows["confidence"] != 0) & rows["class"].isin(PERSON_CLASSES)
+    truth, ignored = rows[counts].reset_index(drop=True), rows[~counts].reset_index(drop=True)
+    distractors = MOT20_DISTRACTORS if folder.name.upper().startswith("MOT20") else DISTRACTORS
     boxes = read_boxes(detected) if detected.is_file() else truth
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
-    return Sequence(folder.name, source, rate, truth, boxes)
+    return Sequence(
+        folder.name, source, rate, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
+    )
 
 
 def read_sequences(folder: Path) -> list[Sequence]:
@@ -134,31 +148,39 @@ def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
 def read_boxes(file: Path) -> pd.DataFrame:
     """The lines of a gt.txt, det.txt or tracker's result: `COLUMNS`, where absent ones are 1, -1 and 1.
 
+    Of ten columns the last three are places in the world, as in MOT15 and in results, and neither class nor visibility.
     InputError, with the line, for what isn't a number and for boxes without a size.
     """
     try:
-        text = pd.read_csv(io.BytesIO(read_bytes(file)), header=None, dtype=str, skip_blank_lines=True)
+        text = pd.read_csv(
+            io.BytesIO(read_bytes(file)), header=None, dtype=str, skip_blank_lines=False, keep_default_na=False
+        )
     except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=COLUMNS, dtype=float)
+        text = pd.DataFrame()
     except InputError:
         raise
     except ValueError as error:  # pandas' own are ValueErrors, and so are texts that aren't UTF-8
         raise InputError(f"{file}: not readable as lines of numbers ({one_line(error)})") from error
-    if len(text.columns) < 6:
+    text = text.replace(r"^\s*$", np.nan, regex=True).dropna(how="all").dropna(axis=1, how="all")
+    if text.empty:
+        return pd.DataFrame(columns=COLUMNS, dtype=float)
+    if not 6 <= len(text.columns) <= 10:
         raise InputError(f"{file}: {len(text.columns)} columns; a line is frame, id, left, top, width, height, ...")
-    text = text.iloc[:, : len(COLUMNS)]
-    values = text.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
-    for name, standard in zip(COLUMNS[len(text.columns) :], (1.0, -1.0, 1.0)[len(text.columns) - 6 :], strict=True):
+    told = text.iloc[:, : len(COLUMNS) if len(text.columns) < 10 else COLUMNS.index("class")]
+    values = told.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
+    for name, standard in zip(COLUMNS[len(told.columns) :], (1.0, -1.0, 1.0)[len(told.columns) - 6 :], strict=True):
         values[name] = standard
     values.columns = pd.Index(COLUMNS)
-    whole = values[["frame", "pid"]].eq(values[["frame", "pid"]].round()).all(axis=1) & (values["frame"] >= 1)
+    numbers = values[["frame", "pid"]]
+    whole = (numbers.eq(numbers.round()) & (numbers.abs() < LARGEST)).all(axis=1) & (values["frame"] >= 1)
     wrong = ~(whole & values.notna().all(axis=1) & (values["width"] > 0) & (values["height"] > 0))
     if wrong.any():
-        line = int(wrong.to_numpy().argmax())
+        line = wrong.idxmax()
         raise InputError(
-            f"{file}: line {line + 1} is '{','.join(map(str, text.iloc[line]))}'; "
+            f"{file}: line {line + 1} is '{','.join(map(str, text.loc[line]))}'; "
             "a line is frame (from 1), id, left, top, width and height (above 0), ... in numbers"
         )
+    values["visibility"] = values["visibility"].where(values["visibility"] >= 0, 1.0)  # -1: not told
     return values.astype({"frame": int, "pid": int}).sort_values(["frame", "pid"], kind="stable").reset_index(drop=True)
 
 
@@ -172,12 +194,13 @@ def _about(file: Path) -> tuple[str, float]:
     """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and 30; the first is a folder beside the file, no other."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(read_bytes(file).decode()) if file.exists() else None
-        rate = parser.getfloat("Sequence", "frameRate", fallback=30.0)
+        parser.read_string(read_bytes(file).decode("utf-8-sig")) if file.exists() else None
+        section = next((name for name in parser.sections() if name.lower() == "sequence"), "Sequence")
+        rate = parser.getfloat(section, "frameRate", fallback=30.0)
     except (configparser.Error, ValueError) as error:
         raise InputError(f"{file}: not readable as INI ({one_line(error)})") from error
-    name = parser.get("Sequence", "imDir", fallback="img1")
-    if Path(name).name != name or name == "..":
+    name = parser.get(section, "imDir", fallback="img1").rstrip("/\\")
+    if not name or Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
     if not 0 < rate <= 1000:
         raise InputError(f"{file}: frameRate={rate:g} is no number of frames a second")

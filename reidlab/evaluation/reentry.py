@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from reidlab.metrics.uncertainty import mean_interval
+
+FIGURES = ("rank-1", "MRR", "missed", "mistaken")
+
 
 def reentry(
     frames: np.ndarray, pids: np.ndarray, embeddings: np.ndarray, gaps: Sequence[int], threshold: float
@@ -24,14 +28,17 @@ def reentry(
     Returns:
         A row for each gap, indexed by it: `known` and `unknown` people asked for, mean number of people `remembered`;
         `rank-1` and `MRR` of the known; `missed`, the share of the known whose own embedding isn't the nearest within
-        the threshold; `mistaken`, the share of the unknown who are taken for somebody. NaN where there is nobody.
+        the threshold; `mistaken`, the share of the unknown who are taken for somebody. NaN where there is nobody. Each
+        figure has a 95 % interval, `_low` and `_high`, that draws people with all their boxes; NaN for fewer than two.
     """
     directions = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     boxes = {int(frame): np.flatnonzero(frames == frame) for frame in np.unique(frames)}
     rows = {}
     for gap in gaps:
+        known: list[int] = []
         ranks: list[int] = []
-        accepted: list[bool] = []
+        missed: list[bool] = []
+        unknown: list[int] = []
         mistaken: list[bool] = []
         remembered: list[int] = []
         for frame in [frame for frame in boxes if frame - gap in boxes]:
@@ -41,20 +48,28 @@ def reentry(
                 remembered.append(len(then))
                 own = pids[then] == pid
                 if own.any():
+                    known.append(pid)
                     ranks.append(1 + int((row[~own] <= row[own].min()).sum()))
-                    accepted.append(ranks[-1] == 1 and row[own].min() <= threshold)
+                    missed.append(ranks[-1] > 1 or bool(row[own].min() > threshold))
                 else:
+                    unknown.append(pid)
                     mistaken.append(bool(row.min() <= threshold))
+        first, inverse = [rank == 1 for rank in ranks], [1 / rank for rank in ranks]
+        values: tuple[Sequence[float], ...] = first, inverse, missed, mistaken
+        figures = dict(zip(FIGURES, zip(values, (known, known, known, unknown), strict=True), strict=True))
         rows[gap] = {
-            "known": len(ranks),
-            "unknown": len(mistaken),
+            "known": len(known),
+            "unknown": len(unknown),
             "remembered": _mean(remembered),
-            "rank-1": _mean([rank == 1 for rank in ranks]),
-            "MRR": _mean([1 / rank for rank in ranks]),
-            "missed": _mean([not each for each in accepted]),
-            "mistaken": _mean(mistaken),
+            **{name: _mean(of) for name, (of, _) in figures.items()},
+            **{f"{name}_{end}": value for name, column in figures.items() for end, value in _ends(*column).items()},
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("gap")
+
+
+def _ends(values: Sequence[float], people: Sequence[int]) -> dict[str, float]:
+    enough = len({*people}) > 1
+    return mean_interval(values, people)._asdict() if enough else dict.fromkeys(("low", "high"), float("nan"))
 
 
 def _mean(values: Sequence[float]) -> float:

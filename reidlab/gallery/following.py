@@ -12,7 +12,7 @@ from reidlab.data import mot
 from reidlab.data.mot import BOX, corners
 from reidlab.errors import InputError
 from reidlab.gallery.association import Associator, Rules
-from reidlab.metrics.tracks import TrackCounts, count_tracks
+from reidlab.metrics.tracks import TrackCounts, count_tracks, without_distractors
 from reidlab.progress import bar
 
 Crops = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a frame and corners (N, 4) to embeddings, as `Model.crops`
@@ -104,10 +104,10 @@ def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.
 
 
 def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
-    """The counts of each scene against its truth, its cameras one after the other."""
+    """The counts of each scene against its truth, its cameras one after the other; boxes on distractors don't count."""
     counts = []
     for scene in scenes(shots):
-        pairs = [(shot.sequence.truth, tracks[shot.sequence.name]) for shot in scene]
+        pairs = [(shot.sequence.truth, _judged(shot.sequence, tracks[shot.sequence.name])) for shot in scene]
         apart = 1 + max(int(table["frame"].max()) for pair in pairs for table in pair if len(table))
         truth, found = (
             pd.concat([table.assign(frame=table["frame"] + n * apart) for n, table in enumerate(side)])
@@ -115,3 +115,9 @@ def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> l
         )
         counts.append(count_tracks(truth, found))
     return counts
+
+
+def _judged(sequence: mot.Sequence, found: pd.DataFrame) -> pd.DataFrame:
+    if sequence.ignored.empty:
+        return found
+    return without_distractors(found, pd.concat([sequence.truth.assign(distractor=False), sequence.ignored]))

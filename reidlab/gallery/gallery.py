@@ -18,7 +18,7 @@ from reidlab.errors import InputError
 from reidlab.gallery.index import Index, Kind, sample_size
 from reidlab.gallery.search import Block, Nearest, merge, nearest, rescore
 from reidlab.gallery.store import PRECISIONS, Store
-from reidlab.gallery.templates import Template, medoids, sums
+from reidlab.gallery.templates import Template, means, medoids
 from reidlab.metrics.closeness import Distance, norms_of
 from reidlab.metrics.pairing import spans
 
@@ -89,6 +89,8 @@ EVERYWHERE = Where()
 class Gallery:
     """Enrolled images of identities in a folder; see `Store` for what it holds, `open` for how it is used.
 
+    One on a server is a `ServerGallery`, which is used in the same way.
+
     Args:
         store: the folder.
         model: embeds images; None for one that is only looked at, or forgotten from.
@@ -117,7 +119,7 @@ class Gallery:
         >>> print(gallery.identify(["new.jpg"])[0])  # doctest: +SKIP
 
         Args:
-            folder: of the gallery; it is made at the first enrollment.
+            folder: of the gallery; it is made at the first enrollment. Or a server's URL, see `reidlab.gallery.server`.
             model: of `reidlab.load`. Without one, identities can be listed and forgotten, and embeddings identified.
             precision: of stored embeddings, float16 (a new gallery's default) or int8.
             template: compare with the mean of an identity's embeddings, with its nearest image (best, which alone uses
@@ -127,6 +129,12 @@ class Gallery:
             raise InputError(f"template={template!r}: choose best, mean or medoid")
         if precision not in (None, *PRECISIONS):
             raise InputError(f"precision={precision!r}: choose {' or '.join(PRECISIONS)}")
+        if is_url(folder):
+            from reidlab.gallery.server import ServerGallery
+
+            if precision is not None:
+                raise InputError(f"precision={precision}: a server keeps float32 numbers; leave it out")
+            return ServerGallery(str(folder), model, template)
         store = Store(folder)
         known = store.about.get("precision", precision)
         if precision not in (None, known):
@@ -148,9 +156,14 @@ class Gallery:
         return str(self.store.folder)
 
     @property
+    def about(self) -> dict[str, Any]:
+        """What all its embeddings share: checkpoint, distance, dim and more; empty before the first enrollment."""
+        return self.store.about
+
+    @property
     def distance(self) -> Distance:
         """Name of the distance between embeddings."""
-        return (about_model(self.model) | self.store.about).get("distance", "cosine")
+        return (about_model(self.model) | self.about).get("distance", "cosine")
 
     @property
     def threshold(self) -> float:
@@ -158,7 +171,7 @@ class Gallery:
         known = self.model.verdict.get("threshold") if self.model else None
         if known is None:
             raise InputError(
-                f"{self.store.folder}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
+                f"{self.place}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
                 "on the run first, or give a threshold"
             )
         return known
@@ -235,12 +248,7 @@ class Gallery:
         norms_of(torch.from_numpy(values), "gallery", paths)
         last = {path: row for row, path in enumerate(columns["path"]) if path}
         kept = [row for row, path in enumerate(columns["path"]) if last.get(path, row) == row]
-        with self.store.writing():
-            self._require_own_checkpoint()
-            about = self._about_new(values.shape[1])
-            replaced = _isin(self.store.text("path"), list(last)) if last else np.zeros(0, np.int64)
-            added = {name: _taken(column, kept) for name, column in columns.items()}
-            self._change(np.union1d(replaced, self._expired()), values[kept], added, about)
+        self._add(values[kept], {name: _taken(column, kept) for name, column in columns.items()})
         return len(kept)
 
     def forget(self, pid: str) -> int:
@@ -319,16 +327,7 @@ class Gallery:
         if k < 1:
             raise InputError(f"k={k}: ask for one or more")
         threshold = self.threshold if threshold is None else threshold
-        self._refresh(indexed=self.template == "best")
-        queries = self._queries(embeddings)
-        if not len(self.store):
-            return [Identification((), threshold) for _ in queries]
-        identity, names = self._identities()
-        if self.template == "best":
-            found = self._nearest_identities(queries, k, where, identity)
-        else:
-            found = self._nearest_templates(queries, k, where)
-        return [Identification(tuple(self._candidate(names, *pair) for pair in pairs), threshold) for pairs in found]
+        return [Identification(tuple(found), threshold) for found in self._candidates(embeddings, k, where)]
 
     def nearest(self, embeddings: np.ndarray, k: int = 10, where: Where = EVERYWHERE) -> Nearest:
         """The k nearest images of each embedding (Q, D); positions are rows of `table()`."""
@@ -336,6 +335,27 @@ class Gallery:
         return self._nearest(self._queries(embeddings), k, where)
 
     # -- within
+
+    def _add(self, values: np.ndarray, columns: dict[str, Any]) -> None:
+        """Enroll rows that were checked; what is expired leaves."""
+        with self.store.writing():
+            self._require_own_checkpoint()
+            about = self._about_new(values.shape[1])
+            replaced = _isin(self.store.text("path"), [path for path in columns["path"] if path])
+            self._change(np.union1d(replaced, self._expired()), values, columns, about)
+
+    def _candidates(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Candidate]]:
+        """The k identities nearest to each embedding."""
+        self._refresh(indexed=self.template == "best")
+        queries = self._queries(embeddings)
+        if not len(self.store):
+            return [[] for _ in queries]
+        identity, names = self._identities()
+        if self.template == "best":
+            found = self._nearest_identities(queries, k, where, identity)
+        else:
+            found = self._nearest_templates(queries, k, where)
+        return [[self._candidate(names, *pair) for pair in pairs] for pairs in found]
 
     def _refresh(self, indexed: bool = True) -> None:
         """Take up what other processes changed, and their index where it is asked."""
@@ -406,7 +426,7 @@ class Gallery:
             return self._cached()[key]
         identity = self._identities()[0]
         who, own = np.unique(identity if rows is None else identity[rows], return_inverse=True)
-        numbers = np.zeros(len(identity), np.int64)
+        numbers = np.full(len(identity), -1)
         numbers[slice(None) if rows is None else rows] = own
         given = (lambda: self.store.blocks(rows)), numbers, len(who), self.distance
         if self.template == "medoid":
@@ -414,9 +434,7 @@ class Gallery:
             who, positions = who[order], positions[order]
             made = who, positions, self.store.rows(positions)._replace(position=np.arange(len(who)))
         else:
-            means = (sums(*given) / np.bincount(own)[:, None]).astype(np.float32)
-            norms = norms_of(torch.from_numpy(means), "gallery").numpy()
-            made = who, np.full(len(who), -1), Block(np.arange(len(who)), means, norms)
+            made = who, np.full(len(who), -1), means(*given)
         if rows is None:
             self._cached()[key] = made
         return made
@@ -501,9 +519,7 @@ class Gallery:
 
     def _embed(self, images: Sequence) -> np.ndarray:
         if self.model is None:
-            raise InputError(
-                f"{self.store.folder}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))"
-            )
+            raise InputError(f"{self.place}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))")
         if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim == 3):
             images = [images]
         if not len(images):
@@ -512,31 +528,34 @@ class Gallery:
 
     def _queries(self, embeddings: np.ndarray) -> np.ndarray:
         queries = np.ascontiguousarray(embeddings, np.float32)
-        dim = self.store.about.get("dim")
+        dim = self.about.get("dim")
         if queries.ndim != 2 or (dim and queries.shape[1] != dim):
             raise InputError(f"embeddings {queries.shape}: expected (Q, {dim or 'D'})")
         return queries
 
     def _about_new(self, dim: int) -> dict[str, Any]:
         """The manifest's entries that a first enrollment decides."""
-        about = {"precision": self.precision} | about_model(self.model) | self.store.about
+        about = {"precision": self.precision} | about_model(self.model) | self.about
         if "checkpoint" not in about:
-            raise InputError(
-                f"{self.store.folder}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))"
-            )
+            raise InputError(f"{self.place}: opened without a model; use Gallery.open(folder, reidlab.load(RUN))")
         if about.setdefault("dim", dim) != dim:
             raise InputError(f"embeddings of {dim} numbers: the gallery holds those of {about['dim']}")
         return about
 
     def _require_own_checkpoint(self) -> None:
         """InputError where the gallery was enrolled by another model."""
-        wrong = [f"{key} {self.store.about[key]}, not {own}" for key, own in about_model(self.model).items()
-                 if self.store.about.get(key, own) != own]  # fmt: skip
+        wrong = [f"{key} {self.about[key]}, not {own}" for key, own in about_model(self.model).items()
+                 if self.about.get(key, own) != own]  # fmt: skip
         if wrong:
             raise InputError(
-                f"{self.store.folder}: enrolled with {'; '.join(wrong)}; enroll again into another folder, or open it "
+                f"{self.place}: enrolled with {'; '.join(wrong)}; enroll again into another folder, or open it "
                 "with the model that it was made by"
             )
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a gallery is on a server."""
+    return "://" in str(place)
 
 
 def about_model(model: Embeds | None) -> dict[str, Any]:

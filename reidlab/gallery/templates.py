@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
+import torch
 
 from reidlab.gallery.search import Block
-from reidlab.metrics.closeness import Distance
+from reidlab.metrics.closeness import Distance, norms_of
 
 Template = Literal["best", "mean", "medoid"]
 Rows = Callable[[], Iterable[Block]]
@@ -17,7 +18,7 @@ def sums(rows: Rows, identity: np.ndarray, count: int, distance: Distance) -> np
 
     Args:
         rows: the gallery's blocks.
-        identity: of each position, 0..count-1.
+        identity: of each position, 0..count-1, or -1 where the blocks lack it.
         count: of identities.
         distance: that embeddings are compared by.
     """
@@ -31,13 +32,20 @@ def sums(rows: Rows, identity: np.ndarray, count: int, distance: Distance) -> np
     return total
 
 
+def means(rows: Rows, identity: np.ndarray, count: int, distance: Distance) -> Block:
+    """The mean of each identity's embeddings, as a block. Arguments as of `sums`."""
+    images = np.bincount(identity[identity >= 0], minlength=count)[:, None]
+    found = (sums(rows, identity, count, distance) / images).astype(np.float32)
+    return Block(np.arange(count), found, norms_of(torch.from_numpy(found), "gallery").numpy())
+
+
 def medoids(rows: Rows, identity: np.ndarray, count: int, distance: Distance) -> np.ndarray:
     """The position of each identity's image with the least sum of (squared Euclidean) distances to its others. (count,)
 
     That sum is n |x|^2 + constant - 2 x.S for the sum S of all n, so that no pair is compared. Arguments as of `sums`.
     """
     total = sums(rows, identity, count, distance)
-    images = np.bincount(identity, minlength=count)
+    images = np.bincount(identity[identity >= 0], minlength=count)
     best, position = np.full(count, np.inf), np.full(count, -1)
     for own, values, block in _blocks(rows, identity, distance):
         cost = images[own] * np.square(values).sum(1) - 2 * (values * total[own]).sum(1)

@@ -87,6 +87,25 @@ def count_tracks(truth: pd.DataFrame, found: pd.DataFrame) -> TrackCounts:
     return TrackCounts(matched, len(truth), len(found), switches, identified, hits.sum((1, 2)), agreement)
 
 
+def without_distractors(found: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The tracks without their boxes on distractors, which are neither right nor wrong, as on MOTChallenge.
+
+    A box that overlaps with several rows of the truth, whatever they are, belongs to the one that it is assigned to.
+
+    Args:
+        found: columns frame, left, top, width, height, and any others.
+        rows: all of the truth, whether it counts or not: the same columns, and `distractor`.
+    """
+    theirs, gone = found.groupby("frame").indices, []
+    is_distractor, boxes, places = rows["distractor"].to_numpy(bool), *(t[BOX].to_numpy(float) for t in (rows, found))
+    for frame, here in rows.groupby("frame").indices.items():
+        there = theirs.get(frame, np.zeros(0, int))
+        score = overlaps(boxes[here], places[there])
+        score[score < MATCH - EPS] = 0
+        gone += [there[c] for r, c in _assigned(score) if score[r, c] > EPS and is_distractor[here[r]]]
+    return found.drop(found.index[gone])
+
+
 def track_intervals(
     counts: Sequence[TrackCounts], against: Sequence[TrackCounts] = (), resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:

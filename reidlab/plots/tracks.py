@@ -13,9 +13,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from reidlab.files import write_atomic
-from reidlab.plots.canvas import blank, tidy
+from reidlab.plots.canvas import MARKERS, SERIES, blank, tidy
 
 WIDEST = 640
+RECOGNITION = {
+    "rank-1": "rank-1",
+    "MRR": "mean reciprocal rank",
+    "missed": "known, missed",
+    "mistaken": "unknown, taken for somebody",
+}
 COLORS = [tuple(round(255 * channel) for channel in to_rgb(color)) for color in color_sequences["tab20"]]
 
 
@@ -47,14 +53,15 @@ def save_animation(frames: Sequence[np.ndarray], file: Path, frames_a_second: fl
 
 
 def recognition(table: pd.DataFrame) -> Figure:
-    """Rank-1 and both errors by the length of a gap in frames, as `reentry` gives them."""
-    figure = blank(6, 3.2)
+    """Rank-1, MRR and both errors with their intervals by the length of a gap in frames, as `reentry` gives them."""
+    figure = blank(5.6, 4)
     axes = figure.subplots()
-    for name, label in (("rank-1", "rank-1"), ("missed", "missed"), ("mistaken", "unknown, taken for somebody")):
-        axes.plot(table.index, table[name], "o-", label=label)
+    for (name, label), color, marker in zip(RECOGNITION.items(), SERIES, MARKERS, strict=False):
+        axes.plot(table.index, table[name], marker=marker, color=color, label=label)
+        axes.fill_between(table.index, table[f"{name}_low"], table[f"{name}_high"], color=color, alpha=0.15, lw=0)
     axes.set(xscale="log", ylim=(0, 1.02))
     axes.set_xticks(table.index, [str(gap) for gap in table.index])
     axes.minorticks_off()
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     tidy(axes, "recognized after a gap", "frames out of sight", "share of people")
     return figure

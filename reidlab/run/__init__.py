@@ -245,6 +245,12 @@ class Run:
         found = self.verification
         return found if all(found.get(key) is not None for key in told) else {}
 
+    @property
+    def reentry_page(self) -> list[str]:
+        """The page that `track` made about re-entry, if it is the present checkpoint's."""
+        own = self.json_of(File.REENTRY_ABOUT).get("checkpoint") == self.checkpoint
+        return self.there(File.REENTRY_PAGE) if own else []
+
     def threshold(self, distance: str) -> float | None:
         """The calibrated threshold on a distance; None where the present checkpoint has none on that distance."""
         verdict = self.verification

@@ -43,6 +43,8 @@ class File(StrEnum):
     TRACK = "track"
     TRACK_FIGURES = "track/figures.csv"
     REENTRY = "track/reentry.csv"
+    REENTRY_ABOUT = "track/reentry.json"
+    REENTRY_PAGE = "reentry.html"
     EXPORT = "export"
     ONNX = "export/model.onnx"
     ONNX_ABOUT = "export/model.json"
@@ -87,7 +89,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
 }
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
     *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
-    *(File.EVALUATE, File.PREDICT, File.TRACK),
+    *(File.EVALUATE, File.PREDICT, File.TRACK, File.REENTRY_PAGE),
     *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
 )
 
@@ -112,6 +114,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         **{name: _NUMBER for name in ("test_tpr", "test_fpr")},
         **{name: _TEXT for name in ("distance", "calibrated_on", "checkpoint")},
     },
+    File.REENTRY_ABOUT: {"checkpoint": _TEXT, "threshold": _NUMBER, "sequences": (None, [str]), "boxes": _COUNT},
     File.ONNX_ABOUT: _MADE_BY,
     File.FIRMWARE: _MADE_BY,
     File.QUANTIZE_MADE_BY: _MADE_BY,

@@ -10,6 +10,7 @@ from reidlab.errors import InputError
 from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
 from reidlab.gallery.extraction import MANIFEST, enroll_extracted
+from reidlab.gallery.gallery import is_url
 from reidlab.run import File, Run
 from reidlab.stages.predict import images_of
 
@@ -29,9 +30,7 @@ def run(run: Run, images: Path) -> Gallery:
         count = enroll_extracted(gallery, images, keep_s)
     else:
         count = _enroll(gallery, images, run["gallery.pattern"], keep_s)
-    log.info(
-        f"{gallery.store.folder}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all"
-    )
+    log.info(f"{gallery.place}: {count} images enrolled; {len(gallery)} of {len(gallery.pids)} identities in all")
     return gallery
 
 
@@ -65,8 +64,10 @@ def open_gallery(run: Run) -> Gallery:
     return gallery
 
 
-def gallery_folder(run: Run) -> Path:
-    """Where the identities of a run are kept; those of a released network in `runs/`."""
-    if run["gallery.folder"]:
-        return resolve_path(run["gallery.folder"])
+def gallery_folder(run: Run) -> str | Path:
+    """Where the identities of a run are kept, a folder or a server's URL; those of a released network in `runs/`."""
+    if is_url(given := run["gallery.folder"] or ""):
+        return given
+    if given:
+        return resolve_path(given)
     return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY

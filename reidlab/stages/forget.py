@@ -10,5 +10,5 @@ def run(run: Run, pid: str) -> int:
     """Delete all images of an identity, whichever checkpoint enrolled them; how many. InputError for an unknown one."""
     gallery = Gallery.open(gallery_folder(run))
     count = gallery.forget(pid)
-    log.info(f"{gallery.store.folder}: {count} images of {pid} deleted; {len(gallery)} images stay")
+    log.info(f"{gallery.place}: {count} images of {pid} deleted; {len(gallery)} images stay")
     return count

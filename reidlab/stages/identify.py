@@ -25,7 +25,7 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
     if not any(answer.candidates for answer in answers):
         asked = [f"gallery.{key}={run[f'gallery.{key}']}" for key in ("cameras", "since", "until")]
         fitting = ", ".join(each for each in asked if not each.endswith("=None"))
-        log.info(f"{gallery.store.folder}: no enrolled image {f'fits {fitting}' if fitting else 'to compare with'}")
+        log.info(f"{gallery.place}: no enrolled image {f'fits {fitting}' if fitting else 'to compare with'}")
     found = dict(zip(samples.table["path"], answers, strict=True))
     rows = {
         path: {
@@ -36,9 +36,7 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
         }
         for path, answer in found.items()
     }
-    print_table(
-        pd.DataFrame.from_dict(rows, orient="index").rename_axis("image"), f"{images} in {gallery.store.folder}"
-    )
+    print_table(pd.DataFrame.from_dict(rows, orient="index").rename_axis("image"), f"{images} in {gallery.place}")
     return found
 
 

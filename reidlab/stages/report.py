@@ -121,6 +121,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
         published="" if others.empty else _html(others),
         verdict=run.verdict if row == Row.CHECKPOINT else {},
         sections=list(_sections(run, folder)),
+        reentry=run.reentry_page,
         made_by=provenance(),
     )
     return run.write(File.EVALUATION_PAGE, html)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reidlab.card.reentry import page
 from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import blur_head
@@ -16,7 +17,7 @@ from reidlab.data.synthetic.walk import film_people
 from reidlab.errors import InputError
 from reidlab.evaluation.reentry import reentry
 from reidlab.export.model import Model
-from reidlab.files import storage_errors, write_atomic
+from reidlab.files import storage_errors, write_atomic, write_json
 from reidlab.gallery.association import Rules
 from reidlab.gallery.following import Shot, count_scenes, embed_boxes, follow
 from reidlab.metrics.tracks import TrackCounts, total, track_intervals
@@ -25,6 +26,7 @@ from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation, 
 from reidlab.run import File, Run
 
 BY_MOTION, WITH_APPEARANCE, DIFFERENCE = "motion alone", "with appearance", "difference"
+NAMED = 6  # sequences, on the page
 VISIBLE = 0.5  # people of whom less is visible aren't asked for
 
 
@@ -58,11 +60,27 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
         return pd.DataFrame()
     figures = _figures({name: count_scenes(known, of) for name, of in tracks.items()}, run["track.resamples"])
     write_atomic(home / File.TRACK_FIGURES, figures.to_csv())
-    print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known)} boxes of people")
-    again = _reentry(known, run["track.gaps"], run.threshold("cosine") or rules.reentry_distance or rules.max_distance)
+    print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known):,} boxes of people")
+    threshold = run.threshold("cosine") or rules.reentry_distance or rules.max_distance
+    again = _reentry(known, run["track.gaps"], threshold)
     write_atomic(home / File.REENTRY, again.to_csv())
-    save_figure(recognition(again), home / File.TRACK / "reentry.png")
-    print_table(again.round(3), "asked for again, among all who were there so many frames before")
+    picture = save_figure(recognition(again), home / File.TRACK / "reentry.png")
+    names, boxes = [shot.sequence.name for shot in known], sum(len(shot.truth) for shot in known)
+    about = {"checkpoint": run.checkpoint, "threshold": threshold, "sequences": names, "boxes": boxes}
+    write_json(home / File.REENTRY_ABOUT, about)
+    calibrated = "calibrated by evaluate" if run.threshold("cosine") else "of conf/track, not calibrated"
+    facts = {
+        "model": run["model.name"],
+        "sequences": ", ".join(names) if len(names) <= NAMED else f"{len(names)}, {names[0]} to {names[-1]}",
+        "boxes of people": f"{boxes:,}",
+        "threshold": f"{threshold:.3g} on the cosine distance ({calibrated})",
+    }
+    rates = {shot.sequence.rate for shot in known}
+    rate = rates.pop() if len(rates) == 1 else None
+    write_atomic(home / File.REENTRY_PAGE, page(run.name, facts, again, figures, picture, rate))
+    shown = again[[name for name in again if not name.endswith(("_low", "_high"))]]
+    print_table(shown.round(3), "asked for again, among all who were there so many frames before")
+    log.info(f"track: {home / File.REENTRY_PAGE}")
     return figures
 
 
@@ -107,8 +125,10 @@ def _reentry(shots: Sequence[Shot], gaps: Sequence[int], threshold: float) -> pd
         for number, shot in enumerate(shots)
     ]
     table, embeddings = pd.concat(tables), np.concatenate([shot.truth for shot in shots])
+    scene = np.repeat([shot.sequence.scene for shot in shots], [len(shot.truth) for shot in shots])
+    people = table.assign(scene=scene).groupby(["scene", "pid"]).ngroup()  # in another scene a number is another's
     seen = (table["visibility"] >= VISIBLE).to_numpy()
-    frames, pids = table["frame"].to_numpy()[seen], table["pid"].to_numpy()[seen]
+    frames, pids = table["frame"].to_numpy()[seen], people.to_numpy()[seen]
     return reentry(frames, pids, embeddings[seen], gaps, threshold)
 
 

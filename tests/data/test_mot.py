@@ -32,9 +32,43 @@ def test_as_mot17_is_published(tmp_path):
         lay_out(tmp_path / "MOT17-02", truth, "1,-1,10.5,11,5.25,9,0.987654\n", ini="[Sequence]\nimDir=img1\n")
     )
     assert found.name == "MOT17-02" and found.truth[["frame", "pid"]].values.tolist() == [[1, 1], [2, 1]]
+    assert found.ignored[["pid", "distractor"]].values.tolist() == [[2, False], [3, True]]
     assert found.boxes.iloc[0].tolist() == [1, -1, 10.5, 11, 5.25, 9, 0.987654, -1, 1]
     numbers, images = zip(*found.frames(), strict=True)
     assert numbers == (1, 2, 3) and images[2].shape == (40, 30, 3)
+
+
+@pytest.mark.parametrize(("name", "distracting"), [("MOT17-02", [2, 7, 8, 12]), ("mine", [2, 7, 8, 12]),
+                                                   ("MOT20-01", [2, 6, 7, 8, 12])])  # fmt: skip
+def test_classes_that_are_neither_wanted_nor_wrong(tmp_path, name, distracting):
+    truth = "".join(f"1,{kind},1,1,5,9,1,{kind},1\n" for kind in range(1, 14))
+    found = mot.read_sequence(lay_out(tmp_path / name, truth))
+    assert found.truth["class"].tolist() == [1]
+    assert found.ignored.loc[found.ignored["distractor"], "class"].tolist() == distracting
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("1,-1,1.5,2,3,4,0.9\n", [1, -1, 1.5, 2, 3, 4, 0.9, -1, 1]),  # MOT17, MOT20
+        ("1,-1,1.5,2,3,4,0.9,-1,-1,-1\n", [1, -1, 1.5, 2, 3, 4, 0.9, -1, 1]),  # MOT15, MOT16
+        ("1,5,1.5,2,3,4,1,-2.31,7.05,0.0\n", [1, 5, 1.5, 2, 3, 4, 1, -1, 1]),  # MOT15 with places in the world
+        ("1,5,1.5,2,3,4\n", [1, 5, 1.5, 2, 3, 4, 1, -1, 1]),
+        ("1,5,1.5,2,3,4,1,1\n", [1, 5, 1.5, 2, 3, 4, 1, 1, 1]),
+        ("1,5,1.5,2,3,4,1,1,-1\n", [1, 5, 1.5, 2, 3, 4, 1, 1, 1]),
+        (" 1.0, 5 , 1.5,2 ,3,4, 1e0\r\n\r\n", [1, 5, 1.5, 2, 3, 4, 1, -1, 1]),
+        ("\ufeff1,5,1.5,2,3,4,1,\n", [1, 5, 1.5, 2, 3, 4, 1, -1, 1]),  # a mark, and a comma at the end
+    ],
+)
+def test_lines_of_any_benchmark(tmp_path, text, row):
+    (tmp_path / "det.txt").write_text(text)
+    assert mot.read_boxes(tmp_path / "det.txt").to_numpy().tolist() == [row]
+
+
+@pytest.mark.parametrize("text", ["", "\n", " \n\n"])
+def test_a_file_without_boxes(tmp_path, text):
+    found = mot.read_sequence(lay_out(tmp_path / "s", detections=text))
+    assert found.boxes.empty and found.truth.empty and found.ignored.empty
 
 
 def test_names_without_zeros_and_another_image_folder(tmp_path):
@@ -86,6 +120,12 @@ def test_a_video_file(tmp_path):
         ("1,1,1,1,5\n", "5 columns"),
         ("1,1,1,1,5,5\n1,1,1,1,5,5,1,1,1,1,1,1,1\n", "not readable"),
         ("9,1,1,1,5,5\n", "no image of frame 9"),
+        ("1,1,1,1,5,5\n\n\n1,2,1,1,x,5\n", "line 4"),
+        ("1,1,1,1,5,5,1\n1,2,1,1,5\n", "line 2"),
+        ("1e300,1,1,1,5,5\n", "line 1"),
+        ("frame,id,left,top,width,height\n1,1,1,1,5,5\n", "line 1"),
+        ("1,1,1,1,5,5,1,1,1,1,1\n", "11 columns"),
+        ("2,7,1,1,5,5\n2,7,9,9,5,5\n", "frame 2 has identity 7 twice"),
     ],
 )
 def test_files_that_are_something_else_are_named(tmp_path, text, said):
@@ -93,7 +133,18 @@ def test_files_that_are_something_else_are_named(tmp_path, text, said):
         mot.read_sequence(lay_out(tmp_path / "s", text))
 
 
-@pytest.mark.parametrize("name", ["../elsewhere", "/etc", "a/b", ".."])
+@pytest.mark.parametrize(
+    ("file", "ini"), [("SeqInfo.INI", "[SEQUENCE]\nIMDIR = frames/\nFRAMERATE = 29.97\n"),
+                      ("seqinfo.ini", "\ufeff[sequence]\r\nimdir=frames\r\nframerate=29.97\r\nseqLength=\r\n")]
+)  # fmt: skip
+def test_an_ini_in_any_case(tmp_path, file, ini):
+    folder = lay_out(tmp_path / "s", "1,1,1,1,5,5\n", inside="frames")
+    (folder / file).write_text(ini)
+    found = mot.read_sequence(folder)
+    assert found.rate == 29.97 and found.source == folder / "frames"
+
+
+@pytest.mark.parametrize("name", ["", "../elsewhere", "/etc", "a/b", ".."])
 def test_images_come_from_a_folder_beside_the_ini_alone(tmp_path, name):
     with pytest.raises(InputError, match="imDir"):
         mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=f"[Sequence]\nimDir={name}\n"))

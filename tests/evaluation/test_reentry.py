@@ -31,6 +31,17 @@ def test_a_gap_that_no_two_frames_have():
     assert found["known"] == 0 and np.isnan(found["rank-1"])
 
 
+def test_intervals_draw_people_with_all_their_boxes():
+    """Two people, one always recognized, one never: a draw of two has rank-1 0, 1/2 or 1, each in a quarter or more."""
+    frames, pids = np.repeat(np.arange(1, 41), 2), np.tile([1, 2], 40)
+    turns = np.where(pids == 2, np.where(frames % 2, 0.0, 0.2), 0.1)  # 2 is where 1 isn't, on either side of it
+    found = reentry(frames, pids, looks(*turns), [1], threshold=2).loc[1]
+    assert found["rank-1"] == 0.5 and (found["rank-1_low"], found["rank-1_high"]) == (0, 1)
+    assert np.isnan(found[["mistaken", "mistaken_low", "mistaken_high"]].astype(float)).all()
+    alone = reentry(np.array([1, 2]), np.array([1, 1]), np.ones((2, 2)), [1], threshold=2).loc[1]
+    assert alone["rank-1"] == 1 and np.isnan(alone["rank-1_low"])
+
+
 @pytest.mark.parametrize("gap", [1, 4])
 def test_as_a_loop_over_people(gap):
     rng = np.random.default_rng(gap)

@@ -177,6 +177,14 @@ def test_identities_by_each_template_equal_a_slow_loop(template, tmp_path, model
             )
 
 
+def test_a_medoid_is_of_the_images_that_are_compared(tmp_path):
+    gallery = Gallery.open(tmp_path, fake_model(distance="euclidean"), template="medoid")
+    places = [9, 9, 9, 9, 0, 5, 6]  # the first four are of another camera
+    gallery.enroll_embeddings(np.c_[places, np.ones(7)], "a" * 7, camids=[1] * 4 + [2] * 3)
+    (answer,) = gallery.identify_embeddings(np.array([[0.0, 1]]), where=Where(["2"]), threshold=9)
+    assert answer.distance == 5
+
+
 def test_one_with_many_images_hides_nobody(tmp_path, model):
     gallery = Gallery.open(tmp_path, model, template="best")
     values = np.concatenate([np.full((300, 2), [1, 0.01]), [[0, 1], [-1, 0]]])

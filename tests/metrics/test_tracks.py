@@ -8,7 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidlab.metrics.tracks import count_tracks, overlaps, track_intervals
+from reidlab.data import mot
+from reidlab.gallery.following import Shot, count_scenes
+from reidlab.metrics.tracks import count_tracks, overlaps, track_intervals, without_distractors
 
 
 def table(*rows):
@@ -46,6 +48,22 @@ def test_missed_and_wrong_boxes():
     figures = count_tracks(truth, table((1, 5, 0), (2, 5, 100))).figures()
     assert figures["MOTA"] == pytest.approx(1 - (2 + 1) / 3) and figures["IDF1"] == 2 * 1 / (3 + 2)
     assert figures["DetA"] == pytest.approx(1 / (3 + 2 - 1)) and figures["AssA"] == pytest.approx(1 / (3 + 2 - 1))
+
+
+def test_boxes_on_distractors_are_neither_right_nor_wrong():
+    """A person at 0, a distractor at 4 (overlap 6/14), one at 100 alone, and at 200 a car that doesn't count."""
+    rows = table((1, 1, 0), (1, 2, 4), (1, 3, 100), (1, 4, 200)).assign(distractor=[False, True, True, False])
+    found = table((1, 9, 0), (1, 8, 101), (1, 7, 106), (1, 6, 200), (2, 5, 100))
+    kept = without_distractors(found, rows)
+    assert kept["pid"].tolist() == [9, 7, 6, 5]  # 106 isn't matched: 4/16; there is nothing in frame 2
+    assert without_distractors(found.iloc[:0], rows).empty and len(without_distractors(found, rows.iloc[:0])) == 5
+    figures = count_tracks(rows.iloc[:1], kept).figures()
+    assert figures["MOTA"] == 1 - 3 / 1 and figures["IDF1"] == 2 * 1 / (1 + 4)
+
+
+def test_a_person_competes_with_a_distractor_for_a_box():
+    rows = table((1, 1, 0), (1, 2, 1)).assign(distractor=[False, True])
+    assert len(without_distractors(table((1, 9, 0)), rows)) == 1 and without_distractors(table((1, 9, 1)), rows).empty
 
 
 @pytest.mark.parametrize(("truth", "found"), [(table(), table((1, 1, 0))), (table((1, 1, 0)), table())])
@@ -134,3 +152,56 @@ def test_as_trackeval(trackeval, tmp_path, seed):
     assert made.returncode == 0, made.stderr
     theirs = json.loads(made.stdout.splitlines()[-1])
     assert count_tracks(truth, found).figures() == pytest.approx(theirs, abs=1e-9)
+
+
+BENCHMARK = """
+import sys, json, numpy as np
+for name, kind in (("float", float), ("int", int), ("bool", bool)):
+    np.__dict__.get(name) or setattr(np, name, kind)
+sys.path.insert(0, sys.argv[1])
+import trackeval
+quiet = {"PRINT_CONFIG": False}
+data = trackeval.datasets.MotChallenge2DBox({
+    "GT_FOLDER": sys.argv[2] + "/gt", "TRACKERS_FOLDER": sys.argv[2] + "/found", "BENCHMARK": sys.argv[3], **quiet,
+    "SKIP_SPLIT_FOL": True, "SEQ_INFO": {sys.argv[3] + "-01": 40}, "TRACKERS_TO_EVAL": ["ours"]})
+clean = data.get_preprocessed_seq_data(data.get_raw_seq_data("ours", sys.argv[3] + "-01"), "pedestrian")
+m = trackeval.metrics
+hota = m.HOTA().eval_sequence(clean)
+clear, identity = m.CLEAR(quiet).eval_sequence(clean), m.Identity(quiet).eval_sequence(clean)
+print(json.dumps({**{k: float(np.mean(hota[k])) for k in ("HOTA", "DetA", "AssA")}, "MOTA": float(clear["MOTA"]),
+                  "switches": float(clear["IDSW"]), "IDF1": float(identity["IDF1"]),
+                  "boxes": [clean["num_gt_dets"], clean["num_tracker_dets"]]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", ["MOT15", "MOT17", "MOT20"])
+@pytest.mark.parametrize("seed", range(3))
+def test_files_as_trackeval_reads_them(trackeval, tmp_path, seed, benchmark):
+    """Truths with other classes, rows that don't count, and boxes on distractors, through both tools from the files."""
+    truth, found = drawn(seed)
+    rng, name = np.random.default_rng(seed), f"{benchmark}-01"
+    classes = rng.permutation([1, 1, 6, 7, 12, 13])
+    told = truth.assign(**{
+        "confidence": (rng.random(len(truth)) < 0.8).astype(int),
+        "class": classes[truth["pid"] - 1] if benchmark != "MOT15" else -1,
+        "visibility": rng.random(len(truth)).round(2) if benchmark != "MOT15" else -1,
+    })  # fmt: skip
+    if benchmark == "MOT15":
+        told["z"] = -1
+    (tmp_path / "gt" / name / "gt").mkdir(parents=True)
+    (tmp_path / "gt" / name / "img1").mkdir()
+    for number in range(1, 41):
+        (tmp_path / "gt" / name / "img1" / f"{number:06d}.jpg").touch()
+    told.to_csv(tmp_path / "gt" / name / "gt" / "gt.txt", header=False, index=False)
+    mot.write_boxes(tmp_path / "found" / "ours" / "data" / f"{name}.txt", found.drop_duplicates(["frame", "pid"]))
+    command = [sys.executable, "-c", BENCHMARK, str(trackeval), str(tmp_path), benchmark]
+    made = subprocess.run(command, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    theirs = json.loads(made.stdout.splitlines()[-1])
+    shot = Shot(mot.read_sequence(tmp_path / "gt" / name), np.zeros((0, 1)), np.zeros((0, 1)))
+    tracks = {name: mot.read_boxes(tmp_path / "found" / "ours" / "data" / f"{name}.txt")}
+    (counts,) = count_scenes([shot], tracks)
+    assert [counts.true, counts.found] == theirs.pop("boxes")
+    assert (counts.found < len(tracks[name])) == (benchmark != "MOT15")
+    assert counts.figures() == pytest.approx(theirs, abs=1e-9)

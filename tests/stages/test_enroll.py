@@ -132,6 +132,14 @@ def test_nothing_to_compare_with_is_said(people, tmp_path, capsys):
     assert "no enrolled image fits gallery.cameras=['door']" in capsys.readouterr().out
 
 
+def test_a_servers_url_is_no_folder(people, capsys):
+    overrides, market = people
+    query = str(min((market / "query").glob("*.jpg")))
+    for command in (["identify", query], ["enroll", str(market / "query"), PATTERN], ["forget", "0001"]):
+        assert cli.main([*command, "gallery.folder=redis://host:1/people", *overrides]) == 2
+        assert "redis://host:1/people: a gallery on a server is qdrant://HOST:6333/NAME" in capsys.readouterr().err
+
+
 def test_a_classifier_has_no_gallery(tmp_path):
     run = Run.compose(["data=shapes", f"run.root={tmp_path}", "model=fdmobilenet_x0_25"])
     with pytest.raises(InputError, match="classifies images"):

@@ -1,5 +1,9 @@
 """Command track, on a run of one epoch and on films that nobody was trained on."""
 
+import json
+import re
+import shutil
+
 import pandas as pd
 import pytest
 from PIL import Image
@@ -10,7 +14,7 @@ from reidlab.data.synthetic.walk import film_people
 from reidlab.errors import InputError
 from reidlab.metrics.tracks import count_tracks
 from reidlab.run import File, Run
-from reidlab.stages import track, train
+from reidlab.stages import evaluate, report, track, train
 
 FILM = dict(sequences=2, people=3, frames=30, seed=2)
 
@@ -40,6 +44,12 @@ def test_tracks_figures_and_pictures(trained, film, capsys):
     assert table.loc["with appearance", "HOTA"].startswith(f"{found['HOTA']:.3f} [")
     again = pd.read_csv(run / File.REENTRY, index_col=0)
     assert [*again.index] == [1, 10] and again["rank-1"].between(0, 1).all()
+    assert (again["rank-1_low"] <= again["rank-1"]).all() and (again["rank-1"] <= again["rank-1_high"]).all()
+    page = (run / File.REENTRY_PAGE).read_text()
+    assert f'<td class="number">{again.loc[1, "rank-1"]:.3f}<span>' in page and table.loc["difference", "IDF1"] in page
+    assert "1 frame (0.1 s)" in page and "scene1-c1, scene2-c1" in page and "not calibrated" in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "it asks another file or host for something"
+    assert run.reentry_page == [File.REENTRY_PAGE]
     with Image.open(run / File.TRACK / f"{sequences[0].name}.webp") as picture:
         assert picture.n_frames == 15 and picture.size == (640, 360)
     assert "with appearance" in capsys.readouterr().out
@@ -53,6 +63,15 @@ def test_boxes_without_a_truth_are_followed_all_the_same(trained, film, tmp_path
     run = Run.resume(trained)
     assert track.run(run, folder).empty
     assert len(mot.read_boxes(run / File.TRACK / "street.txt"))
+
+
+def test_a_detector_that_found_nothing(trained, film, tmp_path):
+    folder = tmp_path / "blind"
+    shutil.copytree(film / "scene1-c1", folder)
+    (folder / "det" / "det.txt").write_text("")
+    run = Run.resume(trained)
+    assert track.run(run, folder).loc["with appearance", "IDF1"] == "0.000"
+    assert mot.read_boxes(run / File.TRACK / "blind.txt").empty
 
 
 def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
@@ -88,3 +107,16 @@ def test_an_override_is_no_folder(trained, tmp_path):
 def test_a_classifier_has_no_tracks(tmp_path):
     with pytest.raises(InputError, match="classifies"):
         track.run(Run.compose(["experiment=flowers_smoke", f"run.root={tmp_path}"]))
+
+
+def test_the_page_belongs_to_a_checkpoint_and_is_linked(trained, film):
+    run = Run.resume(trained)
+    assert run.reentry_page == [File.REENTRY_PAGE]
+    report.run(evaluate.run(run))
+    pages = [run / file for file in (File.CARD, File.CARD_MARKDOWN, File.EVALUATION_PAGE)]
+    assert all(File.REENTRY_PAGE in page.read_text() for page in pages)
+    about = run.json_of(File.REENTRY_ABOUT)
+    run.write(File.REENTRY_ABOUT, json.dumps(about | {"checkpoint": "another"}))
+    assert run.reentry_page == []
+    report.run(run)
+    assert not any(f'"{File.REENTRY_PAGE}"' in page.read_text() for page in pages)
