@@ -66,7 +66,7 @@ def test_predict(small, no_work, capsys, market, tmp_path):
 
 def test_deploy(small, no_work, capsys, tmp_path):
     line = refused(capsys, "deploy", *small, f"run.root={tmp_path}", "deploy.cores=[m7,z80]")
-    assert line == "reidlab: deploy.cores: there is no z80; choose from m4, m7, m55"
+    assert line == "reidlab: deploy.cores: there is no z80; choose from m4, m7, m33, m55"
 
 
 @pytest.fixture
