@@ -18,7 +18,8 @@ NAME_KEYS = (
     *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
     *("gallery.folder", "gallery.model"),
 )
-TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, "data.source.file")  # text whatever it looks like
+PATTERN_KEYS = "gallery.pattern", "predict.pattern", "data.source.pattern", "data.source.camera"
+TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, *PATTERN_KEYS, "data.source.file")  # text whatever it looks like
 MEANT = {  # words of other tools, whose nearest key by spelling is another
     **dict.fromkeys(("epochs", "max_epochs", "num_epochs"), "trainer.max_epochs"),
     **dict.fromkeys(("lr", "lr0", "learning_rate"), "optimizer.lr"),
@@ -63,7 +64,7 @@ def _read_override(override: str) -> Override | None:
     key, _, value = override.partition("=")
     found = _by_hydra(override)
     if key.lstrip("+") in TEXT_KEYS and value:
-        types = str | None if key.lstrip("+") in NAME_KEYS else str | list | dict | None
+        types = str | None if key.lstrip("+") in (*NAME_KEYS, *PATTERN_KEYS) else str | list | dict | None
         kept = found and not found.is_sweep_override() and isinstance(found.value(), types)
         return found if kept else _by_hydra(f"{key}={quoted(value)}")
     return None if found and found.is_sweep_override() else found

@@ -50,7 +50,7 @@ ABOUT = {"path": TEXTS, "pid": TEXTS, "camid": TEXTS, "time": pa.float64(), "fra
 PLANNED = pa.schema({**ABOUT, "file": TEXTS, "stamp": TEXTS, "offset": pa.int64(), "length": pa.int64(),
                      "refused": TEXTS})  # fmt: skip
 SCHEMA = {"format": int, "checkpoint": str, "distance": str, "size": [int], "dim": int, "precision": str,
-          "shard_images": int, "shards": int, "images": int, "source": str}  # fmt: skip
+          "shard_images": int, "shards": int, "images": int, "source": str, "root": str}  # fmt: skip
 Maker = Callable[[], Embeds]  # such as partial(reidlab.load, "runs/demo"); other processes get it
 
 
@@ -141,7 +141,8 @@ def enroll_extracted(gallery: Gallery, folder: Path, keep_s: float = math.inf) -
             continue
         times = table["time"].fill_null(time.time()).to_numpy()
         texts = {name: table[name].to_pylist() for name in ("pid", "path", "camid")}
-        enrolled += gallery.enroll_embeddings(decoded(table), texts["pid"], paths=texts["path"], camids=texts["camid"],
+        paths = [f"{about['root']}/{path}" for path in texts["path"]]  # other images may have these paths elsewhere
+        enrolled += gallery.enroll_embeddings(decoded(table), texts["pid"], paths=paths, camids=texts["camid"],
                                               times=times, keep_s=keep_s)  # fmt: skip
     if not enrolled:
         raise InputError(f"{folder}: no image has a pid; embed its source with predict.pattern, or a table with pids")
@@ -164,8 +165,8 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
         wrong = [f"{key} {known.get(key)}, not {own}" for key, own in made_by.items() if known.get(key) != own]
         if known and wrong:
             raise InputError(f"{folder}: holds embeddings by {'; '.join(wrong)}; choose another folder")
-        if not known and any(folder.glob(PARTS)):
-            raise InputError(f"{folder}: holds Parquet files of something else; choose another folder")
+        if not known and any(not path.name.startswith((".", "_")) for path in folder.iterdir()):
+            raise InputError(f"{folder}: holds other files; choose a folder for the embeddings alone")
         root, entries = entries_of(source, pattern)
         if known:
             listed = _list(source, entries, made_by["shard_images"], None)
@@ -177,7 +178,7 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
             return root
         with replacing(folder / PLAN) as file:
             listed = _list(source, entries, made_by["shard_images"], file)
-        write_json(folder / MANIFEST, {**made_by, **listed})
+        write_json(folder / MANIFEST, {**made_by, **listed, "root": str(root)})
     return root
 
 

@@ -82,8 +82,13 @@ class Where:
     since: float = -math.inf
     until: float = math.inf
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.since) or math.isnan(self.until):
+            raise InputError(f"since {self.since}, until {self.until}: give seconds since 1970")
+
 
 EVERYWHERE = Where()
+LATEST_S = 1e11  # after the year 5000; milliseconds since 1970 are more
 
 
 class Gallery:
@@ -172,7 +177,7 @@ class Gallery:
         if known is None:
             raise InputError(
                 f"{self.place}: no calibrated threshold on the {self.distance} distance; run `reidlab evaluate` "
-                "on the run first, or give a threshold"
+                "on the run first, or give a threshold (gallery.threshold=0.2)"
             )
         return known
 
@@ -201,7 +206,7 @@ class Gallery:
         """Enroll images, files or arrays (H, W, 3), with their identities; options as of `enroll_embeddings`."""
         if isinstance(images, str | Path) or isinstance(pids, str) or len(images) != len(pids):
             raise InputError("enroll: give a list of images and a list of as many pids")
-        paths = ["" if isinstance(image, np.ndarray) else Path(image).as_posix() for image in images]
+        paths = ["" if isinstance(image, np.ndarray) else Path(image).absolute().as_posix() for image in images]
         return self.enroll_embeddings(self._embed(images), pids, paths=paths, **about)
 
     def enroll_embeddings(
@@ -245,6 +250,12 @@ class Gallery:
                 raise InputError(f"enroll: {len(column)} {name}s for {count} images; give one each")
         if not np.isfinite(when).all() or not all(columns["pid"]):
             raise InputError("enroll: a pid is empty or a time isn't a number; give one each")
+        if (np.abs(when) > LATEST_S).any():
+            raise InputError(
+                f"enroll: time {when[np.abs(when) > LATEST_S][0]:.0f}: give seconds since 1970, no milliseconds"
+            )
+        if not keep_s > 0:
+            raise InputError(f"enroll: kept for {keep_s} s: give more than none")
         norms_of(torch.from_numpy(values), "gallery", paths)
         last = {path: row for row, path in enumerate(columns["path"]) if path}
         kept = [row for row, path in enumerate(columns["path"]) if last.get(path, row) == row]

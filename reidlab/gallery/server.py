@@ -105,6 +105,7 @@ def connect(url: str) -> Server:
     if not NAME.fullmatch(name):
         raise InputError(f"{url}: {name!r} is no name of a collection; use letters, digits and _")
     if way == "file":
+        place = str(Path(place).expanduser())
         Path(place).parent.mkdir(parents=True, exist_ok=True)
     target = place if way == "file" else f"{way or 'http'}://{place}"
     try:

@@ -331,6 +331,8 @@ def test_one_that_another_checkpoint_began_meanwhile_is_refused(tmp_path, model)
         ({"pids": ["a", "", "b"]}, "a pid is empty"),
         ({"camids": [1]}, "1 camids for 3 images"),
         ({"times": [1, np.nan, 2]}, "a time isn't a number"),
+        ({"times": [1, 1.7e12, 2]}, "1700000000000: give seconds since 1970"),
+        ({"keep_s": 0}, "kept for 0 s"),
     ],
 )
 def test_rows_that_cannot_be_enrolled_are_named(change, message, tmp_path, model):

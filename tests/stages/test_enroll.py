@@ -15,7 +15,7 @@ from reidlab.gallery import Gallery
 from reidlab.run import File, Run
 from reidlab.stages import enroll, export, forget, identify, train
 
-PATTERN = r"gallery.pattern='(?P<pid>\d+)_c(?P<camid>\d+)s(?P<time>\d+)'"
+PATTERN = r"gallery.pattern=(?P<pid>\d+)_c(?P<camid>\d+)s(?P<time>\d+)"  # as a shell hands it on
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +82,25 @@ def test_folders_of_identities_by_cameras_times_and_templates(people, tmp_path):
     assert strict.pid is None and strict.candidates[0].path and early.candidates == ()
     with pytest.raises(InputError, match=r"gallery.since=soon: no date"):
         identify.run(Run.resume([*overrides, "gallery.since=soon"]), query)
+
+
+def test_images_of_one_name_in_two_folders_are_two(people, tmp_path, monkeypatch):
+    """Wherever the command is given, and embedded before or not; the same images again take the place of themselves."""
+    overrides, market = people
+    files = sorted((market / "query").glob("*.jpg"))[:2]
+    for day, file in zip(("mon", "tue"), files, strict=True):
+        (tmp_path / day / "ann").mkdir(parents=True)
+        shutil.copy(file, tmp_path / day / "ann" / "0.jpg")
+    monkeypatch.chdir(tmp_path)
+    given = [*overrides, f"gallery.folder={tmp_path / 'gallery'}"]
+    for place in ("mon", "tue", str(tmp_path / "mon")):
+        assert cli.main(["enroll", place, *given]) == 0
+    for day in ("mon", "tue"):
+        out = tmp_path / f"x_{day}"
+        assert cli.main(["predict", day, f"predict.out={out}", "predict.pattern=(?P<pid>[^/]+)/", *overrides]) == 0
+        assert cli.main(["enroll", str(out), *given]) == 0
+    table = Gallery.open(tmp_path / "gallery").table()
+    assert sorted(table["path"]) == [(tmp_path / day / "ann" / "0.jpg").as_posix() for day in ("mon", "tue")]
 
 
 def test_an_exported_file_of_the_same_checkpoint_asks_the_same_gallery(people):
