@@ -22,7 +22,9 @@ TINY = (
     "evaluate.resamples=50 quantize.max_drop=100"
 )
 TINY_CLASSES = "data.size=[32,32] data.cache=null trainer.max_epochs=1 trainer.accelerator=cpu"
+TINY_PEOPLE = "trainer.max_time=0.05 trainer.accelerator=cpu evaluate.resamples=50"
 OF_CLASSES = ("09_image_classification",)
+ON_DRAWN_PEOPLE = ("11_real_people",)
 
 
 def code_of(notebook):
@@ -117,7 +119,15 @@ def test_the_main_job_runs_with_smoke_parameters(executed):
 
 @pytest.mark.slow
 def test_the_others_run_with_smoke_parameters(tmp_path, monkeypatch):
-    run_tiny([file for file in OTHERS if file.stem not in OF_CLASSES], tmp_path, TINY, monkeypatch)
+    others = [file for file in OTHERS if file.stem not in (*OF_CLASSES, *ON_DRAWN_PEOPLE)]
+    run_tiny(others, tmp_path, TINY, monkeypatch)
+
+
+@pytest.mark.slow
+def test_that_of_real_people_runs_on_drawn_ones(tmp_path, monkeypatch):
+    run_tiny([file for file in FILES if file.stem in ON_DRAWN_PEOPLE], tmp_path, TINY_PEOPLE, monkeypatch)
+    run = tmp_path / "runs" / "people_in_an_hour_synthetic"
+    assert {"checkpoint", "untrained"} <= set(json.loads((run / "metrics.json").read_text()))
 
 
 @pytest.mark.slow

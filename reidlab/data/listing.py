@@ -9,8 +9,9 @@ import math
 import os
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -82,13 +83,26 @@ def entries_of(place: Path, pattern: re.Pattern[str] | None = None) -> tuple[Pat
         return place.parent, listed
     filmed = [folder for folder in [place, *_folders(place)] if _has_boxes(folder)]
     if filmed:
-        return place, (entry for folder in filmed for entry in _boxes(place, folder))
-    return place, (
-        entry
-        for path in walk_each(place)
-        if path.lower().endswith((*IMAGE_EXTENSIONS, TAR, *PACKED_TAR))
-        for entry in _file(place, path, pattern)
-    )
+        return place, chain((entry for folder in filmed for entry in _boxes(place, folder)), _beside(place, filmed))
+    return place, (entry for path in _listed(place) for entry in _file(place, path, pattern))
+
+
+def _listed(place: Path) -> Iterator[str]:
+    """The images and archives below a folder without sequences; InputError where it has some further down."""
+    for path in walk_each(place):
+        if path.endswith(("/gt/gt.txt", "/det/det.txt")):
+            sequences = (place / path).parents[2]
+            raise InputError(f"{place}: has the sequence {path.rsplit('/', 2)[0]}; give the folder {sequences}")
+        if path.lower().endswith((*IMAGE_EXTENSIONS, TAR, *PACKED_TAR)):
+            yield path
+
+
+def _beside(place: Path, filmed: Sequence[Path]) -> Iterator[Entry]:
+    """What a folder of sequences has besides, which isn't embedded."""
+    inside = tuple("" if folder == place else f"{folder.relative_to(place).as_posix()}/" for folder in filmed)
+    for path in walk_each(place):
+        if not path.startswith(inside) and path.lower().endswith((*IMAGE_EXTENSIONS, TAR, *PACKED_TAR)):
+            yield Entry(path, path, "", refused="lies beside sequences; embed its folder by itself")
 
 
 def _file(root: Path, path: str, pattern: re.Pattern[str] | None) -> Iterator[Entry]:

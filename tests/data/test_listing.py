@@ -261,6 +261,22 @@ def test_the_boxes_of_sequences(tmp_path):
             reader(found[4])
 
 
+def test_sequences_are_neither_taken_for_crops_nor_hide_what_lies_beside_them(tmp_path):
+    sequence = tmp_path / "train" / "one"
+    for name, content in (("img1/000001.png", png(1, (50, 40))), ("det/det.txt", b"1,-1,1,2,10,20,1")):
+        (sequence / name).parent.mkdir(parents=True)
+        (sequence / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"has the sequence train/one; give the folder .*train$"):
+        listed(tmp_path)
+    (tmp_path / "train" / "ann").mkdir()
+    (tmp_path / "train" / "ann" / "a.png").write_bytes(png(2))
+    pack(tmp_path / "train" / "more.tar", [("b.png", png(3))])
+    boxes, refused = names(tmp_path / "train")
+    assert boxes == ["one/img1/000001.png#xywh=1,2,10,20"]
+    assert refused == dict.fromkeys(["ann/a.png", "more.tar"], "lies beside sequences; embed its folder by itself")
+    assert names(sequence) == (["img1/000001.png#xywh=1,2,10,20"], {})
+
+
 def film(file, frames):
     writer = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, frames[0].shape[1::-1])
     for frame in frames:
