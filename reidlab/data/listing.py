@@ -305,6 +305,9 @@ class Reader:
         if entry.box is None:
             return read_image(self.root / entry.file)
         image = self._image(entry.file, entry.frame)
+        (x, y, width, height), (tall, wide) = entry.box, image.shape[:2]
+        if not (x < wide and y < tall and x + width > 0 and y + height > 0):
+            raise InputError(f"the box lies outside of the frame, {wide} x {tall} pixels")
         ((left, top, right, bottom),) = corners(np.array([entry.box]), image)
         return image[top:bottom, left:right]
 

@@ -255,6 +255,9 @@ def test_the_boxes_of_sequences(tmp_path):
     np.testing.assert_array_equal(reader(found[0]), frames[0, 2:5, 1:3])
     np.testing.assert_array_equal(reader(found[1]), frames[1, 0:3, 0:2])
     np.testing.assert_array_equal(reader(found[2]), frames[1])
+    for outside in ([4, 0, 2, 2], [0, -3, 2, 3], [-2, 0, 2, 2]):
+        with pytest.raises(InputError, match="outside of the frame, 4 x 6 pixels"):
+            reader(found[0]._replace(box=outside))
     for _ in range(2):
         assert reader(found[3]).shape == (2, 2, 3) and abs(int(reader(found[3])[0, 0, 0]) - 120) < 10
         with pytest.raises(InputError, match="no frame 9"):
