@@ -61,7 +61,7 @@ def read_size(file: Path) -> tuple[int, int]:
 
 
 def size_of(raw: bytes, where: str) -> tuple[int, int]:
-    """The same of an image file's bytes; `where` names it in the InputError."""
+    """Decode an image file's bytes likewise; `where` names it in the InputError."""
     header = _header(raw)
     if header is None:
         image = _open(raw, where)

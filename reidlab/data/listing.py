@@ -98,7 +98,7 @@ def _listed(place: Path) -> Iterator[str]:
 
 
 def _beside(place: Path, filmed: Sequence[Path]) -> Iterator[Entry]:
-    """What a folder of sequences has besides, which isn't embedded."""
+    """Entries, refused, of the images and archives beside sequences."""
     inside = tuple("" if folder == place else f"{folder.relative_to(place).as_posix()}/" for folder in filmed)
     for path in walk_each(place):
         if not path.startswith(inside) and path.lower().endswith((*IMAGE_EXTENSIONS, TAR, *PACKED_TAR)):

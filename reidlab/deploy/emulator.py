@@ -135,7 +135,7 @@ def _calls(parts: list[int], runs: int) -> list[int]:
 
 
 def emulate(build: Path, core: str, bounds: dict[str, list[int]], timeout_s: float) -> str:
-    """What `firmware.elf` and the counter, both in `build`, print; `bounds`: addresses, see count.c."""
+    """Run `firmware.elf` and the counter, both in `build`, for what they print; `bounds`: addresses, see count.c."""
     addresses = [f"{name}={address}" for name, found in bounds.items() for address in found]
     counter = ",".join([str(build / "count.so"), *addresses])
     command = [

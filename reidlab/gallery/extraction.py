@@ -114,7 +114,7 @@ def extract(
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """What embeddings in a folder were made by; InputError where some are still missing."""
+    """The manifest of a folder of embeddings; InputError where some are still missing."""
     about = read_json(folder / MANIFEST, SCHEMA)
     if missing := _missing(folder):
         there = f"{about['shards'] - missing} of {about['shards']} files"

@@ -19,7 +19,7 @@ Crops = Callable[[np.ndarray, np.ndarray], np.ndarray]  # a frame and corners (N
 
 
 class Follows(Protocol):
-    """What embeds the boxes of a frame, as `reidlab.load` returns it."""
+    """A function that embeds the boxes of a frame, as `reidlab.load` returns it."""
 
     def crops(self, frame: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N, 4), each left, top, right, bottom -> (N, D) float32."""

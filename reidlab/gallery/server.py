@@ -161,7 +161,7 @@ class ServerGallery(Gallery):
 
     @property
     def about(self) -> dict[str, Any]:
-        """What all its embeddings share: checkpoint, distance, size, dim; empty before the first enrollment."""
+        """Properties that all its embeddings share: checkpoint, distance, size, dim; empty before the first enrollment."""
         return self._about
 
     @property
@@ -407,5 +407,5 @@ def _candidate(row: Row, distance: float) -> Candidate:
 
 
 def _key(name: str) -> str:
-    """What stands for a name in filters, so that no name is part of an expression that a server parses."""
+    """The key that stands for a name in filters, so that no name is part of an expression that a server parses."""
     return uuid.uuid5(uuid.NAMESPACE_OID, name).hex

@@ -17,7 +17,7 @@ BATCH = 32  # images of several requests that are embedded together
 
 @dataclass(frozen=True)
 class Job:
-    """What a request asks for: images to identify, or a change of the gallery.
+    """The task of a request: images to identify, or a change of the gallery.
 
     Args:
         pixels: decodes the request's images to the model's size.

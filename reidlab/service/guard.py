@@ -1,4 +1,4 @@
-"""What stands before the service's addresses: whose requests are answered, and what every answer carries."""
+"""The guard before the service's addresses: whose requests are answered, and what every answer carries."""
 
 import hmac
 import ipaddress

@@ -1,4 +1,4 @@
-"""What a service takes at most."""
+"""The limits of a service."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

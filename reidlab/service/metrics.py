@@ -1,4 +1,4 @@
-"""What Prometheus is told of a service: counts and times, and no name of anybody or anything."""
+"""Figures of a service for Prometheus: counts and times, and no name of anybody or anything."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 

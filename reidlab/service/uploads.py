@@ -1,4 +1,4 @@
-"""What a request brings: images, or a frame and boxes, and fields; read in memory, within limits."""
+"""The content of a request: images, or a frame and boxes, and fields; read in memory, within limits."""
 
 import asyncio
 import math

@@ -181,7 +181,7 @@ def build_trainer(
 
 
 def _time_budget(run: Run) -> list[pl.Callback]:
-    """What ends the training within `trainer.max_time`, where that is set; in place of Lightning's own timer."""
+    """The callback that ends a training within `trainer.max_time`, not Lightning's own timer; none without it."""
     return [TimeBudget(time)] if (time := run["trainer.max_time"]) else []
 
 
