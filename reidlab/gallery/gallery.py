@@ -162,7 +162,7 @@ class Gallery:
 
     @property
     def about(self) -> dict[str, Any]:
-        """Properties that all its embeddings share: checkpoint, distance, dim and more; empty before the first enrollment."""
+        """Properties of all its embeddings: checkpoint, distance, dim and more; empty before the first enrollment."""
         return self.store.about
 
     @property

@@ -161,7 +161,7 @@ class ServerGallery(Gallery):
 
     @property
     def about(self) -> dict[str, Any]:
-        """Properties that all its embeddings share: checkpoint, distance, size, dim; empty before the first enrollment."""
+        """Properties of all its embeddings: checkpoint, distance, size, dim; empty before the first enrollment."""
         return self._about
 
     @property
