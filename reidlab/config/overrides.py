@@ -16,7 +16,7 @@ from reidlab.errors import InputError
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights", "track.root")
 NAME_KEYS = (
     *("run.name", "evaluate.file", "evaluate.against", "predict.model", "predict.gallery", "distill.teacher"),
-    *("gallery.folder", "gallery.model"),
+    *("predict.out", "gallery.folder", "gallery.model"),
 )
 PATTERN_KEYS = "gallery.pattern", "predict.pattern", "data.source.pattern", "data.source.camera"
 TEXT_KEYS = (*PATH_KEYS, *NAME_KEYS, *PATTERN_KEYS, "data.source.file")  # text whatever it looks like

@@ -20,11 +20,11 @@ import numpy as np
 from reidlab.data.folders import IMAGE_EXTENSIONS, is_hidden, require_utf8, walk_each
 from reidlab.data.images import MAX_IMAGE_BYTES, decode, read_image
 from reidlab.data.labels import MISSING, labels_of
-from reidlab.data.mot import BOX, corners, numbered, read_sequence, read_video
+from reidlab.data.mot import BOX, corners, in_view, numbered, read_sequence, read_video
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular
-from reidlab.untrusted import parse_json
+from reidlab.untrusted import UNPRINTABLE, parse_json
 
 TAR, PACKED_TAR = ".tar", (".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
 TABLES = (".csv", ".tsv")
@@ -122,8 +122,10 @@ def _labeled(entry: Entry, path: str, pattern: re.Pattern[str] | None) -> Entry:
 
 
 def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
-    """The entry with labels as text, None where they are missing; refused where the time isn't a number."""
-    given = [str("" if value is None else value).encode("utf-8", "replace").decode() for value in (pid, camid, time)]
+    """The entry with labels as text, None where they are missing; refused where one can't be what it should."""
+    given = ["" if value is None else str(value) for value in (pid, camid, time)]
+    if any(UNPRINTABLE.search(text) for text in given):
+        return entry._replace(refused="its pid, camid or time holds a character that isn't printable")
     texts = [None if text.strip() in MISSING else text.strip() for text in given]
     try:
         seconds = None if texts[2] is None else float(texts[2])
@@ -146,10 +148,13 @@ def _table(file: Path) -> Iterator[Entry]:
 def _rows(file: Path, text: io.TextIOWrapper) -> Iterator[Entry]:
     header = text.readline(MAX_HEADER_BYTES)
     separator = max(",;\t", key=header.count)
-    names = [name.strip().lower() for name in next(csv.reader([header], delimiter=separator), [])]
+    cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+    names = [name.strip().lower() for name in cells]
     if "path" not in names:
         raise InputError(f"{file}: column 'path' is missing; found {', '.join(names) or 'nothing'}")
-    for number, cells in enumerate(csv.reader(text, delimiter=separator), start=2):
+    if twice := {name for name in ("path", "pid", "camid", "time") if names.count(name) > 1}:
+        raise InputError(f"{file}: column '{min(twice)}' comes twice; leave one out")
+    for number, cells in enumerate(csv.reader(text, delimiter=separator, skipinitialspace=True), start=2):
         if not any(cells):
             continue
         row = dict(zip(names, cells, strict=False))
@@ -274,9 +279,10 @@ def _sidecar(raw: bytes, extension: str) -> tuple[Any, Any, Any]:
     if not isinstance(found, dict):
         raise ValueError("no object")
     values = [found.get(key) for key in ("pid", "camid", "time")]
-    if any(isinstance(value, dict | list) for value in values):
+    if any(isinstance(value, dict | list | bool) for value in values):
         raise ValueError("pid, camid or time is no text or number")
-    return values[0], values[1], values[2]
+    pid, camid, time = (int(value) if isinstance(value, float) and value.is_integer() else value for value in values)
+    return pid, camid, time
 
 
 class Reader:
@@ -305,10 +311,10 @@ class Reader:
         if entry.box is None:
             return read_image(self.root / entry.file)
         image = self._image(entry.file, entry.frame)
-        (x, y, width, height), (tall, wide) = entry.box, image.shape[:2]
-        if not (x < wide and y < tall and x + width > 0 and y + height > 0):
-            raise InputError(f"the box lies outside of the frame, {wide} x {tall} pixels")
-        ((left, top, right, bottom),) = corners(np.array([entry.box]), image)
+        box = np.array([entry.box])
+        if not in_view(box, image).all():
+            raise InputError(f"the box lies outside of the frame, {image.shape[1]} x {image.shape[0]} pixels")
+        ((left, top, right, bottom),) = corners(box, image)
         return image[top:bottom, left:right]
 
     def _frame(self, file: str, frame: int) -> np.ndarray:

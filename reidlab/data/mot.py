@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from reidlab.console import log
 from reidlab.data.folders import IMAGE_EXTENSIONS
 from reidlab.data.images import read_image
 from reidlab.errors import InputError, one_line
@@ -137,6 +138,12 @@ def numbered(folder: Path) -> dict[int, Path]:
     return {int(file.stem): file for file in files if file.stem.isascii() and file.stem.isdigit()}
 
 
+def in_view(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Whether boxes (N, 4) show anything of an image, (N,) bool."""
+    height, width = image.shape[:2]
+    return ((boxes[:, :2] < (width, height)) & (boxes[:, :2] + boxes[:, 2:] > 0)).all(axis=1)
+
+
 def corners(boxes: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Left, top, right, bottom (N, 4) of boxes in an image, in whole pixels; one outside is the pixel nearest to it."""
     height, width = image.shape[:2]
@@ -149,7 +156,7 @@ def read_boxes(file: Path) -> pd.DataFrame:
     """The lines of a gt.txt, det.txt or tracker's result: `COLUMNS`, where absent ones are 1, -1 and 1.
 
     Of ten columns the last three are places in the world, as in MOT15 and in results, and neither class nor visibility.
-    InputError, with the line, for what isn't a number and for boxes without a size.
+    Boxes without a size are left out, with a note. InputError, with the line, for what isn't a number.
     """
     try:
         text = pd.read_csv(
@@ -173,13 +180,19 @@ def read_boxes(file: Path) -> pd.DataFrame:
     values.columns = pd.Index(COLUMNS)
     numbers = values[["frame", "pid"]]
     whole = (numbers.eq(numbers.round()) & (numbers.abs() < LARGEST)).all(axis=1) & (values["frame"] >= 1)
-    wrong = ~(whole & values.notna().all(axis=1) & (values["width"] > 0) & (values["height"] > 0))
+    wrong = ~(whole & values.notna().all(axis=1))
     if wrong.any():
         line = wrong.idxmax()
         raise InputError(
             f"{file}: line {line + 1} is '{','.join(map(str, text.loc[line]))}'; "
-            "a line is frame (from 1), id, left, top, width and height (above 0), ... in numbers"
+            "a line is frame (from 1), id, left, top, width, height, ... in numbers"
         )
+    empty = (values["width"] <= 0) | (values["height"] <= 0)
+    if empty.any():
+        log.info(f"{file}: {empty.sum()} boxes without a size are left out, the first in line {empty.idxmax() + 1}")
+    values = values[~empty]
+    if (values["confidence"] == -1).all():  # not told
+        values["confidence"] = 1.0
     values["visibility"] = values["visibility"].where(values["visibility"] >= 0, 1.0)  # -1: not told
     return values.astype({"frame": int, "pid": int}).sort_values(["frame", "pid"], kind="stable").reset_index(drop=True)
 

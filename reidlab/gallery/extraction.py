@@ -101,7 +101,8 @@ def extract(
         size = [*model.size]
         dim = model([np.zeros((*size, 3), np.uint8)]).shape[1]
         made_by = {"format": FORMAT, **about_model(model), "dim": dim, "pixels": PIXEL_RULE, "precision": precision,
-                   "threads": threads, "shard_images": shard_images}  # fmt: skip
+                   "threads": threads, "shard_images": shard_images,
+                   "pattern": pattern.pattern if pattern else None}  # fmt: skip
         root = _begin(source, folder, {**made_by, **(about or {})}, pattern)
         job = root, folder, make_model, threads
         helpers = min(processes, _missing(folder)) - 1

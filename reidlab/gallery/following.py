@@ -1,5 +1,6 @@
 """Sequences of video followed: their boxes embedded, joined to tracks, and compared with the truth by scene."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -8,8 +9,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
+from reidlab.console import log
 from reidlab.data import mot
-from reidlab.data.mot import BOX, corners
+from reidlab.data.mot import BOX, corners, in_view
 from reidlab.errors import InputError
 from reidlab.gallery.association import Associator, Rules
 from reidlab.metrics.tracks import TrackCounts, count_tracks, without_distractors
@@ -34,20 +36,31 @@ class Shot(NamedTuple):
 
 
 def embed_boxes(sequence: mot.Sequence, crops: Crops) -> Shot:
-    """Embed all boxes of a sequence, frame by frame."""
+    """Embed all boxes of a sequence, frame by frame.
+
+    Boxes that lie outside of their frame are left out, with a note; those of the truth stay, with visibility 0.
+    """
     tables = (sequence.boxes, sequence.truth)
     rows = [table.groupby("frame").indices for table in tables]
     found: list[dict[int, np.ndarray]] = [{}, {}]
+    seen = [np.zeros(len(table), bool) for table in tables]
     with bar(total=len(rows[0]), desc=sequence.name, unit="frame") as done:
         for number, image in sequence.frames():
-            for table, here, of in zip(tables, rows, found, strict=True):
+            for table, here, of, visible in zip(tables, rows, found, seen, strict=True):
                 if number in here:
-                    of[number] = crops(image, corners(table[BOX].to_numpy(float)[here[number]], image))
+                    boxes = table[BOX].to_numpy(float)[here[number]]
+                    of[number], visible[here[number]] = crops(image, corners(boxes, image)), in_view(boxes, image)
             done.update(int(number in rows[0]))
     for here, of in zip(rows, found, strict=True):
         if absent := sorted({*here} - {*of}):
             raise InputError(f"{sequence.source}: no frame {absent[0]:.0f}, which has boxes")
-    return Shot(sequence, *(np.concatenate([of[n] for n in sorted(of)]) if of else np.zeros((0, 1)) for of in found))
+    embeddings, of_truth = (np.concatenate([of[n] for n in sorted(of)]) if of else np.zeros((0, 1)) for of in found)
+    kept, visible = seen
+    if not kept.all():
+        log.info(f"{sequence.name}: {(~kept).sum()} boxes lie outside of their frames and are left out")
+    boxes = sequence.boxes[kept].reset_index(drop=True)
+    truth = sequence.truth.assign(visibility=sequence.truth["visibility"].where(visible, 0.0))
+    return Shot(dataclasses.replace(sequence, boxes=boxes, truth=truth), embeddings[kept], of_truth)
 
 
 def follow_video(folder: str | Path, model: Follows, rules: Rules | None = None) -> dict[str, pd.DataFrame]:

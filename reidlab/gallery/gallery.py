@@ -21,6 +21,7 @@ from reidlab.gallery.store import PRECISIONS, Store
 from reidlab.gallery.templates import Template, means, medoids
 from reidlab.metrics.closeness import Distance, norms_of
 from reidlab.metrics.pairing import spans
+from reidlab.untrusted import UNPRINTABLE
 
 AT_A_TIME = 512  # images that are embedded
 FOUND_AT_ONCE = 1 << 22  # pairs of a query and an image found for it
@@ -250,6 +251,9 @@ class Gallery:
                 raise InputError(f"enroll: {len(column)} {name}s for {count} images; give one each")
         if not np.isfinite(when).all() or not all(columns["pid"]):
             raise InputError("enroll: a pid is empty or a time isn't a number; give one each")
+        for name in (*columns["pid"], *filter(None, columns["camid"])):
+            if UNPRINTABLE.search(name) or "\n" in name:
+                raise InputError(f"enroll: pid or camid {name!r} holds a character that isn't printable")
         if (np.abs(when) > LATEST_S).any():
             raise InputError(
                 f"enroll: time {when[np.abs(when) > LATEST_S][0]:.0f}: give seconds since 1970, no milliseconds"

@@ -69,5 +69,5 @@ def gallery_folder(run: Run) -> str | Path:
     if is_url(given := run["gallery.folder"] or ""):
         return given
     if given:
-        return resolve_path(given)
+        return Path(given).expanduser().absolute()
     return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY

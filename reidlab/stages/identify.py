@@ -16,9 +16,11 @@ from reidlab.stages.predict import images_of
 def run(run: Run, images: Path) -> dict[str, Identification]:
     """Identify a file or all images below a folder, by their paths below it; by the options of `conf/gallery`.
 
-    Raises InputError where there is no image, no threshold, or another checkpoint enrolled the gallery.
+    Raises InputError where there is no image, no gallery, no threshold, or another checkpoint enrolled the gallery.
     """
     gallery, samples = open_gallery(run), images_of(images)
+    if not gallery.about:
+        raise InputError(f"{gallery.place}: no gallery; `reidlab enroll DIR` begins one")
     known = {key: _seconds(f"gallery.{key}", run[f"gallery.{key}"]) for key in ("since", "until")}
     where = Where(run["gallery.cameras"], **{key: time for key, time in known.items() if time is not None})
     answers = gallery.identify(samples.files(), run["gallery.k"], where, run["gallery.threshold"])

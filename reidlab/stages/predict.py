@@ -76,7 +76,7 @@ def _extract(run: Run, source: Path) -> Path:
     pattern = run["predict.pattern"]
     found = extract(
         source,
-        resolve_path(run["predict.out"]),
+        Path(run["predict.out"]).expanduser(),
         partial(load, file) if file else partial(Model.of, Run.of(run.config)),
         pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
         about=about,

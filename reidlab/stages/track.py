@@ -35,8 +35,8 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     """Follow the boxes of sequences, by motion alone and with the network, by the options of `conf/track`.
 
     Writes tracks as MOTChallenge's tools read them, figures against the truth and a moving picture into `track/` of the
-    run folder, a released network's into `runs/`; returns the table of figures, empty where no truth is known. Raises
-    InputError where there is no sequence, and for a network that classifies.
+    run folder, a released network's into `runs/`; figures of an earlier call are deleted. Returns the table of figures,
+    empty where no truth is known. Raises InputError where there is no sequence, and for a network that classifies.
 
     Args:
         run: whose network is used.
@@ -51,6 +51,8 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     shots = [embed_boxes(sequence, model.crops) for sequence in filmed]
     tracks = {name: follow(shots, rules, name == WITH_APPEARANCE) for name in (BY_MOTION, WITH_APPEARANCE)}
     home = resolve_path("runs") / run.name if run.is_released else run.folder
+    for earlier in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE):
+        (home / earlier).unlink(missing_ok=True)
     for name, table in tracks[WITH_APPEARANCE].items():
         write_boxes(home / File.TRACK / f"{name}.txt", table)
     _save_moving_picture(shots[0], tracks[WITH_APPEARANCE], home / File.TRACK, run)

@@ -79,7 +79,7 @@ def test_a_change_of_a_file_shows(tmp_path):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_table(separator, tmp_path):
-    rows = ["Path|time|PID|camid|x", "a.png|12.5|007|-1|?", "b\\c.png||nan|2|?"]
+    rows = ["Path|time|PID|camid|x", "a.png|12.5|007|-1|?", 'b\\c.png||nan| "2"|?']
     (tmp_path / "t.csv").write_text("\ufeff" + "\n".join(rows).replace("|", separator) + "\n\n")
     assert [(e.path, e.time, e.pid, e.camid) for e in listed(tmp_path / "t.csv")] == [
         ("a.png", 12.5, "007", None),
@@ -105,6 +105,7 @@ def test_rows_that_cant_be_used_are_named_and_the_others_read(tmp_path):
     [
         (b"", "column 'path' is missing; found nothing"),
         (b"file,pid\na,1\n", "found file, pid"),
+        (b"path,pid,PID\na,1,2\n", "column 'pid' comes twice"),
         (b"path\n\xff.png\n", "not a CSV in UTF-8"),
         (b'path\n"' + b"x" * 200_000, "not a CSV in UTF-8"),
     ],
@@ -124,7 +125,9 @@ def test_labels_beside_the_images_of_an_archive(tmp_path):
             *(("3.left.png", png(3)), ("3.json", b'{"pid": "p\xc3\xa9"}'), ("4.png", png(4))),
             *(("7.cls", b"8"), ("7.png", png(7)), ("7.json", b'{"camid": 2}')),
             *(("8.json", b'{"pid": "x"}'), ("8.cls", b"8"), ("8.png", png(8))),
-            *(("5.png", png(5)), ("5.json", b"{"), ("6.png", png(6)), ("6.json", b'{"pid": [1]}')),
+            *(("9.json", b'{"pid": 7.0, "camid": 2}'), ("9.png", png(9)), ("10.json", b'{"pid": true}')),
+            *(("11.json", '{"pid": "a\u202eb"}'.encode()), ("11.png", png(9)), ("12.cls", "\u202e".encode())),
+            *(("12.png", png(12)), ("5.png", png(5)), ("5.json", b"{"), ("6.png", png(6)), ("6.json", b'{"pid": [1]}')),
         ],
     )
     found = {e.path.removeprefix("a.tar/"): (e.pid, e.camid, e.time, bool(e.refused)) for e in listed(file)}
@@ -134,6 +137,9 @@ def test_labels_beside_the_images_of_an_archive(tmp_path):
         **{"7.png": ("8", "2", None, False), "8.png": ("x", None, None, False)},
         **{"5.png": (None, None, None, False), "5.json": (None, None, None, True)},
         **{"6.png": (None, None, None, False), "6.json": (None, None, None, True)},
+        **{"9.png": ("7", "2", None, False), "10.json": (None, None, None, True)},
+        **{"11.png": (None, None, None, False), "11.json": (None, None, None, True)},
+        **{"12.png": (None, None, None, True)},
     }
 
 

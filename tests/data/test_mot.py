@@ -65,6 +65,19 @@ def test_lines_of_any_benchmark(tmp_path, text, row):
     assert mot.read_boxes(tmp_path / "det.txt").to_numpy().tolist() == [row]
 
 
+def test_boxes_without_a_size_are_left_out_and_counted(tmp_path, capsys):
+    (tmp_path / "det.txt").write_text("1,1,1,1,5,5\n\n1,2,1,1,0,5\n2,1,1,1,5,-3\n2,2,1,1,5,5\n")
+    assert mot.read_boxes(tmp_path / "det.txt")["pid"].tolist() == [1, 2]
+    assert "2 boxes without a size are left out, the first in line 3" in capsys.readouterr().out
+
+
+def test_a_confidence_of_minus_one_is_not_told_where_all_are(tmp_path):
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,-1,-1,-1,-1\n2,-1,1,1,5,5,-1,-1,-1,-1\n")
+    assert mot.read_boxes(tmp_path / "det.txt")["confidence"].tolist() == [1, 1]
+    (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,-1\n2,-1,1,1,5,5,0.5\n")  # a detector's score, as DPM's are
+    assert mot.read_boxes(tmp_path / "det.txt")["confidence"].tolist() == [-1, 0.5]
+
+
 @pytest.mark.parametrize("text", ["", "\n", " \n\n"])
 def test_a_file_without_boxes(tmp_path, text):
     found = mot.read_sequence(lay_out(tmp_path / "s", detections=text))
@@ -111,7 +124,6 @@ def test_a_video_file(tmp_path):
     ("text", "said"),
     [
         ("1,1,1,1,5,5\nx,1,1,1,5,5\n", "line 2"),
-        ("1,1,1,1,0,5\n", "line 1"),
         ("0,1,1,1,5,5\n", "line 1"),
         ("1.5,1,1,1,5,5\n", "line 1"),
         ("1,1,nan,1,5,5\n", "line 1"),

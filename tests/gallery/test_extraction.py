@@ -89,7 +89,7 @@ def test_a_file_that_is_missing_is_made_again(tmp_path):
         ({"precision": "int8"}, "precision float16, not int8"),
         ({"threads": 2}, "threads 1, not 2"),
         ({"about": {"mean": [0.5]}}, r"mean None, not \[0.5\]"),
-        ({"pattern": PATTERN}, "holds embeddings of other images"),
+        ({"pattern": PATTERN}, "holds embeddings by pattern None, not "),
     ],
 )
 def test_another_model_or_choice_is_refused(change, message, tmp_path):

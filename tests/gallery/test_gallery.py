@@ -193,6 +193,14 @@ def test_one_with_many_images_hides_nobody(tmp_path, model):
     assert [found.pid for found in answer.candidates] == ["crowd", "b", "c"]
 
 
+@pytest.mark.parametrize("name", ["a\u202eb", "\ud800", "a\nb", "\x1b[2J"])
+def test_a_name_that_a_terminal_would_obey_is_refused(name, tmp_path, model):
+    gallery = Gallery.open(tmp_path / "g", model)
+    for about in ({"pids": [name]}, {"pids": ["a"], "camids": [name]}):
+        with pytest.raises(InputError, match="isn't printable"):
+            gallery.enroll_embeddings(np.ones((1, 2)), **about)
+
+
 def test_nobody_within_the_threshold_is_nobody(tmp_path, model):
     gallery = Gallery.open(tmp_path, model, template="best")
     gallery.enroll_embeddings(np.eye(2), ["ann", "bob"], paths=["a.jpg", "b.jpg"], camids=["door", None])

@@ -127,6 +127,16 @@ def test_embeddings_in_a_folder_are_enrolled_as_they_are(people, tmp_path, capsy
     np.testing.assert_allclose(gallery.embeddings(), exact, rtol=2e-3, atol=1e-3)
     assert cli.main(["predict", str(market / "query"), *given, "predict.threads=2"]) == 2
     assert f"{out}: holds embeddings by threads 1, not 2; choose another folder" in capsys.readouterr().err
+    assert cli.main(["predict", str(market / "query"), *given[:-1], r"predict.pattern='(?P<pid>\d+)'"]) == 2
+    assert r"holds embeddings by pattern (?P<pid>\d+)_c(?P<camid>\d), not (?P<pid>\d+); " in capsys.readouterr().err
+
+
+def test_results_go_below_the_working_folder(people, tmp_path, monkeypatch):
+    overrides, market = people
+    monkeypatch.chdir(tmp_path)
+    assert predict.run(Run.resume([*overrides, "predict.out=2024"]), market / "query") == tmp_path / "2024"
+    assert enroll.run(Run.resume([*overrides, "gallery.folder=people", r"gallery.pattern='(?P<pid>\d+)'"]),
+                      market / "query").place == str(tmp_path / "people")  # fmt: skip
 
 
 def test_embeddings_of_classes_there_are_none(classes, tmp_path):

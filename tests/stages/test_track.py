@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from reidlab import cli
 from reidlab.data import mot
 from reidlab.data.synthetic.walk import film_people
 from reidlab.errors import InputError
+from reidlab.gallery.following import embed_boxes
 from reidlab.metrics.tracks import count_tracks
 from reidlab.run import File, Run
 from reidlab.stages import evaluate, report, track, train
@@ -80,6 +82,36 @@ def test_boxes_beyond_the_frame_are_clipped(trained, film, tmp_path):
     (folder / "img1").symlink_to(film / "scene1-c1" / "img1")
     (folder / "gt" / "gt.txt").write_text("1,1,-30,-20,60,80\n1,2,900,900,50,50\n2,1,-28,-20,60,80\n")
     assert len(track.run(Run.resume(trained), folder)) == 3
+
+
+def test_boxes_outside_of_the_frame_are_left_out(trained, film, tmp_path, capsys):
+    folder = tmp_path / "out"
+    for name, text in (
+        ("gt", "1,1,10,20,60,80\n1,2,9000,900,50,50\n"),
+        ("det", "1,-1,10,20,60,80\n1,-1,-90,20,50,50\n"),
+    ):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.txt").write_text(text)
+    (folder / "img1").symlink_to(film / "scene1-c1" / "img1")
+    run = Run.resume(trained)
+    track.run(run, folder)
+    assert "out: 1 boxes lie outside of their frames and are left out" in capsys.readouterr().out
+    assert mot.read_boxes(run / File.TRACK / "out.txt")["left"].tolist() == [10]
+    shot = embed_boxes(mot.read_sequence(folder), lambda frame, boxes: np.ones((len(boxes), 2)))
+    assert shot.sequence.truth["visibility"].tolist() == [1, 0]
+    assert len(shot.sequence.boxes) == len(shot.boxes) == 1 and len(shot.truth) == 2
+
+
+def test_figures_of_an_earlier_call_do_not_stay(trained, film, tmp_path):
+    run = Run.resume(trained)
+    track.run(run, film)
+    folder = tmp_path / "later"
+    (folder / "det").mkdir(parents=True)
+    (folder / "img1").symlink_to(film / "scene1-c1" / "img1")
+    (folder / "det" / "det.txt").write_text("1,-1,10,20,60,80\n")
+    track.run(run, folder)
+    assert not any(run.has(file) for file in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE))
+    assert run.reentry_page == []
 
 
 def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_path):
