@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reidlab import plots
 from reidlab.data import ReidDataModule
+from reidlab.errors import InputError
 from reidlab.evaluation.outputs import embed
 from reidlab.evaluation.protocols import protocol_of
 from reidlab.evaluation.retrieval import Retrieval
@@ -89,6 +90,52 @@ def camera_pairs(retrieved: Retrieved) -> Drawn:
             values[row, column] = ranking.mean_average_precision if ranking.valid.any() else np.nan
     table = pd.DataFrame(values, pd.Index(camids, name="query camera"), pd.Index(camids, name="gallery camera"))
     return Drawn(plots.camera_pair_matrix(values, camids.tolist(), counts=counts), table)
+
+
+def threshold_spread(
+    retrieved: Retrieved, wanted_fpr: float, counts: Sequence[int] = (5, 10, 20, 40, 80, 160), repeats: int = 100,
+    seed: int = 0,
+) -> Drawn:  # fmt: skip
+    """Draw how far a threshold can be trusted that so many identities calibrated.
+
+    That many of the test identities are drawn at random, the threshold is set on their pairs, and the rates are
+    measured on the pairs of all others, again and again. A row for each count of up to half the identities: the median
+    and the 5th and 95th percentiles of threshold, FPR and TPR.
+
+    Args:
+        retrieved: whose test identities are drawn.
+        wanted_fpr: the false positive rate that each threshold is calibrated to.
+        counts: of identities.
+        repeats: draws of each.
+        seed: of these.
+    """
+    found, draw = retrieved.found, np.random.default_rng(seed)
+    pids = np.intersect1d(found.query.table["pid"], found.gallery.table["pid"])
+    rows: dict[int, dict[str, float]] = {}
+    for count in (n for n in counts if 2 <= n <= len(pids) // 2):
+        figures = [_on_others(found, draw.permutation(pids), count, wanted_fpr) for _ in range(repeats)]
+        values = np.array([row for row in figures if row]).reshape(-1, 3)
+        rows[count] = {
+            f"{name}{end}": float(value)
+            for name, column in zip(("threshold", "FPR", "TPR"), values.T, strict=True)
+            for end, value in zip(("", " low", " high"), np.quantile(column, (0.5, 0.05, 0.95)), strict=True)
+        } if len(values) else {}  # fmt: skip
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("identities")
+    return Drawn(plots.threshold_spread(table, wanted_fpr), table)
+
+
+def _on_others(found: Retrieval, pids: np.ndarray, count: int, fpr: float) -> tuple[float, float, float] | None:
+    """Threshold by the first identities, FPR and TPR at it of the others; None without pairs of both kinds."""
+    sides = []
+    for of in (pids[:count], pids[count:]):
+        parts = [side.rows(np.isin(side.table["pid"], of)) for side in (found.query, found.gallery)]
+        try:
+            part = replace(found, query=parts[0], gallery=parts[1])
+            sides.append(part.verify(fpr, resamples=0, seed=0))
+        except InputError:
+            return None
+    tpr, reached = sides[1].rates_at(sides[0].threshold)
+    return sides[0].threshold, reached, tpr
 
 
 def precision_drops(before: Retrieval, after: Retrieval) -> Tensor:

@@ -6,7 +6,15 @@ from reidlab.plots.canvas import MATCH, MISMATCH, Drawn, Tile, TileRow, tile_gri
 from reidlab.plots.classification import calibration, confusion_matrix
 from reidlab.plots.data import augmentation_sheet, identity_sheet, image_sizes, images_per_identity
 from reidlab.plots.deploy import estimate_errors, memory_over_time, pareto
-from reidlab.plots.embedding import Roc, activation_overlay, distance_histogram, embedding_map, overlay, roc_curve
+from reidlab.plots.embedding import (
+    Roc,
+    activation_overlay,
+    distance_histogram,
+    embedding_map,
+    overlay,
+    roc_curve,
+    threshold_spread,
+)
 from reidlab.plots.quantization import activation_ranges, layer_costs
 from reidlab.plots.ranking import (
     Confusion,
@@ -59,6 +67,7 @@ __all__ = [
     "roc_curve",
     "shares",
     "short",
+    "threshold_spread",
     "tile_grid",
     "tile_sheet",
     "windows",

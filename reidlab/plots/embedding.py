@@ -5,10 +5,24 @@ from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib import color_sequences, colormaps
 from matplotlib.figure import Figure
 
-from reidlab.plots.canvas import FAINT, INK, MARKERS, MATCH, MISMATCH, SERIES, Tile, TileRow, blank, tidy, tile_sheet
+from reidlab.plots.canvas import (
+    FAINT,
+    INK,
+    MARKERS,
+    MATCH,
+    MISMATCH,
+    SERIES,
+    Tile,
+    TileRow,
+    blank,
+    empty,
+    tidy,
+    tile_sheet,
+)
 
 _IDENTITY_COLORS = [color for number, color in enumerate(color_sequences["tab20"]) if number // 2 != 7]  # no grays
 
@@ -78,6 +92,30 @@ def roc_curve(curves: Mapping[str, Roc], lowest_fpr: float = 1e-4) -> Figure:
     axes.plot(rates, rates, color="#b5b5b5", linewidth=1, linestyle=":", label="chance")
     axes.set(xscale="log", xlim=(lowest_fpr, 1), ylim=(0, 1.02))
     axes.legend(fontsize=8.5, loc="lower right", frameon=False)
+    return figure
+
+
+def threshold_spread(table: pd.DataFrame, wanted_fpr: float) -> Figure:
+    """False and true positive rate on other identities, by how many calibrated the threshold; bands from 5 to 95 %.
+
+    Args:
+        table: index: number of identities; columns FPR and TPR, each also with " low" and " high".
+        wanted_fpr: what the thresholds were calibrated to.
+    """
+    if table.empty:
+        return empty("too few identities to draw some and measure on others")
+    figure = blank(8.4, 3.4)
+    for axes, name, long, color in zip(figure.subplots(1, 2), ("FPR", "TPR"), ("false", "true"), SERIES, strict=False):
+        tidy(axes, "", "identities that calibrate the threshold", f"{long} positive rate on the others", "both")
+        axes.fill_between(table.index, table[f"{name} low"], table[f"{name} high"], color=color, alpha=0.2, linewidth=0)
+        axes.plot(table.index, table[name], "o-", color=color)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(table.index, [str(count) for count in table.index], minor=False)
+        if name == "FPR":
+            axes.axhline(wanted_fpr, color=INK, linewidth=1, linestyle="--")
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set_ylim(0, 1)
     return figure
 
 

@@ -64,6 +64,31 @@ def test_a_faultless_run_has_no_confusions():
     assert drawn.table.empty and "no images" in drawn.figure.texts[0].get_text()
 
 
+def test_a_threshold_of_some_identities_is_measured_on_the_others():
+    rng = np.random.default_rng(3)
+    rows = [(pid, camid, *rng.normal(pid, 1.5, 2)) for pid in range(1, 13) for camid in (1, 2) for _ in range(3)]
+    query, gallery = rows[::2], rows[1::2]
+    drawn = insight.threshold_spread(retrieved(query, gallery), 0.1, counts=(4, 7), repeats=1, seed=5)
+    assert drawn.table.index.tolist() == [4]  # 7 are more than half
+    pids = np.random.default_rng(5).permutation(np.arange(1, 13))
+
+    def distances(of, same):
+        pairs = [(a, b) for a in query for b in gallery if {a[0], b[0]} <= {*of} and (a[0], a[1]) != (b[0], b[1])]
+        return np.sort([np.hypot(a[2] - b[2], a[3] - b[3]) for a, b in pairs if (a[0] == b[0]) == same])
+
+    impostors = distances(pids[:4], False)
+    row, first_too_many = drawn.table.loc[4], impostors[int(0.1 * len(impostors))]
+    assert impostors[int(0.1 * len(impostors)) - 1] <= row["threshold"] < first_too_many
+    assert row["FPR"] == pytest.approx((distances(pids[4:], False) <= row["threshold"]).mean(), abs=1e-3)
+    assert row["TPR"] == pytest.approx((distances(pids[4:], True) <= row["threshold"]).mean(), abs=1e-3)
+    assert row["FPR low"] == row["FPR"] == row["FPR high"]
+
+
+def test_too_few_identities_for_a_spread_are_said():
+    drawn = insight.threshold_spread(retrieved([(1, 1, 0, 0)], GALLERY), 0.1)
+    assert drawn.table.empty and "too few identities" in drawn.figure.texts[0].get_text()
+
+
 def test_camera_pairs_rank_one_camera_in_another():
     rng = np.random.default_rng(0)
     rows = [(pid, camid, *rng.normal(pid, 1.5, 2)) for pid in range(1, 7) for camid in (1, 2, 3) for _ in range(2)]

@@ -12,6 +12,8 @@ from reidlab import plots
 from reidlab.plots.canvas import IGNORED, MATCH, MISMATCH, QUERY
 
 RNG = np.random.default_rng(0)
+RATES = {f"{name}{end}": [0.1, 0.2] for name in ("FPR", "TPR") for end in ("", " low", " high")}
+SPREAD = pd.DataFrame(RATES, index=[5, 10])
 IMAGE = RNG.integers(0, 255, (64, 32, 3), dtype=np.uint8)
 TABLE = pd.DataFrame(
     [
@@ -50,6 +52,8 @@ EVERY = {
     "metric_bars, empty": lambda: plots.metric_bars({}),
     "distance_histogram": lambda: plots.distance_histogram(np.arange(5), np.eye(4)[0], np.eye(4)[2], 1.5),
     "roc_curve": lambda: plots.roc_curve({"trained": plots.Roc(np.array([0, 1e-3, 1]), np.array([0, 0.9, 1]))}),
+    "threshold_spread": lambda: plots.threshold_spread(SPREAD, 0.01),
+    "threshold_spread, empty": lambda: plots.threshold_spread(SPREAD.iloc[:0], 0.01),
     "embedding_map": lambda: plots.embedding_map(np.eye(5, 2), np.array([1, 1, 2, 0, -1]), np.array([1, 2, 1, 2, 1])),
     "activation_overlay": lambda: plots.activation_overlay([IMAGE], [np.ones((8, 4))]),
     "confusion_matrix": lambda: plots.confusion_matrix(COUNTS),
