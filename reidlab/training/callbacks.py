@@ -16,6 +16,7 @@ from typing import cast
 import pandas as pd
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -181,6 +182,29 @@ class TimeBudget(pl.Callback):
         for planned in trainer.lr_scheduler_configs:
             if isinstance(planned.scheduler, Planned):
                 planned.scheduler.plan(epochs)
+
+
+class SmallFirst(pl.Callback):
+    """Trains on smaller images at first, on which an epoch takes less time.
+
+    Args:
+        scale: of the sides, at first.
+        until: the share of the training, of its epochs or of the time that it has, after which images keep their size.
+    """
+
+    def __init__(self, scale: float = 0.5, until: float = 0.5):
+        if not 0 < scale <= 1 or not 0 <= until <= 1:
+            raise InputError(f"callbacks.small_first: scale={scale}, until={until}; both are shares, from 0 to 1")
+        self.scale, self.until = scale, until
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """Shrink the images (B, 3, H, W) of a batch."""
+        epochs = trainer.max_epochs or 0  # -1 in the first one of a training that ends by time, see `TimeBudget`
+        if trainer.current_epoch < self.until * (epochs if epochs > 0 else 1):
+            size = [max(1, round(side * self.scale)) for side in batch["image"].shape[2:]]
+            batch["image"] = F.interpolate(batch["image"], size, mode="bilinear", antialias=True)
 
 
 class AveragedWeights(WeightAveraging):

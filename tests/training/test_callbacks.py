@@ -5,10 +5,12 @@ import signal
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import pytorch_lightning.demos.boring_classes
 import torch
+from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
 from reidlab.errors import InputError
@@ -126,6 +128,43 @@ def test_one_epoch_is_trained_however_short_the_time(tmp_path, monkeypatch):
 def test_what_is_no_time_is_refused(time):
     with pytest.raises(InputError, match=r"trainer\.max_time.*give minutes"):
         callbacks.TimeBudget(time)
+
+
+class Sized(Clocked):
+    """Notes the images that it is given, one batch an epoch."""
+
+    def train_dataloader(self):
+        images = torch.arange(4 * 3 * 8 * 6, dtype=torch.float32).view(4, 3, 8, 6)
+        return torch.utils.data.DataLoader([{"image": image} for image in images], batch_size=4)
+
+    def training_step(self, batch, batch_idx):
+        self.seen = [*getattr(self, "seen", []), batch["image"].clone()]
+        return super().training_step(torch.ones(1, 32), batch_idx)
+
+
+@pytest.mark.parametrize(("budget", "small"), [([], 2), ([20], 3)])
+def test_images_are_smaller_for_a_share_of_the_epochs_or_of_the_time(budget, small, monkeypatch):
+    """Half of four epochs; or of 20 minutes, in which epochs of 4 minutes begin at 0, 4, 8, 12 and 16."""
+    task = Sized([240] * 9)
+    monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
+    given = [*map(callbacks.TimeBudget, budget), callbacks.SmallFirst(scale=0.5, until=0.5)]
+    trainer = pl.Trainer(
+        max_epochs=4, limit_val_batches=0, logger=False, accelerator="cpu", enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, callbacks=given,
+    )  # fmt: skip
+    trainer.fit(task)
+    sizes = [tuple(image.shape[2:]) for image in task.seen]
+    assert sizes == [(4, 3)] * small + [(8, 6)] * (len(sizes) - small) and len(sizes) == (5 if budget else 4)
+    whole = task.seen[-1].permute(0, 2, 3, 1).numpy()
+    for image, little in zip(whole, task.seen[0].permute(0, 2, 3, 1).numpy(), strict=True):  # by another library
+        channels = [Image.fromarray(image[..., n]).resize((3, 4), Image.Resampling.BILINEAR) for n in range(3)]
+        np.testing.assert_allclose(np.stack(channels, 2), little, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": 2}, {"until": 1.5}, {"until": -1}])
+def test_sizes_and_shares_beyond_the_whole_are_refused(wrong):
+    with pytest.raises(InputError, match="both are shares"):
+        callbacks.SmallFirst(**wrong)
 
 
 def test_averaged_weights_forget_those_that_training_began_with():
