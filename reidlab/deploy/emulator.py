@@ -72,7 +72,7 @@ def run_firmware(
         raise InputError(f"core={core}: the emulation needs more tools; {install}")
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
         build = Path(out)
-        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve(), EXTRA=" ".join(compiler_flags))
+        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve() / "src", EXTRA=" ".join(compiler_flags))
         sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
         parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]

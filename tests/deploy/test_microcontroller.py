@@ -38,7 +38,7 @@ def composed(small, tmp_path):
 @needs_gcc
 def test_stage_writes_c_that_compiles_and_tables(composed):
     out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
-    sources = [out / "reid_kernels.c", out / "reid_model.c"]
+    sources = [out / "src" / "reid_kernels.c", out / "src" / "reid_model.c"]
     subprocess.run(["gcc", "-std=c99", "-fsyntax-only", "-Wall", "-Werror", *sources], check=True)
     memory = pd.read_csv(out / "memory.csv")
     assert (memory["lower_bound_bytes"] <= memory["peak_bytes"]).all()
@@ -72,7 +72,7 @@ def host_core(monkeypatch):
 
     def make(change=0.0):
         def run_firmware(folder, images, core, timeout_s):
-            flags = ["-O1", f"-I{folder}", f"{folder}/reid_kernels.c", f"{folder}/reid_model.c"]
+            flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
             subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
             embeddings = run_c(folder, images).copy()
             embeddings[-1, 0] += change
