@@ -43,7 +43,7 @@ class _Identity:
     seen: int
     looks: int
     direction: np.ndarray  # (D,) int64 of length 16384
-    length: int  # times 256
+    length: int  # times 65536
 
 
 def code_distance(a: np.ndarray, b: np.ndarray, zero: int) -> int:
@@ -156,14 +156,14 @@ class DeviceGallery:
 
 
 def _length(values: np.ndarray) -> int:
-    """256 times the length of a vector of integers."""
-    return math.isqrt(int(values @ values) << 16)
+    """65536 times the length of a vector of integers."""
+    return math.isqrt(int(values @ values) << 32)
 
 
 def _units(dot: int, a: int, b: int) -> int:
     if not a * b:
         return UNITS
-    quotient = (abs(dot) << 31) // (a * b)  # toward zero, as C divides
+    quotient = (abs(dot) << 31) // (a * b >> 16)  # toward zero, as C divides
     return UNITS - quotient if dot > 0 else UNITS + quotient
 
 
@@ -173,7 +173,7 @@ def _distance(known: _Identity, values: np.ndarray) -> int:
 
 def _move(known: _Identity, values: np.ndarray, share: int) -> None:
     """Move a direction by a share of the way to that of an embedding."""
-    unit = np.sign(values) * ((np.abs(values) << 22) // _length(values))
+    unit = np.sign(values) * ((np.abs(values) << 22) // (_length(values) >> 8))
     known.direction = known.direction + (((unit - known.direction) * share + (1 << 14)) >> 15)
     known.length = _length(known.direction)
 

@@ -29,20 +29,20 @@ int32_t reid_code_distance(const int8_t *a, const int8_t *b, int size, int zero)
     a_squares += (uint32_t)(x * x);
     b_squares += (uint32_t)(y * y);
   }
-  return reid_units(dot, reid_root((uint64_t)a_squares << 16), reid_root((uint64_t)b_squares << 16));
+  return reid_units(dot, reid_length(a_squares), reid_length(b_squares));
 }
 
-uint32_t reid_root(uint64_t n) {
-  uint64_t root = 0;
-  for (uint64_t bit = (uint64_t)1 << 48; bit; bit >>= 2) {
-    const int fits = n >= root + bit;
-    if (fits) n -= root + bit;
+uint32_t reid_length(uint32_t squares) {
+  uint64_t rest = (uint64_t)squares << 32, root = 0;
+  for (uint64_t bit = (uint64_t)1 << 62; bit; bit >>= 2) {
+    const int fits = rest >= root + bit;
+    if (fits) rest -= root + bit;
     root = (root >> 1) + (fits ? bit : 0);
   }
   return (uint32_t)root;
 }
 
 int32_t reid_units(int32_t dot, uint32_t a, uint32_t b) {
-  const int64_t lengths = (int64_t)a * b;
+  const int64_t lengths = (int64_t)((uint64_t)a * b >> 16);
   return lengths ? (int32_t)(32768 - dot * ((int64_t)1 << 31) / lengths) : 32768;
 }

@@ -13,8 +13,8 @@ extern "C" {
 float reid_euclidean_distance(const float *a, const float *b, int size);
 float reid_cosine_distance(const float *a, const float *b, int size);
 
-/* The cosine distance of codes, in units of 1/32768: from 0 to 65536. In integers alone, so that every machine and
- * `reidlab.deploy.device_gallery` give the same. */
+/* The cosine distance of codes, up to 32768 each, in units of 1/32768: from 0 to 65536. In integers alone, so that every
+ * machine gives what `reidlab.deploy.device_gallery` gives in Python. */
 int32_t reid_code_distance(const int8_t *a, const int8_t *b, int size, int zero);
 
 /* A cosine distance, such as a threshold, in these units. */
@@ -22,10 +22,10 @@ int32_t reid_code_distance(const int8_t *a, const int8_t *b, int size, int zero)
 
 /* --- What these and reid_gallery.c share --- */
 
-/* The square root, rounded down, of n < 2^50. */
-uint32_t reid_root(uint64_t n);
+/* 65536 times the length of a vector, rounded down, from the sum of its squares. */
+uint32_t reid_length(uint32_t squares);
 
-/* 1 - dot / (a * b) in units of 1/32768; a and b: 256 times the lengths, by reid_root(65536 * squares). */
+/* 1 - dot / (a * b) in units of 1/32768, for such lengths a and b. */
 int32_t reid_units(int32_t dot, uint32_t a, uint32_t b);
 
 #ifdef __cplusplus

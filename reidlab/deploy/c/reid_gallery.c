@@ -19,14 +19,13 @@ static int16_t *direction_of(const reid_gallery *gallery, int place) {
   return gallery->directions + place * gallery->size;
 }
 
-/* 256 times the length of an embedding. */
 static uint32_t length_of(const reid_gallery *gallery, const int8_t *codes) {
   uint32_t squares = 0;
   for (int i = 0; i < gallery->size; i++) {
     const int32_t value = codes[i] - gallery->zero;
     squares += (uint32_t)(value * value);
   }
-  return reid_root((uint64_t)squares << 16);
+  return reid_length(squares);
 }
 
 static int32_t distance_to(const reid_gallery *gallery, int place, const int8_t *codes, uint32_t length) {
@@ -40,14 +39,15 @@ static int32_t distance_to(const reid_gallery *gallery, int place, const int8_t 
 /* Move an identity's direction by share / 32768 of the way to that of an embedding. */
 static void move(reid_gallery *gallery, int place, const int8_t *codes, uint32_t length, int32_t share) {
   int16_t *direction = direction_of(gallery, place);
+  const int32_t shrunk = (int32_t)(length >> 8); /* so that the division stays in 32 bits */
   uint32_t squares = 0;
   for (int i = 0; i < gallery->size; i++) {
-    const int32_t unit = (codes[i] - gallery->zero) * (1 << 22) / (int32_t)length, before = direction[i];
+    const int32_t unit = (codes[i] - gallery->zero) * (1 << 22) / shrunk, before = direction[i];
     const int32_t value = before + (((unit - before) * share + (1 << 14)) >> 15);
     direction[i] = (int16_t)value;
     squares += (uint32_t)(value * value);
   }
-  gallery->identities[place].length = reid_root((uint64_t)squares << 16);
+  gallery->identities[place].length = reid_length(squares);
 }
 
 static void begin(reid_gallery *gallery, int place, const int8_t *codes, uint32_t length, uint32_t seen) {

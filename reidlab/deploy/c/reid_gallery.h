@@ -22,7 +22,7 @@ typedef struct {
   uint32_t number;    /* from 1; 0: a free place */
   uint32_t seen;      /* frame of the last sighting, or REID_ENROLLED */
   uint32_t looks;     /* embeddings in the mean */
-  uint32_t length;    /* of the direction, times 256 */
+  uint32_t length;    /* of the direction, by reid_length */
 } reid_identity;
 
 #define REID_ENROLLED 0xFFFFFFFFu
