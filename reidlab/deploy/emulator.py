@@ -70,12 +70,13 @@ def run_firmware(
     """
     require_core(core)
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
-        build = Path(out)
-        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve() / "src", EXTRA=" ".join(compiler_flags))
+        build, c = Path(out), Path(folder).resolve() / "src"
+        prefix = next((file.stem.removesuffix("_model") for file in c.glob("*_model.c")), "reid")
+        build_firmware(Path(sources), build, core, MODEL=c, PREFIX=prefix, EXTRA=" ".join(compiler_flags))
         sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
         parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]
-        bounds = {"begin": [symbols["reid_run"]], "end": [symbols["measured"]], "part": parts}
+        bounds = {"begin": [symbols[f"{prefix}_run"]], "end": [symbols["measured"]], "part": parts}
         output = emulate(build, core, bounds, timeout_s)
         instructions, stack = numbers("instructions", output), numbers("stack", output)
         if not stack:

@@ -11,10 +11,12 @@ import pytest
 from host import SANITIZERS, compile_sources, needs_gcc
 from test_c_export import omni_scale_net
 from test_compilers import need, run
+from test_emulator import needs_tools
 from tiny_models import reference
 
 from reidlab import __version__
 from reidlab.deploy.c_export import Example, export_c
+from reidlab.deploy.emulator import CORES, build_firmware, run_firmware
 from reidlab.errors import InputError
 
 HERE = Path(__file__).parent
@@ -221,3 +223,34 @@ STARTUP_NAMES = """
 data_start = _sdata; data_end = _edata; data_load = _sidata; bss_start = _sbss; bss_end = _ebss;
 stack_low = _ebss; stack_top = _estack;
 """
+
+
+@needs_tools
+def test_a_network_of_another_prefix_runs_on_the_core(network, package):
+    _, images, expected = network
+    run = run_firmware(package("gate", arena="caller"), images)
+    np.testing.assert_array_equal(run.embeddings, expected)
+
+
+@needs_tools
+def test_the_self_test_passes_on_the_core_and_finds_a_changed_code(package, tmp_path):
+    folder = package()
+    test = folder / "src/reid_self_test.c"
+    (folder / "src/proof.c").write_text(
+        '#include "reid.h"\nstatic uint64_t arena[(REID_ARENA_BYTES + 7) / 8];\n'
+        "int main(void) { return 10 + reid_self_test(arena); }\n"
+    )
+
+    run_qemu = ["qemu-system-arm", "-M", CORES["m7"], "-display", "none", "-monitor", "none", "-serial", "none",
+                "-semihosting-config", "enable=on,target=native", "-kernel", tmp_path / "firmware.elf"]  # fmt: skip
+
+    def differing():
+        parts = "proof.o semihosting.o reid_kernels.o reid_model.o reid_self_test.o"
+        build_firmware(FIRMWARE, tmp_path, "m7", MODEL=folder / "src", PARTS=parts)
+        return subprocess.run(run_qemu).returncode - 10
+
+    assert differing() == 0
+    head, codes = test.read_text().split("expected[REID_EMBEDDING_SIZE] = {\n")
+    first, rest = codes.split(",", 1)
+    test.write_text(f"{head}expected[REID_EMBEDDING_SIZE] = {{\n{(int(first) + 1) % 128},{rest}")
+    assert differing() == 1
