@@ -21,7 +21,13 @@ TOOLS = {  # command -> Debian package
 }  # fmt: skip
 # The image and embedding buffers of the emulation lie in other sections.
 FLASH_SECTIONS, RAM_SECTIONS = (".text", ".rodata", ".data"), (".data", ".bss")
-STATUS = {2: "a processor fault", 3: "damaged constants", 4: "no access to its files", 5: "a full disk", 6: "too large a gallery"}
+STATUS = {
+    2: "a processor fault",
+    3: "damaged constants",
+    4: "no access to its files",
+    5: "a full disk",
+    6: "too large a gallery",
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,11 @@ class GalleryOp(IntEnum):
     DISTANCE = 5  # two
 
 
-GALLERY_FUNCTIONS = {GalleryOp.IDENTIFY: "reid_identify", GalleryOp.FOLLOW: "reid_follow", GalleryOp.LEARN: "reid_learn"}
+GALLERY_FUNCTIONS = {
+    GalleryOp.IDENTIFY: "reid_identify",
+    GalleryOp.FOLLOW: "reid_follow",
+    GalleryOp.LEARN: "reid_learn",
+}
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,7 @@ class C99(Target):
         model = given.file(self.model)
         example = example_of(model)
         limits = thresholds(model, given)
-        report = export_c(
-            model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example
-        )
+        report = export_c(model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example)
         write_tables(model, out, self.extra_macs)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
         install = missing_tools()

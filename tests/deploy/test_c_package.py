@@ -87,7 +87,9 @@ def test_a_network_of_other_kernels_doesn_t_compile(package, tmp_path):
     folder = package()
     version = folder / "src/reid_version.h"
     version.write_text(re.sub(r"REID_KERNELS \d+u", "REID_KERNELS 7u", version.read_text()))
-    done = subprocess.run(["gcc", "-c", folder / "src/reid_model.c", "-o", tmp_path / "o"], capture_output=True, text=True)
+    done = subprocess.run(
+        ["gcc", "-c", folder / "src/reid_model.c", "-o", tmp_path / "o"], capture_output=True, text=True
+    )
     assert done.returncode and "export all networks of a firmware by one version of reidlab" in done.stderr
 
 

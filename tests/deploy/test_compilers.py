@@ -34,8 +34,11 @@ EMULATORS = {
 
 SOURCES = [f"src/{name}" for name in (*SHARED, "reid_model.c", "reid_self_test.c") if name.endswith(".c")]
 SOURCES += ["examples/firmware/main.c"]
-HEADERS = [name for name in (*SHARED, "reid.h", "reid_version.h")
-           if name.endswith(".h") and name not in ("reid_words.h", "reid_vectors.h")]  # parts of reid_kernels.c
+HEADERS = [
+    name
+    for name in (*SHARED, "reid.h", "reid_version.h")
+    if name.endswith(".h") and name not in ("reid_words.h", "reid_vectors.h")
+]  # parts of reid_kernels.c
 HEADERS += ["../examples/firmware/board.h"]
 
 
@@ -69,7 +72,18 @@ def test_no_compiler_warns(name, source, exported, tmp_path):
     compiler, flags = COMPILERS[name]
     need(compiler)
     bare = ("-ffreestanding", "-mfloat-abi=hard") if any("cortex-m" in flag for flag in flags) else ()
-    run(compiler, "-std=c99", *STRICT, *flags, *bare, f"-I{exported[0]}/src", "-c", exported[0] / source, "-o", tmp_path / "object.o")
+    run(
+        compiler,
+        "-std=c99",
+        *STRICT,
+        *flags,
+        *bare,
+        f"-I{exported[0]}/src",
+        "-c",
+        exported[0] / source,
+        "-o",
+        tmp_path / "object.o",
+    )
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
