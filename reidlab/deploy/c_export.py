@@ -12,7 +12,7 @@ import numpy as np
 from packaging.version import Version
 
 from reidlab import __version__
-from reidlab.deploy.network import Node, Rows
+from reidlab.deploy.network import Rows
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_graph

@@ -1,4 +1,4 @@
-"""Embeddings compared by their raw uint8 codes, as applications do that ignore the zero point, ST's for the N6 among them.
+"""Embeddings compared by raw uint8 codes, as applications do that ignore the zero point, ST's for the N6 among them.
 
 Right where zero is code 0, as after a ReLU. Otherwise a common part of 128 a number, more or less, makes all embeddings
 alike. The safe form clamps the embedding at zero, and quantizes it again with zero at code 0.
@@ -20,7 +20,7 @@ from reidlab.export.flatbuffer import operator_name, read_tflite, write_tflite
 
 
 def embedding_tensor(graph: Graph) -> int:
-    """The tensor of an embedding's codes: the output, or what a last DEQUANTIZE reads; InputError where there is none."""
+    """The tensor of an embedding's codes: the output, or what a last DEQUANTIZE reads; InputError without one."""
     index = graph.outputs[0]
     last = next((op for op in graph.ops if index in op.outputs), None)
     if graph.tensors[index].dtype == "float32" and last is not None and last.kind == "DEQUANTIZE":
