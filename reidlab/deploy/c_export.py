@@ -205,7 +205,7 @@ class _Source:
         self.rows[CODES] = Rows(self.rows[last.output].height, last.params["count"])
         codes = {"low": -128, "high": 127, "count": last.params["count"]}
         copy = replace(last, kernel="reid_range_row", struct="reid_range", params=codes, output=CODES)
-        self._stage(len(program.stages), replace(program.stages[-1], nodes=[*others, copy]))
+        self._stage(len(program.stages), replace(program.stages[-1], nodes=(*others, copy)))
 
     def values(self) -> dict:
         """The values of the templates' placeholders."""

@@ -126,9 +126,9 @@ class DeviceGallery:
                 known.seen = frame
                 _learn(known, values[c], rules.share)
         for c, crop in enumerate(values):
-            place = self._make_place(frame)
-            if c not in joined and crop.any() and place is not None:
-                found[c] = Match(self._begin(place, crop, frame), found[c].distance)
+            free = self._make_place(frame)
+            if c not in joined and crop.any() and free is not None:
+                found[c] = Match(self._begin(free, crop, frame), found[c].distance)
         return found
 
     def _known(self) -> list[_Identity]:

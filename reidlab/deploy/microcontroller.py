@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from reidlab.evaluation import TEST, VALIDATION
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import interpreter, open_model
 from reidlab.files import file_hash, write_atomic, write_json
+from reidlab.metrics.closeness import Distance
 from reidlab.run import Row
 
 
@@ -104,7 +106,7 @@ def thresholds(model: Path, given: Deployable) -> dict[str, float]:
     try:
         outputs = embed_file(open_model(model), data, table, "pairs for the threshold")
         for distance in {given.distance, "cosine"}:
-            retrieval = replace(given.protocol, distance=distance).evaluate(outputs, splits)
+            retrieval = replace(given.protocol, distance=cast(Distance, distance)).evaluate(outputs, splits)
             found[distance] = retrieval.verify(given.protocol.wanted_fpr, resamples=0, seed=0).threshold
     except InputError as error:
         log.warning(f"no threshold is in the C: {error}")

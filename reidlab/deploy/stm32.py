@@ -83,8 +83,8 @@ class Stm32(Target):
             log.warning(
                 f"the embedding's zero is code {zero}, not 0: an application that compares raw uint8 codes, as "
                 f"ST's for the N6, lets {scores['fpr'].iloc[1]:.0%} of the pairs of two identities pass, at mAP "
-                f"{scores['mAP'].iloc[1]:.3f} instead of {scores['mAP'].iloc[0]:.3f}; subtract the zero point there, or "
-                f"deploy {out / 'model_clamped.tflite'} (mAP {scores['mAP'].iloc[2]:.3f}) with its own_threshold"
+                f"{scores['mAP'].iloc[1]:.3f} instead of {scores['mAP'].iloc[0]:.3f}; subtract the zero point there, "
+                f"or deploy {out / 'model_clamped.tflite'} (mAP {scores['mAP'].iloc[2]:.3f}) with its own_threshold"
             )
 
     def reported(self, tool: Tool, model: Path, out: Path) -> pd.DataFrame:
