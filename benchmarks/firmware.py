@@ -3,6 +3,7 @@
 Prints RAM, flash, stack and executed instructions an image, with the vector and DSP instructions and without, and
 whether the output of some random images equals that of TFLite's reference kernels bit for bit. With `--cmsis DIR`, a
 checkout of github.com/ARM-software/CMSIS-NN, also the instructions of each layer beside those of CMSIS-NN's kernels.
+With `--gallery N`, what it takes to find an embedding of the file's size among N identities, and to follow a frame.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import pandas as pd
 from cmsis_nn import cmsis_instructions
 
 from reidlab.deploy import CORES, export_c, memory_lines, memory_rules, read_graph, run_firmware
+from reidlab.deploy.device_gallery import UNITS, DeviceRules
+from reidlab.deploy.emulator import GalleryOp, GalleryShape, run_gallery
 from reidlab.deploy.microcontroller import reference_embeddings
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.tflite_graph import Graph
@@ -26,6 +29,7 @@ def main():
     parser.add_argument("tflite", type=Path)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
     parser.add_argument("--cmsis", type=Path, metavar="DIR", help="a checkout of CMSIS-NN, whose kernels run beside")
+    parser.add_argument("--gallery", type=int, metavar="N", help="identities to find an embedding among")
     args = parser.parse_args()
     graph = read_graph(args.tflite)
     print("\n".join(memory_lines(memory_rules(graph))))
@@ -47,9 +51,30 @@ def main():
                     f"{core:4} {label:9} {millions:8.1f} M instructions, {1e6 * millions / report.macs:.2f} a MAC, "
                     f"flash {flash:.1f} KiB, RAM {ram:.1f} KiB, stack {run.stack_bytes} bytes, {equal}"
                 )
+            if args.gallery:
+                print(f"{core:4} {gallery_line(core, args.gallery, expected.shape[1])}")
         if args.cmsis:
             table = beside_cmsis(graph, Path(folder), images[:1], args.cores, args.cmsis)
             print(table.to_string(float_format="{:,.0f}".format, na_rep="-"))
+
+
+def gallery_line(core: str, identities: int, size: int) -> str:
+    """Instructions of a query and of a frame of four crops in a full gallery, and its RAM."""
+    random = np.random.default_rng(0)
+    codes = random.integers(-128, 128, (identities, 1, size)).astype(np.int8)
+    shape = GalleryShape(identities, size, 4, -128)
+    enrolled = [(GalleryOp.ENROLL, code, 0) for code in codes]
+    asked = [(GalleryOp.IDENTIFY, codes[0], 0), (GalleryOp.FOLLOW, codes[:4, 0], 1)]
+    rules = DeviceRules(same=UNITS // 3, again=UNITS // 3, gap=10, memory=1000, share=UNITS // 10)
+    counts = [
+        run_gallery(shape, [*enrolled, *asked], rules, kind, core)[1][0]
+        for kind in (GalleryOp.IDENTIFY, GalleryOp.FOLLOW)
+    ]
+    words = identities * (4 + shape.crops) + (identities * size + 1) // 2  # REID_GALLERY_WORDS
+    return (
+        f"gallery of {identities} identities of {size} numbers: {counts[0]:,} instructions a query, {counts[1]:,} a "
+        f"frame of 4 crops, RAM {4 * words / 1024:.1f} KiB"
+    )
 
 
 def beside_cmsis(graph: Graph, folder: Path, image: np.ndarray, cores: list[str], checkout: Path) -> pd.DataFrame:

@@ -178,7 +178,7 @@ def test_exported_and_int8_files_give_the_checkpoints_confidences(quantized):
 
 def test_the_int8_file_becomes_c(quantized, root):
     deploy.run(config(root, "trained", "deploy.cores=[]"))
-    assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("*.c"))
+    assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("src/*.c"))
 
 
 @pytest.mark.slow

@@ -3,19 +3,58 @@
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 import numpy as np
+from packaging.version import Version
 
+from reidlab import __version__
+from reidlab.deploy.network import Rows
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_graph
+from reidlab.errors import InputError
 from reidlab.files import write_atomic
 
-COPIED = ("reid_kernels.h", "reid_kernels.c", "reid_words.h", "reid_vectors.h", "reid_resize.h", "reid_resize.c")
+SHARED = (
+    "reid_kernels.c", "reid_kernels.h", "reid_words.h", "reid_vectors.h", "reid_resize.c", "reid_resize.h",
+    "reid_camera.c", "reid_camera.h", "reid_distance.c", "reid_distance.h", "reid_gallery.c", "reid_gallery.h",
+)  # fmt: skip
+TEMPLATES = {  # file of this package -> in the folder; `reid` in its name is the prefix
+    "reid.h": "src/reid.h",
+    "reid_model.c": "src/reid_model.c",
+    "reid_self_test.c": "src/reid_self_test.c",
+    "reid_version.h": "src/reid_version.h",
+    "main.c": "examples/firmware/main.c",
+    "board.h": "examples/firmware/board.h",
+    "board_host.c": "examples/firmware/board_host.c",
+    "stm32h7.ld": "examples/firmware/stm32h7.ld",
+    "camera.ino": "examples/camera/camera.ino",
+    "CMakeLists.txt": "CMakeLists.txt",
+    "zephyr.cmake": "zephyr/CMakeLists.txt",
+    "Kconfig": "zephyr/Kconfig",
+    "module.yml": "zephyr/module.yml",
+    "library.properties": "library.properties",
+    "README.md": "README.md",
+}
+PREFIX = re.compile(r"(?!reid_|_)[a-z_][a-z0-9_]{0,30}")
+HEADERS = {"assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math",
+           "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time",
+           "wchar", "wctype"}  # fmt: skip
+
+
+CODES = -2  # stands for the embedding as int8 codes, among tensors
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image (H, W, C) uint8 and the embedding (D,) float32 that the reference kernels compute from it."""
+
+    image: np.ndarray
+    embedding: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -30,30 +69,89 @@ class CReport:
     macs: int
 
 
-def export_c(tflite: Path, folder: Path, distance: str = "euclidean", extra_macs: float = 0.1) -> CReport:
-    """Write `reid.h`, `reid_model.c`, the kernels, `reid_resize.[ch]` and a README into a folder.
+def export_c(
+    tflite: Path,
+    folder: Path,
+    distance: str = "euclidean",
+    extra_macs: float = 0.1,
+    prefix: str = "reid",
+    arena: str = "static",
+    thresholds: Mapping[str, float] | None = None,
+    example: Example | None = None,
+) -> CReport:
+    """Write a folder of C for CMake, Zephyr, Arduino and others: sources, an example and a README.
 
     Raises InputError, naming the operator, for what can't be exported.
 
     Args:
         tflite: the int8 model.
         folder: to write to.
-        distance: that embeddings are compared by, for the README.
+        distance: that embeddings are compared by, euclidean or cosine.
         extra_macs: work that may be repeated, as a share of the whole, where that lowers the arena.
+        prefix: of the network's files and names, so that a firmware may have several.
+        arena: "static", or "caller" for one that each call is given.
+        thresholds: by distance, those up to which two images show one identity, of this model.
+        example: for the self-test, which is left out without one.
     """
+    if not PREFIX.fullmatch(prefix) or prefix in HEADERS:
+        raise InputError(f"deploy.prefix={prefix}: give a short C name in small letters, such as gate; not reid_...")
+    if arena not in ("static", "caller"):
+        raise InputError(f"deploy.arena={arena}: choose static or caller")
     program = compile_program(read_graph(tflite), extra_macs)
-    source = _Source(program)
-    values = source.values() | {"name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance}
-    templates = files("reidlab.deploy") / "c"
-    folder = Path(folder)
-    for name in ("reid.h", "reid_model.c", "README.md"):
-        write_atomic(folder / name, Template((templates / name).read_text()).substitute(values))
-    for name in COPIED:
-        write_atomic(folder / name, (templates / name).read_bytes())
+    source, templates, folder = _Source(program), files("reidlab.deploy") / "c", Path(folder)
+    shared = {name: (templates / name).read_bytes() for name in SHARED}
+    values = source.values() | {
+        "name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance, "prefix": prefix,
+        "PREFIX": prefix.upper(), "static_arena": int(arena == "static"), "version": __version__,
+        "version_number": _number(__version__), "kernels": zlib.crc32(b"".join(shared.values())),
+        **_verdict(distance, thresholds or {}), **(source.self_test(example) if example else {}),
+    }  # fmt: skip
+    own = _own_names((templates / "reid.h").read_text())
+    for name, content in shared.items():
+        write_atomic(folder / "src" / name, content)
+    for name, place in TEMPLATES.items():
+        if name == "reid_self_test.c" and not example:
+            continue
+        text = Template((templates / name).read_text()).substitute(values)
+        if name != "reid_version.h":
+            place, text = (_renamed(word, own, prefix) for word in (place, text))
+        write_atomic(folder / place, text)
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs
     )
+
+
+def _number(version: str) -> int:
+    """A release such as 1.2.3 as 10203; of a development release, the one it leads to."""
+    major, minor, patch = Version(version).release
+    return 10000 * major + 100 * minor + patch
+
+
+def _verdict(distance: str, thresholds: Mapping[str, float]) -> dict[str, str]:
+    """The thresholds as macros, and what the README says of them."""
+    macros = {"REID_THRESHOLD": thresholds.get(distance), "REID_COSINE_THRESHOLD": thresholds.get("cosine")}
+    lines = [f"#define {name} {value:.9e}f" for name, value in macros.items() if value is not None]
+    if not lines:
+        lines = ["/* No threshold is calibrated: choose REID_THRESHOLD on pairs of images of your own. */"]
+        told = "No threshold came with this network: choose one on pairs of images of your own."
+    else:
+        told = "The thresholds in `reid.h` were calibrated on this int8 network; the float network's is another one."
+    return {"thresholds": "\n".join(lines), "verdict": told}
+
+
+def _own_names(header: str) -> re.Pattern:
+    """What a prefix renames: the macros and functions of the network's header, its files, its arena and its targets."""
+    functions = re.findall(r"^(?:int|void|static inline float) (reid_\w+)\(", header, re.MULTILINE)
+    macros = {*re.findall(r"#define (REID_\w+)", header), "REID_THRESHOLD", "REID_COSINE_THRESHOLD", "CONFIG_REID"}
+    words = "|".join([*sorted(macros), "reid_model", "reid_self_test", "reid_arena"])
+    calls = "|".join(functions)
+    return re.compile(rf"\b(?:{words})\b|\b(?:{calls})\b(?!\.)|\breid(?=\.h|\))|(?<=libraries/)reid|(?<=> )reid(?= >)")
+
+
+def _renamed(text: str, names: re.Pattern, prefix: str) -> str:
+    """A text with another prefix in place of `reid`."""
+    return names.sub(lambda found: found[0].replace("reid", prefix).replace("REID", prefix.upper()), text)
 
 
 class _Pool:
@@ -93,7 +191,7 @@ class _Source:
 
     def __init__(self, program: Program):
         self.program = program
-        self.rows, self.plan = program.network.rows, program.plan
+        self.rows, self.plan = {**program.network.rows}, program.plan
         self.weights, self.shifts = _Pool("weights", "int8", align=4), _Pool("shifts", "int8")
         self.words = _Pool("words", "int32")
         self.bias_count = 0
@@ -102,6 +200,12 @@ class _Source:
         self.table: list[str] = []
         for position, stage in enumerate(program.stages):
             self._stage(position, stage)
+        *others, last = program.stages[-1].nodes
+        self.last = last
+        self.rows[CODES] = Rows(self.rows[last.output].height, last.params["count"])
+        codes = {"low": -128, "high": 127, "count": last.params["count"]}
+        copy = replace(last, kernel="reid_range_row", struct="reid_range", params=codes, output=CODES)
+        self._stage(len(program.stages), replace(program.stages[-1], nodes=(*others, copy)))
 
     def values(self) -> dict:
         """The values of the templates' placeholders."""
@@ -117,6 +221,8 @@ class _Source:
             "arena_bytes": self.plan.arena_bytes, "weight_bytes": weight_bytes, "table_bytes": table_bytes,
             "arena_kib": f"{self.plan.arena_bytes / 1024:.1f}", "weight_kib": f"{weight_bytes / 1024:.1f}",
             "table_kib": f"{table_bytes / 1024:.1f}", "checksum": checksum,
+            "flash_kib": f"{(weight_bytes + table_bytes) / 1024:.0f}",
+            "scale": f"{np.float32(self.last.params['scale']):.9e}f", "zero": self.last.params["zero"],
             "constants": "\n\n".join(pool.text() for pool in pools),
             "parameters": "\n".join(text.replace("@", name, 1) for text, name in self.parameters.items()),
             "stages": "\n".join(
@@ -124,8 +230,17 @@ class _Source:
             ),
         }  # fmt: skip
 
+    def self_test(self, example: Example) -> dict[str, str]:
+        """The values of `reid_self_test.c`."""
+        scale, zero = np.float32(self.last.params["scale"]), self.last.params["zero"]
+        codes = np.rint(example.embedding / scale).astype(int) + zero
+        return {
+            name: _wrapped(map(str, array.reshape(-1).tolist()))
+            for name, array in (("image", example.image), ("expected", codes))
+        }
+
     def _stage(self, position: int, stage: Stage) -> None:
-        *rings, scratch = self.plan.work_offsets[position]
+        *rings, scratch = self.plan.work_offsets[min(position, len(self.plan.work_offsets) - 1)]
         places = []
         for index, node in enumerate(stage.nodes):
             inner = index < len(rings)
@@ -148,7 +263,7 @@ class _Source:
 
     def _rows(self, tensor: int, offset: int | None = None, ring: int | None = None) -> str:
         rows, network = self.rows[tensor], self.program.network
-        named = {network.image: "REID_IMAGE", network.output: "REID_OUTPUT"}
+        named = {network.image: "REID_IMAGE", network.output: "REID_OUTPUT", CODES: "REID_OUTPUT"}
         place = (named[tensor] if tensor in named else self.plan.offsets[tensor]) if offset is None else offset
         return f"{{{place}, {ring or rows.height}, {rows.row_bytes}}}"
 

@@ -5,12 +5,14 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from enum import IntEnum
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 
+from reidlab.deploy.device_gallery import DeviceRules, Match
 from reidlab.errors import InputError
 
 CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m33": "mps2-an505", "m55": "mps3-an547"}
@@ -19,7 +21,13 @@ TOOLS = {  # command -> Debian package
 }  # fmt: skip
 # The image and embedding buffers of the emulation lie in other sections.
 FLASH_SECTIONS, RAM_SECTIONS = (".text", ".rodata", ".data"), (".data", ".bss")
-STATUS = {2: "a processor fault", 3: "damaged constants", 4: "no access to its files", 5: "a full disk"}
+STATUS = {
+    2: "a processor fault",
+    3: "damaged constants",
+    4: "no access to its files",
+    5: "a full disk",
+    6: "too large a gallery",
+}
 
 
 @dataclass(frozen=True)
@@ -66,17 +74,15 @@ def run_firmware(
         compiler_flags: added to the build's own.
         by_call: count the instructions of each kernel call, too.
     """
-    if core not in CORES:
-        raise InputError(f"core={core}: choose one of {', '.join(CORES)}")
-    if install := missing_tools():
-        raise InputError(f"core={core}: the emulation needs more tools; {install}")
+    require_core(core)
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
-        build = Path(out)
-        build_firmware(Path(sources), build, core, MODEL=Path(folder).resolve(), EXTRA=" ".join(compiler_flags))
+        build, c = Path(out), Path(folder).resolve() / "src"
+        prefix = next((file.stem.removesuffix("_model") for file in c.glob("*_model.c")), "reid")
+        build_firmware(Path(sources), build, core, MODEL=c, PREFIX=prefix, EXTRA=" ".join(compiler_flags))
         sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
         parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]
-        bounds = {"begin": [symbols["reid_run"]], "end": [symbols["measured"]], "part": parts}
+        bounds = {"begin": [symbols[f"{prefix}_run"]], "end": [symbols["measured"]], "part": parts}
         output = emulate(build, core, bounds, timeout_s)
         instructions, stack = numbers("instructions", output), numbers("stack", output)
         if not stack:
@@ -94,6 +100,82 @@ def run_firmware(
         stack[0],
         _calls(calls, len(images)) if by_call else [],
     )
+
+
+class GalleryOp(IntEnum):
+    """An operation on the gallery, with how many embeddings it takes, and its number."""
+
+    ENROLL = 0  # one
+    LEARN = 1  # one, the identity
+    FORGET = 2  # one that isn't used, the identity
+    IDENTIFY = 3  # one
+    FOLLOW = 4  # those of the frame's crops, the frame
+    DISTANCE = 5  # two
+
+
+GALLERY_FUNCTIONS = {
+    GalleryOp.IDENTIFY: "reid_identify",
+    GalleryOp.FOLLOW: "reid_follow",
+    GalleryOp.LEARN: "reid_learn",
+}
+
+
+@dataclass(frozen=True)
+class GalleryShape:
+    """A gallery of the C: identities, size of an embedding, crops of a frame, and the codes' zero point."""
+
+    capacity: int
+    size: int
+    crops: int
+    zero: int
+
+
+def gallery_commands(
+    shape: GalleryShape, operations: Sequence[tuple[GalleryOp, np.ndarray, int]], rules: DeviceRules
+) -> bytes:
+    """What `firmware/gallery.c` reads: operations with their codes (N, size) int8 and their numbers."""
+    parts = [np.array(astuple(shape), "<i4").tobytes()]
+    for kind, codes, number in operations:
+        parts += [np.array([kind, len(codes), number, *astuple(rules)], "<i4").tobytes(), codes.tobytes()]
+    return b"".join(parts)
+
+
+def gallery_answers(content: bytes) -> list[Match]:
+    """What `firmware/gallery.c` wrote: one match for each operation, or for each crop of a frame."""
+    return [Match(*pair) for pair in np.frombuffer(content, "<i4").reshape(-1, 2).tolist()]
+
+
+def run_gallery(
+    shape: GalleryShape,
+    operations: Sequence[tuple[GalleryOp, np.ndarray, int]],
+    rules: DeviceRules,
+    counted: GalleryOp = GalleryOp.IDENTIFY,
+    core: str = "m7",
+) -> tuple[list[Match], list[int]]:
+    """The answers of the C gallery on an emulated core, and the instructions of each operation of one kind.
+
+    Raises InputError as `run_firmware` does.
+    """
+    require_core(core)
+    package = files("reidlab.deploy")
+    with as_file(package / "firmware") as sources, as_file(package / "c") as c, tempfile.TemporaryDirectory() as out:
+        build = Path(out)
+        parts = "gallery.o semihosting.o reid_distance.o reid_gallery.o"
+        build_firmware(Path(sources), build, core, MODEL=Path(c), PARTS=parts)
+        (build / "commands.bin").write_bytes(gallery_commands(shape, operations, rules))
+        symbols = symbols_of(build)
+        bounds = {"begin": [symbols[GALLERY_FUNCTIONS[counted]]], "end": [symbols["measured"]]}
+        counts = numbers("instructions", emulate(build, core, bounds, 600))
+        answers = gallery_answers((build / "answers.bin").read_bytes())
+    return answers, [n for n, (kind, *_) in zip(counts, operations, strict=True) if kind == counted]
+
+
+def require_core(core: str) -> None:
+    """Raise InputError where there is no such core, or tools are missing."""
+    if core not in CORES:
+        raise InputError(f"core={core}: choose one of {', '.join(CORES)}")
+    if install := missing_tools():
+        raise InputError(f"core={core}: the emulation needs more tools; {install}")
 
 
 def build_firmware(sources: Path, out: Path, core: str, **variables: str | Path) -> None:

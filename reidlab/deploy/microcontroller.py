@@ -1,15 +1,16 @@
 """Microcontrollers: C99 of an int8 model, its memory by rule, and proof that emulated cores compute the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule
-from reidlab.deploy.c_export import CReport, export_c
+from reidlab.deploy.c_export import CReport, Example, export_c
 from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
@@ -17,8 +18,11 @@ from reidlab.deploy.program import compile_program
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError, one_line
-from reidlab.export.runtime import interpreter
+from reidlab.evaluation import TEST, VALIDATION
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import interpreter, open_model
 from reidlab.files import file_hash, write_atomic, write_json
+from reidlab.metrics.closeness import Distance
 from reidlab.run import Row
 
 
@@ -33,6 +37,8 @@ class C99(Target):
         cores: names of `CORES`; none writes the C without running it.
         images: how many test images each core embeds.
         timeout_s: of each core's run.
+        prefix: of the C's names, see `export_c`.
+        arena: static or caller, see `export_c`.
     """
 
     model: str
@@ -40,6 +46,8 @@ class C99(Target):
     cores: Sequence[str]
     images: int
     timeout_s: float
+    prefix: str = "reid"
+    arena: str = "static"
 
     def __post_init__(self) -> None:
         if unknown := [core for core in self.cores if core not in CORES]:
@@ -51,7 +59,9 @@ class C99(Target):
         Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
         """
         model = given.file(self.model)
-        report = export_c(model, out, given.distance, self.extra_macs)
+        example = example_of(model)
+        limits = thresholds(model, given)
+        report = export_c(model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example)
         write_tables(model, out, self.extra_macs)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
         install = missing_tools()
@@ -71,6 +81,36 @@ class C99(Target):
         write_json(out / "firmware.json", made_from | figures)
         print_table(pd.DataFrame(figures).T.rename_axis("core"), given.name)
         return figures
+
+
+def example_of(model: Path) -> Example:
+    """A drawn image, which is nobody's, and the embedding that the reference kernels compute from it."""
+    graph, random = read_graph(model), np.random.default_rng(0)
+    height, width, channels = graph.tensors[graph.inputs[0]].shape[1:]
+    blocks = random.integers(16, 240, (-(-height // 8), -(-width // 8), channels))
+    image = blocks.repeat(8, 0).repeat(8, 1)[:height, :width] + random.integers(-16, 16, (height, width, channels))
+    image = image.astype(np.uint8)
+    return Example(image, reference_embeddings(model, image[None])[0])
+
+
+def thresholds(model: Path, given: Deployable) -> dict[str, float]:
+    """Thresholds by distance, calibrated on the file's own embeddings of validation identities, or of the test split.
+
+    Those of a checkpoint are others, since int8 moves embeddings. None for a classifier, and where there is no pair.
+    """
+    if given.protocol is None:
+        return {}
+    data = given.datamodule
+    table, splits = (data.validation, VALIDATION) if len(data.validation) else (data.test, TEST)
+    found = {}
+    try:
+        outputs = embed_file(open_model(model), data, table, "pairs for the threshold")
+        for distance in {given.distance, "cosine"}:
+            retrieval = replace(given.protocol, distance=cast(Distance, distance)).evaluate(outputs, splits)
+            found[distance] = retrieval.verify(given.protocol.wanted_fpr, resamples=0, seed=0).threshold
+    except InputError as error:
+        log.warning(f"no threshold is in the C: {error}")
+    return found
 
 
 def write_tables(model: Path, out: Path, extra_macs: float) -> None:

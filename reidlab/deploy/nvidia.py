@@ -22,6 +22,11 @@ from reidlab.files import write_atomic
 
 BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
 PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"
+NO_ENGINE = """The engine goes here as `model.plan`. On the GPU that will serve, from the folder above `triton`:
+
+    sh build_tensorrt_8_to_10.sh fp16    # or build_tensorrt_11.sh
+    cp model_fp16.plan triton/reid_tensorrt/1/model.plan
+"""
 TAO_NAMES = ("input", "fc_pred")
 PRECISIONS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
@@ -107,7 +112,9 @@ class Nvidia(Target):
         """Write Triton's models, of which TensorRT's has no engine yet."""
         for name, backend in BACKENDS.items():
             write_atomic(folder / name / "config.pbtxt", self.triton_config(name, backend, face))
-            if backend != "tensorrt":
+            if backend == "tensorrt":
+                write_atomic(folder / name / "1" / "README.md", NO_ENGINE)
+            else:
                 write_atomic(folder / name / "1" / "model.onnx", served)
             if backend == "python":
                 write_atomic(folder / name / "1" / "model.py", PYTHON_MODEL.read_text())

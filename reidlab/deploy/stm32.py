@@ -11,10 +11,13 @@ from reidlab.console import log, print_table
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
+from reidlab.deploy.raw_codes import clamped, quantization_of, raw_code_scores
 from reidlab.deploy.stedgeai import Tool, find_tool
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import open_model
 from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 
@@ -54,7 +57,35 @@ class Stm32(Target):
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))
         write_atomic(out / "estimates.csv", table.to_csv())
+        self.compare_raw_codes(given, model, out)
         return {}
+
+    def compare_raw_codes(self, given: Deployable, model: Path, out: Path) -> None:
+        """Score embeddings as an application does that ignores their zero point; a safe form where that costs mAP.
+
+        Writes `raw_codes.csv` and, where zero isn't code 0, `model_clamped.tflite` with a warning.
+        """
+        if given.protocol is None:
+            return
+        try:
+            graph = read_graph(model)
+            scale, zero = quantization_of(graph)
+            data = given.datamodule
+            embeddings = embed_file(open_model(model), data, data.test, model.name)
+            scores = raw_code_scores(embeddings, scale, zero, given.protocol)
+        except InputError as error:
+            log.warning(f"raw codes aren't scored: {error}")
+            return
+        write_atomic(out / "raw_codes.csv", scores.to_csv())
+        if zero:
+            print_table(scores, f"{given.name}: what an application compares")
+            write_atomic(out / "model_clamped.tflite", clamped(graph, model))
+            log.warning(
+                f"the embedding's zero is code {zero}, not 0: an application that compares raw uint8 codes, as "
+                f"ST's for the N6, lets {scores['fpr'].iloc[1]:.0%} of the pairs of two identities pass, at mAP "
+                f"{scores['mAP'].iloc[1]:.3f} instead of {scores['mAP'].iloc[0]:.3f}; subtract the zero point there, "
+                f"or deploy {out / 'model_clamped.tflite'} (mAP {scores['mAP'].iloc[2]:.3f}) with its own_threshold"
+            )
 
     def reported(self, tool: Tool, model: Path, out: Path) -> pd.DataFrame:
         """The figures that STEdgeAI Core reports, by board; boards that run Linux have none."""

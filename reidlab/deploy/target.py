@@ -9,6 +9,7 @@ from torch import nn
 
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
+from reidlab.evaluation import RetrievalProtocol
 from reidlab.export.flatbuffer import read_metadata
 from reidlab.export.runtime import open_model
 from reidlab.run import File
@@ -32,6 +33,7 @@ class Deployable:
         std: likewise.
         distance: that embeddings are compared by.
         cosine_threshold: the calibrated cosine distance below which two images show the same identity, if known.
+        protocol: that embeddings are evaluated by; None for a classifier.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Deployable:
     std: Sequence[float]
     distance: str
     cosine_threshold: float | None = None
+    protocol: RetrievalProtocol | None = None
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""

@@ -8,6 +8,7 @@ from reidlab.console import print_table
 from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, Target
 from reidlab.errors import InputError
+from reidlab.evaluation import RetrievalProtocol, protocol_of
 from reidlab.files import storage_errors
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
@@ -38,6 +39,8 @@ def run(run: Run) -> Run:
 
 def deployable(run: Run) -> Deployable:
     """A run's network, as targets take it."""
+    datamodule = run.datamodule()
+    protocol = protocol_of(run, datamodule)
     return Deployable(
         name=run.name,
         architecture=run["model.name"],
@@ -45,11 +48,12 @@ def deployable(run: Run) -> Deployable:
         checkpoint=run.checkpoint,
         folder=run.folder,
         command=run.command,
-        datamodule=run.datamodule(),
+        datamodule=datamodule,
         mean=run["model.mean"],
         std=run["model.std"],
         distance=run["model.distance"],
         cosine_threshold=run.threshold("cosine"),
+        protocol=protocol if isinstance(protocol, RetrievalProtocol) else None,
     )
 
 

@@ -378,7 +378,7 @@ def test_nothing_of_another_checkpoint_is_shown(tmp_path):
         "reidlab evaluate run.name=replaced": {"row checkpoint", "row checkpoint+flip", "verification.json"},
         "reidlab quantize run.name=replaced": {"row onnx", "row tflite int8", "quantize/parity.csv"},
         "reidlab deploy deploy=c run.name=replaced": {
-            "row emulated m7", "deploy/c/firmware.json", "deploy/c/reid.h"},
+            "row emulated m7", "deploy/c/firmware.json", "deploy/c/src/reid.h"},
         "reidlab deploy deploy=stm32 run.name=replaced": {"deploy/stm32/estimates.csv"},
         run.command_from_config("train run.overwrite=true"): {"train.json"},
         "reidlab export run.name=replaced": {"export/model.onnx"},

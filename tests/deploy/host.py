@@ -26,7 +26,9 @@ def compile_c(content: bytes, folder: Path, flags: tuple[str, ...] = ("-O1", *SA
     model = folder / "model.tflite"
     model.write_bytes(content)
     report = export_c(model, folder, **options)
-    compile_sources(*flags, f"-I{folder}", _kernels(flags), folder / "reid_model.c", HOST, "-o", folder / "host")
+    compile_sources(
+        *flags, f"-I{folder}/src", _kernels(flags), folder / "src" / "reid_model.c", HOST, "-o", folder / "host"
+    )
     return report
 
 

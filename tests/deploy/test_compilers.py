@@ -10,7 +10,7 @@ from host import HOST
 from test_c_export import omni_scale_net
 from tiny_models import reference
 
-from reidlab.deploy.c_export import export_c
+from reidlab.deploy.c_export import SHARED, Example, export_c
 
 STRICT = ("-O3", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Wno-sign-conversion", "-Werror")
 M4, M33, M55 = ("-mcpu=cortex-m4", "-mfpu=fpv4-sp-d16"), ("-mcpu=cortex-m33",), ("-mcpu=cortex-m55",)
@@ -32,6 +32,15 @@ EMULATORS = {
     "RISC-V": ("riscv64-linux-gnu-gcc", (), "qemu-riscv64"),
 }  # fmt: skip
 
+SOURCES = [f"src/{name}" for name in (*SHARED, "reid_model.c", "reid_self_test.c") if name.endswith(".c")]
+SOURCES += ["examples/firmware/main.c"]
+HEADERS = [
+    name
+    for name in (*SHARED, "reid.h", "reid_version.h")
+    if name.endswith(".h") and name not in ("reid_words.h", "reid_vectors.h")
+]  # parts of reid_kernels.c
+HEADERS += ["../examples/firmware/board.h"]
+
 
 def need(*commands: str) -> None:
     """Skip the test where a command is missing."""
@@ -50,18 +59,62 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("c")
     net, content = omni_scale_net()
     (folder / "model.tflite").write_bytes(content)
-    export_c(folder / "model.tflite", folder)
     images = net.images(3)
-    return folder, images, reference(content, images)
+    expected = reference(content, images)
+    example = Example(images[2], expected[2])
+    export_c(folder / "model.tflite", folder, thresholds={"cosine": 0.25}, example=example)
+    return folder, images, expected
 
 
 @pytest.mark.parametrize("name", COMPILERS)
-@pytest.mark.parametrize("source", ["reid_kernels.c", "reid_model.c", "reid_resize.c"])
+@pytest.mark.parametrize("source", SOURCES)
 def test_no_compiler_warns(name, source, exported, tmp_path):
     compiler, flags = COMPILERS[name]
     need(compiler)
     bare = ("-ffreestanding", "-mfloat-abi=hard") if any("cortex-m" in flag for flag in flags) else ()
-    run(compiler, "-std=c99", *STRICT, *flags, *bare, "-c", exported[0] / source, "-o", tmp_path / "object.o")
+    run(
+        compiler,
+        "-std=c99",
+        *STRICT,
+        *flags,
+        *bare,
+        f"-I{exported[0]}/src",
+        "-c",
+        exported[0] / source,
+        "-o",
+        tmp_path / "object.o",
+    )
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_example_for_a_computer_has_no_warnings(compiler, exported, tmp_path):
+    need(compiler)
+    source = exported[0] / "examples/firmware/board_host.c"
+    run(compiler, "-std=c99", *STRICT, f"-I{exported[0]}/src", "-c", source, "-o", tmp_path / "object.o")
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+@pytest.mark.parametrize("header", HEADERS)
+def test_every_header_is_one_for_cpp(compiler, header, exported, tmp_path):
+    """By itself, and what it declares is linked by C's names."""
+    need(compiler)
+    source = tmp_path / "includes.cpp"
+    source.write_text(f'#include "{header}"\n')
+    run(compiler, "-std=c++11", *STRICT, f"-I{exported[0]}/src", "-c", source, "-o", tmp_path / "object.o")
+    text = (exported[0] / "src" / header).read_text()
+    assert 'extern "C" {' in text or header == "reid_version.h"
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_the_arduino_sketch_compiles(compiler, exported, tmp_path):
+    need(compiler)
+    (tmp_path / "Arduino.h").write_text("""#pragma once
+#include <stdint.h>
+struct Port { void begin(long); void println(const char *); void println(double, int); };
+extern Port Serial;
+""")
+    flags = ["-std=gnu++11", *STRICT, f"-I{tmp_path}", f"-I{exported[0]}/src", "-include", "Arduino.h", "-x", "c++"]
+    run(compiler, *flags, "-c", exported[0] / "examples/camera/camera.ino", "-o", tmp_path / "object.o")
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
@@ -69,7 +122,7 @@ def test_cpp_calls_the_c(compiler, exported, tmp_path):
     need(compiler, "gcc")
     folder, images, expected = exported
     for source in ("reid_kernels", "reid_model"):
-        run("gcc", "-std=c99", "-O2", "-c", folder / f"{source}.c", "-o", tmp_path / f"{source}.o")
+        run("gcc", "-std=c99", "-O2", "-c", folder / "src" / f"{source}.c", "-o", tmp_path / f"{source}.o")
     program = tmp_path / "host"
     run(
         compiler,
@@ -77,7 +130,7 @@ def test_cpp_calls_the_c(compiler, exported, tmp_path):
         "c++",
         "-std=c++11",
         *STRICT,
-        f"-I{folder}",
+        f"-I{folder}/src",
         HOST,
         "-x",
         "none",
@@ -94,7 +147,7 @@ def test_other_architectures_equal_the_reference_kernels(name, exported, tmp_pat
     compiler, flags, emulator = EMULATORS[name]
     need(compiler, emulator)
     folder, images, expected = exported
-    sources = [folder / "reid_kernels.c", folder / "reid_model.c", HOST]
-    run(compiler, "-std=c99", "-static", *STRICT, *flags, f"-I{folder}", *sources, "-o", tmp_path / "host")
+    sources = [folder / "src" / "reid_kernels.c", folder / "src" / "reid_model.c", HOST]
+    run(compiler, "-std=c99", "-static", *STRICT, *flags, f"-I{folder}/src", *sources, "-o", tmp_path / "host")
     done = subprocess.run([emulator, tmp_path / "host"], input=images.tobytes(), capture_output=True, check=True)
     np.testing.assert_array_equal(np.frombuffer(done.stdout, np.float32).reshape(expected.shape), expected)

@@ -1,3 +1,4 @@
+import re
 import subprocess
 
 import numpy as np
@@ -13,6 +14,9 @@ from reidlab.deploy.emulator import FirmwareRun
 from reidlab.deploy.memory import lifetime_rows
 from reidlab.deploy.microcontroller import pixels_of, reference_embeddings
 from reidlab.errors import InputError
+from reidlab.evaluation import VALIDATION, RetrievalProtocol
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import open_model
 from reidlab.files import file_hash, read_json
 from reidlab.run import File, Row, Run
 from reidlab.stages import deploy
@@ -38,7 +42,7 @@ def composed(small, tmp_path):
 @needs_gcc
 def test_stage_writes_c_that_compiles_and_tables(composed):
     out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
-    sources = [out / "reid_kernels.c", out / "reid_model.c"]
+    sources = [out / "src" / "reid_kernels.c", out / "src" / "reid_model.c"]
     subprocess.run(["gcc", "-std=c99", "-fsyntax-only", "-Wall", "-Werror", *sources], check=True)
     memory = pd.read_csv(out / "memory.csv")
     assert (memory["lower_bound_bytes"] <= memory["peak_bytes"]).all()
@@ -47,6 +51,30 @@ def test_stage_writes_c_that_compiles_and_tables(composed):
     lifetimes = pd.read_csv(out / "lifetimes.csv")
     assert (lifetimes["offset"] + lifetimes["bytes"]).max() == memory["peak_bytes"].iloc[-1]
     assert "euclidean distance" in (out / "README.md").read_text()
+
+
+@needs_gcc
+def test_stage_writes_thresholds_of_the_int8_network_and_a_self_test(composed):
+    run = composed("deploy.cores=[]", "deploy.prefix=gate", "deploy.arena=caller")
+    out = deploy.run(run) / File.DEPLOY_C
+    header = (out / "src/gate.h").read_text()
+    given = deploy.deployable(run)
+    embeddings = embed_file(open_model(run / File.TFLITE_INT8), given.datamodule, given.datamodule.validation, "")
+    for name, distance in (("GATE_THRESHOLD", "euclidean"), ("GATE_COSINE_THRESHOLD", "cosine")):
+        pairs = RetrievalProtocol(distance, wanted_fpr=run["evaluate.wanted_fpr"]).evaluate(embeddings, VALIDATION)
+        expected = pairs.verify(run["evaluate.wanted_fpr"], resamples=0, seed=0).threshold
+        assert float(re.search(rf"#define {name} (\S+)f\n", header)[1]) == pytest.approx(expected)
+    assert "#define GATE_STATIC_ARENA 0" in header and (out / "src/gate_self_test.c").is_file()
+
+
+def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed, monkeypatch, capsys):
+    def fail(*_):
+        raise InputError("no pair of one identity")
+
+    monkeypatch.setattr(microcontroller, "embed_file", fail)
+    out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
+    assert "No threshold is calibrated" in (out / "src/reid.h").read_text()
+    assert "no threshold is in the C: no pair of one identity" in capsys.readouterr().out
 
 
 def check_figures(run, images):
@@ -72,7 +100,7 @@ def host_core(monkeypatch):
 
     def make(change=0.0):
         def run_firmware(folder, images, core, timeout_s):
-            flags = ["-O1", f"-I{folder}", f"{folder}/reid_kernels.c", f"{folder}/reid_model.c"]
+            flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
             subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
             embeddings = run_c(folder, images).copy()
             embeddings[-1, 0] += change

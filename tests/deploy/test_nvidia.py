@@ -103,6 +103,7 @@ def test_triton_repository_has_three_back_ends(folder):
         assert f'name: "{name}"' in config_text and "max_batch_size: 64" in config_text
         assert "dynamic_batching" in config_text and "dims: [3, 32, 16]" in config_text
     assert (folder / "triton" / "reid_onnxruntime" / "1" / "model.onnx").exists()
+    assert "triton/reid_tensorrt/1/model.plan" in (folder / "triton" / "reid_tensorrt" / "1" / "README.md").read_text()
 
 
 def test_tao_names_are_a_switch(settings):

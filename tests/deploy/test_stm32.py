@@ -1,9 +1,19 @@
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_c_export import omni_scale_net
 from test_stedgeai import stedgeai  # noqa: F401
 
+from reidlab.deploy.c_export import export_c
+from reidlab.deploy.raw_codes import quantization_of
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
+from reidlab.evaluation import Outputs
+from reidlab.export.parity import embed_file
+from reidlab.export.runtime import open_model
 from reidlab.run import File, Run
 from reidlab.stages import deploy
 
@@ -57,6 +67,40 @@ def test_reported_stands_beside_estimated(composed, stedgeai, capsys):  # noqa: 
     assert [line.split()[0] for line in calls.read_text().splitlines()] == ["analyze", "generate", "validate"]
     assert (table["board"] == "STM32MP135F-DK2").sum() == 1  # it runs Linux, not ST's C
     assert "estimates only" not in capsys.readouterr().out
+
+
+def test_raw_codes_are_scored_and_a_safe_form_is_written(composed, no_tool, capsys):
+    run = composed()
+    deploy.run(run)
+    scores = pd.read_csv(run / "deploy/stm32/raw_codes.csv", index_col="compared")
+    data, file = run.datamodule(), run / File.TFLITE_INT8
+    scale, zero = quantization_of(read_graph(file))
+    assert zero != 0 and f"the embedding's zero is code {zero}, not 0" in " ".join(capsys.readouterr().out.split())
+    values = embed_file(open_model(file), data, data.test, "")
+    given = values.values.numpy().astype(float)
+    codes = np.rint(given / scale) + zero  # in the C, a byte each
+    protocol = replace(deploy.deployable(run).protocol, distance="cosine")
+    for row, expected in enumerate((given, codes)):
+        found = protocol.evaluate(Outputs(torch.tensor(expected), values.table)).summary()["mAP"]
+        assert scores["mAP"].iloc[row] == pytest.approx(found)
+    clamped = run / "deploy/stm32/model_clamped.tflite"
+    safe = embed_file(open_model(clamped), data, data.test, "").values.numpy()
+    step = scale * (255 - zero) / 255
+    np.testing.assert_allclose(safe, np.maximum(given, 0), atol=0.51 * step)
+    assert quantization_of(read_graph(clamped)) == (pytest.approx(step), 0)
+    found = protocol.evaluate(Outputs(torch.tensor(np.rint(safe / step)), values.table)).summary()["mAP"]
+    assert scores["mAP"].iloc[2] == pytest.approx(found, abs=0.01)
+    export_c(clamped, run / "clamped_c")
+
+
+def test_a_safe_form_is_compared_right_by_its_raw_codes(composed, no_tool, capsys):
+    run = composed()
+    deploy.run(run)
+    capsys.readouterr()
+    again = composed(f"deploy.model={run / 'deploy/stm32/model_clamped.tflite'}")
+    deploy.run(again)
+    scores = pd.read_csv(again / "deploy/stm32/raw_codes.csv", index_col="compared")
+    assert scores["mAP"].nunique() == 1 and "the embedding's zero is" not in capsys.readouterr().out
 
 
 def test_without_a_model_it_says_what_to_run(composed):

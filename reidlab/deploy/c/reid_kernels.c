@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "reid_kernels.h"
 
 #include <stddef.h>

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Integer kernels for int8 networks, and the executor that streams rows of pixels through them.
  *
  * A network is a list of stages. A stage is a short chain (or tree) of nodes; only the last node's output is kept whole,
@@ -15,6 +16,10 @@ enum { REID_MAX_WINDOW = 8, REID_MAX_NODES = 24 };
 /* Offsets that mean "the caller's image" and "the caller's output" instead of a place in the arena. */
 #define REID_IMAGE 0xFFFFFFFFu
 #define REID_OUTPUT 0xFFFFFFFEu
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 typedef struct {
   uint32_t offset;    /* in the arena */
@@ -140,5 +145,9 @@ typedef struct {
 reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_product_row,
     reid_average_all, reid_max_pool_row, reid_average_pool_row, reid_pixels_row, reid_border_row, reid_range_row,
     reid_scale_row, reid_logistic_row, reid_softmax_row, reid_float_row;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -1,4 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 #include "reid_resize.h"
+
+/* Fused multiply-adds would round the weights otherwise than Pillow does. */
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT OFF
+#elif defined(__GNUC__)
+#pragma GCC optimize("fp-contract=off")
+#endif
 
 #define BITS 22 /* of a weight: a byte times a weight, summed, fits into 32 bits */
 #define LARGEST 8191
@@ -8,17 +16,6 @@ typedef struct {
   int32_t *at, *count, *weight;
   int taps; /* room for weights of a place */
 } axis;
-
-static int taps(int size, int new_size) {
-  int scale = (size + new_size - 1) / new_size; /* rounded up; the window reaches as far on either side */
-  return 2 * (scale < 1 ? 1 : scale) + 1;
-}
-
-static uint32_t axis_words(int size, int new_size) { return (uint32_t)new_size * (uint32_t)(2 + taps(size, new_size)); }
-
-static uint32_t ring_words(int height, int new_height, int new_width) {
-  return ((uint32_t)taps(height, new_height) * 3u * (uint32_t)new_width + 3u) / 4u;
-}
 
 static double triangle(double x) {
   if (x < 0.0) x = -x;
@@ -46,12 +43,12 @@ static void fill(axis *table, int size, int new_size) {
 }
 
 static uint32_t *place_axis(axis *table, uint32_t *work, int size, int new_size) {
-  table->taps = taps(size, new_size);
+  table->taps = REID_RESIZE_TAPS(size, new_size);
   table->at = (int32_t *)work;
   table->count = table->at + new_size;
   table->weight = table->count + new_size;
   fill(table, size, new_size);
-  return work + axis_words(size, new_size);
+  return work + new_size * (2 + table->taps);
 }
 
 static uint8_t byte(int32_t sum) {
@@ -79,11 +76,11 @@ static int is_size(int n) { return 1 <= n && n <= LARGEST; }
 
 uint32_t reid_resize_words(int height, int width, int new_height, int new_width) {
   if (!is_size(height) || !is_size(width) || !is_size(new_height) || !is_size(new_width)) return 0;
-  return axis_words(width, new_width) + axis_words(height, new_height) + ring_words(height, new_height, new_width);
+  return (uint32_t)REID_RESIZE_WORDS(height, width, new_height, new_width);
 }
 
-int reid_resize(const uint8_t *from, int height, int width, int32_t stride, uint8_t *to, int new_height, int new_width,
-                uint32_t *work, uint32_t words) {
+int reid_resize_rows(reid_row *row_of, const void *source, int height, int width, uint8_t *to, int new_height,
+                     int new_width, uint32_t *work, uint32_t words) {
   uint32_t needed = reid_resize_words(height, width, new_height, new_width);
   if (needed == 0 || words < needed) return -1;
   axis columns, rows;
@@ -96,10 +93,11 @@ int reid_resize(const uint8_t *from, int height, int width, int32_t stride, uint
     if (done < first) done = first;
     for (; done < end; done++) {
       uint8_t *row = ring + (int32_t)(done % rows.taps) * row_bytes;
+      const uint8_t *given = row_of(source, done);
       if (width == new_width) { /* as it is */
-        for (int32_t i = 0; i < row_bytes; i++) row[i] = from[(int64_t)done * stride + i];
+        for (int32_t i = 0; i < row_bytes; i++) row[i] = given[i];
       } else {
-        across(from + (int64_t)done * stride, row, &columns, new_width);
+        across(given, row, &columns, new_width);
       }
     }
     for (int32_t i = 0; i < row_bytes; i++) {
@@ -109,4 +107,20 @@ int reid_resize(const uint8_t *from, int height, int width, int32_t stride, uint
     }
   }
   return 0;
+}
+
+typedef struct {
+  const uint8_t *pixels;
+  int32_t stride;
+} rows_of_pixels;
+
+static const uint8_t *row_of_pixels(const void *source, int y) {
+  const rows_of_pixels *rows = source;
+  return rows->pixels + (int64_t)y * rows->stride;
+}
+
+int reid_resize(const uint8_t *from, int height, int width, int32_t stride, uint8_t *to, int new_height, int new_width,
+                uint32_t *work, uint32_t words) {
+  const rows_of_pixels source = {from, stride};
+  return reid_resize_rows(row_of_pixels, &source, height, width, to, new_height, new_width, work, words);
 }

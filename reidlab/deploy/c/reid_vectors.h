@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Primitives of the kernels on vectors of 16 bytes: Helium, the vector extension of Cortex-M55 and M85. */
 #ifndef REID_VECTORS_H
 #define REID_VECTORS_H

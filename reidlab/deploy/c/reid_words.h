@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Primitives of the kernels on words of 32 bits: Cortex-M DSP instructions, or the same in C. */
 #ifndef REID_WORDS_H
 #define REID_WORDS_H
