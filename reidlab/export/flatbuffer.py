@@ -26,9 +26,12 @@ OPTIONS = {
     "AVERAGE_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions", "ADD": "AddOptions", "MUL": "MulOptions",
     "SUB": "SubOptions", "SOFTMAX": "SoftmaxOptions", "RESHAPE": "ReshapeOptions", "PAD": "PadOptions",
     "PADV2": "PadV2Options", "CONCATENATION": "ConcatenationOptions", "SLICE": "SliceOptions", "POW": "PowOptions",
-    "MAXIMUM": "MaximumMinimumOptions", "QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions",
+    "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "UNPACK": "UnpackOptions",
+    "STRIDED_SLICE": "StridedSliceOptions", "LEAKY_RELU": "LeakyReluOptions", "GELU": "GeluOptions", "QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions",
 }  # fmt: skip
-VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "RSQRT": 1, "POW": 1}  # others: 2, which has int8
+VERSIONS = {
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, **dict.fromkeys(("RESHAPE", "RSQRT", "POW", "HARD_SWISH", "PRELU", "ELU"), 1)
+}  # others: 2, which has int8
 
 
 class Builder:
