@@ -7,8 +7,8 @@ from reidlab.errors import InputError, one_line
 from reidlab.export import flatbuffer
 
 FUNCTIONS = (
-    "TANH", "HARD_SWISH", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU", "GELU", "ABS",
-    "NEG", "EXP", "SQRT", "MAXIMUM", "MINIMUM",
+    "TANH", "HARD_SWISH", "LEAKY_RELU", "PRELU", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "GELU", "ABS",
+    "EXP", "MAXIMUM", "MINIMUM",
 )  # fmt: skip
 CODES = np.arange(-128, 128).astype(np.int8)
 

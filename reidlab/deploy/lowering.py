@@ -106,8 +106,8 @@ def _dilated(op: Op, weights: np.ndarray) -> np.ndarray:
 def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     """Bias (None: all zero), multiplier and shift of each output channel, and both zero points.
 
-    `flat`: (out channels, taps). A channel that 31 bits can't hold but whose output is constant (pruned channels
-    have tiny scales and huge biases) becomes that constant, its taps 0 here; InputError for other ones.
+    `flat`: (out channels, taps). A channel that 31 bits can't hold but whose output hardly varies (pruned channels
+    have tiny scales and huge biases) gets other numbers of the same results; InputError for other ones.
     """
     quantization = build.graph.tensors[op.inputs[1]].quantization
     if quantization is None or quantization.scale.size not in (1, len(flat)) or quantization.zero_point.any():
@@ -121,14 +121,18 @@ def _rescalings(build: Builder, op: Op, flat: np.ndarray) -> dict:
     pairs = []
     for channel, scale in enumerate(np.broadcast_to(quantization.scale, len(flat))):
         real = float(in_scale) * float(scale) / float(out_scale)
-        largest = int(np.abs(flat[channel]).sum() * max(127 - in_zero, in_zero + 128) + abs(bias[channel]))
-        pair = arithmetic.rescaling(real, largest)
+        least, most = ends[:, channel].tolist()
+        largest = np.abs(flat[channel]).sum() * max(127 - in_zero, in_zero + 128) + abs(bias[channel])  # on the way
+        pair = arithmetic.rescaling(real, max(abs(least), abs(most)))
         if pair is None:
-            results = {arithmetic.rescaled(int(end), *arithmetic.fixed_point(real)) for end in ends[:, channel]}
-            results = {min(max(result, -128 - out_zero), 127 - out_zero) for result in results}
-            if len(results) > 1 or largest >= 1 << 31:
+            few = arithmetic.of_few_results(least, most, real, -128 - out_zero, 127 - out_zero)
+            if few is None:
                 raise build.refuse(op, f"channel {channel} needs more than 32 bits; quantize with wider ranges")
-            flat[channel], bias[channel], pair = 0, 2 * results.pop(), arithmetic.HALF
+            taps, offset, pair = few
+            flat[channel] *= taps
+            bias[channel] = bias[channel] * taps + offset
+        if largest >= 1 << 31:
+            raise build.refuse(op, f"channel {channel} sums more than 32 bits; quantize with wider ranges")
         pairs.append(pair)
     multiplier, shift = zip(*pairs, strict=True)
     return {"bias": bias.astype(np.int32) if bias.any() else None, "multiplier": np.array(multiplier, np.int32),
@@ -174,7 +178,7 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {channels} -> {out_channels} channels")
     source, fields, geometry = _window(build, op, weights.shape[1:3])
     if (times := out_channels // channels) > 1:
-        source, channels = _repeated(build, op, source, times), out_channels
+        source, channels = _repeated(build, op, source, 1, times, 1), out_channels
     flat = weights.reshape(-1, channels).T.astype(np.int64)
     params = {**_rescalings(build, op, flat), "channels": channels, **fields}
     bias = np.zeros(channels, np.int64) if params["bias"] is None else params["bias"]
@@ -189,14 +193,15 @@ def _depthwise_conv_2d(build: Builder, op: Op) -> None:
                macs=build.graph.tensors[op.outputs[0]].size * flat.shape[1])  # fmt: skip
 
 
-def _repeated(build: Builder, op: Op, source: int, times: int) -> int:
-    """A tensor with each channel several times, for a depthwise convolution with a depth multiplier."""
-    source = build.source(op, source)
-    rows, made = build.rows[source], build.new_tensor()
-    if times > 255 or rows.row_bytes * times > 0xFFFF:
-        raise build.refuse(op, f"a depth multiplier of {times} on such rows is not supported")
-    params = {"count": rows.row_bytes, "times": times}
-    build.append(Node(op.index, "reid_repeat_row", "reid_repeat", params, (source,), made), Rows(rows.height, rows.row_bytes * times))
+def _repeated(build: Builder, op: Op, source: int, size: int, times: int, rows: int) -> int:
+    """A tensor with each `size` bytes `times`, and each row so made `rows` times, as one row."""
+    source, made = build.source(op, source), build.new_tensor()
+    before = build.rows[source]
+    after = Rows(before.height, before.row_bytes * times * rows)
+    if times > 255 or after.row_bytes > 0xFFFF:
+        raise build.refuse(op, f"makes rows of {after.row_bytes} bytes; at most 65,535 are supported")
+    params = {"bytes": size, "count": before.row_bytes // size, "times": times, "rows": rows}
+    build.append(Node(op.index, "reid_repeat_row", "reid_repeat", params, (source,), made), after)
     return made
 
 
@@ -387,12 +392,37 @@ def _axis(build: Builder, op: Op, tensor: int, axis: int) -> int:
 
 
 def _transpose(build: Builder, op: Op) -> None:
-    """TRANSPOSE where axes of one element alone change places."""
+    """A row at a time from the whole input, whose rows are as far apart as those that the output begins its rows in."""
     order, shape = build.constant(op, 1, "int32"), build.graph.tensors[op.inputs[0]].shape
-    kept = [axis for axis in (order.tolist() if order is not None else ()) if shape[axis] > 1]
-    if order is None or kept != sorted(kept):
-        raise build.refuse(op, "moves pixels, which is not supported; convert the network to NHWC")
-    _reshape(build, op)
+    if order is None or sorted(order.tolist()) != list(range(len(shape))) or shape[0] != 1 < len(shape) < 5 or order[0]:
+        raise build.refuse(op, "needs a constant order that leaves the batch in place")
+    if [axis for axis in order if shape[axis] > 1] == [axis for axis in range(len(shape)) if shape[axis] > 1]:
+        return _reshape(build, op)
+    steps = [math.prod(shape[axis + 1 :]) for axis in order[1:].tolist()]
+    row, column, channel = [steps[0]] * (4 - len(shape)) + steps
+    _, width, channels = build.shape(op.outputs[0], op)
+    if row > 0xFFFF:
+        raise build.refuse(op, f"rows that lie {row} bytes apart are not supported")
+    size = build.graph.tensors[op.inputs[0]].size
+    build.quantization(op.inputs[0], op)
+    build.view(view := build.new_tensor(), op.inputs[0], Rows(size // row, row))
+    source = build.alias.get(view, view)
+    params = {"steps": (column, channel), "width": width, "channels": channels,
+              "flip": -128 if source in build.pixels else 0}  # fmt: skip
+    build.emit(op, "reid_transpose_row", "reid_transpose", params, (source,), window=0)
+
+
+def _resize_nearest(build: Builder, op: Op) -> None:
+    """RESIZE_NEAREST_NEIGHBOR to a multiple: each row becomes several, held as one."""
+    (height, width, channels), (more, out_width, _) = (build.shape(i, op) for i in (op.inputs[0], op.outputs[0]))
+    rows, times = more // height, out_width // width
+    if (height * rows, width * times) != (more, out_width) or max(rows, times) > 255:
+        raise build.refuse(op, f"from {height} x {width} to {more} x {out_width} pixels: needs whole multiples")
+    if op.options["align_corners"] and max(rows, times) > 1:
+        raise build.refuse(op, "align_corners is not supported")
+    build.quantization(op.inputs[0], op)
+    made = _repeated(build, op, op.inputs[0], channels, times, rows)
+    build.view(op.outputs[0], made, Rows(more, out_width * channels))
 
 
 def _concatenation(build: Builder, op: Op) -> None:
@@ -556,10 +586,14 @@ def _reduced(build: Builder, op: Op) -> tuple[int, int, int]:
         raise build.refuse(op, "needs constant axes")
     chosen = {_axis(build, op, op.inputs[0], int(axis)) for axis in axes.reshape(-1)}
     shape = 1, *build.shape(op.inputs[0], op)
-    chosen = sorted(axis for axis in chosen if shape[axis] > 1) or [3]
+    chosen = sorted(axis for axis in chosen if shape[axis] > 1)
+    if not chosen:
+        return 1, 1, math.prod(shape)
     outer, inner = math.prod(shape[: chosen[0]]), math.prod(shape[chosen[-1] + 1 :])
     count = math.prod(shape[chosen[0] : chosen[-1] + 1])
-    if outer * inner != build.graph.tensors[op.outputs[0]].size or outer not in (1, shape[1]):
+    if outer * inner != build.graph.tensors[op.outputs[0]].size or (
+        outer > 1 and max(outer, count * inner) > 0xFFFF
+    ):
         raise build.refuse(op, f"over axes {axes.reshape(-1).tolist()} of {list(shape)} is not supported")
     return outer, count, inner
 
@@ -576,8 +610,9 @@ def _mean(build: Builder, op: Op) -> None:
               "pixels": count, "channels": channels}  # fmt: skip
     if outer == 1:
         return build.emit(op, "reid_average_all", "reid_average", params, (source,), window=0)
+    build.view(view := build.new_tensor(), source, Rows(outer, count * channels))
     made = build.new_tensor()
-    node = Node(op.index, "reid_average_all", "reid_average", params, (build.source(op, source),), made)
+    node = Node(op.index, "reid_average_all", "reid_average", params, (build.source(op, view),), made)
     build.append(node, Rows(outer, channels))
     build.view(target, made, _rows(build, target, op))
 
@@ -597,6 +632,7 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "FULLY_CONNECTED": _fully_connected, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
     "LOGISTIC": _logistic, "SOFTMAX": _softmax, "MEAN": _mean, "REDUCE_MAX": _reduce_max,
     "RESHAPE": _reshape, "SQUEEZE": _reshape, "EXPAND_DIMS": _reshape, "TRANSPOSE": _transpose,
+    "RESIZE_NEAREST_NEIGHBOR": _resize_nearest,
     "PAD": _pad, "PADV2": _pad, "CONCATENATION": _concatenation, "SLICE": _slice, "STRIDED_SLICE": _slice,
     "SPLIT": _split, "SPLIT_V": _split, "UNPACK": _split,
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
@@ -609,6 +645,4 @@ UNSUPPORTED = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": RECURRENT, "LSTM": RECURRENT, "SVDF": RECURRENT, "RNN": RECURRENT,
     "UNIDIRECTIONAL_SEQUENCE_RNN": RECURRENT, "VAR_HANDLE": RECURRENT, "CALL_ONCE": RECURRENT,
     "SQUARED_DIFFERENCE": NORMALIZED, "RSQRT": NORMALIZED,
-    "ethos-u": "compiled for an NPU by Vela; give the .tflite that Vela was given",
-    "edgetpu-custom-op": "compiled for the Edge TPU; give the .tflite that its compiler was given",
 }  # fmt: skip

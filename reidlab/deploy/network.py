@@ -69,6 +69,9 @@ class Network:
         return self.views.get(tensor, tensor)
 
 
+READING_PIXELS = ("reid_conv", "reid_transpose")  # structs of kernels that flip the sign of the image's bytes
+
+
 class Builder:
     """Collects the nodes of a graph; every refusal names the operator."""
 
@@ -125,6 +128,8 @@ class Builder:
         if index < 0:
             return None
         tensor = self.graph.tensors[index]
+        if tensor.dtype == "uint8" != dtype:
+            raise self.refuse(op, f"tensor {index} is uint8, the legacy quantization; quantize to int8")
         if tensor.data is None or tensor.dtype != dtype:
             raise self.refuse(op, f"input {position} must be constant {dtype}")
         return tensor.data
@@ -147,7 +152,7 @@ class Builder:
         rows, inner = Rows(height, width * channels), target
         if (low, high) != (-128, 127):
             inner = self.new_tensor()
-        sources = tuple(self.source(op, index, as_it_is=struct == "reid_conv") for index in inputs)
+        sources = tuple(self.source(op, index, as_it_is=struct in READING_PIXELS) for index in inputs)
         self.append(Node(op.index, kernel, struct, params, sources, inner, **how), rows)
         if inner != target:
             limits = {"low": low, "high": high, "count": rows.row_bytes}

@@ -20,16 +20,18 @@ ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).
 WITH_OPTIONS = (
     "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "SOFTMAX",
     "CONCATENATION", "STRIDED_SLICE", "UNPACK", "LEAKY_RELU", "GELU",
+    "RESIZE_NEAREST_NEIGHBOR",
 )  # fmt: skip
 OPTIONS = {  # name in the schema -> name in `Op.options`
     "padding": "padding", "strideW": "stride_w", "strideH": "stride_h", "dilationWFactor": "dilation_w",
     "dilationHFactor": "dilation_h", "filterWidth": "filter_w", "filterHeight": "filter_h", "beta": "beta",
     "depthMultiplier": "depth_multiplier", "weightsFormat": "weights_format", "fusedActivationFunction": "activation",
-    "axis": "axis", "alpha": "alpha", "approximate": "approximate", "beginMask": "begin_mask", "endMask": "end_mask",
+    "alignCorners": "align_corners", "halfPixelCenters": "half_pixel", "axis": "axis", "alpha": "alpha", "approximate": "approximate", "beginMask": "begin_mask", "endMask": "end_mask",
     "ellipsisMask": "ellipsis_mask", "newAxisMask": "new_axis_mask", "shrinkAxisMask": "shrink_axis_mask",
 }  # fmt: skip
 CUSTOM_CODE, NAME = 6, 10  # slots of strings in the tables of an operator code and of a tensor
 LARGEST_TENSOR_BYTES = 1 << 30
+COMPILED = ("ethos-u", "edgetpu-custom-op")
 WEIGHT_AXES = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2}
 
 
@@ -261,6 +263,8 @@ def _check(graph: Graph) -> None:
     constant = (tensor.index for tensor in graph.tensors if tensor.data is not None or tensor.is_variable)
     ready = {*graph.inputs, -1, *constant}
     for op in graph.ops:
+        if op.kind in COMPILED:
+            raise InputError(f"{graph.where(op)} is compiled for an accelerator; give the file that its compiler was given")
         for tensor in op.inputs:
             if tensor not in ready:
                 raise InputError(f"{graph.where(op)} reads tensor {tensor} before anything writes it")

@@ -27,10 +27,11 @@ OPTIONS = {
     "SUB": "SubOptions", "SOFTMAX": "SoftmaxOptions", "RESHAPE": "ReshapeOptions", "PAD": "PadOptions",
     "PADV2": "PadV2Options", "CONCATENATION": "ConcatenationOptions", "SLICE": "SliceOptions", "POW": "PowOptions",
     "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "UNPACK": "UnpackOptions",
-    "STRIDED_SLICE": "StridedSliceOptions", "LEAKY_RELU": "LeakyReluOptions", "GELU": "GeluOptions", "QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions",
+    "STRIDED_SLICE": "StridedSliceOptions", "LEAKY_RELU": "LeakyReluOptions", "GELU": "GeluOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions", "QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions",
 }  # fmt: skip
 VERSIONS = {
-    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, **dict.fromkeys(("RESHAPE", "RSQRT", "POW", "HARD_SWISH", "PRELU", "ELU"), 1)
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, **dict.fromkeys(("RESHAPE", "RSQRT", "POW", "HARD_SWISH", "PRELU", "RELU_N1_TO_1", "RELU_0_TO_1"), 1)
 }  # others: 2, which has int8
 
 

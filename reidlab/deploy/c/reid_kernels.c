@@ -257,7 +257,17 @@ void reid_slice_row(const void *params, const int8_t *const *rows, int8_t *out, 
 void reid_repeat_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_repeat *p = params;
   (void)scratch;
-  for (int i = 0; i < p->count; ++i, out += p->times) memset(out, rows[0][i], p->times);
+  for (int row = 0; row < p->rows; ++row)
+    for (int i = 0; i < p->count; ++i)
+      for (int again = 0; again < p->times; ++again, out += p->bytes) memcpy(out, rows[0] + i * p->bytes, p->bytes);
+}
+
+void reid_transpose_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_transpose *p = params;
+  const int8_t *pixel = rows[0];
+  (void)scratch;
+  for (int x = 0; x < p->width; ++x, pixel += p->steps[0])
+    for (int c = 0; c < p->channels; ++c) *out++ = (int8_t)(pixel[c * p->steps[1]] ^ p->flip);
 }
 
 /* Any function of one code. */

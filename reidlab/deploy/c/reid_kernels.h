@@ -29,7 +29,7 @@ typedef struct {
   const void *params;
   reid_rows in[2], out;
   int8_t source[2];   /* position in the stage of the node that makes in[i]; -1: it is complete */
-  uint8_t window;     /* rows of in[0] for one output row; 0: all of them, by one pointer to the first */
+  uint8_t window;     /* rows of in[0] for one output row; 0: all of them, by one pointer to the output row's number */
   uint8_t stride;
   int16_t pad;        /* rows above in[0], or, below 0, its rows that are left out */
   uint16_t height;    /* rows of in[0] in all */
@@ -132,9 +132,15 @@ typedef struct {
 } reid_slice;
 
 typedef struct {
-  uint16_t count;
-  uint8_t times;
+  uint16_t bytes, count;    /* each run of so many bytes, so many of them, */
+  uint8_t times, rows;      /* so often, and all that again */
 } reid_repeat;
+
+typedef struct {
+  uint32_t steps[2];        /* bytes from one pixel to the next, and from one channel to the next */
+  uint16_t width, channels;
+  int8_t flip;              /* -128 turns uint8 pixels into int8, 0 leaves int8 as it is */
+} reid_transpose;
 
 typedef struct {
   const int8_t *codes;      /* of -128, -127, ... */
@@ -168,7 +174,7 @@ typedef struct {
 
 reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_signed_sum_row,
     reid_product_row, reid_average_all, reid_average_pool_all, reid_max_pool_row, reid_average_pool_row, reid_pixels_row,
-    reid_border_row, reid_join_row, reid_slice_row, reid_repeat_row, reid_table_row, reid_range_row, reid_scale_row,
-    reid_logistic_row, reid_softmax_row, reid_float_row;
+    reid_border_row, reid_join_row, reid_slice_row, reid_repeat_row, reid_transpose_row, reid_table_row, reid_range_row,
+    reid_scale_row, reid_logistic_row, reid_softmax_row, reid_float_row;
 
 #endif
