@@ -21,7 +21,9 @@ def function_table(graph: Graph, op: Op) -> np.ndarray:
         shape = (1, len(CODES)) if tensor.data is None else (1,) * len(tensor.shape)
         placed.append(_tensor(build, graph, index, shape))
     given = next(place for place, index in zip(placed, op.inputs, strict=True) if graph.tensors[index].data is None)
-    options = {name: op.options[key] for name, key in (("alpha", "alpha"), ("approximate", "approximate")) if key in op.options}
+    options = {
+        name: op.options[key] for name, key in (("alpha", "alpha"), ("approximate", "approximate")) if key in op.options
+    }
     output = build.op(op.kind, placed, _tensor(build, graph, op.outputs[0], (1, len(CODES))), **options)
     content = build.finish(given, output, ("codes", "values"), {})
     try:

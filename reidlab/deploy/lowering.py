@@ -42,7 +42,9 @@ def _begin(build: Builder, image: Tensor) -> tuple[int, int, int]:
     """Take the image as bytes: codes of uint8, those of int8 plus 128, or those that a QUANTIZE makes of float32."""
     users = build.graph.consumers.get(image.index, [])
     if image.dtype == "float32" and any(op.kind != "QUANTIZE" for op in users):
-        raise InputError(f"{build.graph.name}: a float32 network, or one with int8 weights alone; quantize activations too")
+        raise InputError(
+            f"{build.graph.name}: a float32 network, or one with int8 weights alone; quantize activations too"
+        )
     if image.dtype not in ("uint8", "int8", "float32"):
         raise InputError(f"{build.graph.name}: input is {image.dtype}; quantize activations to int8")
     height, width, channels = build.shape(image.index, Op(0, "input", (), ()))
@@ -227,11 +229,16 @@ def _operands(build: Builder, op: Op) -> tuple[list[int], np.ndarray | None, int
 
     The second has the first's shape, or one number for each channel.
     """
-    a, b = sorted(build.inputs(op, 2), key=lambda i: (build.graph.tensors[i].data is not None, -build.graph.tensors[i].size))
+    a, b = sorted(
+        build.inputs(op, 2), key=lambda i: (build.graph.tensors[i].data is not None, -build.graph.tensors[i].size)
+    )
     shape, constant = build.shape(a, op), build.graph.tensors[b].data
     other = build.shape(b, op)
-    if shape != build.shape(op.outputs[0], op) or other not in (shape, (1, 1, shape[2])) or constant is not None and (
-        other != (1, 1, shape[2])
+    if (
+        shape != build.shape(op.outputs[0], op)
+        or other not in (shape, (1, 1, shape[2]))
+        or constant is not None
+        and (other != (1, 1, shape[2]))
     ):
         raise build.refuse(op, f"{shape} and {other}: needs one shape, or one number for each channel")
     if constant is not None:
@@ -265,7 +272,9 @@ def _sum(build: Builder, op: Op) -> None:
     if op.kind == "ADD" and constant is None and period == count:
         order = (operands[larger], operands[1 - larger])
         return build.emit(op, "reid_sum_row", "reid_sum", params, order, trailing=True)
-    signs = [-1 if op.kind == "SUB" and tensor == op.inputs[1] else 1 for tensor in (operands[larger], operands[1 - larger])]
+    signs = [
+        -1 if op.kind == "SUB" and tensor == op.inputs[1] else 1 for tensor in (operands[larger], operands[1 - larger])
+    ]
     params = {"sum": params, "constant": constant, "sign": tuple(signs), "larger": larger, "period": period}
     activations = operands if constant is None else operands[:1]
     build.emit(op, "reid_signed_sum_row", "reid_signed_sum", params, tuple(activations), trailing=True)
@@ -573,7 +582,14 @@ def _pool(build: Builder, op: Op, kernel: str, absorb: bool) -> None:
         height, width, _ = build.shape(op.inputs[0], op)
         if size != (height, width) or build.graph.tensors[op.outputs[0]].size != channels or height * width > 0xFFFF:
             raise build.refuse(op, f"a window of {size} pixels that is not the whole map is not supported")
-        params = {"multiplier": 0, "shift": 0, "in_zero": 0, "out_zero": 0, "pixels": height * width, "channels": channels}
+        params = {
+            "multiplier": 0,
+            "shift": 0,
+            "in_zero": 0,
+            "out_zero": 0,
+            "pixels": height * width,
+            "channels": channels,
+        }
         return build.emit(op, "reid_average_pool_all", "reid_average", params, op.inputs[:1], window=0)
     source, fields, geometry = _window(build, op, size, absorb)
     build.emit(op, kernel, "reid_window", {"channels": channels, **fields}, (source,), **geometry)
@@ -591,9 +607,7 @@ def _reduced(build: Builder, op: Op) -> tuple[int, int, int]:
         return 1, 1, math.prod(shape)
     outer, inner = math.prod(shape[: chosen[0]]), math.prod(shape[chosen[-1] + 1 :])
     count = math.prod(shape[chosen[0] : chosen[-1] + 1])
-    if outer * inner != build.graph.tensors[op.outputs[0]].size or (
-        outer > 1 and max(outer, count * inner) > 0xFFFF
-    ):
+    if outer * inner != build.graph.tensors[op.outputs[0]].size or (outer > 1 and max(outer, count * inner) > 0xFFFF):
         raise build.refuse(op, f"over axes {axes.reshape(-1).tolist()} of {list(shape)} is not supported")
     return outer, count, inner
 

@@ -94,7 +94,9 @@ class Builder:
         """(height, width, channels) of a tensor; of fewer than 4 axes, the first ones are 1."""
         shape = (1,) * (4 - len(self.graph.tensors[index].shape)) + self.graph.tensors[index].shape
         if len(shape) != 4 or shape[0] != 1 or min(shape) < 1 or max(shape) > 0xFFFF or shape[2] * shape[3] > 0xFFFF:
-            raise self.refuse(op, f"tensor {index} of shape {list(shape)}; needs a batch of 1, at most 4 axes, small rows")
+            raise self.refuse(
+                op, f"tensor {index} of shape {list(shape)}; needs a batch of 1, at most 4 axes, small rows"
+            )
         return shape[1:]
 
     def view(self, target: int, source: int, rows: Rows) -> None:
@@ -114,7 +116,9 @@ class Builder:
         if tensor.dtype == "uint8" and not at_an_end:
             raise self.refuse(op, f"tensor {index} is uint8, the legacy quantization; quantize to int8")
         if not (tensor.dtype == "int8" or at_an_end):
-            raise self.refuse(op, f"tensor {index} is {tensor.dtype}, not int8; quantize weights and activations to int8")
+            raise self.refuse(
+                op, f"tensor {index} is {tensor.dtype}, not int8; quantize weights and activations to int8"
+            )
         if tensor.quantization is None or tensor.quantization.scale.size != 1:
             raise self.refuse(op, f"tensor {index} has no scale, or several; quantize activations with one")
         zero = int(tensor.quantization.zero_point[0]) - 128 * at_an_end

@@ -264,7 +264,9 @@ def _check(graph: Graph) -> None:
     ready = {*graph.inputs, -1, *constant}
     for op in graph.ops:
         if op.kind in COMPILED:
-            raise InputError(f"{graph.where(op)} is compiled for an accelerator; give the file that its compiler was given")
+            raise InputError(
+                f"{graph.where(op)} is compiled for an accelerator; give the file that its compiler was given"
+            )
         for tensor in op.inputs:
             if tensor not in ready:
                 raise InputError(f"{graph.where(op)} reads tensor {tensor} before anything writes it")
