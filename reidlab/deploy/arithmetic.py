@@ -1,6 +1,7 @@
 """The numbers that TFLite's int8 kernels derive from scales: multipliers, shifts and limits."""
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 
@@ -44,6 +45,35 @@ def rescaling(real: float, largest: int) -> tuple[int, int] | None:
         return 0, 1
     fits = largest << (max(-shift, 0) + 1) < 1 << 31 and shift <= MAX_RIGHT_SHIFT
     return (multiplier, shift) if fits else None
+
+
+def of_few_results(
+    least: int, most: int, real: float, lowest: int, highest: int
+) -> tuple[int, int, tuple[int, int]] | None:
+    """(factor of a sum, 1 or 0; what to add; multiplier and shift) that give sums their one or two results exactly.
+
+    Of a channel with a tiny scale and a huge bias. None where more results occur, or 32 bits can't hold it.
+
+    Args:
+        least: sum.
+        most: likewise.
+        real: what sums are multiplied by.
+        lowest: result; what is beyond is clipped.
+        highest: likewise.
+    """
+
+    def result(total: int) -> int:
+        return min(max(rescaled(total, *fixed_point(real)), lowest), highest)
+
+    low, high = result(least), result(most)
+    if low == high:
+        return 0, 2 * low, HALF
+    bits = (most - least + 1).bit_length() + 1
+    scale, sums = (1 << 30, bits - 1), range(-(1 << 30), 1 << 30)
+    threshold = least + bisect_left(range(least, most + 1), high, key=result)
+    step = sums[bisect_left(sums, high, key=lambda total: rescaled(total, *scale))]
+    fits = high - low == 1 and bits - 1 <= MAX_RIGHT_SHIFT and abs(step) + most - least < 1 << 30
+    return (1, step - threshold, scale) if fits else None
 
 
 def mean_rescaling(in_scale: np.float32, out_scale: np.float32, count: int) -> tuple[int, int]:

@@ -44,8 +44,6 @@ PREFIX = re.compile(r"(?!reid_|_)[a-z_][a-z0-9_]{0,30}")
 HEADERS = {"assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math",
            "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time",
            "wchar", "wctype"}  # fmt: skip
-
-
 CODES = -2  # stands for the embedding as int8 codes, among tensors
 
 
@@ -217,6 +215,8 @@ class _Source:
         weight_bytes = self.weights.length + 4 * self.bias_count
         table_bytes = 4 * (self.words.length - self.bias_count) + self.shifts.length
         return {
+            "input_scale": f"{self.program.network.input_scale.hex()}f",
+            "input_zero": self.program.network.input_zero,
             "height": height, "width": width, "channels": channels, "size": self.program.network.embedding_size,
             "arena_bytes": self.plan.arena_bytes, "weight_bytes": weight_bytes, "table_bytes": table_bytes,
             "arena_kib": f"{self.plan.arena_bytes / 1024:.1f}", "weight_kib": f"{weight_bytes / 1024:.1f}",
@@ -264,7 +264,8 @@ class _Source:
     def _rows(self, tensor: int, offset: int | None = None, ring: int | None = None) -> str:
         rows, network = self.rows[tensor], self.program.network
         named = {network.image: "REID_IMAGE", network.output: "REID_OUTPUT", CODES: "REID_OUTPUT"}
-        place = (named[tensor] if tensor in named else self.plan.offsets[tensor]) if offset is None else offset
+        base = network.base(tensor)
+        place = (named[base] if base in named else self.plan.offsets[base]) if offset is None else offset
         return f"{{{place}, {ring or rows.height}, {rows.row_bytes}}}"
 
     def _parameter(self, struct: str, params: Mapping) -> str:
@@ -281,6 +282,8 @@ class _Source:
             text = self.words.put(value)
             self.bias_count += self.words.length - before if key == "bias" else 0
             return text
+        if isinstance(value, Mapping):
+            return f"{{{', '.join(f'.{key} = {self._value(key, inner)}' for key, inner in value.items())}}}"
         if isinstance(value, tuple):
             return f"{{{', '.join(map(str, value))}}}"
         if isinstance(value, float):

@@ -13,6 +13,7 @@ from reidlab.data import ImageDataModule
 from reidlab.deploy.c_export import CReport, Example, export_c
 from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
+from reidlab.deploy.lowering import lower
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.target import Deployable, Figures, Target
@@ -85,8 +86,7 @@ class C99(Target):
 
 def example_of(model: Path) -> Example:
     """A drawn image, which is nobody's, and the embedding that the reference kernels compute from it."""
-    graph, random = read_graph(model), np.random.default_rng(0)
-    height, width, channels = graph.tensors[graph.inputs[0]].shape[1:]
+    (height, width, channels), random = lower(read_graph(model)).image_shape, np.random.default_rng(0)
     blocks = random.integers(16, 240, (-(-height // 8), -(-width // 8), channels))
     image = blocks.repeat(8, 0).repeat(8, 1)[:height, :width] + random.integers(-16, 16, (height, width, channels))
     image = image.astype(np.uint8)
@@ -147,16 +147,20 @@ def pixels_of(datamodule: ImageDataModule, images: int) -> np.ndarray:
 
 
 def reference_embeddings(tflite: Path, images: np.ndarray) -> np.ndarray:
-    """Embeddings (N, D) float32 of images (N, H, W, 3) uint8 by the TFLite reference kernels."""
+    """Embeddings (N, D) float32 by the TFLite reference kernels, of images (N, H, W, C) uint8 as the C takes them."""
     from ai_edge_litert.interpreter import OpResolverType
 
     runner, _ = interpreter(tflite, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
     given, output = runner.get_input_details()[0], runner.get_output_details()[0]
+    network = lower(read_graph(tflite)) if given["dtype"] == np.float32 else None
     rows = []
     for image in images:
-        signed = (image ^ np.uint8(128)).view(np.int8)
+        if network:
+            image = np.float32(network.input_scale) * (image.astype(np.float32) - network.input_zero)
+        elif given["dtype"] == np.int8:
+            image = (image ^ np.uint8(128)).view(np.int8)
         try:
-            runner.set_tensor(given["index"], (image if given["dtype"] == np.uint8 else signed)[None])
+            runner.set_tensor(given["index"], image.reshape(given["shape"]))
             runner.invoke()
         except (ValueError, RuntimeError) as error:
             raise InputError(f"{tflite}: LiteRT fails on an image {image.shape} ({one_line(error)})") from error

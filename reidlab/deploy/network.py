@@ -48,14 +48,28 @@ class Node:
 
 @dataclass
 class Network:
-    """Nodes in an executable order; the caller owns the image and the float32 output."""
+    """Nodes in an executable order; the caller owns the image and the float32 output.
+
+    - `input_scale`, `input_zero`: a byte of the image stands for input_scale * (byte - input_zero)
+    - `views`: a tensor that is another's bytes cut into rows of its own -> that other one, which is held whole
+    """
 
     image: int
     output: int
     image_shape: tuple[int, int, int]
     embedding_size: int
+    input_scale: float
+    input_zero: int
     nodes: list[Node] = field(default_factory=list)
     rows: dict[int, Rows] = field(default_factory=dict)
+    views: dict[int, int] = field(default_factory=dict)
+
+    def base(self, tensor: int) -> int:
+        """The tensor whose bytes a tensor is."""
+        return self.views.get(tensor, tensor)
+
+
+READING_PIXELS = ("reid_conv", "reid_transpose")  # structs of kernels that flip the sign of the image's bytes
 
 
 class Builder:
@@ -66,7 +80,9 @@ class Builder:
         self.nodes: list[Node] = []
         self.rows: dict[int, Rows] = {}
         self.alias: dict[int, int] = {}  # a tensor that needs no work -> the one that holds its bytes
-        self.pixels: set[int] = set()  # tensors that are the uint8 image, read as int8
+        self.views: dict[int, int] = {}  # see Network
+        self.pixels: set[int] = set()  # tensors that are the image of bytes, read as int8
+        self.input: tuple[float, int] | None = None  # scale and zero point of the image's bytes
         self.padded: dict[int, tuple[int, int, int]] = {}  # a PAD's output -> (its input, top, left)
         self._fresh = len(graph.tensors)
 
@@ -75,22 +91,37 @@ class Builder:
         return InputError(f"{self.graph.where(op)}: {why}")
 
     def shape(self, index: int, op: Op) -> tuple[int, int, int]:
-        """(height, width, channels) of a tensor; (1, D) counts as one pixel."""
-        shape = self.graph.tensors[index].shape
-        if len(shape) == 2:
-            shape = (shape[0], 1, 1, shape[1])
+        """(height, width, channels) of a tensor; of fewer than 4 axes, the first ones are 1."""
+        shape = (1,) * (4 - len(self.graph.tensors[index].shape)) + self.graph.tensors[index].shape
         if len(shape) != 4 or shape[0] != 1 or min(shape) < 1 or max(shape) > 0xFFFF or shape[2] * shape[3] > 0xFFFF:
-            raise self.refuse(op, f"tensor {index} of shape {list(shape)}; needs a batch of 1, 2 or 4 axes, small rows")
+            raise self.refuse(
+                op, f"tensor {index} of shape {list(shape)}; needs a batch of 1, at most 4 axes, small rows"
+            )
         return shape[1:]
 
+    def view(self, target: int, source: int, rows: Rows) -> None:
+        """Make a tensor the bytes of another one, cut into rows of its own."""
+        source = self.alias.get(source, source)
+        if self.rows[source] == rows:
+            self.alias[target] = source
+            return
+        self.rows[target], self.views[target] = rows, self.views.get(source, source)
+        if source in self.pixels:
+            self.pixels.add(target)
+
     def quantization(self, index: int, op: Op) -> tuple[np.float32, int]:
-        """(scale, zero point) of an int8 activation."""
+        """(scale, zero point) of an int8 activation; of one in uint8, which only inputs and outputs are, less 128."""
         tensor = self.graph.tensors[index]
-        if tensor.dtype != "int8" or tensor.quantization is None or tensor.quantization.scale.size != 1:
-            raise self.refuse(op, f"tensor {index} is {tensor.dtype}, not int8 with one scale; quantize it to int8")
-        if tensor.data is not None:
-            raise self.refuse(op, f"tensor {index} is constant where an activation is expected")
-        zero = int(tensor.quantization.zero_point[0])
+        at_an_end = tensor.dtype == "uint8" and index in (*self.graph.inputs, *self.graph.outputs)
+        if tensor.dtype == "uint8" and not at_an_end:
+            raise self.refuse(op, f"tensor {index} is uint8, the legacy quantization; quantize to int8")
+        if not (tensor.dtype == "int8" or at_an_end):
+            raise self.refuse(
+                op, f"tensor {index} is {tensor.dtype}, not int8; quantize weights and activations to int8"
+            )
+        if tensor.quantization is None or tensor.quantization.scale.size != 1:
+            raise self.refuse(op, f"tensor {index} has no scale, or several; quantize activations with one")
+        zero = int(tensor.quantization.zero_point[0]) - 128 * at_an_end
         if not -128 <= zero <= 127:
             raise self.refuse(op, f"tensor {index} has zero point {zero}")
         return tensor.quantization.scale[0], zero
@@ -101,6 +132,8 @@ class Builder:
         if index < 0:
             return None
         tensor = self.graph.tensors[index]
+        if tensor.dtype == "uint8" != dtype:
+            raise self.refuse(op, f"tensor {index} is uint8, the legacy quantization; quantize to int8")
         if tensor.data is None or tensor.dtype != dtype:
             raise self.refuse(op, f"input {position} must be constant {dtype}")
         return tensor.data
@@ -122,22 +155,24 @@ class Builder:
         low, high = arithmetic.activation_range(activation, scale, zero)
         rows, inner = Rows(height, width * channels), target
         if (low, high) != (-128, 127):
-            inner = self._new_tensor()
-        sources = tuple(self.alias.get(index, index) for index in inputs)
-        if struct != "reid_conv":  # the others don't read uint8: each has a copy of the image, streamed row by row
-            sources = tuple(self._signed(op, index) if index in self.pixels else index for index in sources)
+            inner = self.new_tensor()
+        sources = tuple(self.source(op, index, as_it_is=struct in READING_PIXELS) for index in inputs)
         self.append(Node(op.index, kernel, struct, params, sources, inner, **how), rows)
         if inner != target:
             limits = {"low": low, "high": high, "count": rows.row_bytes}
             self.append(Node(op.index, "reid_range_row", "reid_range", limits, (inner,), target, trailing=True), rows)
 
-    def _signed(self, op: Op, image: int) -> int:
-        """A tensor of the image's pixels as int8 codes, made by a node of its own."""
-        rows, made = self.rows[image], self._new_tensor()
-        self.append(Node(op.index, "reid_pixels_row", "reid_pixels", {"count": rows.row_bytes}, (image,), made), rows)
+    def source(self, op: Op, tensor: int, as_it_is: bool = False) -> int:
+        """What a node reads for a tensor: of the image's bytes a copy as int8 codes, or themselves `as_it_is`."""
+        tensor = self.alias.get(tensor, tensor)
+        if as_it_is or tensor not in self.pixels:
+            return tensor
+        rows, made = self.rows[tensor], self.new_tensor()
+        self.append(Node(op.index, "reid_pixels_row", "reid_pixels", {"count": rows.row_bytes}, (tensor,), made), rows)
         return made
 
-    def _new_tensor(self) -> int:
+    def new_tensor(self) -> int:
+        """The index of a tensor that the graph doesn't have."""
         self._fresh += 1
         return self._fresh - 1
 

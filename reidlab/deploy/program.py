@@ -69,7 +69,7 @@ def _held_at_peak(program: Program) -> list[int]:
     peak = max(range(len(program.plan.live_bytes)), key=program.plan.live_bytes.__getitem__)
     users: dict[int, int] = {}
     for node in program.network.nodes:
-        for tensor in node.inputs:
+        for tensor in map(program.network.base, node.inputs):
             users[tensor] = users.get(tensor, 0) + 1
     return [
         place.tensor

@@ -36,7 +36,7 @@ class Stage:
             for node, sources in zip(self.nodes, self.sources, strict=True)
             for pair in zip(node.inputs, sources, strict=True)
         ]
-        return tuple(dict.fromkeys(tensor for tensor, source in pairs if source < 0))
+        return tuple(dict.fromkeys(self.network.base(tensor) for tensor, source in pairs if source < 0))
 
     @property
     def macs(self) -> int:
@@ -97,8 +97,7 @@ class Stage:
 
     def _stays_ahead(self, tensor: int) -> bool:
         """Whether all reads of an input stay ahead of the output's writes, both starting at one address."""
-        step, out_step = self.network.rows[tensor].row_bytes, self.network.rows[self.output].row_bytes
-        trailing = self.nodes[-1].trailing and out_step <= step
+        out_step = self.network.rows[self.output].row_bytes
         unread = self.network.rows[tensor].nbytes  # first byte that is read after the event
         written = 0  # the row that the event is followed by the writing of
         for kind, which, row in reversed(list(self.events())):
@@ -106,7 +105,9 @@ class Stage:
                 written = row
                 if (row + 1) * out_step > unread:
                     return False
-            elif which == tensor:
+            elif self.network.base(which) == tensor:
+                step = self.network.rows[which].row_bytes
+                trailing = self.nodes[-1].trailing and out_step <= step
                 if kind == "last" and (written if trailing else written + 1) * out_step > row * step:
                     return False
                 unread = min(unread, row * step)
@@ -135,7 +136,7 @@ class _Grouping:
         self.producer = {node.output: node for node in network.nodes}
         self.users: dict[int, int] = {}
         for node in network.nodes:
-            for tensor in node.inputs:
+            for tensor in map(network.base, node.inputs):
                 self.users[tensor] = self.users.get(tensor, 0) + 1
         self.joined = self._join(frozenset())
         made_again = set(recompute)
@@ -177,7 +178,7 @@ class _Grouping:
     def stages(self) -> list[Stage]:
         """One stage for each tensor that some consumer needs whole."""
         whole = {t for node in self.nodes for t in node.inputs if (t, node.output) not in self.joined}
-        whole.add(self.network.output)
+        whole = {self.network.base(tensor) for tensor in whole} | {self.network.output}
         return [self._stage(node) for node in self.nodes if node.output in whole]
 
     def _stage(self, final: Node) -> Stage:

@@ -18,15 +18,20 @@ from reidlab.files import read_bytes
 DTYPES = ("float32", "float16", "int32", "uint8", "int64", "bool", "int16", "int8")
 ACTIVATIONS = {code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")}
 WITH_OPTIONS = (
-    "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D", "FULLY_CONNECTED", "ADD", "MUL", "SOFTMAX",
+    "CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D", "AVERAGE_POOL_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "SOFTMAX",
+    "CONCATENATION", "STRIDED_SLICE", "UNPACK", "LEAKY_RELU", "GELU", "RESIZE_NEAREST_NEIGHBOR",
 )  # fmt: skip
 OPTIONS = {  # name in the schema -> name in `Op.options`
     "padding": "padding", "strideW": "stride_w", "strideH": "stride_h", "dilationWFactor": "dilation_w",
     "dilationHFactor": "dilation_h", "filterWidth": "filter_w", "filterHeight": "filter_h", "beta": "beta",
     "depthMultiplier": "depth_multiplier", "weightsFormat": "weights_format", "fusedActivationFunction": "activation",
+    "alignCorners": "align_corners", "halfPixelCenters": "half_pixel", "axis": "axis", "alpha": "alpha",
+    "approximate": "approximate", "beginMask": "begin_mask", "endMask": "end_mask", "ellipsisMask": "ellipsis_mask",
+    "newAxisMask": "new_axis_mask", "shrinkAxisMask": "shrink_axis_mask",
 }  # fmt: skip
 CUSTOM_CODE, NAME = 6, 10  # slots of strings in the tables of an operator code and of a tensor
 LARGEST_TENSOR_BYTES = 1 << 30
+COMPILED = ("ethos-u", "edgetpu-custom-op")
 WEIGHT_AXES = {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 4, "FULLY_CONNECTED": 2}
 
 
@@ -41,7 +46,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the graph; `data` is set where it is a constant."""
+    """A tensor of the graph; `data` is set where it is a constant, `is_variable` where it lives on between calls."""
 
     index: int
     name: str
@@ -49,6 +54,7 @@ class Tensor:
     dtype: str
     quantization: Quantization | None = None
     data: np.ndarray | None = field(default=None, repr=False)
+    is_variable: bool = False
 
     @property
     def size(self) -> int:
@@ -199,7 +205,8 @@ class _Reader:
         if len(raw) not in (0, math.prod(shape) * np.dtype(dtype).itemsize):
             raise InputError(f"{where} holds {len(raw)} bytes, which don't fit its shape {list(shape)} of {dtype}")
         data = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).reshape(shape) if len(raw) else None
-        return Tensor(index, self._text(table, NAME), shape, dtype, self._quantization(table, where, shape), data)
+        quantization = self._quantization(table, where, shape)
+        return Tensor(index, self._text(table, NAME), shape, dtype, quantization, data, table.IsVariable())
 
     def _constant(self, table: schema.Buffer) -> bytes | np.ndarray:
         """A buffer's bytes, which files over 2 GB keep behind the flatbuffer (offsets 0 and 1 mean: they do not)."""
@@ -217,7 +224,7 @@ class _Reader:
             return None
         zero_point = self._numbers(inner, "ZeroPoint")
         zero_point = zero_point if zero_point.size else np.zeros(1, np.int64)
-        axis, problem = inner.QuantizedDimension(), None
+        axis, problem = inner.QuantizedDimension() if len(shape) > 1 else 0, None  # files name others for biases
         if not np.all(np.isfinite(scale) & (scale > 0)):
             problem = "scales that are not finite and positive"
         elif scale.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scale.size):
@@ -253,8 +260,13 @@ def _check(graph: Graph) -> None:
     for label, indices in (("inputs", graph.inputs), ("outputs", graph.outputs)):
         if not indices or not all(0 <= tensor < len(graph.tensors) for tensor in indices):
             raise InputError(f"{graph.name}: the graph's {label} {list(indices)} are not among its tensors")
-    ready = {*graph.inputs, -1, *(tensor.index for tensor in graph.tensors if tensor.data is not None)}
+    constant = (tensor.index for tensor in graph.tensors if tensor.data is not None or tensor.is_variable)
+    ready = {*graph.inputs, -1, *constant}
     for op in graph.ops:
+        if op.kind in COMPILED:
+            raise InputError(
+                f"{graph.where(op)} is compiled for an accelerator; give the file that its compiler was given"
+            )
         for tensor in op.inputs:
             if tensor not in ready:
                 raise InputError(f"{graph.where(op)} reads tensor {tensor} before anything writes it")

@@ -22,13 +22,20 @@ OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() i
 TENSOR_TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 OPTIONS = {
     "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "MAX_POOL_2D": "Pool2DOptions",
-    "FULLY_CONNECTED": "FullyConnectedOptions",
-    "AVERAGE_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions", "ADD": "AddOptions", "MUL": "MulOptions",
+    "FULLY_CONNECTED": "FullyConnectedOptions", "AVERAGE_POOL_2D": "Pool2DOptions", "MEAN": "ReducerOptions",
+    "ADD": "AddOptions", "MUL": "MulOptions",
     "SUB": "SubOptions", "SOFTMAX": "SoftmaxOptions", "RESHAPE": "ReshapeOptions", "PAD": "PadOptions",
     "PADV2": "PadV2Options", "CONCATENATION": "ConcatenationOptions", "SLICE": "SliceOptions", "POW": "PowOptions",
-    "MAXIMUM": "MaximumMinimumOptions", "QUANTIZE": "QuantizeOptions", "DEQUANTIZE": "DequantizeOptions",
+    "MAXIMUM": "MaximumMinimumOptions", "MINIMUM": "MaximumMinimumOptions", "UNPACK": "UnpackOptions",
+    "STRIDED_SLICE": "StridedSliceOptions", "LEAKY_RELU": "LeakyReluOptions", "GELU": "GeluOptions",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighborOptions", "QUANTIZE": "QuantizeOptions",
+    "DEQUANTIZE": "DequantizeOptions",
 }  # fmt: skip
-VERSIONS = {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "RESHAPE": 1, "RSQRT": 1, "POW": 1}  # others: 2, which has int8
+VERSIONS = {
+    "CONV_2D": 3,
+    "DEPTHWISE_CONV_2D": 3,
+    **dict.fromkeys(("RESHAPE", "RSQRT", "POW", "HARD_SWISH", "PRELU", "RELU_N1_TO_1", "RELU_0_TO_1"), 1),
+}  # others: 2, which has int8
 
 
 class Builder:

@@ -12,6 +12,8 @@
 #define REID_IMAGE_WIDTH $width
 #define REID_IMAGE_CHANNELS $channels
 #define REID_IMAGE_BYTES (REID_IMAGE_HEIGHT * REID_IMAGE_WIDTH * REID_IMAGE_CHANNELS)
+#define REID_INPUT_SCALE $input_scale   /* a byte of the image stands for REID_INPUT_SCALE * (byte - REID_INPUT_ZERO) */
+#define REID_INPUT_ZERO $input_zero
 #define REID_EMBEDDING_SIZE $size
 #define REID_EMBEDDING_SCALE $scale     /* a code stands for REID_EMBEDDING_SCALE * (code - REID_EMBEDDING_ZERO) */
 #define REID_EMBEDDING_ZERO $zero

@@ -142,11 +142,11 @@ void reid_depthwise_row(const void *params, const int8_t *const *rows, int8_t *o
 void reid_dense_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_dense *p = params;
   const int8_t *w = p->weights;
-  const int total = 31 + p->shift;
   (void)scratch;
   for (int o = 0; o < p->outputs; ++o, w += p->inputs) {
     int32_t sum = (p->bias ? p->bias[o] : 0) + dot(w, rows[0], p->inputs, p->in_zero);
-    int64_t scaled = ((int64_t)sum * p->multiplier + ((int64_t)1 << (total - 1))) >> total;
+    const int total = 31 + p->shift[o * p->scales];
+    int64_t scaled = ((int64_t)sum * p->multiplier[o * p->scales] + ((int64_t)1 << (total - 1))) >> total;
     scaled += p->out_zero;
     out[o] = (int8_t)(scaled < -128 ? -128 : scaled > 127 ? 127 : scaled);
   }
@@ -154,17 +154,30 @@ void reid_dense_row(const void *params, const int8_t *const *rows, int8_t *out, 
 
 /* --- Element by element ------------------------------------------------------------------------------------------- */
 
-/* The input with the larger scale comes first: its multiplier is exactly 1/2. */
-void reid_sum_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
-  const reid_sum *p = params;
-  const int8_t *a = rows[0], *b = rows[1];
+/* Plus or minus `a`, which has the larger scale and therefore exactly 1/2 as its multiplier, plus or minus `b`. */
+static inline void sum_of(const reid_sum *p, const int8_t *a, int a_sign, const int8_t *b, int b_sign, int left, int8_t *out) {
   const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
   const scaling of_b = scaling_of(p->multiplier, p->shift, 0), of_sum = scaling_of(p->out_multiplier, p->out_shift, p->zero[2]);
-  (void)scratch;
-  for (int left = p->count; left > 0; left -= LANES, a += LANES, b += LANES, out += LANES) {
-    lanes sum = (load(a, left) - zero_a) * (1 << 19) + rescale(&of_b, (load(b, left) - zero_b) * (1 << 20));
+  for (; left > 0; left -= LANES, a += LANES, b += LANES, out += LANES) {
+    lanes sum = (load(a, left) - zero_a) * (a_sign * (1 << 19)) + rescale(&of_b, (load(b, left) - zero_b) * (1 << 20)) * b_sign;
     store(out, left, rescale(&of_sum, sum));
   }
+}
+
+/* The input with the larger scale comes first. */
+void reid_sum_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_sum *p = params;
+  (void)scratch;
+  sum_of(p, rows[0], 1, rows[1], 1, p->count, out);
+}
+
+void reid_signed_sum_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_signed_sum *p = params;
+  const int8_t *x = rows[0], *y = p->constant ? p->constant : rows[1];
+  const int period = p->period;
+  (void)scratch;
+  for (int left = p->sum.count; left > 0; left -= period, x += period, out += period)
+    sum_of(&p->sum, p->larger ? y : x, p->sign[0], p->larger ? x : y, p->sign[1], period, out);
 }
 
 void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
@@ -172,10 +185,10 @@ void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out
   const scaling s = scaling_of(p->multiplier, p->shift, p->zero[2]);
   const int32_t zero_a = p->zero[0], zero_b = p->zero[1];
   const int period = p->period;
-  const int8_t *a = rows[0];
+  const int8_t *a = rows[0], *const factor = p->constant ? p->constant : rows[1];
   (void)scratch;
   for (int i = p->count; i > 0; i -= period) {
-    const int8_t *x = a, *y = rows[1];
+    const int8_t *x = a, *y = factor;
     int8_t *to = out;
     for (int left = period; left > 0; left -= LANES, x += LANES, y += LANES, to += LANES)
       store(to, left, rescale(&s, (load(x, left) - zero_a) * (load(y, left) - zero_b)));
@@ -215,9 +228,54 @@ void reid_pixels_row(const void *params, const int8_t *const *rows, int8_t *out,
 
 void reid_border_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_border *p = params;
+  const int8_t *from = rows[0];
+  const int whole = p->left_bytes + p->row_bytes + p->right_bytes;
   (void)scratch;
-  memset(out, p->value, (size_t)(p->left_bytes + p->row_bytes + p->right_bytes));
-  if (rows[0]) memcpy(out + p->left_bytes, rows[0], p->row_bytes);
+  memset(out, p->value, (size_t)(whole * p->count));
+  if (!from) return;
+  for (int i = 0; i < p->count; ++i, from += p->row_bytes, out += whole) memcpy(out + p->left_bytes, from, p->row_bytes);
+}
+
+void reid_join_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_join *p = params;
+  const int8_t *a = rows[0], *b = rows[1];
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i, a += p->bytes[0], b += p->bytes[1]) {
+    memcpy(out, a, p->bytes[0]);
+    out += p->bytes[0];
+    memcpy(out, b, p->bytes[1]);
+    out += p->bytes[1];
+  }
+}
+
+void reid_slice_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_slice *p = params;
+  const int8_t *from = rows[0] + p->first;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i, from += p->step, out += p->take) memcpy(out, from, p->take);
+}
+
+void reid_repeat_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_repeat *p = params;
+  (void)scratch;
+  for (int row = 0; row < p->rows; ++row)
+    for (int i = 0; i < p->count; ++i)
+      for (int again = 0; again < p->times; ++again, out += p->bytes) memcpy(out, rows[0] + i * p->bytes, p->bytes);
+}
+
+void reid_transpose_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_transpose *p = params;
+  const int8_t *pixel = rows[0];
+  (void)scratch;
+  for (int x = 0; x < p->width; ++x, pixel += p->steps[0])
+    for (int c = 0; c < p->channels; ++c) *out++ = (int8_t)(pixel[c * p->steps[1]] ^ p->flip);
+}
+
+/* Any function of one code. */
+void reid_table_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_table *p = params;
+  (void)scratch;
+  for (int i = 0; i < p->count; ++i) out[i] = p->codes[rows[0][i] + 128];
 }
 
 void reid_float_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
@@ -242,6 +300,17 @@ void reid_average_all(const void *params, const int8_t *const *rows, int8_t *out
     for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels)
       sum += load(value, left);
     store(out + c, left, rescale(&s, sum));
+  }
+}
+
+/* The same scale in and out, any number of pixels. */
+void reid_average_pool_all(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_average *p = params;
+  (void)scratch;
+  for (int c = 0; c < p->channels; ++c) {
+    int32_t sum = 0;
+    for (int i = 0; i < p->pixels; ++i) sum += rows[0][i * p->channels + c];
+    out[c] = (int8_t)((sum > 0 ? sum + p->pixels / 2 : sum - p->pixels / 2) / p->pixels);
   }
 }
 
@@ -349,11 +418,8 @@ void reid_logistic_row(const void *params, const int8_t *const *rows, int8_t *ou
   }
 }
 
-void reid_softmax_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
-  const reid_curve *p = params;
-  const int8_t *values = rows[0];
+static void softmax(const reid_curve *p, const int8_t *values, int8_t *out) {
   int32_t top = -128, total = 0;
-  (void)scratch;
   for (int i = 0; i < p->count; ++i) top = values[i] > top ? values[i] : top;
   for (int i = 0; i < p->count; ++i)
     if (top - values[i] <= p->limit) total += divide(exp_of_negative(to_fixed(p, values[i] - top), 26), 12);
@@ -370,6 +436,12 @@ void reid_softmax_row(const void *params, const int8_t *const *rows, int8_t *out
   }
 }
 
+void reid_softmax_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_curve *p = params;
+  (void)scratch;
+  for (int x = 0; x < p->pixels; ++x) softmax(p, rows[0] + x * p->count, out + x * p->count);
+}
+
 /* --- Executor ----------------------------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -379,6 +451,7 @@ typedef struct {
   const int8_t *image;
   int8_t *out;
   uint16_t made[REID_MAX_NODES]; /* rows that each node has made so far */
+  const int8_t *rows[REID_MAX_WINDOW + 1]; /* of the kernel that is called next */
 } reid_stream;
 
 static int8_t *row_of(const reid_stream *s, reid_rows place, int row) {
@@ -389,24 +462,25 @@ static int8_t *row_of(const reid_stream *s, reid_rows place, int row) {
 /* Make the next row of a node, after the rows that it needs. */
 static void make_row(reid_stream *s, int index) {
   const reid_node *node = s->nodes + index;
-  const int8_t *rows[REID_MAX_WINDOW + 1] = {0};
   const int row = s->made[index]++;
   int count = node->window ? node->window : 1, first = row * node->stride - node->pad, last = first + count - 1;
   if (last >= node->height || !node->window) last = node->height - 1;
   if (node->source[0] >= 0)
     while (s->made[node->source[0]] <= last) make_row(s, node->source[0]);
-  for (int i = 0; i < count && first + i <= last; ++i)
-    if (first + i >= 0)
-      rows[i] = node->in[0].offset == REID_IMAGE ? s->image + (first + i) * node->in[0].row_bytes
-                                                 : row_of(s, node->in[0], first + i);
   if (node->source[1] >= 0)
     while (s->made[node->source[1]] <= row) make_row(s, node->source[1]);
-  if (node->in[1].rows) rows[count] = row_of(s, node->in[1], row);
-  node->kernel(node->params, rows, row_of(s, node->out, row), s->scratch);
+  for (int i = 0; i < count; ++i) {
+    const int y = first + i;
+    s->rows[i] = y < 0 || y > last                  ? NULL
+                 : node->in[0].offset == REID_IMAGE ? s->image + y * node->in[0].row_bytes
+                                                    : row_of(s, node->in[0], y);
+  }
+  if (node->in[1].rows) s->rows[count] = row_of(s, node->in[1], row);
+  node->kernel(node->params, s->rows, row_of(s, node->out, row), s->scratch);
 }
 
 void reid_execute(const reid_stage *stages, int count, int8_t *arena, const uint8_t *image, float *out) {
-  reid_stream s = {0, arena, 0, (const int8_t *)image, (int8_t *)out, {0}};
+  reid_stream s = {0, arena, 0, (const int8_t *)image, (int8_t *)out, {0}, {0}};
   for (; count; --count, ++stages) {
     s.nodes = stages->nodes;
     s.scratch = arena + stages->scratch;

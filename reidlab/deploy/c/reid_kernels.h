@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum { REID_MAX_WINDOW = 8, REID_MAX_NODES = 24 };
+enum { REID_MAX_WINDOW = 64, REID_MAX_NODES = 24 };
 
 /* Offsets that mean "the caller's image" and "the caller's output" instead of a place in the arena. */
 #define REID_IMAGE 0xFFFFFFFFu
@@ -34,8 +34,9 @@ typedef struct {
   const void *params;
   reid_rows in[2], out;
   int8_t source[2];   /* position in the stage of the node that makes in[i]; -1: it is complete */
-  uint8_t window;     /* rows of in[0] for one output row; 0: all of them, by one pointer to the first */
-  uint8_t stride, pad;
+  uint8_t window;     /* rows of in[0] for one output row; 0: all of them, by one pointer to the output row's number */
+  uint8_t stride;
+  int16_t pad;        /* rows above in[0], or, below 0, its rows that are left out */
   uint16_t height;    /* rows of in[0] in all */
 } reid_node;
 
@@ -76,20 +77,30 @@ typedef struct {
 typedef struct {
   const int8_t *weights;
   const int32_t *bias;
-  int32_t multiplier;
-  int8_t shift;
+  const int32_t *multiplier;
+  const int8_t *shift;
   int16_t in_zero, out_zero;
   uint16_t inputs, outputs;
+  uint8_t scales;           /* 1: a multiplier and a shift for each output, 0: one for all */
 } reid_dense;
 
 typedef struct {
-  int32_t multiplier, out_multiplier; /* of the second input and of the sum */
+  int32_t multiplier, out_multiplier; /* of the input with the smaller scale and of the sum */
   int8_t shift, out_shift;
   int16_t zero[3];
   uint16_t count;
 } reid_sum;
 
 typedef struct {
+  reid_sum sum;
+  const int8_t *constant;   /* in place of the second input, or NULL */
+  int8_t sign[2];           /* of the input with the larger scale, and of the other */
+  uint8_t larger;           /* which input that is */
+  uint16_t period;          /* the second input repeats every `period` elements */
+} reid_signed_sum;
+
+typedef struct {
+  const int8_t *constant;   /* in place of the second factor, or NULL */
   int32_t multiplier;
   int8_t shift;
   int16_t zero[3];
@@ -114,8 +125,32 @@ typedef struct {
 
 typedef struct {
   int8_t value;
-  uint16_t row_bytes, left_bytes, right_bytes;
+  uint16_t row_bytes, left_bytes, right_bytes, count; /* so often in a row: once around it, or around each pixel */
 } reid_border;
+
+typedef struct {
+  uint16_t bytes[2], count; /* of each input in turn */
+} reid_join;
+
+typedef struct {
+  uint16_t first, take, step, count; /* `take` bytes from each of first, first + step, ... */
+} reid_slice;
+
+typedef struct {
+  uint16_t bytes, count;    /* each run of so many bytes, so many of them, */
+  uint8_t times, rows;      /* so often, and all that again */
+} reid_repeat;
+
+typedef struct {
+  uint32_t steps[2];        /* bytes from one pixel to the next, and from one channel to the next */
+  uint16_t width, channels;
+  int8_t flip;              /* -128 turns uint8 pixels into int8, 0 leaves int8 as it is */
+} reid_transpose;
+
+typedef struct {
+  const int8_t *codes;      /* of -128, -127, ... */
+  uint16_t count;
+} reid_table;
 
 typedef struct {
   int8_t low, high;
@@ -133,7 +168,7 @@ typedef struct {
   int32_t multiplier, limit;
   int8_t shift;
   int16_t in_zero;
-  uint16_t count;
+  uint16_t count, pixels;
 } reid_curve;
 
 typedef struct {
@@ -142,8 +177,9 @@ typedef struct {
   uint16_t count;
 } reid_float;
 
-reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_product_row,
-    reid_average_all, reid_max_pool_row, reid_average_pool_row, reid_pixels_row, reid_border_row, reid_range_row,
+reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_signed_sum_row,
+    reid_product_row, reid_average_all, reid_average_pool_all, reid_max_pool_row, reid_average_pool_row, reid_pixels_row,
+    reid_border_row, reid_join_row, reid_slice_row, reid_repeat_row, reid_transpose_row, reid_table_row, reid_range_row,
     reid_scale_row, reid_logistic_row, reid_softmax_row, reid_float_row;
 
 #ifdef __cplusplus
