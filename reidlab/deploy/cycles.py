@@ -12,12 +12,15 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from reidlab.config import SHIPPED
+from reidlab.deploy.estimate import Figure
 from reidlab.deploy.instructions import Instruction
 
 PUBLISHED = SHIPPED / "data" / "cycles_published.csv"
 COVERAGE = 0.9  # of the intervals
+COSTS = ("flash_cycles", "ram_cycles")
 FEWEST_NETWORKS = 3  # from which a core's own errors count, and not those of all cores
 
 class Block(NamedTuple):
@@ -158,3 +161,92 @@ def block_cycles(body: Sequence[Instruction], pipeline: Pipeline) -> int:
             loaded = first + timing.latency
         starts.append(first)
     return starts[-1] - starts[len(body)]
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A chip's clock and memory: the cycles for a line that is fetched from flash, and from RAM."""
+
+    core: str
+    mhz: int
+    caches: Caches
+    flash_cycles: float
+    ram_cycles: float = 0
+
+
+M7_LARGE, M7_SMALL = Caches("256x2x32", "128x4x32", ram=True), Caches("64x2x32", "32x4x32", ram=True)
+CHIPS = {  # wait states and caches by the makers' reference manuals; the M7s' lines take a burst on the AXI bus
+    "STM32L4R5": Chip("m4", 120, Caches("1x64x16", "1x16x16"), 5),
+    "nRF5340": Chip("m33", 128, Caches("256x2x16"), 5),
+    "RA6M4": Chip("m33", 200, Caches("256x2x16"), 5),
+    "STM32U575": Chip("m33", 160, Caches("256x2x16"), 4),
+    "STM32F746": Chip("m7", 216, M7_SMALL, 16, 12),
+    "STM32F769": Chip("m7", 216, M7_LARGE, 16, 12),
+    "STM32H747": Chip("m7", 400, M7_LARGE, 20, 16),
+    "STM32H743": Chip("m7", 480, M7_LARGE, 24, 16),
+    "TCM": Chip("m55", 400, Caches("256x4x32", "256x4x32"), 0),
+}
+ESTIMATED = {  # core -> the chips that its time is estimated for; all have the same caches
+    "m4": ("STM32L4R5",), "m33": ("STM32U575",), "m7": ("STM32F769", "STM32H747", "STM32H743"), "m55": ("TCM",),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What the model's cycles are multiplied by; NaN where nothing is published for the core, then with bounds alone.
+
+    - `low`, `high`: bounds that hold the true factor with probability `COVERAGE`
+    - `errors`: relative error of each network's latency by the other networks of its core, see `_left_out`
+    """
+
+    factor: float
+    low: float
+    high: float
+    errors: Mapping[str, float]
+
+
+def published() -> pd.DataFrame:
+    """Published latencies of known code, with what the model says of it."""
+    return pd.read_csv(PUBLISHED)
+
+
+def calibrate(core: str, rows: pd.DataFrame) -> Calibration:
+    """Fit the factor of a core, in logarithms, to the networks of a table such as `published`.
+
+    A core with fewer than `FEWEST_NETWORKS` networks has bounds by the errors of all cores. One without any lies
+    between the model itself and the highest bound of another core.
+    """
+    ratios = {name: _log_ratios(found) for name, found in rows.groupby("core")}
+    errors = {name: _left_out(found) for name, found in ratios.items()}
+    if core not in ratios:
+        return Calibration(np.nan, 1, max(calibrate(other, rows).high for other in ratios), {})
+    own, center = errors[core], ratios[core].mean()
+    used = [own] if len(ratios[core]) >= FEWEST_NETWORKS else [found for found in errors.values() if len(found)]
+    residuals = pd.concat(used)
+    freedom = len(residuals) - len(used)
+    half = t.ppf((1 + COVERAGE) / 2, freedom) * np.sqrt((residuals**2).mean())
+    low, high = np.exp([center - half, center + half])
+    return Calibration(float(np.exp(center)), float(low), float(high), np.expm1(-own).to_dict())
+
+
+def _log_ratios(rows: pd.DataFrame) -> pd.Series:
+    """Published cycles over those of the model, in logarithms, by network: the mean over its chips."""
+    flash, ram = (rows["chip"].map(lambda name, part=part: getattr(CHIPS[name], part)) for part in COSTS)
+    expected = rows["pipeline_cycles"] + flash * rows["flash_lines"] + ram * rows["ram_lines"]
+    return np.log(1e3 * rows["latency_ms"] * rows["mhz"] / expected).groupby(rows["network"]).mean()
+
+
+def _left_out(ratios: pd.Series) -> pd.Series:
+    """How far each ratio lies from the mean of the others."""
+    return (ratios - ratios.mean()) * len(ratios) / (len(ratios) - 1) if len(ratios) > 1 else ratios[:0]
+
+
+def milliseconds(trace: Trace, core: str) -> dict[str, Figure]:
+    """Chip -> estimated time of what ran; the value is NaN where nothing is published for the core."""
+    found = calibrate(core, published())
+    times = {}
+    for name in ESTIMATED[core]:
+        chip = CHIPS[name]
+        model = trace.cycles(PIPELINES[core], chip.flash_cycles, chip.ram_cycles) / (1e3 * chip.mhz)
+        times[name] = Figure(found.factor * model, found.low * model, found.high * model, COVERAGE)
+    return times

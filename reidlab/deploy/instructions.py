@@ -24,7 +24,7 @@ KINDS = [  # kind of instruction -> its mnemonics; the first that fits
     ("shift", r"(ls[lr]|asr|ror|.xt|pkh|[su]sat|bf[ci]|[su]bfx)|.*(lsl|lsr|asr|ror)"),
 ]
 MEMORY = ("load", "store", "vload", "vstore")
-NO_RESULT = re.compile(r"cmp|cmn|tst|teq|b|cb|tb|nop|it|vcmp|vpst|vctp|le|vmsr")
+NO_RESULT = re.compile(r"cmp|cmn|tst|teq|vcmp|vpst|vctp|vmsr")
 TWO_RESULTS = re.compile(r"[su]ml?al|[su]mull|umaal|smlald|smlsld")
 READS_RESULT = re.compile(r"[su]mlal|umaal|smlald|smlsld|movt|bfi|v\w*ml[as]|vfm|vqr?dmlah|vmov[nt]|vqr?movu?n|vaddva")
 COPIES = re.compile(r"mov|mvn|.xt|rbit|rev|clz|vmov|vneg|vabs|vcvt|vdup|adr|sqrt")
