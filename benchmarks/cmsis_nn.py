@@ -18,7 +18,9 @@ KINDS = {
 GROUPS = ("BasicMath", "Convolution", "FullyConnected", "NNSupport", "Pad", "Pooling", "Softmax", "Transpose")
 OTHER_TYPES = re.compile(r"f16|f32|_s4|^((?!s8).)*_s16")
 # In place of a C library's; so that copies of 4 bytes are one instruction, as they are with one.
-STRING_H = "#include <stddef.h>\n" + "".join(f"#define {name} __builtin_{name}\n" for name in ("memcpy", "memset", "memmove"))
+STRING_H = "#include <stddef.h>\n" + "".join(
+    f"#define {name} __builtin_{name}\n" for name in ("memcpy", "memset", "memmove")
+)
 
 
 def cmsis_instructions(graph: Graph, checkout: Path, core: str) -> dict[int, int]:

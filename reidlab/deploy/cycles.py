@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy import stats
 
 from reidlab.config import SHIPPED
 from reidlab.deploy.estimate import Figure
@@ -22,6 +22,7 @@ PUBLISHED = SHIPPED / "data" / "cycles_published.csv"
 COVERAGE = 0.9  # of the intervals
 COSTS = ("flash_cycles", "ram_cycles")
 FEWEST_NETWORKS = 3  # from which a core's own errors count, and not those of all cores
+
 
 class Block(NamedTuple):
     """A basic block: how often it ran, and how often a taken branch led to it."""
@@ -101,7 +102,13 @@ class Pipeline:
         return found._replace(busy=found.busy + more, latency=found.latency + more)
 
 
-ONE = {"alu": Timing("alu"), "mac": Timing("alu"), "shift": Timing("alu"), "branch": Timing("alu"), "loop": Timing("alu")}
+ONE = {
+    "alu": Timing("alu"),
+    "mac": Timing("alu"),
+    "shift": Timing("alu"),
+    "branch": Timing("alu"),
+    "loop": Timing("alu"),
+}
 PIPELINES = {
     # Cortex-M4 Technical Reference Manual, table 3-1: a load takes 2 cycles, and 1 in a row of loads and stores;
     # a taken branch 1 to 3 more; a multiplication 1.
@@ -224,7 +231,7 @@ def calibrate(core: str, rows: pd.DataFrame) -> Calibration:
     used = [own] if len(ratios[core]) >= FEWEST_NETWORKS else [found for found in errors.values() if len(found)]
     residuals = pd.concat(used)
     freedom = len(residuals) - len(used)
-    half = t.ppf((1 + COVERAGE) / 2, freedom) * np.sqrt((residuals**2).mean())
+    half = stats.t.ppf((1 + COVERAGE) / 2, freedom) * np.sqrt((residuals**2).mean())
     low, high = np.exp([center - half, center + half])
     return Calibration(float(np.exp(center)), float(low), float(high), np.expm1(-own).to_dict())
 
@@ -250,3 +257,14 @@ def milliseconds(trace: Trace, core: str) -> dict[str, Figure]:
         model = trace.cycles(PIPELINES[core], chip.flash_cycles, chip.ram_cycles) / (1e3 * chip.mhz)
         times[name] = Figure(found.factor * model, found.low * model, found.high * model, COVERAGE)
     return times
+
+
+def time_lines(times: Mapping[str, Figure]) -> list[str]:
+    """Estimated times in words, a line for each chip."""
+    return [
+        f"{CHIPS[chip].core} at {CHIPS[chip].mhz} MHz ({chip}): estimated "
+        + (f"{found.value:.1f} ms, " if found.value == found.value else "")
+        + f"{found.low:.1f} to {found.high:.1f} ms"
+        + ("" if found.value == found.value else "; nothing published to calibrate on")
+        for chip, found in times.items()
+    ]

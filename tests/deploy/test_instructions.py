@@ -36,7 +36,9 @@ def test_registers_and_kinds(text, kind, reads, writes, words):
 
 
 def test_a_listing_is_read_by_address():
-    listing = "00000100 <run>:\n     100:\tmovs\tr0, #10\n     102:\tldr.w\tr1, [pc, #4]\t@ 108 <run+0x8>\n     106:\tnop\n"
+    listing = (
+        "00000100 <run>:\n     100:\tmovs\tr0, #10\n     102:\tldr.w\tr1, [pc, #4]\t@ 108 <run+0x8>\n     106:\tnop\n"
+    )
     program = program_of(listing)
     assert [(address, instruction.kind, after) for address, (instruction, after) in program.items()] == [
         (0x100, "alu", 0x102), (0x102, "load", 0x106), (0x106, "none", 0),
