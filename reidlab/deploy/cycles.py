@@ -1,7 +1,7 @@
 """Cycles of executed code on Cortex-M cores, from its basic blocks, and milliseconds at a chip's clock.
 
 A block takes what an in-order pipeline takes for its instructions; a taken branch and a line that a cache fetches cost
-extra. What the pipeline and the memory leave out (write buffers, bus conflicts, prefetching) is one factor for each core,
+extra. What the pipeline and the memory leave out (write buffers, bus conflicts) is one factor for each core,
 calibrated on published latencies of known code: see `Calibration`.
 """
 
