@@ -74,7 +74,7 @@ def test_blocks_of_a_hand_worked_program(core, tmp_path):
                 address = trace.program[address][1]
         addresses = [address for address in trace.program if address >= symbols["run"]][: len(EXECUTED)]
         assert [runs[address] for address in addresses] == EXECUTED
-        assert sum(runs.values()) == sum(EXECUTED) + 1 == numbers("instructions", output)[0]  # and the call of `measured`
+        assert sum(runs.values()) == sum(EXECUTED) + 1 == numbers("instructions", output)[0]
         assert sum(block.taken for block in trace.blocks) == TAKEN
         assert trace.lines[1:] == (lines, 0)
     assert 1 <= trace.lines[0] <= 2  # 30 bytes of code
