@@ -14,9 +14,14 @@ typedef struct {
 
 #include "layers.inc"
 
+/* Checkouts from before 2024 have none. */
+arm_cmsis_nn_status arm_pad_s8(const int8_t *, int8_t *, int8_t, const cmsis_nn_dims *, const cmsis_nn_dims *,
+                               const cmsis_nn_dims *) __attribute__((weak));
+
 #define OUTSIDE __attribute__((section(".host"), aligned(16)))
 static int8_t input[TENSOR_BYTES] OUTSIDE, second[TENSOR_BYTES] OUTSIDE, output[TENSOR_BYTES] OUTSIDE;
-static int8_t weights[WEIGHT_BYTES] OUTSIDE, scratch[SCRATCH_BYTES] OUTSIDE;
+static int8_t scratch[SCRATCH_BYTES] OUTSIDE;
+static const int8_t weights[WEIGHT_BYTES] __attribute__((aligned(16))) = {0}; /* in flash, as they are in products */
 static int32_t bias[CHANNELS] OUTSIDE, multiplier[CHANNELS] OUTSIDE, shift[CHANNELS] OUTSIDE;
 
 __attribute__((noinline)) void measured(void) { __asm__ volatile(""); }
@@ -71,7 +76,7 @@ void finish(int status) {
 }
 
 int main(void) {
-  clear(input, sizeof input), clear(second, sizeof second), clear(weights, sizeof weights), clear(bias, sizeof bias);
+  clear(input, sizeof input), clear(second, sizeof second), clear(bias, sizeof bias);
   for (int c = 0; c < CHANNELS; ++c) multiplier[c] = 1 << 30, shift[c] = -8;
   for (uint32_t i = 0; i < sizeof layers / sizeof *layers; ++i) {
     clear(scratch, sizeof scratch);

@@ -5,7 +5,8 @@ import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from reidlab.deploy.emulator import build_firmware, emulate, numbers, symbols_of
+from reidlab.deploy.cycles import Caches, Trace
+from reidlab.deploy.emulator import build_firmware, emulate, numbers, symbols_of, trace_in
 from reidlab.deploy.tflite_graph import Graph, Op
 from reidlab.errors import InputError
 
@@ -17,17 +18,33 @@ KINDS = {
 GROUPS = ("BasicMath", "Convolution", "FullyConnected", "NNSupport", "Pad", "Pooling", "Softmax", "Transpose")
 OTHER_TYPES = re.compile(r"f16|f32|_s4|^((?!s8).)*_s16")
 # In place of a C library's; so that copies of 4 bytes are one instruction, as they are with one.
-STRING_H = "".join(f"#define {name} __builtin_{name}\n" for name in ("memcpy", "memset", "memmove"))
+STRING_H = "#include <stddef.h>\n" + "".join(
+    f"#define {name} __builtin_{name}\n" for name in ("memcpy", "memset", "memmove")
+)
 
 
 def cmsis_instructions(graph: Graph, checkout: Path, core: str) -> dict[int, int]:
     """Instructions by operator, of those that CMSIS-NN has a kernel for; InputError for what isn't a checkout of it."""
+    ops, output, _ = emulate_layers(graph, checkout, core)
+    return dict(zip([op.index for op in ops], numbers("instructions", output), strict=True))
+
+
+def emulate_layers(
+    graph: Graph, checkout: Path, core: str, caches: Caches | None = None, include: str = ""
+) -> tuple[list[Op], str, Trace | None]:
+    """Run the layers that CMSIS-NN has a kernel for; what the counter printed of each, and with caches all that ran.
+
+    InputError for what isn't a checkout of CMSIS-NN. `include`: more options of the compiler, for older checkouts.
+    """
     if not (checkout / "Include/arm_nnfunctions.h").is_file():
         raise InputError(f"--cmsis {checkout}: there is no Include/arm_nnfunctions.h; give a checkout of CMSIS-NN")
-    ops = [op for op in graph.ops if op.kind in KINDS]
+    known = KINDS if (checkout / "Source/PadFunctions").is_dir() else {kind for kind in KINDS if "PAD" not in kind}
+    ops = [op for op in graph.ops if op.kind in known]
     with as_file(files("reidlab.deploy") / "firmware") as firmware, tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         (out / "string.h").write_text(STRING_H)
+        for header in ("math.h", "stdio.h"):  # that older ones include and do not use
+            (out / header).touch()
         (out / "layers.inc").write_text(_layers(graph, ops))
         kernels = [
             file
@@ -36,13 +53,13 @@ def cmsis_instructions(graph: Graph, checkout: Path, core: str) -> dict[int, int
             if not OTHER_TYPES.search(file.stem)
         ]
         build_firmware(
-            firmware, out, core, MODEL=Path(__file__).parent, EXTRA=f"-w -I{out} -I{checkout / 'Include'}",
+            firmware, out, core, MODEL=Path(__file__).parent, EXTRA=f"-w -I{out} -I{checkout / 'Include'} {include}",
             PARTS=" ".join(["cmsis_layers.o", *(f"{file.stem}.o" for file in kernels)]),
             FOLDERS=" ".join(sorted({str(file.parent) for file in kernels})),
         )  # fmt: skip
         symbols = symbols_of(out)
-        output = emulate(out, core, {"begin": [symbols["run"]], "end": [symbols["measured"]]}, 600)
-    return dict(zip([op.index for op in ops], numbers("instructions", output), strict=True))
+        output = emulate(out, core, {"begin": [symbols["run"]], "end": [symbols["measured"]]}, 600, caches)
+        return ops, output, trace_in(out, core, output) if caches else None
 
 
 def _layers(graph: Graph, ops: list[Op]) -> str:

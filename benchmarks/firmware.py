@@ -17,6 +17,7 @@ from cmsis_nn import cmsis_instructions
 from reidlab.deploy import CORES, export_c, memory_lines, memory_rules, read_graph, run_firmware
 from reidlab.deploy.device_gallery import UNITS, DeviceRules
 from reidlab.deploy.emulator import GalleryOp, GalleryShape, run_gallery
+from reidlab.deploy.lowering import lower
 from reidlab.deploy.microcontroller import reference_embeddings
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.tflite_graph import Graph
@@ -37,8 +38,7 @@ def main():
         report = export_c(args.tflite, Path(folder))
         weights, tables = report.weight_bytes / 1024, report.table_bytes / 1024
         print(f"weights {weights:.1f} KiB, tables {tables:.1f} KiB, {report.macs / 1e6:.1f} M MAC executed")
-        shape = graph.tensors[graph.inputs[0]].shape[1:]
-        images = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+        images = np.random.default_rng(0).integers(0, 256, (3, *lower(graph).image_shape), np.uint8)
         expected = reference_embeddings(args.tflite, images)
         for core in args.cores:
             helium = {"Helium": ()} if core == "m55" else {}

@@ -105,7 +105,7 @@ def parity(run: Run) -> Section:
         notes.append(
             "The C was compiled for the named core and run on its emulator. Bit-equal outputs are those of the int8 "
             "TFLite file's reference kernels, bit for bit, so that its accuracy is that file's. Its KiB are code and "
-            "constants in flash. An emulator counts instructions and doesn't measure milliseconds."
+            "constants in flash. An emulator counts instructions; milliseconds are estimated from them."
         )
     if known:
         machine = run.json_of(File.QUANTIZE_MADE_BY).get("machine")

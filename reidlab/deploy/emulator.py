@@ -12,10 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
+from reidlab.deploy.cycles import Caches, Trace, trace_of
 from reidlab.deploy.device_gallery import DeviceRules, Match
+from reidlab.deploy.instructions import program_of
 from reidlab.errors import InputError
 
 CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m33": "mps2-an505", "m55": "mps3-an547"}
+RAM = 0x20000000  # where it begins, on all boards
 TOOLS = {  # command -> Debian package
     "make": "make", "cc": "gcc", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
 }  # fmt: skip
@@ -36,6 +39,7 @@ class FirmwareRun:
 
     - `embeddings`: (N, D) float32; `instructions`: of each `reid_run`
     - `calls`: instructions of the last image by kernel call, in the order of `Stage.calls`, if they were asked for
+    - `trace`: what the last image executed, for its cycles, if caches were given
     - `flash_bytes`, `ram_bytes`: by section; `stack_bytes`: deepest use, by painting
     """
 
@@ -46,6 +50,7 @@ class FirmwareRun:
     ram_bytes: dict[str, int]
     stack_bytes: int
     calls: list[int] = field(default_factory=list)
+    trace: Trace | None = None
 
 
 def missing_tools() -> str | None:
@@ -61,6 +66,7 @@ def run_firmware(
     timeout_s: float = 600,
     compiler_flags: Sequence[str] = (),
     by_call: bool = False,
+    caches: Caches | None = None,
 ) -> FirmwareRun:
     """Build exported C for a core and run it on images.
 
@@ -73,6 +79,7 @@ def run_firmware(
         timeout_s: of the run.
         compiler_flags: added to the build's own.
         by_call: count the instructions of each kernel call, too.
+        caches: record what runs, with the lines that these caches fetch.
     """
     require_core(core)
     with as_file(files("reidlab.deploy") / "firmware") as sources, tempfile.TemporaryDirectory() as out:
@@ -81,9 +88,10 @@ def run_firmware(
         build_firmware(Path(sources), build, core, MODEL=c, PREFIX=prefix, EXTRA=" ".join(compiler_flags))
         sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
-        parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_row|reid_average_all", name)]
+        parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_(row|all)", name)]
         bounds = {"begin": [symbols[f"{prefix}_run"]], "end": [symbols["measured"]], "part": parts}
-        output = emulate(build, core, bounds, timeout_s)
+        output = emulate(build, core, bounds, timeout_s, caches)
+        trace = trace_in(build, core, output.rpartition("\npart")[2]) if caches else None
         instructions, stack = numbers("instructions", output), numbers("stack", output)
         if not stack:
             raise InputError(f"core={core}: the firmware reported no stack: {output.strip()[-200:] or 'no output'}")
@@ -99,6 +107,7 @@ def run_firmware(
         {name: sections.get(name, 0) for name in RAM_SECTIONS},
         stack[0],
         _calls(calls, len(images)) if by_call else [],
+        trace,
     )
 
 
@@ -216,10 +225,21 @@ def _calls(parts: list[int], runs: int) -> list[int]:
     return [before + first, *others]
 
 
-def emulate(build: Path, core: str, bounds: dict[str, list[int]], timeout_s: float) -> str:
+def trace_in(build: Path, core: str, output: str) -> Trace:
+    """What ran of `firmware.elf`, from what the counter printed."""
+    decoder = ["-marmv8.1-m.main"] if core == "m55" else []  # GNU's objdump finds no vectors by itself
+    listing = _output("arm-none-eabi-objdump", "-d", "--no-show-raw-insn", *decoder, build / "firmware.elf")
+    return trace_of(output, program_of(listing))
+
+
+def emulate(
+    build: Path, core: str, bounds: dict[str, list[int]], timeout_s: float, caches: Caches | None = None
+) -> str:
     """Run `firmware.elf` and the counter, both in `build`, for what they print; `bounds`: addresses, see count.c."""
-    addresses = [f"{name}={address}" for name, found in bounds.items() for address in found]
-    counter = ",".join([str(build / "count.so"), *addresses])
+    given = [f"{name}={address}" for name, found in bounds.items() for address in found]
+    if caches:
+        given += ["blocks=1", f"ram={RAM}", f"cached={caches.ram:d}", f"code={caches.code}", f"data={caches.data}"]
+    counter = ",".join([str(build / "count.so"), *given])
     command = [
         "qemu-system-arm", "-M", CORES[core], "-display", "none", "-monitor", "none", "-serial", "none",
         "-semihosting-config", "enable=on,target=native", "-kernel", str(build / "firmware.elf"), "-plugin", counter,

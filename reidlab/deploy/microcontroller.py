@@ -11,6 +11,7 @@ import pandas as pd
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule
 from reidlab.deploy.c_export import CReport, Example, export_c
+from reidlab.deploy.cycles import CHIPS, ESTIMATED, milliseconds, time_lines
 from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.lowering import lower
@@ -77,7 +78,16 @@ class C99(Target):
             found = run_firmware(out, pixels, core, self.timeout_s)
             if wrong := int((found.embeddings != expected).any(1).sum()):
                 raise InputError(f"{model.name} on {core}: {wrong} of {len(pixels)} embeddings differ from TFLite's")
-            figures[f"{Row.EMULATED} {core}"] = figures_of(found, report)
+            caches = CHIPS[ESTIMATED[core][0]].caches
+            trace = run_firmware(out, pixels[:1], core, self.timeout_s, caches=caches).trace
+            times = milliseconds(trace, core) if trace else {}
+            log.info("\n".join(time_lines(times)))
+            figures[f"{Row.EMULATED} {core}"] = figures_of(found, report) | {
+                f"estimated_ms_{CHIPS[chip].mhz}_mhz{end}": value
+                for chip, figure in times.items()
+                for end, value in {"": figure.value, "_low": figure.low, "_high": figure.high}.items()
+                if value == value
+            }
         made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
         write_json(out / "firmware.json", made_from | figures)
         print_table(pd.DataFrame(figures).T.rename_axis("core"), given.name)

@@ -339,7 +339,7 @@ def test_long_chains_are_cut_to_what_the_stack_allows(tmp_path):
     compile_c(content, tmp_path)
     images = net.images(3)
     np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
-    counts = [int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "reid_model.c").read_text())]
+    counts = [int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "src/reid_model.c").read_text())]
     assert sum(counts) == 32 and max(counts) == 24
 
 
@@ -359,13 +359,13 @@ def test_int8_input_and_output_are_accepted(tmp_path):
 def test_damaged_constants_are_noticed(tmp_path):
     net, x = stem()
     compile_c(net.content(x), tmp_path)
-    model = tmp_path / "reid_model.c"
+    model = tmp_path / "src/reid_model.c"
     text = model.read_text()
     start = text.index("weights = {{") + len("weights = {{\n")
     first = text[start:].split(",")[0].strip()
     model.write_text(text[:start] + text[start:].replace(first, str((int(first) + 2) % 100), 1))
     host = tmp_path / "damaged"
-    sources = [tmp_path / "reid_kernels.c", model, HOST]
+    sources = [tmp_path / "src/reid_kernels.c", model, HOST]
     subprocess.run(["gcc", f"-I{tmp_path}", *sources, "-o", host], check=True)
     assert subprocess.run([host], input=b"").returncode == 3
 

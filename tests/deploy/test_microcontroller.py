@@ -24,6 +24,7 @@ from reidlab.stages import deploy
 FIGURES = {
     "bit_exact_images", "instructions", "instructions_per_mac", "flash_bytes", "ram_bytes", "stack_bytes",
 }  # fmt: skip
+TIMES = {f"estimated_ms_{mhz}_mhz{end}" for mhz in (216, 400, 480) for end in ("", "_low", "_high")}
 
 
 @pytest.fixture
@@ -77,11 +78,11 @@ def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed,
     assert "no threshold is in the C: no pair of one identity" in capsys.readouterr().out
 
 
-def check_figures(run, images):
+def check_figures(run, images, more=frozenset()):
     """The row of the core, and the file that says what it was made from."""
     row = run.results[f"{Row.EMULATED} m7"]
     assert row.checkpoint == run.checkpoint and row.figures["bit_exact_images"] == images
-    assert set(row.figures) == FIGURES  # an accuracy of a few images doesn't stand beside real ones
+    assert set(row.figures) == FIGURES | more  # an accuracy of a few images doesn't stand beside real ones
     stored = read_json(run / File.FIRMWARE)
     assert stored["emulated m7"] == row.figures and stored["checkpoint"] == run.checkpoint
     assert stored["model"] == File.TFLITE_INT8 and stored["model_hash"] == file_hash(run / File.TFLITE_INT8)
@@ -90,8 +91,12 @@ def check_figures(run, images):
 @needs_tools
 def test_a_core_computes_the_reference_embeddings(composed, capsys):
     run = deploy.run(composed("deploy.images=10"))
-    check_figures(run, 10)
-    assert "emulated m7" in capsys.readouterr().out
+    check_figures(run, 10, TIMES)
+    assert "m7 at 400 MHz (STM32H747): estimated" in capsys.readouterr().out
+    figures = run.results[f"{Row.EMULATED} m7"].figures
+    for mhz in (216, 400, 480):
+        low, value, high = (figures[f"estimated_ms_{mhz}_mhz{end}"] for end in ("_low", "", "_high"))
+        assert 0.3 * figures["instructions"] / (1e3 * mhz) < low < value < high
 
 
 @pytest.fixture
@@ -99,7 +104,7 @@ def host_core(monkeypatch):
     """This machine in place of the emulated core."""
 
     def make(change=0.0):
-        def run_firmware(folder, images, core, timeout_s):
+        def run_firmware(folder, images, core, timeout_s, caches=None):
             flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
             subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
             embeddings = run_c(folder, images).copy()
