@@ -18,6 +18,7 @@ from reidlab.models.fdmobilenet import (
 )
 from reidlab.models.heads import Confidences, GeM, Output, ReIdNetwork
 from reidlab.models.mixstyle import MixStyle
+from reidlab.models.mobilenetv2 import MobileNetV2, mobilenetv2_x0_35, mobilenetv2_x1_0
 from reidlab.models.osnet import (
     OSNet,
     osnet_ain_x0_5,
@@ -62,6 +63,7 @@ __all__ = [
     "GeM",
     "LoadReport",
     "MixStyle",
+    "MobileNetV2",
     "OSNet",
     "Output",
     "ReIdNetwork",
@@ -78,6 +80,8 @@ __all__ = [
     "fdmobilenet_x1_0",
     "head_settings",
     "load_weights",
+    "mobilenetv2_x0_35",
+    "mobilenetv2_x1_0",
     "osnet_ain_x0_5",
     "osnet_ain_x0_25",
     "osnet_ain_x0_75",
