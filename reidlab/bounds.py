@@ -289,6 +289,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "track.picture_every": whole(1, MANY),
     "track.picture_frames": whole(1, 10_000),
     "gallery.cameras": Maybe(Many(Either((NAME, whole())))),
+    "export.formats": Many(Choice(("onnx", "keras")), least=1),
     "export.opset": whole(13, 23),
     "export.input_name": NAME,
     "export.output_name": NAME,

@@ -45,6 +45,7 @@ from reidlab.models.resnet import (
 from reidlab.models.weights import (
     Checkpoint,
     LoadReport,
+    count_classes,
     head_settings,
     load_weights,
     read_checkpoint,
@@ -71,6 +72,7 @@ __all__ = [
     "blocks",
     "check_size",
     "complexity",
+    "count_classes",
     "efficientnet_lite0",
     "efficientnet_lite1",
     "efficientnet_lite2",
