@@ -1,13 +1,15 @@
 """STM32 boards: RAM, flash and latency of an int8 model, estimated, and reported by ST's own tool."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from reidlab import plots
 from reidlab.console import log, print_table
+from reidlab.deploy import n6
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
@@ -29,15 +31,17 @@ class Stm32(Target):
         boards: names of `BOARDS`.
         tool: the tool whose figures are estimated, see `estimate`; None for each board's newest.
         validate: with STEdgeAI Core: None, "host", or a board's port.
+        app: settings of ST's application for the STM32N6, see `n6.APP`.
     """
 
     model: str
     boards: Sequence[str]
     tool: str | None = None
     validate: str | None = None
+    app: Mapping[str, Any] = field(default_factory=dict)
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
-        """Write `estimates.csv`, and the errors of the estimates on published networks that were left out."""
+        """Write `estimates.csv`, the errors of estimates on networks left out, and files for ST's application."""
         model = given.file(self.model)
         table = estimates(model, self.boards, self.tool)
         tool = find_tool()
@@ -50,6 +54,11 @@ class Stm32(Target):
         for board, note in table["note"].dropna().items():
             if note:
                 log.info(f"{board}: {note}")
+        if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
+            remark = n6.write_application(model, out / "n6_application", given.cosine_threshold, self.app)
+            log.info(f"{out / 'n6_application'}: for ST's re-identification application; see generate.sh")
+            if remark:
+                log.warning(remark)
         errors = cross_validation()
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))

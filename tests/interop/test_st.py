@@ -90,7 +90,9 @@ def test_what_is_given_is_translated(conf, tmp_path, capsys):
         "benchmarking.board", "shiny.thing",
     }  # fmt: skip
     stages = ("train", "quantize", "evaluate", "deploy deploy=stm32")
-    assert "operation_mode chain_tqeb: " + ", then ".join(f"`reidlab {stage} experiment=st`" for stage in stages) in said
+    assert (
+        "operation_mode chain_tqeb: " + ", then ".join(f"`reidlab {stage} experiment=st`" for stage in stages) in said
+    )
 
 
 def test_a_classifier(conf, tmp_path):
