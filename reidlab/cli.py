@@ -460,9 +460,9 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--token-file", type=Path, metavar="FILE", help="with what a gallery's requests must carry")
     parsers["matrix"].add_argument("runs", nargs="+", help="names of evaluated runs")
     parsers["search"].add_argument("--trials", type=int, default=20, help="how many in all")
-    for command, what in (("import-tao", "the specification"), ("import-st", "the configuration")):
-        parsers[command].add_argument("file", type=Path, help=what)
-        parsers[command].add_argument("--name", help="of the experiment; default: the file's")
+    for imports, what in (("import-tao", "the specification"), ("import-st", "the configuration")):
+        parsers[imports].add_argument("file", type=Path, help=what)
+        parsers[imports].add_argument("--name", help="of the experiment; default: the file's")
     board = parsers["dashboard"]
     board.add_argument("--runs", dest="root", type=Path, metavar="FOLDER", help="where the runs are; default: runs")
     board.add_argument("--port", type=int, default=8501, help="of 127.0.0.1; default: 8501")

@@ -70,7 +70,7 @@ class _Writer:
     def model(self, network: nn.Module, name: str) -> Any:
         """The Functional model."""
         classifies = isinstance(network, Confidences)
-        embedding, logits = trace(network.network if classifies else network)
+        embedding, logits = trace(network.network if isinstance(network, Confidences) else network)
         root = logits if classifies and logits is not None else embedding
         order = _in_order(root)
         maps = {source for layer in order if isinstance(layer.module, nn.Conv2d) for source in layer.inputs}
@@ -155,6 +155,7 @@ def _in_order(root: Layer) -> list[Layer]:
 
 def _weights(module: Any) -> list[np.ndarray]:
     """A layer's variables as Keras arranges them."""
+    found: list[Any]
     if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
         found = [module.weight, module.bias, module.running_mean, module.running_var]
     else:

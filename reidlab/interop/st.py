@@ -288,9 +288,9 @@ def _recipe(left: dict, choices: dict, values: dict, refused: dict, identifies: 
     if choices.get("optimizer") == "sgd":
         values |= {"optimizer.momentum": 0.0, "optimizer.nesterov": False}
     for key in rates:
-        here = {"learning_rate": "lr", "weight_decay": "weight_decay", "momentum": "momentum"}.get(key.split(".")[-1])
-        if here and not (here == "momentum" and choices["optimizer"] != "sgd"):
-            values[f"optimizer.{here}"] = read_value(key, left.pop(key), float)
+        ours = {"learning_rate": "lr", "weight_decay": "weight_decay", "momentum": "momentum"}.get(key.split(".")[-1])
+        if ours and not (ours == "momentum" and choices["optimizer"] != "sgd"):
+            values[f"optimizer.{ours}"] = read_value(key, left.pop(key), float)
     callbacks = {key.split(".")[2] for key in left if key.startswith("training.callbacks.")}
     choices["schedule"] = "plateau" if "ReduceLROnPlateau" in callbacks else (
         "warmup_hold_cosine" if "LRWarmupCosineDecay" in callbacks else "constant")  # fmt: skip

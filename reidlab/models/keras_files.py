@@ -129,15 +129,15 @@ class KerasFile:
         config = layer.module
         _, names = VARIABLES[config["class"]]
         present = {"gamma": "scale", "beta": "center", "bias": "use_bias"}
-        names = [name for name in names if config.get(present.get(name), True)]
+        present_names = [name for name in names if config.get(present.get(name), True)]
         if self._groups:
-            for number, name in enumerate(names):
+            for number, name in enumerate(present_names):
                 yield name, self._array(f"{self._groups[layer.name]}/vars/{number}")
             return
         group = f"model_weights/{layer.name}"
         paths = [_text(path) for path in self._node(group).attrs["weight_names"]]
         stored = {path.split("/")[-1].split(":")[0].removeprefix("depthwise_"): path for path in paths}
-        for name in names:
+        for name in present_names:
             yield name, self._array(f"{group}/{stored[name]}")
 
     def _array(self, path: str) -> np.ndarray:
@@ -327,8 +327,7 @@ def _moving(kind: str) -> Read:
         dilation = tuple(config.get("dilation_rate", (1, 1)))
         if config.get("groups", 1) != 1 or config.get("depth_multiplier", 1) != 1:
             raise ValueError(f"{name} has groups or a depth multiplier, which no network here has")
-        around = behind_pad(inputs, NONE)[1]
-        if kind != "conv" and any(around) and inputs[0].inputs[0].kind not in ("relu", "relu6"):
+        if kind != "conv" and inputs[0].kind == "pad" and inputs[0].inputs[0].kind not in ("relu", "relu6"):
             raise ValueError(f"{name} pools padded maps that may be negative")
         given, pads = inputs, NONE
         if config["padding"] == "same":
@@ -336,8 +335,8 @@ def _moving(kind: str) -> Read:
             sides = zip(size or (None, None), lengths, stride, strict=True)
             (top, bottom), (left, right) = (ends_of_same(*each) for each in sides)
             pads = (left, right, top, bottom)
-        given, pads = behind_pad(given, pads)
-        options = window(kernel, stride, pads)
+        given, around = behind_pad(given, pads)
+        options = window(kernel, stride, around)
         if kind == "conv":
             options |= {"dilation": dilation, "depthwise": config["class"] == "DepthwiseConv2D"}
         if size is not None:
@@ -392,7 +391,7 @@ def _flat(name: str, config: dict, inputs: list[Layer], size: Size) -> tuple[Lay
 
 
 def _dense(name: str, config: dict, inputs: list[Layer], size: Size) -> tuple[Layer, Size]:
-    return linear(name, _flat(name, config, inputs, size)[0:1], config), (1, 1)
+    return linear(name, [_flat(name, config, inputs, size)[0]], config), (1, 1)
 
 
 def _folded(kind: str) -> Read:

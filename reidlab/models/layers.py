@@ -85,10 +85,10 @@ def behind_pad(inputs: list[Layer], pads: tuple[int, ...]) -> tuple[list[Layer],
 
 
 def _conv(name: str, inputs: list[Layer], module: nn.Conv2d) -> Layer:
-    is_plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
-    if module.groups not in (1, module.in_channels) or not is_plain:
+    padding = module.padding
+    if module.groups not in (1, module.in_channels) or module.padding_mode != "zeros" or isinstance(padding, str):
         raise InputError(f"{name}: its groups or its padding have no Keras form")
-    inputs, pads = behind_pad(inputs, _around(module.padding))
+    inputs, pads = behind_pad(inputs, _around(padding))
     return Layer("conv", name, inputs, window(module.kernel_size, module.stride, pads) | {
         "dilation": tuple(module.dilation), "depthwise": module.groups > 1,
     }, module)  # fmt: skip

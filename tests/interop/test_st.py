@@ -84,7 +84,8 @@ def test_what_is_given_is_translated(conf, tmp_path, capsys):
     said = capsys.readouterr().out
     named = {line.split(": ")[1] for line in said.splitlines() if line.startswith("not supported: ")}
     assert named == {
-        "general.project_name", "model.pretrained", "dataset.quantization_split", "preprocessing.resizing.interpolation",
+        "general.project_name", "model.pretrained", "dataset.quantization_split",
+        "preprocessing.resizing.interpolation",
         "data_augmentation.random_shear.factor", "training.optimizer.Adam.beta_1",
         "training.callbacks.ReduceLROnPlateau.monitor", "training.callbacks.EarlyStopping.monitor",
         "benchmarking.board", "shiny.thing",
