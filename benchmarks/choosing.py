@@ -31,6 +31,7 @@ FLOWERS = CLONE / "data" / "flowers_results.csv"
 CORE = "Cortex-M7"
 NETWORKS = [  # name, data set, height, width, classes
     *[(f"osnet_x{width}", "deepsportradar", 256, 128, 0) for width in ("0_25", "0_5", "0_75", "1_0")],
+    *[(f"mobilenetv2_x{width}", "deepsportradar", 256, 128, 0) for width in ("0_35", "1_0")],
     ("osnet_x0_25", "deepsportradar", 128, 64, 0),
     *[(name, "flowers", s, s, 5) for s in (128, 224) for name in ("fdmobilenet_x0_25", "st_fdmobilenet_v1")],
 ]

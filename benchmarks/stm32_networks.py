@@ -19,7 +19,7 @@ from reidlab.export import tflite
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import Range
 from reidlab.export.steps import as_steps
-from reidlab.models import FDMobileNet, Output, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
+from reidlab.models import FDMobileNet, MobileNetV2, Output, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
 TABLE = CLONE / "data" / "stm32_networks.csv"
 
@@ -98,15 +98,23 @@ def resnet(depth: int, classes: int) -> Classifier:
     return Classifier(nn.Sequential(conv(3, 16), *blocks), 64, classes)
 
 
-CLASSES = {"tf_flowers": 5, "imagenet": 1000, "food101": 101, "cifar10": 10, "cifar100": 100, "DeepSportradar": 0}
+CLASSES = {"tf_flowers": 5, "imagenet": 1000, "food101": 101, "cifar10": 10, "cifar100": 100, "DeepSportradar": 0,
+           "coco_person": 2}  # fmt: skip
 BUILDERS: dict[str, Callable[[str, int], nn.Module]] = {
     "osnet": lambda alpha, _: (osnet_x1_0 if alpha == "1.00" else osnet_x0_25)(num_classes=0, feat_dim=None),
     "fdmobilenet": lambda alpha, classes: Classifier(_trunk(float(alpha)), int(1024 * float(alpha)), classes),
     "st_fdmobilenet_v1": lambda _, classes: Classifier(_trunk(None), 256, classes),
     "mobilenetv1": lambda alpha, classes: mobilenet(float(alpha), classes),
+    "mobilenetv2": lambda alpha, classes: mobilenetv2(float(alpha), classes),
     "squeezenetv1.1": lambda _, classes: squeezenet(classes),
     "resnetv1": lambda _, classes: resnet(32 if classes == 100 else 8, classes),
 }
+
+
+def mobilenetv2(alpha: float, classes: int) -> nn.Module:
+    """MobileNet v2, with a linear layer where there are classes."""
+    network = MobileNetV2(alpha)
+    return Classifier(network.features, network.feat_dim, classes) if classes else network
 
 
 def _trunk(alpha: float | None) -> nn.Sequential:

@@ -178,6 +178,12 @@ def import_tao(args: argparse.Namespace) -> None:
     tao.import_specification(args.file, args.name)
 
 
+def import_st(args: argparse.Namespace) -> None:
+    from reidlab.interop import st
+
+    st.import_configuration(args.file, args.name)
+
+
 def dashboard(args: argparse.Namespace) -> None:
     from reidlab import dashboard
     from reidlab.config import resolve_path
@@ -275,6 +281,12 @@ COMMANDS = {
     ),
     "import-tao": Command(
         import_tao, "write a TAO specification as an experiment", "reidlab import-tao spec.yaml", overrides=""
+    ),
+    "import-st": Command(
+        import_st,
+        "write a user_config.yaml of ST's model zoo services as an experiment",
+        "reidlab import-st user_config.yaml",
+        overrides="",
     ),
     "dashboard": Command(
         dashboard, "a live page over all runs, for this machine's browser", "reidlab dashboard", overrides=""
@@ -448,8 +460,9 @@ def build_parser() -> argparse.ArgumentParser:
     serve.add_argument("--token-file", type=Path, metavar="FILE", help="with what a gallery's requests must carry")
     parsers["matrix"].add_argument("runs", nargs="+", help="names of evaluated runs")
     parsers["search"].add_argument("--trials", type=int, default=20, help="how many in all")
-    parsers["import-tao"].add_argument("file", type=Path, help="the specification")
-    parsers["import-tao"].add_argument("--name", help="of the experiment; default: the file's")
+    for imports, what in (("import-tao", "the specification"), ("import-st", "the configuration")):
+        parsers[imports].add_argument("file", type=Path, help=what)
+        parsers[imports].add_argument("--name", help="of the experiment; default: the file's")
     board = parsers["dashboard"]
     board.add_argument("--runs", dest="root", type=Path, metavar="FOLDER", help="where the runs are; default: runs")
     board.add_argument("--port", type=int, default=8501, help="of 127.0.0.1; default: 8501")

@@ -11,7 +11,7 @@ from reidlab.card.facts import MODELS, image_size, is_present, made_from, traini
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.export.runtime import Embedder, Port, open_model
 from reidlab.files import file_hash, read_json, write_json
-from reidlab.models import ReIdNetwork, blocks, read_weights
+from reidlab.models import ReIdNetwork, blocks, count_classes
 from reidlab.plots.saving import save_drawing
 from reidlab.run import File, Run
 
@@ -38,7 +38,7 @@ def _num_classes(run: Run) -> int:
     """How many classes the network has; 0 for re-identification, and where neither training nor weights tell."""
     if not run.is_classifier or run.classes or run.weights is None:
         return len(run.classes)
-    return len(read_weights(run.weights).get("classifier.weight", ()))
+    return count_classes(run.weights)
 
 
 def architecture(run: Run) -> Section:

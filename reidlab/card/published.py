@@ -11,7 +11,7 @@ from reidlab.deploy.estimate import age_of_tool
 
 ACCURACY = SHIPPED / "data" / "published_results.csv"
 NVIDIA = SHIPPED / "data" / "nvidia_published.csv"
-NETWORK = re.compile(r"(osnet|fdmobilenet)_x(\d)_(\d+)")  # -> family and width in the table of STM32 boards
+NETWORK = re.compile(r"(osnet|fdmobilenet|mobilenetv2)_x(\d)_(\d+)")  # -> family and width in the table of STM32 boards
 DATA = {"tf_flowers": "flowers"}
 
 

@@ -19,6 +19,8 @@ RENAMED_KEYS = {
 RENAMED_VALUES = {"colour-histogram": "color-histogram"}
 NOT_OF_CLASSES = ("num_instances", "camera_balanced", "class_balanced", "exclude_same_camera")  # keys of `data`
 
+PADDED = tuple(f"reidlab.models.{family}" for family in ("osnet", "fdmobilenet", "st_fdmobilenet"))  # with a `padding`
+
 
 def modernize(config: Any) -> Any:
     """A stored config in the present spelling: classes that have moved, keys and values that have other names."""
@@ -38,6 +40,9 @@ def modernize(config: Any) -> Any:
             data.pop(key, None)
     elif isinstance(data, dict) and "exclude_same_camera" in data:
         data.setdefault("val_identities", 1)
+    network = config["model"].get("network") if isinstance(config.get("model"), dict) else None
+    if isinstance(network, dict) and str(network.get("_target_")).startswith(PADDED):
+        network.setdefault("padding", "symmetric")
     best = config["callbacks"].get("best") if isinstance(config.get("callbacks"), dict) else None
     if isinstance(best, dict) and str(best.get("_target_")).endswith(".ModelCheckpoint"):
         best["_target_"] = "reidlab.training.callbacks.BestEpoch"

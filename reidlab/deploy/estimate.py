@@ -160,6 +160,12 @@ def calibration(board: str, tool: str, quantity: str) -> Calibration | None:
     """The calibration of one quantity; None where fewer than two models are published."""
     table, column = published(), QUANTITIES[quantity]
     rows = table[(table["board"] == board) & (table["tool"] == tool) & table[column].notna()].reset_index(drop=True)
+    return calibrate(quantity, rows)
+
+
+def calibrate(quantity: str, rows: pd.DataFrame) -> Calibration | None:
+    """The calibration of one quantity on published rows; None where they are of fewer than two models."""
+    column = QUANTITIES[quantity]
     if rows["network"].nunique() < FEWEST_MODELS:
         return None
     held_out = [

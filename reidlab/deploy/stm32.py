@@ -1,13 +1,15 @@
 """STM32 boards: RAM, flash and latency of an int8 model, estimated, and reported by ST's own tool."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from reidlab import plots
 from reidlab.console import log, print_table
+from reidlab.deploy import n6
 from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
@@ -21,6 +23,12 @@ from reidlab.export.runtime import open_model
 from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 
+FIGURES = {  # figure -> its interval, in the table of estimates
+    "ram_kib": "ram_interval_kib",
+    "flash_kib": "flash_interval_kib",
+    "latency_ms": "interval_ms",
+}
+
 
 @dataclass(frozen=True)
 class Stm32(Target):
@@ -32,15 +40,17 @@ class Stm32(Target):
         boards: names of `BOARDS`.
         tool: the tool whose figures are estimated, see `estimate`; None for each board's newest.
         validate: with STEdgeAI Core: None, "host", or a board's port.
+        app: settings of ST's application for the STM32N6, see `n6.APP`.
     """
 
     model: str
     boards: Sequence[str]
     tool: str | None = None
     validate: str | None = None
+    app: Mapping[str, Any] = field(default_factory=dict)
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
-        """Write `estimates.csv`, and the errors of the estimates on published networks that were left out."""
+        """Write `estimates.csv`, the errors of estimates on networks left out, and files for ST's application."""
         model = given.file(self.model)
         table = estimates(model, self.boards, self.tool)
         tool = find_tool()
@@ -48,11 +58,19 @@ class Stm32(Target):
             log.info("STEdgeAI Core is not on the PATH or in STEDGEAI_CORE_DIR: estimates only")
         else:
             table = pd.concat([table, self.reported(tool, model, out)]).sort_index(kind="stable")
-        shown = table.drop(columns="note").assign(fits=table["fits"].map({True: "yes", False: "no"}))
-        print_table(shown, f"{given.name}: {model.name}")
+        print_table(_shown(table), f"{given.name}: {model.name}")
+        if (table[[*FIGURES]].notna() & table[[*FIGURES.values()]].isna().to_numpy())[_is_estimate(table)].any(
+            axis=None
+        ):
+            log.info("?: no interval, as the network is unlike all that were published; it may be off by any factor")
         for board, note in table["note"].dropna().items():
             if note:
                 log.info(f"{board}: {note}")
+        if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
+            remark = n6.write_application(model, out / "n6_application", given.cosine_threshold, self.app)
+            log.info(f"{out / 'n6_application'}: for ST's re-identification application; see generate.sh")
+            if remark:
+                log.warning(remark)
         errors = cross_validation()
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))
@@ -110,7 +128,7 @@ class Stm32(Target):
 
 
 def estimates(model: Path, boards: Sequence[str], tool: str | None = None) -> pd.DataFrame:
-    """Estimates of a .tflite file by board, with 90 % intervals of the latency as text, and whether it fits."""
+    """Estimates of a .tflite file by board, with 90 % intervals as text where they are known, and whether it fits."""
     graph = read_graph(model)
     found = features(graph)
     rows = {}
@@ -120,17 +138,34 @@ def estimates(model: Path, boards: Sequence[str], tool: str | None = None) -> pd
         except InputError as error:
             rows[name] = {"by": "–", "note": str(error)}
     table = pd.DataFrame(rows).T.rename_axis("board")
-    return table.reindex(columns=["by", "ram_kib", "flash_kib", "latency_ms", "interval_ms", "fits", "note"])
+    return table.reindex(columns=["by", *(name for pair in FIGURES.items() for name in pair), "fits", "note"])
 
 
 def _row(found: Estimate) -> dict:
-    figures = {name: round(figure.value, 2) for name, figure in found.figures.items()}
-    flash = figures.get("flash_kib", figures.get("weights_kib"))
-    ram = figures.get("ram_kib")
-    row: dict[str, object] = {"by": f"estimate, {found.tool}", "ram_kib": ram, "flash_kib": flash}
-    if (latency := found.figures.get("latency_ms")) is not None:
-        row["latency_ms"] = figures["latency_ms"]
-        if latency.low == latency.low:
-            row["interval_ms"] = f"{latency.low:.1f} to {latency.high:.1f}"
-    row["fits"] = BOARDS[found.board].fits(ram, flash)
+    figures = found.figures
+    known = {name: figures[name] for name in ("ram_kib", "latency_ms") if name in figures}
+    if (flash := figures.get("flash_kib", figures.get("weights_kib"))) is not None:
+        known["flash_kib"] = flash
+    row: dict[str, object] = {"by": f"estimate, {found.tool}"}
+    for name, figure in known.items():
+        row[name] = round(figure.value, 2)
+        if figure.low == figure.low:
+            row[FIGURES[name]] = f"{figure.low:.1f} to {figure.high:.1f}"
+    row["fits"] = BOARDS[found.board].fits(*(known[n].value if n in known else None for n in ("ram_kib", "flash_kib")))
     return row | {"note": "; ".join(found.outside)}
+
+
+def _is_estimate(table: pd.DataFrame) -> pd.Series:
+    return table["by"].str.startswith("estimate")
+
+
+def _shown(table: pd.DataFrame) -> pd.DataFrame:
+    """The table to print: each estimate with its interval, or with a question mark, never alone."""
+    shown = table[["by"]].copy()
+    for name, interval in FIGURES.items():
+        shown[name] = [
+            "" if pd.isna(value) else f"{value:.4g}" if not estimated else f"{value:.4g} ?" if pd.isna(ends)
+            else f"{value:.4g} ({ends})"
+            for value, ends, estimated in zip(table[name], table[interval], _is_estimate(table), strict=True)
+        ]  # fmt: skip
+    return shown.assign(fits=table["fits"].map({True: "yes", False: "no"}))

@@ -14,7 +14,7 @@ from torch.nn import functional
 from reidlab.export.grid import round_weights, weight_scales
 
 Layer = nn.Conv2d | nn.Linear
-HOMOGENEOUS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)  # f(s x) = s f(x) for s > 0
+HOMOGENEOUS = (nn.ReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.ZeroPad2d)  # f(s x) = s f(x) for s > 0
 
 
 def equalize(graph: fx.GraphModule, sweeps: int = 20) -> int:

@@ -116,7 +116,7 @@ class _Writer:
         kind = step.kind
         if kind == "conv":
             return self._weights(step, integer), {
-                "strides": step.stride, "pads": (*step.padding, *step.padding), "dilations": step.dilation,
+                "strides": step.stride, "pads": (*step.padding, *step.after), "dilations": step.dilation,
                 "group": step.groups, "kernel_shape": step.weight.shape[2:],
             }  # fmt: skip
         if kind == "instance_norm":

@@ -51,7 +51,8 @@ class Step(nn.Module):
     bias: Tensor | None
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: tuple[int, int]  # above and on the left
+    after: tuple[int, int]  # below and on the right
     dilation: tuple[int, int]
     groups: int
     ceil_mode: bool
@@ -75,7 +76,11 @@ class Step(nn.Module):
 
     def convolve(self, maps: Tensor, weight: Tensor) -> Tensor:
         """Convolve with other weights than its own, without the activation."""
-        return F.conv2d(maps, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        if self.after == self.padding:
+            return F.conv2d(maps, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        (top, left), (bottom, right) = self.padding, self.after
+        padded = F.pad(maps, (left, right, top, bottom))
+        return F.conv2d(padded, weight, self.bias, self.stride, 0, self.dilation, self.groups)
 
     @property
     def is_depthwise(self) -> bool:
@@ -172,6 +177,7 @@ class _Reader:
         self.graph, self.output = graph, ""
         self.steps: list[Step] = []
         self.known: dict[fx.Node, Any] = {}
+        self.pads: dict[fx.Node, tuple[int, int, int, int]] = {}  # left, right, top, bottom: of the layer behind it
         self.seen: Counter[str] = Counter()
 
     def read(self, node: fx.Node) -> None:
@@ -205,6 +211,8 @@ class _Reader:
         name = f"{layer}_{self.seen[layer]}" if self.seen[layer] > 1 or layer == kind else layer
         sources: list[Any] = [self.known.get(given) if isinstance(given, fx.Node) else given for given in inputs]
         self.require(all(isinstance(source, str) for source in sources), node, f"{kind} of a constant")
+        padded = kind not in ("conv", "max_pool") and any(given in self.pads for given in inputs)
+        self.require(not padded, node, f"{kind} of padded maps")
         self.steps.append(Step(kind, name, layer, sources, _maps(node), **options))
         return name
 
@@ -232,8 +240,23 @@ def _conv(read: _Reader, node: fx.Node, layer: nn.Conv2d) -> str:
     read.require(layer.padding_mode == "zeros" and not isinstance(layer.padding, str), node, "its kind of padding")
     read.require(layer.groups in (1, layer.in_channels), node, "convolution in groups")
     read.require(layer.groups == 1 or layer.in_channels == layer.out_channels, node, "a depth multiplier")
-    window = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    window = {name: getattr(layer, name) for name in ("stride", "dilation", "groups")}
+    padding, after = _padding(read, node, _pair(cast(tuple[int, int], layer.padding)))
+    window |= {"padding": padding, "after": after}
     return read.add(node, "conv", node.args[0], weight=layer.weight, bias=layer.bias, **window)
+
+
+def _padding(read: _Reader, node: fx.Node, own: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding above and on the left, below and on the right: the layer's own, and that of a `ZeroPad2d` before it."""
+    left, right, top, bottom = read.pads.get(cast(fx.Node, node.args[0]), (0, 0, 0, 0))
+    return (own[0] + top, own[1] + left), (own[0] + bottom, own[1] + right)
+
+
+def _zero_pad(read: _Reader, node: fx.Node, pad: nn.ZeroPad2d) -> str:
+    """No step: the convolution or pooling behind it pads."""
+    read.require(min(pad.padding) >= 0, node, "cropping by padding")
+    read.pads[node] = pad.padding
+    return read.value(node, 0, "input")
 
 
 def _linear(read: _Reader, node: fx.Node, layer: nn.Linear) -> str:
@@ -265,8 +288,14 @@ def _pool(read: _Reader, node: fx.Node, pool: nn.MaxPool2d | nn.AvgPool2d) -> st
     averages = isinstance(pool, nn.AvgPool2d)
     read.require(getattr(pool, "dilation", 1) == 1, node, "pooling with dilation")
     read.require(not averages or (padding == (0, 0) and not pool.ceil_mode), node, "padded average pooling")
-    kind = "average_pool" if averages else "max_pool"
-    return read.add(node, kind, node.args[0], kernel=kernel, stride=stride, padding=padding, ceil_mode=pool.ceil_mode)
+    kind, ceil_mode = "average_pool" if averages else "max_pool", pool.ceil_mode
+    if node.args[0] in read.pads:  # a window may end behind the maps in any case, if it begins on them
+        padding, after = _padding(read, node, padding)
+        behind = all(a in (b, b + 1) and a < step for a, b, step in zip(after, padding, stride, strict=True))
+        non_negative = any(step.activation for step in read.steps if step.name == read.value(node, 0, "input"))
+        read.require(behind and non_negative, node, "its kind of padding")
+        ceil_mode = ceil_mode or after != padding
+    return read.add(node, kind, node.args[0], kernel=kernel, stride=stride, padding=padding, ceil_mode=ceil_mode)
 
 
 def _global_pool(read: _Reader, node: fx.Node, pool: nn.AdaptiveAvgPool2d) -> str:
@@ -334,7 +363,7 @@ def _alone(kind: str):
     return lambda read, node, *_: read.add(node, kind, node.args[0])
 
 
-POINTWISE = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+POINTWISE = {"stride": (1, 1), "padding": (0, 0), "after": (0, 0), "dilation": (1, 1), "groups": 1}
 MODULES: dict[type | tuple[type, ...], Callable[..., str]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
@@ -342,6 +371,7 @@ MODULES: dict[type | tuple[type, ...], Callable[..., str]] = {
     nn.InstanceNorm2d: _instance_norm,
     (nn.MaxPool2d, nn.AvgPool2d): _pool,
     nn.AdaptiveAvgPool2d: _global_pool,
+    nn.ZeroPad2d: _zero_pad,
     nn.ReLU6: _activation("relu6"),
     nn.ReLU: _activation("relu"),
     nn.Sigmoid: _alone("sigmoid"),

@@ -1,19 +1,14 @@
 """Command `import-tao`: a TAO ReIdentificationNet experiment specification as an experiment of reidlab."""
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from reidlab import config
-from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import read_yaml, write_atomic
+from reidlab.files import read_yaml
+from reidlab.interop.experiments import flat, new_name, read_value, write_experiment
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")  # of an experiment
 SECTIONS = ("model", "dataset", "re_ranking", "train", "evaluate", "inference", "export")
 BACKBONES = {"resnet_18": "resnet18", "resnet_34": "resnet34", "resnet_50": "resnet50", "resnet_101": "resnet101"}
 OPTIMIZERS = {"Adam": "adam", "AdamW": "adamw", "SGD": "sgd"}
@@ -137,28 +132,9 @@ def import_specification(file: str | Path, name: str | None = None) -> Path:
     the wrong type, a backbone or optimizer that isn't here, a name that isn't usable, or an experiment that exists.
     """
     file = Path(file)
-    name = name or file.stem.replace(".", "_")
-    if not NAME.fullmatch(name):
-        raise InputError(f"--name={name!r}: not usable as an experiment's name; choose letters, digits, - and _")
-    target = config.root() / "conf" / "experiment" / f"{name}.yaml"
-    if name in config.choices("experiment"):
-        raise InputError(f"experiment={name}: exists already; choose another name")
+    name = new_name(file, name)
     choices, values, refused = translate(read_specification(file))
-    values |= {"run.name": name, "callbacks.early_stopping": None}
-    unsupported = [_one_line(f"not supported: {key}: {reason}") for key, reason in refused.items()]
-    comments = ["@package _global_", _one_line(f"From the TAO specification {file.name}."), *unsupported]
-    text = "".join(
-        [
-            *(f"# {comment}\n" for comment in comments),
-            yaml.safe_dump({"defaults": [{f"override /{group}": choice} for group, choice in choices.items()]}),
-            yaml.safe_dump(config.as_text(_nested(values)), sort_keys=False),
-        ]
-    )
-    write_atomic(target, text)
-    for line in unsupported:
-        log.info(line)
-    log.info(f"{target}: train it with `reidlab train experiment={name}`")
-    return target
+    return write_experiment(name, f"From the TAO specification {file.name}.", choices, values, refused)
 
 
 def read_specification(file: Path) -> dict[str, Any]:
@@ -167,7 +143,7 @@ def read_specification(file: Path) -> dict[str, Any]:
     sections = {str(name).removesuffix("_config"): section for name, section in content.items()}
     if not sections.keys() & {"model", "dataset", "train"}:
         raise InputError(f"{file}: no experiment specification; it has the sections {', '.join(SECTIONS)}")
-    return dict(_flat(sections))
+    return dict(flat(sections))
 
 
 def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
@@ -184,14 +160,14 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
     values = {}
     for key, (_, read, here) in SAME.items():
         if spec[key] is not None:
-            values[here] = _read(key, spec[key], read)
+            values[here] = read_value(key, spec[key], read)
     choices = {"data": "market1501", "model": "reidentificationnet", "augment": "standard",
                "schedule": "warmup_multistep", "optimizer": _one_of("train.optim.name", spec, OPTIMIZERS)}  # fmt: skip
     choices["loss"] = _loss(spec, values, refused)
     _network(spec, values, refused)
     _data(spec, values)
     if choices["optimizer"] == "sgd":
-        values["optimizer.momentum"] = _read("train.optim.momentum", spec["train.optim.momentum"], float)
+        values["optimizer.momentum"] = read_value("train.optim.momentum", spec["train.optim.momentum"], float)
         values["optimizer.nesterov"] = False
     return choices, values, refused
 
@@ -200,7 +176,7 @@ def _network(spec: Mapping[str, Any], values: dict, refused: dict) -> None:
     """Translate backbone, neck, size of the image, initial weights."""
     values["model.network._target_"] = f"reidlab.models.{_one_of('model.backbone', spec, BACKBONES)}"
     values["model.network.neck"] = "bnneck" if spec["model.neck"] == "bnneck" else None
-    values["data.size"] = [_read(f"model.{side}", spec[f"model.{side}"], int) for side in
+    values["data.size"] = [read_value(f"model.{side}", spec[f"model.{side}"], int) for side in
                            ("input_height", "input_width")]  # fmt: skip
     if spec.get("model.pretrain_choice", "imagenet") == "imagenet" and not spec["model.pretrained_model_path"]:
         refused["model.pretrain_choice"] = "nothing is downloaded; give ImageNet weights as model.weights=FILE"
@@ -209,15 +185,15 @@ def _network(spec: Mapping[str, Any], values: dict, refused: dict) -> None:
 def _loss(spec: Mapping[str, Any], values: dict, refused: dict) -> str:
     """Return the choice of `loss`, and translate its values."""
     values["loss.softmax.loss.label_smoothing"] = (
-        0.1 if _read("model.label_smooth", spec["model.label_smooth"], flag) else 0.0
+        0.1 if read_value("model.label_smooth", spec["model.label_smooth"], flag) else 0.0
     )
     if spec["model.metric_loss_type"] not in ("triplet", "triplet_center"):
         refused["model.metric_loss_type"] = f"{spec['model.metric_loss_type']}: the triplet loss is used"
     centered = spec["model.metric_loss_type"] == "triplet_center"
-    if not (centered or _read("model.with_center_loss", spec["model.with_center_loss"], flag)):
+    if not (centered or read_value("model.with_center_loss", spec["model.with_center_loss"], flag)):
         return "softmax_triplet"
     for key, here in {"center_loss_weight": "loss.center.weight", "center_lr": "loss.center.loss.lr"}.items():
-        values[here] = _read(f"train.optim.{key}", spec[f"train.optim.{key}"], float)
+        values[here] = read_value(f"train.optim.{key}", spec[f"train.optim.{key}"], float)
     return "softmax_triplet_center"
 
 
@@ -227,46 +203,15 @@ def _data(spec: Mapping[str, Any], values: dict) -> None:
                (("train", "train"), ("query", "query"), ("gallery", "test"))}  # fmt: skip
     if given := {split: str(folder) for split, folder in folders.items() if folder}:
         parents = [str(Path(folder).parent) for folder in given.values()]
-        root = _read("dataset.*_dataset_dir", parents, os.path.commonpath) or "."
+        root = read_value("dataset.*_dataset_dir", parents, os.path.commonpath) or "."
         values["data.root"] = root
         for split in folders:
             values[f"data.source.splits.{split}"] = os.path.relpath(given[split], root) if split in given else None
-    instances = _read("dataset.num_instances", spec["dataset.num_instances"], int)
+    instances = read_value("dataset.num_instances", spec["dataset.num_instances"], int)
     values["data.num_instances"] = instances if "triplet" in str(spec["dataset.sampler"]) else None
-
-
-def _read(key: str, value: Any, read: Callable) -> Any:
-    try:
-        return read(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{key}={value}: not understood ({error})") from error
 
 
 def _one_of(key: str, spec: Mapping[str, Any], known: Mapping[str, str]) -> str:
     if (value := str(spec[key])) not in known:
         raise InputError(f"{key}={value}: not available here; there are {', '.join(known)}")
     return known[value]
-
-
-def _one_line(text: str) -> str:
-    """Replace line breaks and control characters, by which a comment would end or a terminal be written to."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
-
-
-def _flat(node: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, child in node.items():
-        if isinstance(child, Mapping):
-            yield from _flat(child, f"{prefix}{name}.")
-        elif prefix:
-            yield f"{prefix}{name}", child
-
-
-def _nested(values: Mapping[str, Any]) -> dict:
-    tree: dict = {}
-    for key, value in values.items():
-        *parents, leaf = key.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[leaf] = value
-    return tree

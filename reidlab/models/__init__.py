@@ -18,6 +18,7 @@ from reidlab.models.fdmobilenet import (
 )
 from reidlab.models.heads import Confidences, GeM, Output, ReIdNetwork
 from reidlab.models.mixstyle import MixStyle
+from reidlab.models.mobilenetv2 import MobileNetV2, mobilenetv2_x0_35, mobilenetv2_x1_0
 from reidlab.models.osnet import (
     OSNet,
     osnet_ain_x0_5,
@@ -44,6 +45,7 @@ from reidlab.models.resnet import (
 from reidlab.models.weights import (
     Checkpoint,
     LoadReport,
+    count_classes,
     head_settings,
     load_weights,
     read_checkpoint,
@@ -62,6 +64,7 @@ __all__ = [
     "GeM",
     "LoadReport",
     "MixStyle",
+    "MobileNetV2",
     "OSNet",
     "Output",
     "ReIdNetwork",
@@ -69,6 +72,7 @@ __all__ = [
     "blocks",
     "check_size",
     "complexity",
+    "count_classes",
     "efficientnet_lite0",
     "efficientnet_lite1",
     "efficientnet_lite2",
@@ -78,6 +82,8 @@ __all__ = [
     "fdmobilenet_x1_0",
     "head_settings",
     "load_weights",
+    "mobilenetv2_x0_35",
+    "mobilenetv2_x1_0",
     "osnet_ain_x0_5",
     "osnet_ain_x0_25",
     "osnet_ain_x0_75",

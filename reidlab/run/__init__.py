@@ -32,7 +32,7 @@ from reidlab.console import log
 from reidlab.data import ImageDataModule, blur_head, read_image
 from reidlab.errors import InputError
 from reidlab.files import file_hash, locked, read_json, sweep, write_atomic, write_json
-from reidlab.models import Confidences, LoadReport, check_size, load_weights, read_weights
+from reidlab.models import Confidences, LoadReport, check_size, count_classes, load_weights
 from reidlab.run.contract import (
     COLUMNS,
     INITIAL,
@@ -361,7 +361,7 @@ class Run:
         if self.is_classifier:
             if file is None:
                 raise InputError(f"{self.folder}: no trained classifier; train first, or set model.weights=FILE")
-            num_classes = len(read_weights(file).get("classifier.weight", ()))
+            num_classes = count_classes(file)
             if not num_classes:
                 raise InputError(f"{file}: holds no classifier; give the checkpoint of a classification run")
         network, report = self.untrained_network(num_classes), None

@@ -48,6 +48,8 @@ class File(StrEnum):
     EXPORT = "export"
     ONNX = "export/model.onnx"
     ONNX_ABOUT = "export/model.json"
+    KERAS = "export/model.keras"
+    KERAS_ABOUT = "export/model_keras.json"
     ONNX_INT8 = "export/model_int8.onnx"
     TFLITE = "export/model.tflite"
     TFLITE_INT8 = "export/model_int8.tflite"
@@ -116,6 +118,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
     },
     File.REENTRY_ABOUT: {"checkpoint": _TEXT, "threshold": _NUMBER, "sequences": (None, [str]), "boxes": _COUNT},
     File.ONNX_ABOUT: _MADE_BY,
+    File.KERAS_ABOUT: _MADE_BY,
     File.FIRMWARE: _MADE_BY,
     File.QUANTIZE_MADE_BY: _MADE_BY,
     File.SEARCH: {"axes": (None, {str: str}), "fixed": (None, [str])},

@@ -157,3 +157,26 @@ def test_choice_has_a_row_for_each_model_and_target(tmp_path):
     assert u5["latency_ms"].isna().all() and u5.loc[["one", "three"], "note"].tolist() == ["nothing published"] * 2
     assert u5["mAP"].isna().to_dict() == {"one": False, "two": False, "three": True}
     assert choice([]).empty
+
+
+@pytest.mark.slow
+def test_nine_of_ten_published_figures_lie_in_the_intervals_of_calibrations_without_their_network():
+    """Neither the fit nor the width of an interval has seen the network whose figures it is held against."""
+    table, inside = published(), []
+    for _, rows in table.groupby(["board", "tool"]):
+        for quantity, column in module.QUANTITIES.items():
+            known = rows[rows[column].notna()]
+            for network in known["network"].unique():
+                others, own = known[known["network"] != network], known[known["network"] == network]
+                if (found := module.calibrate(quantity, others.reset_index(drop=True))) is None:
+                    continue
+                for _, row in own.iterrows():
+                    within = all(
+                        others[name].min() / module.MARGIN <= row[name] <= others[name].max() * module.MARGIN
+                        for name in module.RANGED
+                    )
+                    allowed = {*" ".join(others["kinds"]).split(), *module.FREE, *module.PADDING, "FULLY_CONNECTED"}
+                    if within and {*row["kinds"].split()} <= allowed:
+                        figure = found.figure(row["features"], trusted=True)
+                        inside.append(figure.low <= row[column] <= figure.high)
+    assert len(inside) > 250 and np.mean(inside) > 0.9

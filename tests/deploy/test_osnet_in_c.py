@@ -9,7 +9,7 @@ from tiny_models import reference
 from trained_like import int8_tflite, soft_images
 
 from reidlab.deploy.emulator import run_firmware
-from reidlab.models import fdmobilenet_x0_25, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
+from reidlab.models import fdmobilenet_x0_25, mobilenetv2_x0_35, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
 pytestmark = [pytest.mark.slow, needs_gcc]
 KIB = 1024
@@ -99,3 +99,19 @@ def test_ten_thousand_random_images_pass_the_sanitizers(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (10_000, 64, 32, 3), np.uint8)
     found = run_c(tmp_path, images)
     np.testing.assert_array_equal(found[:500], reference(content, images[:500]))
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "tensorflow"])
+def test_mobilenetv2_equals_the_reference(padding, tmp_path):
+    content = int8_tflite(drawn(mobilenetv2_x0_35, padding=padding), (256, 128))
+    compile_c(content, tmp_path)
+    images = soft_images(10, (256, 128), seed=10)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+
+
+def test_padding_of_tensorflow_in_osnet_and_fdmobilenet(tmp_path):
+    for build in (osnet_x0_25, st_fdmobilenet_v1):
+        content = int8_tflite(drawn(build, feat_dim=None, padding="tensorflow"), (64, 96))
+        compile_c(content, tmp_path)
+        images = soft_images(10, (64, 96), seed=11)
+        np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))

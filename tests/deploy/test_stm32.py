@@ -45,9 +45,11 @@ def test_estimates_by_board_and_a_table_to_choose_from(composed, no_tool, capsys
     assert (table["ram_kib"][:1] > 0).all() and table["by"].str.startswith("estimate, ").all()
     assert ": macs 305,280: published networks have" in table.loc["STM32H747I-DISCO", "note"]
     assert pd.isna(table["interval_ms"]).all()  # so tiny a network
+    said = capsys.readouterr().out
+    assert " ?" in said and "?: no interval" in said  # no figure stands alone
+    assert run.has("deploy/stm32/n6_application/app_config.h")
     assert run.has("deploy/stm32/errors.png") and run.has("deploy/choice.png")
     assert set(run.table_of(File.CHOICE)["model"]) == {"tiny"}
-    said = capsys.readouterr().out
     assert "STEdgeAI Core is not on the PATH" in said and "Networks on each target" in said
 
 
