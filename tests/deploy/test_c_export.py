@@ -339,7 +339,9 @@ def test_long_chains_are_cut_to_what_the_stack_allows(tmp_path):
     compile_c(content, tmp_path)
     images = net.images(3)
     np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
-    counts = [int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "src/reid_model.c").read_text())]
+    counts = [
+        int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "src/reid_model.c").read_text())
+    ]
     assert sum(counts) == 32 and max(counts) == 24
 
 
@@ -366,7 +368,7 @@ def test_damaged_constants_are_noticed(tmp_path):
     model.write_text(text[:start] + text[start:].replace(first, str((int(first) + 2) % 100), 1))
     host = tmp_path / "damaged"
     sources = [tmp_path / "src/reid_kernels.c", model, HOST]
-    subprocess.run(["gcc", f"-I{tmp_path}", *sources, "-o", host], check=True)
+    subprocess.run(["gcc", f"-I{tmp_path}/src", *sources, "-o", host], check=True)
     assert subprocess.run([host], input=b"").returncode == 3
 
 
