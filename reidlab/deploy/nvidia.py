@@ -360,5 +360,6 @@ re-association by appearance, and the network as a secondary nvinfer by `deepstr
 ## Test vector
 
 `test_vector/image.png`, its embedding in `expected.json`, and the input tensor in `input.bin`. `python test_vector.py` runs every
-.onnx by ONNX Runtime. The files were run so when they were written; engines have to be built and checked on the GPU that will serve.
-"""
+.onnx by ONNX Runtime. The files were run so when they were written; engines have to be built and checked on the GPU
+that will serve.
+"""  # noqa: E501 (commands in one line)

@@ -61,8 +61,8 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
     embedder = open_file(run, file)
     if not embedder.input.is_raw and embedder.metadata.get("mean") is None and run["evaluate.mean"] is None:
         raise InputError(
-            f"{file}: doesn't say how its images are normalized; give model.mean=[...] and model.std=[...], of pixels in "
-            "[0, 1]: [0,0,0] and [1,1,1] where it takes these"
+            f"{file}: doesn't say how its images are normalized; give model.mean=[...] and model.std=[...], of pixels "
+            "in [0, 1]: [0,0,0] and [1,1,1] where it takes these"
         )
     distance, digest = file_distance(run, embedder), file_hash(file)
     threshold = file_threshold(run, embedder, distance)
