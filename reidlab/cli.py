@@ -239,7 +239,7 @@ COMMANDS = {
     "quantize": Command(quantize, "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
     "deploy": Command(
         deploy,
-        "C99 proved on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers; of a run, or any model=FILE",
+        "C99 run on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers: of a run, or any model=FILE",
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),

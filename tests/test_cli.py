@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from reidlab import cli, config
-from reidlab.cli import _with_file, _parse, build_parser, main
+from reidlab.cli import _parse, _with_file, build_parser, main
 from reidlab.config.overrides import MEANT
 from reidlab.errors import InputError
 from reidlab.models import osnet_x0_5
