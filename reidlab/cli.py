@@ -58,7 +58,7 @@ def evaluate(args: argparse.Namespace) -> None:
     from reidlab.stages import evaluate
 
     against = [f"evaluate.against={args.against}"] if args.against else []
-    evaluate.print_results(evaluate.run(Run.resume([*map(_model_file, args.overrides), *against])))
+    evaluate.print_results(evaluate.run(Run.resume([*_with_file(args.overrides), *against])))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -79,7 +79,7 @@ def deploy(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import deploy
 
-    deploy.run(Run.resume(args.overrides))
+    deploy.run(Run.resume(_with_file(args.overrides)))
 
 
 def report(args: argparse.Namespace) -> None:
@@ -169,7 +169,10 @@ def serve(args: argparse.Namespace) -> None:
         run = Run.resume([*args.overrides, f"gallery.folder={place}"])
         serve.run(run, args.host, args.http_port, args.token_file)
     else:
-        server.serve(Run.resume(args.overrides) / File.TRITON, args.http_port, args.grpc_port)
+        from reidlab.stages import deploy
+
+        place = deploy.folder(Run.resume(_with_file(args.overrides)))
+        server.serve(place / Path(File.TRITON).relative_to(File.DEPLOY), args.http_port, args.grpc_port)
 
 
 def import_tao(args: argparse.Namespace) -> None:
@@ -242,7 +245,7 @@ COMMANDS = {
     "quantize": Command(quantize, "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
     "deploy": Command(
         deploy,
-        "C99 proved on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers; networks beside targets",
+        "C99 run on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers: of a run, or any model=FILE",
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
@@ -517,14 +520,22 @@ COMPLETERS = {  # by an argument's name
 }
 
 
-def _model_file(override: str) -> str:
-    """`model=FILE` as the key that it stands for; `model=NAME` stays a choice of the config."""
+def _with_file(overrides: Sequence[str]) -> list[str]:
+    """Overrides in which `model=FILE` is `evaluate.file`; `model=NAME` stays a choice of the config.
+
+    Beside a .tflite or .onnx, what is said of the model is said of the file: its mean, std and distance.
+    """
     from reidlab.files import EXPORTED, is_checkpoint
 
-    key, _, value = override.partition("=")
-    path = Path(value.strip("'\""))
-    is_file = path.suffix.lower() in EXPORTED or is_checkpoint(path) or path.is_file()
-    return f"evaluate.file={value}" if key == "model" and is_file else override
+    keys = {}
+    for key, _, value in (override.partition("=") for override in overrides):
+        path = Path(value.strip("'\""))
+        exported = path.suffix.lower() in EXPORTED
+        if key == "model" and (exported or is_checkpoint(path) or path.is_file()):
+            keys["model"] = "evaluate.file"
+            keys |= {f"model.{name}": f"evaluate.{name}" for name in ("mean", "std", "distance") if exported}
+    pairs = (override.partition("=") for override in overrides)
+    return [f"{keys.get(key, key)}{equals}{value}" for key, equals, value in pairs]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from reidlab import cli, config
-from reidlab.cli import _model_file, _parse, build_parser, main
+from reidlab.cli import _parse, _with_file, build_parser, main
 from reidlab.config.overrides import MEANT
 from reidlab.errors import InputError
 from reidlab.models import osnet_x0_5
@@ -126,7 +126,7 @@ def test_a_file_that_is_no_checkpoint(market, tmp_path, here, refused):
      ("best.safetensors", True), ("pytorch_model.bin", True), ("osnet_x0_25", False), ("osnet_x0.25", False)],
 )  # fmt: skip
 def test_what_is_taken_for_a_file(given, is_file):
-    assert _model_file(f"model={given}") == (f"evaluate.file={given}" if is_file else f"model={given}")
+    assert _with_file([f"model={given}"]) == [f"evaluate.file={given}" if is_file else f"model={given}"]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def test_commands_are_understood(command, page):
         pytest.fail(f"there is no command {words[0]}")
     args = cli.build_parser().parse_args(words)
     if args.command in COMPOSED:
-        overrides = [*map(cli._model_file, args.overrides)]
+        overrides = cli._with_file(args.overrides)
         shown = re.findall(r"`conf/(\w+)/(\w+)\.yaml`", page.read_text())  # a file that the reader is to write
         own = {f"{group}={choice}" for group, choice in shown if choice not in choices(group)}
         compose(o for o in overrides if o not in own)

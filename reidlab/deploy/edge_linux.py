@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from PIL import Image
 
 from reidlab.console import log
 from reidlab.data.images import ORIENTATION, decode, read_batch, resize
+from reidlab.deploy.nvidia import as_fed
 from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError
-from reidlab.export.runtime import open_model
+from reidlab.export.runtime import Embedder
+from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
 
 SOURCES = Path(__file__).parent / "edge"
@@ -38,30 +41,52 @@ class EdgeLinux(Target):
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
         """Write `<network>_edge_linux.zip`: models, `reid.py`, `test_reid.py`, and embeddings to test against."""
-        present = {kind: path for kind, path in self.models.items() if given.has(path)}
-        files = {kind: given.file(path) for kind, path in (present or self.models).items()}
+        present = {kind: path for kind, path in self.models.items() if given.has(path)} or self.models
+        files = {kind: given.file(path) for kind, path in present.items()}
         samples, table = given.datamodule.samples, given.datamodule.test.head(self.images)
         size = given.datamodule.size
         images = read_batch([samples.root / path for path in table["path"]], size)
-        embedders = {kind: open_model(file) for kind, file in files.items()}
-        if any(embedder.output.dtype != np.float32 for embedder in embedders.values()):
-            raise InputError("the runner takes float embeddings: run `reidlab quantize quantize.output=float32`")
-        card = {
+        card: dict[str, Any] = {
             "size": size,
             "distance": given.distance,
+            "threshold": {
+                f"model.{kind}": file_thresholds(file, given).get(given.distance) for kind, file in files.items()
+            },
             "threads": self.threads,
             "model": given.architecture,
         }
+        content: dict[str, bytes] = {}
+        saved: dict[str, Any] = {"images": images, **photographs(images[0])}
+        if "tflite" in files:
+            embedder = given.opened(files["tflite"])
+            saved["model.tflite"] = embedder(images)
+            content["pixels.npy"], told = input_of(embedder, size)
+            card |= told
+            content["model.tflite"] = files["tflite"].read_bytes()
+        if "onnx" in files:
+            content["model.onnx"], batch = given.onnx_of(files["onnx"])
+            if batch > 1:
+                raise InputError(f"{files['onnx']}: takes {batch} images at a time; export it with a batch of 1")
+            saved["model.onnx"] = np.concatenate([run_onnx(content["model.onnx"], as_fed(x[None])) for x in images])
         arrays = io.BytesIO()
-        saved: dict[str, Any] = {f"model.{kind}": embedder(images) for kind, embedder in embedders.items()}
-        saved |= {"images": images, **photographs(images[0])}
         np.savez_compressed(arrays, **saved)
-        content = {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
-        content |= {f"model.{kind}": file.read_bytes() for kind, file in files.items()}
+        content |= {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}
         content |= {"card.json": json.dumps(card).encode(), "desk.npz": arrays.getvalue()}
         bundle = write_atomic(out / f"{given.name}_{self.name}.zip", zipped(content))
         log.info(f"{bundle}  {bundle.stat().st_size / 1024:.0f} KiB; on the board: python test_reid.py")
         return {}
+
+
+def input_of(embedder: Embedder, size: Sequence[int]) -> tuple[bytes, dict]:
+    """A .npy of the input value (256, 3) of every pixel value by channel, and what else the runner has to know."""
+    grays = np.arange(256, dtype=np.uint8)[:, None, None, None]
+    values = embedder.prepare(np.tile(grays, (1, 1, 1, 3)))  # (256, 1, 1, 3) or (256, 3, 1, 1)
+    table, content = values.reshape(256, 3), io.BytesIO()
+    np.save(content, table)
+    shape = [3, *size] if embedder.channels_first else [*size, 3]
+    order = [2, 1, 0] if embedder.color_order == "BGR" else [0, 1, 2]
+    told = {"input": [max(embedder.input.shape[0], 1), *shape], "order": order, "output": embedder.place}
+    return content.getvalue(), told
 
 
 def photographs(image: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,9 +1,8 @@
 """Microcontrollers: C99 of an int8 model, its memory by rule, and proof that emulated cores compute the same."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,10 @@ from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
+from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError, one_line
-from reidlab.evaluation import TEST, VALIDATION
-from reidlab.export.parity import embed_file
-from reidlab.export.runtime import interpreter, open_model
+from reidlab.export.runtime import interpreter
 from reidlab.files import file_hash, write_atomic, write_json
-from reidlab.metrics.closeness import Distance
 from reidlab.run import Row
 
 
@@ -62,7 +59,7 @@ class C99(Target):
         """
         model = given.file(self.model)
         example = example_of(model)
-        limits = thresholds(model, given)
+        limits = file_thresholds(model, given)
         report = export_c(model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example)
         write_tables(model, out, self.extra_macs)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
@@ -101,26 +98,6 @@ def example_of(model: Path) -> Example:
     image = blocks.repeat(8, 0).repeat(8, 1)[:height, :width] + random.integers(-16, 16, (height, width, channels))
     image = image.astype(np.uint8)
     return Example(image, reference_embeddings(model, image[None])[0])
-
-
-def thresholds(model: Path, given: Deployable) -> dict[str, float]:
-    """Thresholds by distance, calibrated on the file's own embeddings of validation identities, or of the test split.
-
-    Those of a checkpoint are others, since int8 moves embeddings. None for a classifier, and where there is no pair.
-    """
-    if given.protocol is None:
-        return {}
-    data = given.datamodule
-    table, splits = (data.validation, VALIDATION) if len(data.validation) else (data.test, TEST)
-    found = {}
-    try:
-        outputs = embed_file(open_model(model), data, table, "pairs for the threshold")
-        for distance in {given.distance, "cosine"}:
-            retrieval = replace(given.protocol, distance=cast(Distance, distance)).evaluate(outputs, splits)
-            found[distance] = retrieval.verify(given.protocol.wanted_fpr, resamples=0, seed=0).threshold
-    except InputError as error:
-        log.warning(f"no threshold is in the C: {error}")
-    return found
 
 
 def write_tables(model: Path, out: Path, extra_macs: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reidlab.deploy.raw_codes import embedding_tensor, quantization_of
 from reidlab.deploy.tflite_graph import Graph, read_graph
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
@@ -46,7 +47,7 @@ def write_application(model: Path, out: Path, threshold: float | None, app: Mapp
         raise InputError(f"deploy.app.{unknown[0]}: unknown; there are {', '.join(APP)}")
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(model, out / "reid.tflite")
-    known = f"cosine distance, {'calibrated on the float network' if threshold is not None else 'not calibrated'}"
+    known = f"cosine distance, {'calibrated on this int8 network' if threshold is not None else 'not calibrated'}"
     lines = {
         "NN_REID_WIDTH": width,
         "NN_REID_HEIGHT": height,
@@ -68,20 +69,17 @@ def write_application(model: Path, out: Path, threshold: float | None, app: Mapp
 
 def _remark(graph: Graph) -> str:
     """What a comparison of raw output codes, zero point ignored, does to this network."""
-    output = graph.tensors[graph.outputs[0]]
-    source = next((op.inputs[0] for op in graph.ops if op.kind == "DEQUANTIZE" and op.outputs[0] == output.index), None)
-    quantized = output if source is None else graph.tensors[source]
-    if quantized.dtype not in ("int8", "uint8"):
-        return "its output is float: quantize it, ST's application reads codes"
-    if quantized.quantization is None:
-        return "its output has no scale"
-    zero = int(quantized.quantization.zero_point[0]) + (128 if quantized.dtype == "int8" else 0)  # of the uint8 codes
+    try:
+        _, zero = quantization_of(graph)
+    except InputError as error:
+        return f"ST's application reads codes: {error}"
     if zero > 0:
         return (
             f"ST's application compares raw uint8 codes and ignores their zero point, {zero} here: nearly all pairs "
             "would pass; choose a network whose embedding ends with a ReLU, as model.network.feat_dim=null"
         )
-    return "" if source is None else "ST's application reads codes: quantize.output=int8 leaves the last step to it"
+    is_coded = embedding_tensor(graph) == graph.outputs[0]
+    return "" if is_coded else "ST's application reads codes: quantize.output=int8 leaves the last step to it"
 
 
 HEADER = """/* SPDX-License-Identifier: Apache-2.0 */

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from reidlab.console import log
-from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
+from reidlab.deploy.vector import first_test_image, vector_files
 from reidlab.errors import InputError, one_line
-from reidlab.export import qdq
-from reidlab.export.folding import deployable
+from reidlab.export.quiet import quiet
 from reidlab.export.runtime import read_onnx
-from reidlab.export.steps import StepNetwork, as_steps
+from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
 
 BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
@@ -27,6 +27,9 @@ NO_ENGINE = """The engine goes here as `model.plan`. On the GPU that will serve,
     sh build_tensorrt_8_to_10.sh fp16    # or build_tensorrt_11.sh
     cp model_fp16.plan triton/reid_tensorrt/1/model.plan
 """
+FILES = Path(__file__).parent / "nvidia_files"
+TENSORRT, TRITON = "nvcr.io/nvidia/tensorrt:25.08-py3", "nvcr.io/nvidia/tritonserver:25.08-py3"
+SIMILARITY = 0.8  # that DeepStream's tracker asks for where a network's own threshold isn't known
 TAO_NAMES = ("input", "fc_pred")
 PRECISIONS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
@@ -41,6 +44,12 @@ class Interface:
     width: int
     features: int
     largest_batch: int
+    fixed: bool = False  # whether that is the only batch
+
+    @property
+    def image(self) -> str:
+        """The shape of an image, as commands write it."""
+        return f"3x{self.height}x{self.width}"
 
 
 @dataclass(frozen=True)
@@ -82,31 +91,43 @@ class Nvidia(Target):
         if self.served not in PRECISIONS:
             raise InputError(f"deploy.served={self.served}: choose from {', '.join(PRECISIONS)}")
         names = TAO_NAMES if self.tao_names else (self.input_name, self.output_name)
-        size = given.datamodule.size
-        steps = as_steps(deployable(given.network(), given.mean, given.std), size)
-        face = Interface(*names, *size, steps.shapes[steps.output][0], self.largest_batch)
-        made = self.models(given, steps, names)
-        check(made, face, self.tolerance)
-        for precision, content in made.items():
-            write_atomic(out / PRECISIONS[precision], content)
-        for name, text in (commands(face, made) | deepstream(face, given.distance == "cosine")).items():
-            write_atomic(out / name, text)
-        self.write_repository(out / "triton", face, made.get(self.served, made["fp32"]))
+        made, batch = self.models(given, names)
+        image = first_test_image(given.datamodule)
+        features = run_onnx(next(iter(made.values())), as_fed(image[None], batch)).shape[1]
+        face = Interface(*names, *given.datamodule.size, features, batch or self.largest_batch, bool(batch))
+        try:
+            check(made, face, self.tolerance)
+        except InputError as error:
+            if not isinstance(given, DeployableFile) or made.keys() != {"fp32", "fp16"}:
+                raise
+            log.warning(f"left out: {error}")
+            del made["fp16"]
+        outputs = {precision: run_onnx(content, as_fed(image[None], batch))[0] for precision, content in made.items()}
+        card = {"input": face.input, "output": face.output, "size": [face.height, face.width],
+                "batch": batch or 1, "distance": given.distance, "threshold": given.threshold}  # fmt: skip
+        written: dict[str, str | bytes] = {PRECISIONS[precision]: content for precision, content in made.items()}
+        written |= commands(face, made) | deepstream(face, made, given.cosine_threshold)
+        written |= vector_files(image, outputs, card)
+        written["test_vector/input.bin"] = as_fed(image[None], batch).tobytes()
+        written |= {name: (FILES / name).read_text() for name in ("triton_client.py", "test_vector.py")}
+        for name, content in written.items():
+            write_atomic(out / name, content)
+        self.write_repository(out / "triton", face, made.get(self.served) or next(iter(made.values())))
         write_atomic(out / "README.md", readme(face, made))
         log.info(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
         return {}
 
-    def models(self, given: Deployable, steps: StepNetwork, names: tuple[str, str]) -> dict[str, bytes]:
-        """The content of the .onnx by precision; int8 only where the network was quantized."""
-        metadata = {"model": given.architecture, "distance": given.distance, "weights_hash": given.checkpoint,
-                    "color_order": "RGB", "mean": [0.0] * 3, "std": [1.0] * 3}  # fmt: skip
-        made = {"fp32": qdq.float_onnx(steps, metadata, names)}
-        made["fp16"] = half(made["fp32"])
+    def models(self, given: Deployable, names: tuple[str, str]) -> tuple[dict[str, bytes], int]:
+        """The content of the .onnx by precision, and their batch, 0 for any; int8 where the network was quantized."""
+        content, batch = given.onnx(names)
+        if isinstance(given, DeployableFile):
+            return by_precision(content), batch
+        made = {"fp32": content, "fp16": half(content)}
         if given.has(self.int8):
             made["int8"] = renamed(given.file(self.int8), names)
         else:
             log.info(f"{given.folder / self.int8}: absent, so no int8 in this folder; run `reidlab quantize` first")
-        return made
+        return made, batch
 
     def write_repository(self, folder: Path, face: Interface, served: bytes) -> None:
         """Write Triton's models, of which TensorRT's has no engine yet."""
@@ -124,17 +145,19 @@ class Nvidia(Target):
         kind = {"onnxruntime": 'platform: "onnxruntime_onnx"', "tensorrt": 'platform: "tensorrt_plan"'}
         where = "KIND_GPU" if backend == "tensorrt" else self.instance_kind
         preferred = ", ".join(str(n) for n in (4, 8, 16, 32, 64) if n <= face.largest_batch) or "1"
-        return f"""name: "{name}"
-{kind.get(backend, 'backend: "python"')}
-max_batch_size: {face.largest_batch}
-input [{{ name: "{face.input}", data_type: TYPE_FP32, dims: [3, {face.height}, {face.width}] }}]
-output [{{ name: "{face.output}", data_type: TYPE_FP32, dims: [{face.features}] }}]
-dynamic_batching {{
+        first = f"{face.largest_batch}, " if face.fixed else ""
+        batching = f"""dynamic_batching {{
   preferred_batch_size: [{preferred}]
   max_queue_delay_microseconds: {self.max_queue_delay_us}
   default_queue_policy {{ max_queue_size: {self.max_queue_size} }}
 }}
-instance_group [{{ count: {self.instances}, kind: {where} }}]
+"""
+        return f"""name: "{name}"
+{kind.get(backend, 'backend: "python"')}
+max_batch_size: {0 if face.fixed else face.largest_batch}
+input [{{ name: "{face.input}", data_type: TYPE_FP32, dims: [{first}3, {face.height}, {face.width}] }}]
+output [{{ name: "{face.output}", data_type: TYPE_FP32, dims: [{first}{face.features}] }}]
+{"" if face.fixed else batching}instance_group [{{ count: {self.instances}, kind: {where} }}]
 """
 
 
@@ -181,29 +204,52 @@ def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
         node.output[:] = [names.get(name, name) for name in node.output]
 
 
+def by_precision(content: bytes) -> dict[str, bytes]:
+    """A graph from elsewhere by the precision that it has; one of float32 also in float16, where that can be had."""
+    model = onnx.load_from_string(content)
+    if any(node.op_type in ("DequantizeLinear", "QLinearConv", "ConvInteger") for node in model.graph.node):
+        return {"int8": content}
+    if TensorProto.FLOAT16 in {constant.data_type for constant in model.graph.initializer}:
+        return {"fp16": content}
+    try:
+        with quiet():
+            converted = convert_float_to_float16(model, keep_io_types=True).SerializeToString()
+        return {"fp32": content, "fp16": converted}
+    except Exception as error:  # of a converter that knows not every graph
+        log.warning(f"no float16 file: {one_line(error)}")
+        return {"fp32": content}
+
+
+def as_fed(images: np.ndarray, batch: int = 0) -> np.ndarray:
+    """Pixels (B, H, W, 3) uint8 as the network takes them, (B, 3, H, W) float32; one image as a whole batch."""
+    values = np.ascontiguousarray(images.transpose(0, 3, 1, 2) / np.float32(255))
+    return np.repeat(values, batch, axis=0) if batch > 1 else values
+
+
 def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
     """Run every precision at batch 1 and the largest; InputError where fp16 is off by more than `tolerance`."""
     images = np.random.default_rng(0).random((face.largest_batch, 3, face.height, face.width), np.float32)
     found = {}
     for precision, content in made.items():
-        try:
-            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-            single, found[precision] = (session.run([face.output], {face.input: x})[0] for x in (images[:1], images))
-        except Exception as reason:  # onnxruntime's exceptions share no base class
-            raise InputError(f"{PRECISIONS[precision]}: fails on {images.shape} ({one_line(reason)})") from reason
-        if found[precision].shape != (len(images), face.features) or single.shape != (1, face.features):
-            raise InputError(f"{PRECISIONS[precision]}: gives {found[precision].shape} for {len(images)} images")
-    error = np.linalg.norm(found["fp16"] - found["fp32"], axis=1) / np.linalg.norm(found["fp32"], axis=1)
-    if not error.max() <= tolerance:
-        raise InputError(f"model_fp16.onnx: {error.max():.1%} off fp32, over deploy.tolerance={tolerance}; use fp32")
+        for given in (images,) if face.fixed else (images[:1], images):
+            try:
+                found[precision] = run_onnx(content, given)
+            except Exception as reason:  # onnxruntime's exceptions share no base class
+                raise InputError(f"{PRECISIONS[precision]}: fails on {given.shape} ({one_line(reason)})") from reason
+            if found[precision].shape != (len(given), face.features):
+                raise InputError(f"{PRECISIONS[precision]}: gives {found[precision].shape} for {len(given)} images")
+    if {"fp32", "fp16"} <= found.keys():
+        error = np.linalg.norm(found["fp16"] - found["fp32"], axis=1) / np.linalg.norm(found["fp32"], axis=1)
+        if not error.max() <= tolerance:
+            raise InputError(
+                f"model_fp16.onnx: {error.max():.1%} off fp32, over deploy.tolerance={tolerance}; use fp32"
+            )
 
 
 def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
     """Shell scripts that build and time engines: TensorRT 8 to 10 by flags, 11 by the types in the file."""
-    shapes = [
-        f"--{word}Shapes={face.input}:{batch}x3x{face.height}x{face.width}"
-        for word, batch in (("min", 1), ("opt", max(face.largest_batch // 4, 1)), ("max", face.largest_batch))
-    ]
+    batches = ("min", 1), ("opt", max(face.largest_batch // 4, 1)), ("max", face.largest_batch)
+    shapes = [f"--{word}Shapes={face.input}:{batch}x{face.image}" for word, batch in batches if not face.fixed]
 
     def script(title: str, sources: Mapping[str, tuple[str, ...]]) -> str:
         cases = "\n".join(
@@ -230,35 +276,44 @@ def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
     }
 
 
-def deepstream(face: Interface, normalized: bool) -> dict[str, str]:
-    """Configs of nvinfer, which numbers precisions 0 fp32, 1 int8, 2 fp16, and of nvtracker: 0 fp32, 1 fp16, 2 int8.
+def deepstream(face: Interface, made: Collection[str], cosine_threshold: float | None) -> dict[str, str]:
+    """A whole pipeline of deepstream-app, and the configs of nvinfer and nvtracker that it names.
 
-    `normalized`: whether the tracker scales embeddings to length 1.
+    nvinfer numbers precisions 0 fp32, 1 int8, 2 fp16; nvtracker 0 fp32, 1 fp16, 2 int8.
     """
-    batch = face.largest_batch
+    batch, source = face.largest_batch, "fp32" if "fp32" in made else next(iter(made))
+    file, integer = PRECISIONS[source], source == "int8"
+    engine = f"{file}_b{batch}_gpu0_{'int8' if integer else 'fp16'}.engine"
     infer = {
         "gpu-id": 0, "net-scale-factor": f"{1 / 255:.17g}", "offsets": "0;0;0", "model-color-format": 0,
-        "onnx-file": "model.onnx", "model-engine-file": f"model.onnx_b{batch}_gpu0_fp16.engine",
-        "infer-dims": f"3;{face.height};{face.width}", "batch-size": batch, "network-mode": 2, "network-type": 100,
-        "process-mode": 2, "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
+        "onnx-file": file, "model-engine-file": engine, "infer-dims": f"3;{face.height};{face.width}",
+        "batch-size": batch, "network-mode": 1 if integer else 2, "network-type": 100, "process-mode": 2,
+        "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
         "operate-on-class-ids": 0, "gie-unique-id": 2,
     }  # fmt: skip
-    tracker = reid_section(face, normalized)
+    changed = {"onnxFile": file, "modelEngineFile": engine, "networkMode": 2 if integer else 1}
     return {
         "deepstream_nvinfer.txt": "# nvinfer, secondary: a detector's people (class 0) -> embeddings\n[property]\n"
         + "".join(f"{key}={value}\n" for key, value in infer.items()),
-        "deepstream_nvtracker.yml": "# the ReID section of an nvtracker config\nReID:\n"
-        + "".join(f"  {key}: {value}\n" for key, value in tracker.items()),
+        "deepstream_nvtracker.yml": nvtracker(reid_section(face) | changed, cosine_threshold),
+        "deepstream_app.txt": (FILES / "deepstream_app.txt").read_text(),
     }
 
 
-def reid_section(face: Interface, normalized: bool) -> dict[str, Any]:
-    """The ReID section of an nvtracker config for `model.onnx`; `normalized`: embeddings are scaled to length 1."""
+def nvtracker(section: Mapping[str, Any], cosine_threshold: float | None) -> str:
+    """A whole NvDCF config that re-associates by appearance, with the threshold of the network where it is known."""
+    similarity = SIMILARITY if cosine_threshold is None else round(min(1.0, max(0.0, 1 - cosine_threshold)), 4)
+    head = (FILES / "nvtracker_nvdcf.yml").read_text().format(similarity=similarity)
+    return head + "".join(f"  {key}: {value}\n" for key, value in section.items())
+
+
+def reid_section(face: Interface) -> dict[str, Any]:
+    """The ReID section of an nvtracker config for `model.onnx`, whose embeddings are scaled to length 1."""
     return {
         "reidType": 2, "batchSize": face.largest_batch, "workspaceSize": 1000, "reidFeatureSize": face.features,
         "reidHistorySize": 100, "inferDims": [3, face.height, face.width], "networkMode": 1, "inputOrder": 0,
         "colorFormat": 0, "offsets": [0.0, 0.0, 0.0], "netScaleFactor": 1 / 255, "keepAspc": 0,
-        "addFeatureNormalization": int(normalized), "outputReidTensor": 1, "onnxFile": "model.onnx",
+        "addFeatureNormalization": 1, "outputReidTensor": 1, "onnxFile": "model.onnx",
         "modelEngineFile": f"model.onnx_b{face.largest_batch}_gpu0_fp16.engine",
     }  # fmt: skip
 
@@ -266,19 +321,49 @@ def reid_section(face: Interface, normalized: bool) -> dict[str, Any]:
 def readme(face: Interface, made: dict[str, bytes]) -> str:
     """The README of the folder: its files and how to use them."""
     rows = "\n".join(f"| `{PRECISIONS[name]}` | {len(content) / 1024:.0f} KiB |" for name, content in made.items())
+    batch = f"{face.largest_batch}, no other" if face.fixed else f"1 to {face.largest_batch}"
+    precision = "fp16" if "fp16" in made else next(iter(made))
+    shape = "" if face.fixed else f"--shapes={face.input}:1x{face.image} "
+    docker = 'docker run --rm --gpus all -v "$PWD":/work -w /work'
     return f"""# {face.features} features from {face.height} x {face.width} RGB pixels, on NVIDIA
 
 Input `{face.input}` (batch, 3, {face.height}, {face.width}): float32 RGB pixels divided by 255, nothing more; mean and
-standard deviation are in the graph. Output `{face.output}` (batch, {face.features}). Batch 1 to {face.largest_batch}.
+standard deviation are in the graph. Output `{face.output}` (batch, {face.features}). Batch {batch}.
 
 | file | size |
 |---|---|
 {rows}
 
-- TensorRT: `sh build_tensorrt_8_to_10.sh fp16`, or `build_tensorrt_11.sh`. An engine is for one GPU and one version.
-- DeepStream: `deepstream_nvinfer.txt` beside a detector, or `deepstream_nvtracker.yml` in the tracker's config.
-- Triton: `tritonserver --model-repository triton`. `reid_tensorrt` needs an engine first:
-  `cp model_fp16.plan triton/reid_tensorrt/1/model.plan`. `reid_python` needs numpy and onnxruntime.
+## TensorRT
 
-The files were run by ONNX Runtime; engines have to be built and checked on the GPU that will serve.
-"""
+`sh build_tensorrt_8_to_10.sh {precision}`, or `build_tensorrt_11.sh`. An engine is for one GPU and one version. In a container, where
+nothing else is installed:
+
+```
+{docker} {TENSORRT} sh build_tensorrt_8_to_10.sh {precision}
+{docker} {TENSORRT} trtexec --loadEngine=model_{precision}.plan {shape}--loadInputs={face.input}:test_vector/input.bin --exportOutput=trtexec.json
+python test_vector.py --trtexec trtexec.json
+```
+
+## Triton
+
+`reid_tensorrt` needs an engine first, `cp model_{precision}.plan triton/reid_tensorrt/1/model.plan`, built in the same release's
+container. `reid_python` needs numpy and onnxruntime.
+
+```
+docker run --rm --gpus all -p 8000:8000 -p 8001:8001 -v "$PWD/triton":/models {TRITON} tritonserver --model-repository=/models --model-control-mode=explicit --load-model=reid_onnxruntime
+python test_vector.py --triton
+python triton_client.py A.jpg B.jpg
+```
+
+## DeepStream
+
+`deepstream-app -c deepstream_app.txt` is a whole pipeline: DeepStream's sample detector, `deepstream_nvtracker.yml` with
+re-association by appearance, and the network as a secondary nvinfer by `deepstream_nvinfer.txt`.
+
+## Test vector
+
+`test_vector/image.png`, its embedding in `expected.json`, and the input tensor in `input.bin`. `python test_vector.py` runs every
+.onnx by ONNX Runtime. The files were run so when they were written; engines have to be built and checked on the GPU
+that will serve.
+"""  # noqa: E501 (commands in one line)

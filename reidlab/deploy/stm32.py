@@ -17,9 +17,9 @@ from reidlab.deploy.raw_codes import clamped, quantization_of, raw_code_scores
 from reidlab.deploy.stedgeai import Tool, find_tool
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
+from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import open_model
 from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 
@@ -67,7 +67,8 @@ class Stm32(Target):
             if note:
                 log.info(f"{board}: {note}")
         if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
-            remark = n6.write_application(model, out / "n6_application", given.cosine_threshold, self.app)
+            threshold = file_thresholds(model, given).get("cosine")
+            remark = n6.write_application(model, out / "n6_application", threshold, self.app)
             log.info(f"{out / 'n6_application'}: for ST's re-identification application; see generate.sh")
             if remark:
                 log.warning(remark)
@@ -89,7 +90,7 @@ class Stm32(Target):
             graph = read_graph(model)
             scale, zero = quantization_of(graph)
             data = given.datamodule
-            embeddings = embed_file(open_model(model), data, data.test, model.name)
+            embeddings = embed_file(given.opened(model), data, data.test, model.name)
             scores = raw_code_scores(embeddings, scale, zero, given.protocol)
         except InputError as error:
             log.warning(f"raw codes aren't scored: {error}")

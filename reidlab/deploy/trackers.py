@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import safetensors.torch
 import torch
 import yaml
@@ -16,23 +15,26 @@ from torch import Tensor, nn
 
 from reidlab import models
 from reidlab.console import log
-from reidlab.deploy.nvidia import Interface, reid_section
-from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.data import ClassDataModule
+from reidlab.deploy.nvidia import SIMILARITY, Interface, as_fed, nvtracker, reid_section
+from reidlab.deploy.target import PIXELS, Deployable, DeployableFile, Figures, Statistics, Target
+from reidlab.deploy.vector import first_test_image, vector_files
 from reidlab.errors import InputError
-from reidlab.export.onnx import to_onnx
+from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
 
 Content = dict[str, str | bytes | None]  # by name; None for a file that mustn't be there
-Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std of pixels in [0, 1]
 
 TEMPLATES = Path(__file__).parent / "tracker_files"
 NAMES = ("images", "output0")  # BoxMOT asks for them where OpenCV runs the file
-PIXELS: Statistics = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))  # what a tool feeds that divides by 255 and no more
 IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what BoxMOT feeds
 LEAST_COSINE = 0.9999  # of a file to its network
-SIMILARITY = 0.8  # what Ultralytics and DeepStream ask for where a network's own threshold isn't known
 UNCALIBRATED = """No threshold on the cosine distance was calibrated for this network, and the tool's own is for others:
 `reidlab evaluate` calibrates one where model.distance is cosine."""
+
+ADVICE = """
+test_vector.py embeds test_vector/image.png by the tool's own loader, and compares with what is expected.
+"""
 
 _pooled = {"last_stride": 2, "feat_dim": None}
 ROBOFLOW: dict[str, Callable[[], nn.Module]] = {  # what Roboflow's package builds, by its names
@@ -64,15 +66,17 @@ class Trackers(Target):
         """Write the folders; InputError where an .onnx, fed as by its tool, gives other embeddings than the network."""
         if unknown := [tool for tool in self.tools if tool not in TOOLS]:
             raise InputError(f"deploy.tools={unknown[0]}: choose from {', '.join(TOOLS)}")
-        network = given.network().cpu().eval()
-        if isinstance(network, models.Confidences):
+        network = None if isinstance(given, DeployableFile) else given.network().cpu().eval()
+        if isinstance(network, models.Confidences) or isinstance(given.datamodule, ClassDataModule):
             raise InputError(f"{given.name}: classifies images; trackers take a network that embeds identities")
         subject = Subject(given, network, self.largest_batch)
         for tool in self.tools:
             folder = out / tool
             content = TOOLS[tool](subject, folder.resolve())
             known = {"folder": folder.resolve(), "advice": subject.advice, "features": subject.features}
-            content["README.txt"] = (TEMPLATES / f"{tool}.txt").read_text().format_map(known)
+            content["README.txt"] = (TEMPLATES / f"{tool}.txt").read_text().format_map(known) + ADVICE
+            content["test_vector.py"] = (TEMPLATES / "test_vector.py").read_text()
+            content |= vector_files(subject.image, {"fp32": given.embed(subject.image[None])[0]}, {"tool": tool})
             for name, data in content.items():
                 if data is None:
                     (folder / name).unlink(missing_ok=True)
@@ -87,7 +91,7 @@ class Subject:
     """A network with what is known of it, as the tools' files are made from it."""
 
     given: Deployable
-    network: nn.Module
+    network: nn.Module | None  # of a file from elsewhere none
     largest_batch: int
 
     @property
@@ -99,18 +103,18 @@ class Subject:
     @cached_property
     def features(self) -> int:
         """Of an embedding."""
-        return self.embed(torch.zeros(1, 3, *self.size)).shape[1]
+        return self.given.embed(self.image[None]).shape[1]
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """Of the test vector."""
+        return first_test_image(self.given.datamodule)
 
     @property
     def advice(self) -> str:
         """A sentence of a README on the threshold of its tool."""
         threshold = self.given.cosine_threshold
         return UNCALIBRATED if threshold is None else f"Calibrated for this network: {threshold:.3f}."
-
-    def embed(self, pixels: Tensor) -> np.ndarray:
-        """Pixels (B, 3, H, W) in [0, 1] -> (B, D), by the network itself."""
-        with torch.no_grad():
-            return self.network(normalized(pixels, (self.given.mean, self.given.std))).embedding.numpy()
 
     @cached_property
     def of_pixels(self) -> bytes:
@@ -122,23 +126,20 @@ class Subject:
 
         Raises InputError where the file doesn't give the network's embeddings.
         """
-        (mean, std), given = np.array(fed), self.given
-        about = {"model": given.architecture, "distance": given.distance, "weights_hash": given.checkpoint,
-                 "color_order": "RGB", "mean": mean.tolist(), "std": std.tolist()}  # fmt: skip
-        left = ((np.array(given.mean) - mean) / std).tolist(), (np.array(given.std) / std).tolist()
-        content = to_onnx(self.network, self.size, about, NAMES, mean=left[0], std=left[1])
-        pixels = torch.rand(3, 3, *self.size, generator=torch.Generator().manual_seed(0))
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-        (found,) = session.run(None, {NAMES[0]: normalized(pixels, fed).numpy()})
-        if not (least := cosine(found, self.embed(pixels)).min()) >= LEAST_COSINE:
-            raise InputError(f"{given.name}: its ONNX file has cosine {least:.5f} to the network; nothing was written")
+        content, batch = self.given.onnx(NAMES, fed)
+        if batch:
+            raise InputError(
+                f"{self.given.name}: its graph takes {batch} images at a time, and trackers feed any number; export it "
+                "with a dynamic batch"
+            )
+        pixels = np.random.default_rng(0).integers(0, 256, (3, *self.size, 3), np.uint8)
+        mean, std = (np.array(values, np.float32)[:, None, None] for values in fed)
+        found = run_onnx(content, (as_fed(pixels) - mean) / std)
+        if not (least := cosine(found, self.given.embed(pixels)).min()) >= LEAST_COSINE:
+            raise InputError(
+                f"{self.given.name}: its ONNX file has cosine {least:.5f} to the network; nothing was written"
+            )
         return content
-
-
-def normalized(pixels: Tensor, by: Statistics) -> Tensor:
-    """Pixels (B, 3, H, W), minus a mean and divided by a deviation for each channel."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in by)
-    return (pixels - mean) / std
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -193,7 +194,7 @@ def ultralytics(subject: Subject, folder: Path) -> Content:
 def roboflow(subject: Subject, folder: Path) -> Content:
     """Weights and settings of a network that Roboflow's package has, or an .onnx of pixels with what loads it."""
     names = ("weights.safetensors", "reid_config.json", "model.onnx", "encoder.py")
-    if not (published := as_published(subject)):
+    if subject.network is None or not (published := as_published(subject, subject.network)):
         return dict.fromkeys(names) | {
             "model.onnx": subject.of_pixels,
             "encoder.py": (TEMPLATES / "encoder.py").read_text(),
@@ -214,11 +215,11 @@ def roboflow(subject: Subject, folder: Path) -> Content:
     }
 
 
-def as_published(subject: Subject) -> tuple[str, dict[str, Tensor]] | None:
+def as_published(subject: Subject, network: nn.Module) -> tuple[str, dict[str, Tensor]] | None:
     """Roboflow's name of the same network, with its weights; None where it has none that gives the same embeddings."""
     weights = {
         name: tensor.detach().contiguous()
-        for name, tensor in subject.network.state_dict().items()
+        for name, tensor in network.state_dict().items()
         if not name.startswith(("classifier.", "bottleneck."))
     }
     image = torch.rand(1, 3, *subject.size, generator=torch.Generator().manual_seed(0))
@@ -229,7 +230,7 @@ def as_published(subject: Subject) -> tuple[str, dict[str, Tensor]] | None:
             continue
         same.load_state_dict(weights, assign=True)
         with torch.no_grad():
-            if torch.equal(same(image).embedding, subject.network(image).embedding):
+            if torch.equal(same(image).embedding, network(image).embedding):
                 return architecture, weights
     return None
 
@@ -241,12 +242,9 @@ def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 def deepstream(subject: Subject, folder: Path) -> Content:
     """An .onnx of pixels, and a whole NvDCF config that re-associates by appearance."""
-    threshold = subject.given.cosine_threshold
-    similarity = SIMILARITY if threshold is None else round(min(1.0, max(0.0, 1 - threshold)), 4)
-    section = reid_section(Interface(*NAMES, *subject.size, subject.features, subject.largest_batch), normalized=True)
-    head = (TEMPLATES / "nvtracker_nvdcf.yml").read_text().format(similarity=similarity)
-    lines = "".join(f"  {key}: {value}\n" for key, value in section.items())
-    return {"model.onnx": subject.of_pixels, "nvtracker_nvdcf.yml": head + lines}
+    section = reid_section(Interface(*NAMES, *subject.size, subject.features, subject.largest_batch))
+    whole = nvtracker(section, subject.given.cosine_threshold)
+    return {"model.onnx": subject.of_pixels, "nvtracker_nvdcf.yml": whole}
 
 
 def deep_sort_realtime(subject: Subject, folder: Path) -> Content:

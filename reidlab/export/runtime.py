@@ -80,6 +80,7 @@ class Embedder:
         color_order: "RGB" or "BGR".
         assumed: in words, what the file doesn't say and was assumed.
         metadata: what the file says of itself.
+        place: of the output among all.
     """
 
     file: Path
@@ -94,6 +95,7 @@ class Embedder:
     color_order: str
     assumed: list[str] = field(default_factory=list)
     metadata: dict = field(default_factory=dict)
+    place: int = 0
 
     @property
     def weights_hash(self) -> str | None:
@@ -222,7 +224,7 @@ def open_model(
     def run(images: np.ndarray) -> np.ndarray:
         return opened.run(images, place)
 
-    return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known)
+    return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known, place)
 
 
 def _is_normal(values: Any, least: float) -> bool:

@@ -1,17 +1,20 @@
 """Stage `deploy`: the files of a target of `conf/deploy`, then one table of networks and targets to choose from."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 from reidlab import plots
-from reidlab.config import choices, instantiate
+from reidlab.config import choices, instantiate, resolve_path
 from reidlab.console import print_table
 from reidlab.deploy.choose import Candidate, choice, score_of
-from reidlab.deploy.target import Deployable, Target
+from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target, no_network
 from reidlab.errors import InputError
 from reidlab.evaluation import RetrievalProtocol, protocol_of
-from reidlab.files import storage_errors
+from reidlab.files import file_hash, is_checkpoint, storage_errors, write_atomic
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
+from reidlab.stages.evaluate import file_distance, file_threshold, open_file
 
 COMPARED = ("test", "exclude_same_camera")  # entries of the protocol that comparable accuracies share
 
@@ -20,7 +23,8 @@ COMPARED = ("test", "exclude_same_camera")  # entries of the protocol that compa
 def run(run: Run) -> Run:
     """Deploy the run's network to the target of its settings, then compare all networks on all targets.
 
-    The target writes to `deploy/<its name>`. The table has the runs beside this one that have an int8 .tflite and were
+    The target writes to `deploy/<its name>`; of a file in the network's place, `evaluate.file`, to
+    `deploy/<the file's name>/<its name>`. The table has the runs beside this one that have an int8 .tflite and were
     evaluated on the same test split: `deploy/choice.csv`, with a picture. Raises InputError where a file that the
     target needs is absent or was made from another checkpoint.
     """
@@ -28,13 +32,58 @@ def run(run: Run) -> Run:
     target = instantiate(run.config.deploy)
     if not isinstance(target, Target):
         raise InputError(f"{run.name}: its settings name no target; add deploy=NAME, of {', '.join(choices('deploy'))}")
-    given = deployable(run)
-    figures = target.deploy(given, run / File.DEPLOY / target.name)
+    file = run["evaluate.file"] and resolve_path(run["evaluate.file"])
+    given = deployable_file(run, file) if file else deployable(run)
+    figures = target.deploy(given, folder(run) / target.name)
+    if file:
+        own = [_candidate(run, file, figures)] if file.suffix == ".tflite" else []
+        _compare(run, [*own, *candidates(run)])
+        return run
     run.require_unchanged(given.checkpoint)
     if figures:
         run.record(figures, checkpoint=given.checkpoint)
-    _compare(run)
+    _compare(run, candidates(run))
     return run
+
+
+def folder(run: Run) -> Path:
+    """Where the targets of a run's network, or of the file in its place, write their folders."""
+    file = run["evaluate.file"]
+    return run / File.DEPLOY / (Path(file).name if file else "")
+
+
+def deployable_file(run: Run, file: Path) -> DeployableFile:
+    """A .tflite or .onnx from elsewhere, as targets take it, on the data and by the settings of a run.
+
+    Raises InputError where it is another file, or doesn't say how its images are normalized and nobody else does.
+    """
+    if is_checkpoint(file):
+        raise InputError(f"{file}: a checkpoint; deploy it with model=NAME model.weights={file}")
+    embedder = open_file(run, file)
+    if not embedder.input.is_raw and embedder.metadata.get("mean") is None and run["evaluate.mean"] is None:
+        raise InputError(
+            f"{file}: doesn't say how its images are normalized; give model.mean=[...] and model.std=[...], of pixels "
+            "in [0, 1]: [0,0,0] and [1,1,1] where it takes these"
+        )
+    distance, digest = file_distance(run, embedder), file_hash(file)
+    datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
+    protocol, threshold = protocol_of(run, datamodule), file_threshold(run, embedder, distance)
+    return DeployableFile(
+        name=file.name,
+        architecture=str(embedder.metadata.get("model", file.stem)),
+        network=no_network,
+        checkpoint=digest,
+        folder=run.folder,
+        command=run.command,
+        datamodule=datamodule,
+        mean=run["model.mean"],
+        std=run["model.std"],
+        distance=distance,
+        cosine_threshold=threshold if distance == "cosine" else None,
+        threshold=threshold,
+        protocol=replace(protocol, distance=distance) if isinstance(protocol, RetrievalProtocol) else None,
+        embedder=embedder,
+    )
 
 
 def deployable(run: Run) -> Deployable:
@@ -53,6 +102,7 @@ def deployable(run: Run) -> Deployable:
         std=run["model.std"],
         distance=run["model.distance"],
         cosine_threshold=run.threshold("cosine"),
+        threshold=run.threshold(run["model.distance"]),
         protocol=protocol if isinstance(protocol, RetrievalProtocol) else None,
     )
 
@@ -94,12 +144,21 @@ def _compared(run: Run) -> dict:
     return {}
 
 
-def _compare(run: Run) -> None:
+def _candidate(run: Run, file: Path, figures: Figures) -> Candidate:
+    """A file from elsewhere, with the accuracy that it was evaluated to have."""
+    evaluated = run.all_results.get(file.name)
+    if evaluated and evaluated.protocol.get("file") == file_hash(file):
+        figures = {**figures, Row.TFLITE_INT8: evaluated.figures}
+    return Candidate(file.name, file, figures)
+
+
+def _compare(run: Run, among: Iterable[Candidate]) -> None:
     """Print, write and draw the table of networks and targets."""
-    table = choice(list(candidates(run)))
+    table = choice(list(among))
     if table.empty:
         return
     shown = table.assign(fits=table["fits"].map({True: "yes", False: "no"}), front=table["front"].map({True: "*"}))
     print_table(shown.set_index("model"), "Networks on each target (*: no other is as fast and more accurate)")
-    save_figure(plots.pareto(table, score_of(table)), (run / File.CHOICE).with_suffix(".png"))
-    run.write(File.CHOICE, table.to_csv(index=False))
+    place = folder(run) / Path(File.CHOICE).name
+    save_figure(plots.pareto(table, score_of(table)), place.with_suffix(".png"))
+    write_atomic(place, table.to_csv(index=False))

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -21,6 +21,7 @@ from reidlab.errors import InputError
 from reidlab.evaluation import (
     VALIDATION,
     Classification,
+    Outputs,
     Retrieval,
     RetrievalProtocol,
     embed,
@@ -30,12 +31,13 @@ from reidlab.evaluation import (
 from reidlab.evaluation.retrieval import fitting
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import Embedder, open_model
-from reidlab.files import file_hash, storage_errors, write_atomic, write_json
+from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
 from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
+from reidlab.run.contract import SCHEMAS
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
@@ -82,7 +84,13 @@ def run(run: Run) -> Run:
 
     record(Row.CHECKPOINT, found.ranking, found)
     _report_unmatched(found)
-    _calibrate(run, datamodule, found, protocol, recorded)
+    validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
+
+    def unseen() -> Retrieval:
+        return protocol.evaluate(embed(run.network, datamodule, validation, run.device, "validation"), VALIDATION)
+
+    place = run / File.EVALUATE / Row.CHECKPOINT
+    _calibrate(run, found, unseen if len(validation) else None, run / File.VERIFICATION, place, checkpoint, recorded)
     if run["evaluate.pictured_queries"]:
         _draw(run, found, datamodule)
     for name, ranking, changed in _protocols(run, datamodule, found, protocol):
@@ -128,29 +136,40 @@ def print_results(run: Run) -> None:
 
 def _score_file(run: Run, file: Path) -> None:
     """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
-    if file.suffix in (".tflite", ".onnx"):
+    if file.suffix in EXPORTED:
         embedder = open_file(run, file)
         datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
-        embeddings = embed_file(embedder, datamodule, datamodule.test, file.name)
     else:
         network, report = run.network_with(file)
         log.info(report)
         datamodule = run.datamodule()
         own = f"mean {run['model.mean']}, std {run['model.std']}, images of {datamodule.size}"
         log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
-        embeddings = embed(network, datamodule, datamodule.test, run.device, file.name)
     protocol = protocol_of(run, datamodule)
-    if isinstance(protocol, RetrievalProtocol) and file.suffix in (".tflite", ".onnx"):
+    protocol.require_test(datamodule)
+    if isinstance(protocol, RetrievalProtocol) and file.suffix in EXPORTED:
         protocol = replace(protocol, distance=file_distance(run, embedder))
-    found = protocol.evaluate(embeddings)
+
+    def embedded(table: pd.DataFrame) -> Outputs:
+        if file.suffix in EXPORTED:
+            return embed_file(embedder, datamodule, table, file.name)
+        return embed(network, datamodule, table, run.device, file.name)
+
+    found, digest = protocol.evaluate(embedded(datamodule.test)), file_hash(file)
+    recorded = protocol.record(datamodule) | {"file": digest}
     run.keep_config()
-    if run.is_classifier:
-        _record_classes(run, file.name, cast(Classification, found), datamodule)
+    if isinstance(found, Classification):
+        _record_classes(run, file.name, found, datamodule)
     else:
-        assert isinstance(found, Retrieval)
         _write_row(run, file.name, found.ranking, found)
         _report_unmatched(found)
-    run.record({file.name: found.summary()}, protocol.record(datamodule) | {"file": file_hash(file)})
+        validation, place = datamodule.validation, run / File.EVALUATE / file.name
+
+        def unseen() -> Retrieval:
+            return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))
+
+        _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, digest, recorded)
+    run.record({file.name: found.summary()}, recorded)
 
 
 def open_file(run: Run, file: Path) -> Embedder:
@@ -181,6 +200,16 @@ def file_distance(run: Run, embedder: Embedder) -> Distance:
         log.info(f"compared by the {own if by_file else wanted} distance, {source}")
         return own if by_file else wanted
     return wanted
+
+
+def file_threshold(run: Run, embedder: Embedder, distance: Distance) -> float | None:
+    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else as the file says."""
+    known = embedder.metadata
+    place = run / File.EVALUATE / embedder.file.name / File.VERIFICATION
+    found = read_json(place, SCHEMAS[File.VERIFICATION])
+    if found.get("checkpoint") == file_hash(embedder.file) and found.get("distance") == distance:
+        return found.get("threshold")
+    return known.get("threshold") if known.get("distance") == distance else None
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
@@ -317,32 +346,38 @@ def _named(entry: str, key: str, what: str) -> tuple[str, str]:
 
 
 def _calibrate(
-    run: Run, datamodule: ReidDataModule, test: Retrieval, protocol: RetrievalProtocol, recorded: Mapping[str, Any]
+    run: Run,
+    test: Retrieval,
+    unseen: Callable[[], Retrieval] | None,
+    file: Path,
+    pictures: Path,
+    checkpoint: str,
+    recorded: Mapping[str, Any],
 ) -> None:
-    """Set the threshold of "the same person?", on validation identities if the run left them out of its training.
+    """Set the threshold of "the same person?", on validation identities where there are some.
 
     A test split whose pairs are all of one kind has none.
 
     Args:
-        run: gets `verification.json` and pictures.
-        datamodule: has the validation identities.
-        test: the test split's retrieval.
-        protocol: by which pairs are compared.
-        recorded: the same, as rows of `metrics.json` carry it.
+        run: has the options.
+        test: the test split's retrieval, with its distance.
+        unseen: that of validation identities which the training left out; None where there are none.
+        file: gets the threshold, with its rates and its interval.
+        pictures: the folder for these.
+        checkpoint: hash of the weights.
+        recorded: by which pairs are compared, as rows of `metrics.json` carry it.
     """
-    (run / File.VERIFICATION).unlink(missing_ok=True)
-    options = {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
+    file.unlink(missing_ok=True)
+    wanted, options = run["evaluate.wanted_fpr"], {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
     try:
-        verification = test.verify(protocol.wanted_fpr, **options)
+        verification = test.verify(wanted, **options)
     except InputError as error:
         log.warning(f"no threshold is calibrated: {error}")
         return
     calibration, source = verification, "test"
-    if run.is_trained and len(datamodule.validation):
-        embeddings = embed(run.network, datamodule, datamodule.validation, run.device, "validation")
+    if unseen:
         try:
-            unseen = protocol.evaluate(embeddings, VALIDATION)
-            calibration, source = unseen.verify(protocol.wanted_fpr, **options), "validation"
+            calibration, source = unseen().verify(wanted, **options), "validation"
         except InputError as error:
             log.warning(f"the threshold is calibrated on the test split, validation can't: {error}")
     low, high = calibration.intervals.get("threshold", (None, None))
@@ -353,23 +388,23 @@ def _calibrate(
         "threshold_low": low,
         "threshold_high": high,
         "calibrated_on": source,
-        "wanted_fpr": protocol.wanted_fpr,
+        "wanted_fpr": wanted,
         "tpr": calibration.figures["tpr"],
         "fpr": calibration.figures["fpr"],
         "num_identity_pairs": calibration.num_identity_pairs,
         "test_tpr": tpr,
         "test_fpr": fpr,
         "test": verification.summary(),
-        "checkpoint": run.checkpoint,
+        "checkpoint": checkpoint,
         "protocol": recorded,
     }
-    write_json(run / File.VERIFICATION, verdict)
+    write_json(file, verdict)
     _warn_of(verdict)
-    place, point = run / File.EVALUATE / Row.CHECKPOINT, (fpr, tpr)
-    save_figure(plots.roc_curve({"test": plots.Roc(verification.fpr, verification.tpr, point)}), place / "roc.png")
+    curve = plots.Roc(verification.fpr, verification.tpr, (fpr, tpr))
+    save_figure(plots.roc_curve({"test": curve}), pictures / "roc.png")
     positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
     histogram = plots.distance_histogram(verification.thresholds, positives, negatives, calibration.threshold)
-    save_figure(histogram, place / "distances.png")
+    save_figure(histogram, pictures / "distances.png")
 
 
 def _warn_of(verdict: Mapping[str, Any]) -> None:

@@ -67,7 +67,7 @@ def unpacked(run, folder):
 def test_its_own_test_passes_where_it_is_unpacked(composed, tmp_path):
     folder = unpacked(composed, tmp_path / "board")
     assert {file.name for file in folder.iterdir()} == {
-        "reid.py", "test_reid.py", "card.json", "desk.npz", "model.tflite", "model.onnx",
+        "reid.py", "test_reid.py", "card.json", "desk.npz", "pixels.npy", "model.tflite", "model.onnx",
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-I", "-c", BOARD.format(folder=folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -91,9 +91,9 @@ def test_images_are_compared_from_the_command_line(composed, tmp_path, market):
     assert near == 0 < far
 
 
-def test_runner_is_sixty_lines_and_loads_numpy_and_one_runtime():
+def test_runner_is_short_and_loads_numpy_and_one_runtime():
     text = (SOURCES / "reid.py").read_text()
-    assert len(text.splitlines()) <= 60 and "reidlab" not in text and "cv2" not in text
+    assert len(text.splitlines()) <= 75 and "reidlab" not in text and "cv2" not in text
 
 
 def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
@@ -105,11 +105,8 @@ def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
         np.testing.assert_array_equal(reid.fit(image), resize(image, SIZE))
 
 
-def test_without_models_or_with_integer_embeddings_it_is_refused(composed):
+def test_without_models_it_is_refused(composed):
     run = composed
     run.config.deploy.models = {"tflite": "none.tflite", "onnx": "none.onnx"}
     with pytest.raises(InputError, match=r"none\.tflite: no such model; run `reidlab quantize run\.name=tiny` first"):
-        deploy.run(run)
-    run.write("none.tflite", tiny_files("int8")[0])
-    with pytest.raises(InputError, match="the runner takes float embeddings"):
         deploy.run(run)

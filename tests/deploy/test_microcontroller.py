@@ -9,7 +9,7 @@ from test_c_export import omni_scale_net
 from test_emulator import needs_tools
 from tiny_models import reference
 
-from reidlab.deploy import memory_rules, microcontroller, parse_graph
+from reidlab.deploy import memory_rules, microcontroller, parse_graph, thresholds
 from reidlab.deploy.emulator import FirmwareRun
 from reidlab.deploy.memory import lifetime_rows
 from reidlab.deploy.microcontroller import pixels_of, reference_embeddings
@@ -72,10 +72,10 @@ def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed,
     def fail(*_):
         raise InputError("no pair of one identity")
 
-    monkeypatch.setattr(microcontroller, "embed_file", fail)
+    monkeypatch.setattr(thresholds, "embed_file", fail)
     out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
     assert "No threshold is calibrated" in (out / "src/reid.h").read_text()
-    assert "no threshold is in the C: no pair of one identity" in capsys.readouterr().out
+    assert "no threshold is calibrated: no pair of one identity" in capsys.readouterr().out
 
 
 def check_figures(run, images, more=frozenset()):

@@ -225,7 +225,7 @@ def test_a_file_says_what_it_takes(deployed, scene):
 
 def test_roboflow_gets_weights_where_it_has_the_network(deployed):
     _, folder, name = deployed
-    found = {file.name for file in (folder / "roboflow").iterdir()} - {"README.txt"}
+    found = {file.name for file in (folder / "roboflow").iterdir()} - {"README.txt", "test_vector", "test_vector.py"}
     assert found == ({"weights.safetensors", "reid_config.json"} if name else {"model.onnx", "encoder.py"})
     if name:
         assert json.loads((folder / "roboflow" / "reid_config.json").read_text())["architecture"] == name
@@ -300,7 +300,7 @@ def test_only_the_same_layers_are_roboflows(given):
     def found(**head):
         network = models.osnet_x0_25(**head).eval()
         torch.nn.init.uniform_(getattr(network.bottleneck, "running_mean", torch.zeros(1)))
-        return as_published(Subject(given, network, 8))
+        return as_published(Subject(given, network, 8), network)
 
     for head in ({"neck": "bnneck"}, {"pooling": "gem"}, {"projection": "linear"}, {"feat_dim": 64}):
         assert found(**head) is None, head

@@ -1,4 +1,4 @@
-"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints the distance of each to the first.
+"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints each one's distance to the first.
 
 Needs numpy, Pillow, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
 """
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
-CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), distance, threads
+CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), distance, threads, threshold
 RUNTIMES = {"model.tflite": "ai_edge_litert", "model.onnx": "onnxruntime"}
 
 
@@ -31,8 +31,20 @@ def load(name: str):
         return lambda image: session.run(None, {key: fit(image).transpose(2, 0, 1)[None] / np.float32(255)})[0][0]
     from ai_edge_litert.interpreter import Interpreter
 
-    run = Interpreter(str(HERE / name), num_threads=CARD["threads"]).get_signature_runner()
-    return lambda image: next(iter(run(image=fit(image)[None]).values()))[0].copy()
+    run, table = Interpreter(str(HERE / name), num_threads=CARD["threads"]), np.load(HERE / "pixels.npy")  # (256, 3)
+    given, made = run.get_input_details()[0], run.get_output_details()[CARD["output"]]
+    run.resize_tensor_input(given["index"], CARD["input"])
+    run.allocate_tensors()
+
+    def embed(image: np.ndarray) -> np.ndarray:
+        values = table[fit(image)[..., CARD["order"]], [0, 1, 2]]
+        values = values.transpose(2, 0, 1) if CARD["input"][1] == 3 else values
+        run.set_tensor(given["index"], np.repeat(values[None], CARD["input"][0], axis=0))
+        run.invoke()
+        codes, (scale, zero) = run.get_tensor(made["index"]).reshape(CARD["input"][0], -1)[0], made["quantization"]
+        return np.float32(scale) * (codes.astype(np.float32) - zero) if scale else codes.astype(np.float32)
+
+    return embed
 
 
 def read(file) -> np.ndarray:
@@ -55,6 +67,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    first, *others = map(load(available()[0]), map(read, sys.argv[1:]))
-    for file, other in zip(sys.argv[2:], others, strict=True):
-        print(f"{distance(first, other):.4f}  {file}")
+    name = available()[0]
+    first, *others = map(load(name), map(read, sys.argv[1:]))
+    for file, found in zip(sys.argv[2:], (distance(first, other) for other in others), strict=True):
+        threshold = CARD["threshold"][name]
+        print(f"{found:.4f}  {file}", *([] if threshold is None else ["same" if found <= threshold else "different"]))

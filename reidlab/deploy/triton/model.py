@@ -15,7 +15,7 @@ class TritonPythonModel:
         """Load the ONNX file beside this one."""
         config = json.loads(args["model_config"])
         self.given, self.made = config["input"][0]["name"], config["output"][0]["name"]
-        self.shape = tuple(map(int, config["input"][0]["dims"]))
+        self.shape = tuple(map(int, config["input"][0]["dims"][-3:]))  # a fixed batch is before
         file = Path(args["model_repository"]) / args["model_version"] / "model.onnx"
         self.session = onnxruntime.InferenceSession(str(file), providers=onnxruntime.get_available_providers())
 
