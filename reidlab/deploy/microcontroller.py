@@ -15,12 +15,13 @@ from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmw
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.lowering import lower
 from reidlab.deploy.memory import lifetime_rows, memory_lines, memory_rules
+from reidlab.deploy.network import Network
 from reidlab.deploy.program import compile_program
-from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError, one_line
-from reidlab.export.runtime import interpreter
+from reidlab.export.runtime import Embedder, interpreter
 from reidlab.files import file_hash, write_atomic, write_json
 from reidlab.run import Row
 
@@ -58,6 +59,11 @@ class C99(Target):
         Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
         """
         model = given.file(self.model)
+        if isinstance(given, DeployableFile) and not takes_pixels(given.embedder, lower(read_graph(model))):
+            log.warning(
+                f"{model.name}: the bytes of the C's image are not RGB pixels: prepare them as the network's maker "
+                "says, a byte being round(value / REID_INPUT_SCALE) + REID_INPUT_ZERO"
+            )
         example = example_of(model)
         limits = file_thresholds(model, given)
         report = export_c(model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example)
@@ -89,6 +95,17 @@ class C99(Target):
         write_json(out / "firmware.json", made_from | figures)
         print_table(pd.DataFrame(figures).T.rename_axis("core"), given.name)
         return figures
+
+
+def takes_pixels(embedder: Embedder, network: Network) -> bool:
+    """Whether a file's input codes are the RGB pixels themselves, as the C's camera functions make them."""
+    pixels = np.arange(256, dtype=np.uint8)[:, None]
+    values = embedder.prepare(np.tile(pixels[:, None, None], (1, 1, 1, 3))).reshape(256, 3)
+    if values.dtype == np.float32:
+        values = np.rint(values / np.float32(network.input_scale)) + network.input_zero
+    elif values.dtype == np.int8:
+        values = values.astype(int) + 128
+    return embedder.color_order == "RGB" and bool((values == pixels).all())
 
 
 def example_of(model: Path) -> Example:

@@ -24,8 +24,8 @@ BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "rei
 PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"
 NO_ENGINE = """The engine goes here as `model.plan`. On the GPU that will serve, from the folder above `triton`:
 
-    sh build_tensorrt_8_to_10.sh fp16    # or build_tensorrt_11.sh
-    cp model_fp16.plan triton/reid_tensorrt/1/model.plan
+    sh build_tensorrt_8_to_10.sh {precision}    # or build_tensorrt_11.sh
+    cp model_{precision}.plan triton/reid_tensorrt/1/model.plan
 """
 FILES = Path(__file__).parent / "nvidia_files"
 TENSORRT, TRITON = "nvcr.io/nvidia/tensorrt:25.08-py3", "nvcr.io/nvidia/tritonserver:25.08-py3"
@@ -112,7 +112,7 @@ class Nvidia(Target):
         written |= {name: (FILES / name).read_text() for name in ("triton_client.py", "test_vector.py")}
         for name, content in written.items():
             write_atomic(out / name, content)
-        self.write_repository(out / "triton", face, made.get(self.served) or next(iter(made.values())))
+        self.write_repository(out / "triton", face, made)
         write_atomic(out / "README.md", readme(face, made))
         log.info(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
         return {}
@@ -129,12 +129,13 @@ class Nvidia(Target):
             log.info(f"{given.folder / self.int8}: absent, so no int8 in this folder; run `reidlab quantize` first")
         return made, batch
 
-    def write_repository(self, folder: Path, face: Interface, served: bytes) -> None:
+    def write_repository(self, folder: Path, face: Interface, made: Mapping[str, bytes]) -> None:
         """Write Triton's models, of which TensorRT's has no engine yet."""
+        served = made.get(self.served) or next(iter(made.values()))
         for name, backend in BACKENDS.items():
             write_atomic(folder / name / "config.pbtxt", self.triton_config(name, backend, face))
             if backend == "tensorrt":
-                write_atomic(folder / name / "1" / "README.md", NO_ENGINE)
+                write_atomic(folder / name / "1" / "README.md", NO_ENGINE.format(precision=built(made)))
             else:
                 write_atomic(folder / name / "1" / "model.onnx", served)
             if backend == "python":
@@ -318,11 +319,16 @@ def reid_section(face: Interface) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def built(made: Mapping[str, bytes]) -> str:
+    """The precision of the engine that instructions name."""
+    return "fp16" if "fp16" in made else next(iter(made))
+
+
 def readme(face: Interface, made: dict[str, bytes]) -> str:
     """The README of the folder: its files and how to use them."""
     rows = "\n".join(f"| `{PRECISIONS[name]}` | {len(content) / 1024:.0f} KiB |" for name, content in made.items())
     batch = f"{face.largest_batch}, no other" if face.fixed else f"1 to {face.largest_batch}"
-    precision = "fp16" if "fp16" in made else next(iter(made))
+    precision = built(made)
     shape = "" if face.fixed else f"--shapes={face.input}:1x{face.image} "
     docker = 'docker run --rm --gpus all -v "$PWD":/work -w /work'
     return f"""# {face.features} features from {face.height} x {face.width} RGB pixels, on NVIDIA

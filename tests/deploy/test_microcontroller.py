@@ -7,7 +7,7 @@ import pytest
 from host import HOST, needs_gcc, run_c
 from test_c_export import omni_scale_net
 from test_emulator import needs_tools
-from tiny_models import reference
+from tiny_models import RandomNetwork, reference
 
 from reidlab.deploy import memory_rules, microcontroller, parse_graph, thresholds
 from reidlab.deploy.emulator import FirmwareRun
@@ -76,6 +76,43 @@ def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed,
     out = deploy.run(composed("deploy.cores=[]")) / File.DEPLOY_C
     assert "No threshold is calibrated" in (out / "src/reid.h").read_text()
     assert "no threshold is calibrated: no pair of one identity" in capsys.readouterr().out
+
+
+NORMALIZED = ["evaluate.mean=[0.5,0.4,0.3]", "evaluate.std=[0.2,0.2,0.2]"]
+
+
+@needs_gcc
+@pytest.mark.parametrize(
+    ("kind", "scale", "zero", "settings", "are_pixels"),
+    [
+        ("int8", 1 / 255, -128, [], True),
+        ("int8", 0.03, -20, NORMALIZED, False),
+        ("float32", 0.03, 30, NORMALIZED, False),
+    ],
+)
+def test_a_file_from_elsewhere_becomes_c(kind, scale, zero, settings, are_pixels, composed, tmp_path, capsys):
+    net = RandomNetwork(0, 20, 9, 3)
+    codes = net.activation((20, 9, 3), scale, zero)
+    net.image = codes if kind == "int8" else net.tensor([1, 20, 9, 3], dtype="float32")
+    x = codes if kind == "int8" else net.op("QUANTIZE", [net.image], codes)
+    file = tmp_path / "vendor.tflite"
+    file.write_bytes(net.finish([net.image], [net.mean(net.conv(x, 8, 3), 0.001, flat=True)]))
+    run = composed("deploy.cores=[]", f"evaluate.file={file}", *settings)
+    folder = deploy.folder(run) / "c"
+    deploy.run(run)
+    assert ("bytes of the C's image are not RGB pixels" in capsys.readouterr().out) == (not are_pixels)
+    flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
+    subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+    images = np.random.default_rng(0).integers(0, 256, (5, 20, 9, 3), np.uint8)
+    np.testing.assert_array_equal(run_c(folder, images), reference_embeddings(file, images))
+    embedder = open_model(file, *([0.5, 0.4, 0.3], [0.2, 0.2, 0.2]) if settings else (None, None))
+    data = run.datamodule(size=(20, 9))
+    pairs = RetrievalProtocol("euclidean", wanted_fpr=run["evaluate.wanted_fpr"]).evaluate(
+        embed_file(embedder, data, data.validation, ""), VALIDATION
+    )
+    expected = pairs.verify(run["evaluate.wanted_fpr"], resamples=0, seed=0).threshold
+    found = float(re.search(r"#define REID_THRESHOLD (\S+)f\n", (folder / "src/reid.h").read_text())[1])
+    assert found == pytest.approx(expected)
 
 
 def check_figures(run, images, more=frozenset()):
