@@ -29,7 +29,7 @@ PROGRAM = """
 #include <stdint.h>
 __attribute__((aligned(16), used)) const uint32_t table[16] = {1};
 __attribute__((noinline)) void measured(void) { __asm__ volatile(""); }
-__attribute__((naked, noinline)) void run(void) {
+__attribute__((naked, noinline, aligned(16))) void run(void) {
   __asm__ volatile("movs r0, #10\\n"
                    "1: subs r0, #1\\n bne 1b\\n"
                    "cbz r0, 2f\\n nop\\n"
@@ -64,7 +64,7 @@ def test_blocks_of_a_hand_worked_program(core, tmp_path):
     symbols = symbols_of(tmp_path)
     bounds = {"begin": [symbols["run"]], "end": [symbols["measured"]]}
     for data, lines in LINES.items():
-        output = emulate(tmp_path, core, bounds, 60, Caches("64x1x64", data))
+        output = emulate(tmp_path, core, bounds, 60, Caches("64x1x16", data))
         trace = trace_in(tmp_path, core, output)
         runs = Counter()
         for block in trace.blocks:
@@ -74,10 +74,10 @@ def test_blocks_of_a_hand_worked_program(core, tmp_path):
                 address = trace.program[address][1]
         addresses = [address for address in trace.program if address >= symbols["run"]][: len(EXECUTED)]
         assert [runs[address] for address in addresses] == EXECUTED
-        assert sum(runs.values()) == sum(EXECUTED) + 1 == numbers("instructions", output)[0]
+        assert sum(runs.values()) == numbers("instructions", output)[0]
+        assert 1 <= sum(runs.values()) - sum(EXECUTED) <= 2  # of main, up to the next call
         assert sum(block.taken for block in trace.blocks) == TAKEN
-        assert trace.lines[1:] == (lines, 0)
-    assert 1 <= trace.lines[0] <= 2  # 30 bytes of code
+        assert trace.lines == (2, lines, 0)  # 30 bytes of code
 
 
 def body(*lines):
