@@ -215,7 +215,7 @@ class _Source:
         weight_bytes = self.weights.length + 4 * self.bias_count
         table_bytes = 4 * (self.words.length - self.bias_count) + self.shifts.length
         return {
-            "input_scale": f"{self.program.network.input_scale.hex()}f",
+            "input_scale": f"{np.float32(self.program.network.input_scale):.9e}f",
             "input_zero": self.program.network.input_zero,
             "height": height, "width": width, "channels": channels, "size": self.program.network.embedding_size,
             "arena_bytes": self.plan.arena_bytes, "weight_bytes": weight_bytes, "table_bytes": table_bytes,

@@ -72,7 +72,7 @@ def test_two_networks_in_one_program(network, package, tmp_path):
     assert done.returncode == 0, done.stderr
     size = expected.shape[1]
     np.testing.assert_array_equal(np.frombuffer(done.stdout[: 4 * size], np.float32), expected[1])
-    scale = np.float32(re.search(r"SCALE (\S+)f ", (first / "src/reid.h").read_text())[1])
+    scale = np.float32(re.search(r"EMBEDDING_SCALE (\S+)f ", (first / "src/reid.h").read_text())[1])
     zero = int(re.search(r"_ZERO (-?\d+)", (first / "src/reid.h").read_text())[1])
     codes = np.frombuffer(done.stdout[4 * size :], np.int8)
     np.testing.assert_array_equal(scale * (codes.astype(np.float32) - zero), expected[1])
