@@ -147,7 +147,10 @@ def enroll_extracted(gallery: Gallery, folder: Path, keep_s: float = math.inf) -
         enrolled += gallery.enroll_embeddings(decoded(table), texts["pid"], paths=paths, camids=texts["camid"],
                                               times=times, keep_s=keep_s)  # fmt: skip
     if not enrolled:
-        raise InputError(f"{folder}: no image has a pid; embed its source with predict.pattern, or a table with pids")
+        raise InputError(
+            f"{folder}: no image has a pid; embed its source with predict.pattern, a table with pids, or sequences "
+            "without det/det.txt, whose boxes are nobody's"
+        )
     if enrolled < total:
         log.info(f"{folder}: {total - enrolled} of {total} images aren't enrolled: no pid, or a path that comes twice")
     return enrolled
