@@ -193,8 +193,6 @@ class SmallFirst(pl.Callback):
     """
 
     def __init__(self, scale: float = 0.5, until: float = 0.8):
-        if not 0 < scale <= 1 or not 0 < until <= 1:
-            raise InputError(f"callbacks.small_first: scale={scale}, until={until}; both are shares, above 0, up to 1")
         self.scale, self.until = scale, until
 
     def on_train_batch_start(

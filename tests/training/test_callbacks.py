@@ -161,12 +161,6 @@ def test_images_grow_for_a_share_of_the_epochs_or_of_the_time(budget, heights, m
         np.testing.assert_allclose(np.stack(channels, 2), little, atol=1e-3)
 
 
-@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": 2}, {"until": 1.5}, {"until": 0}])
-def test_sizes_and_shares_beyond_the_whole_are_refused(wrong):
-    with pytest.raises(InputError, match="both are shares"):
-        callbacks.SmallFirst(**wrong)
-
-
 def test_averaged_weights_forget_those_that_training_began_with():
     """Against the average written out: steps 1, 2, ... weigh in at 9 / (10 + n), later at 1 - decay."""
     network = torch.nn.BatchNorm1d(1)
