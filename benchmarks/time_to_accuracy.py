@@ -9,9 +9,10 @@ threads; one evaluation, reidlab's, scores all networks. Minutes are those of tr
 thread, which other work on the machine changes little, and of the clock with more. An arm and seed that has finished
 isn't trained again, so that a stopped run goes on. OUT gets curves.csv, table.md and curves.png.
 
-torchreid trains by its softmax engine: Adam (0.9, 0.99) at 1.5e-3, a cosine by epochs, flip, crop and erase; the arm
-`parity` says the same in reidlab's words, and `hour` is the recipe for one's own people. For its two folders see
-benchmarks/training.py.
+torchreid trains by its softmax engine (Adam (0.9, 0.99) at 1.5e-3, a cosine by epochs, flip, crop and erase), and by
+its triplet engine as its documentation has it: 4 images an identity, both losses, Adam at 3e-4, down to a tenth after
+each third of the epochs. The arm `parity` says the former in reidlab's words, and `hour` is the recipe for one's own
+people. For torchreid's two folders see benchmarks/training.py.
 """
 
 import argparse
@@ -42,6 +43,7 @@ PARITY = (
 )
 HOUR = "experiment=people_in_an_hour trainer.max_time=null"  # by epochs: a busy machine changes no figure
 BATCH = 64
+ENGINES = {"torchreid": False, "torchreid-triplet": True}  # whether by triplets
 Score = Callable[[int, float, nn.Module], None]  # of an epoch, the seconds of training until its end, and the network
 
 
@@ -84,8 +86,8 @@ def ours(run: Run, score: Score) -> None:
     train.run(run, [Clock(score)])
 
 
-def theirs(library, run: Run, score: Score) -> None:
-    """Train by torchreid's engine, on the training images of a run; its network's tensors have the names of ours."""
+def theirs(library, run: Run, score: Score, triplet: bool) -> None:
+    """Train by an engine of torchreid, on a run's training images; its network's tensors have the names of ours."""
     torch.manual_seed(run["seed"])
     library.utils.set_random_seed(run["seed"])
     datamodule = run.datamodule()
@@ -97,20 +99,28 @@ def theirs(library, run: Run, score: Score) -> None:
         def __init__(self, **options):
             super().__init__(rows, rows[:1], rows[:1], **options)
 
-    name, epochs = f"seed{run['seed']}", run["trainer.max_epochs"]
+    name, epochs = run.name, run["trainer.max_epochs"]
     library.data.register_image_dataset(name, Images)
     height, width = run["data.size"]
     with contextlib.redirect_stdout(io.StringIO()):
         manager = library.data.ImageDataManager(
             sources=name, height=height, width=width, batch_size_train=BATCH, workers=run["data.num_workers"],
             use_gpu=False, transforms=["random_flip", "random_crop", "random_erase"],
+            train_sampler="RandomIdentitySampler" if triplet else "RandomSampler",
         )  # fmt: skip
         network = library.models.build_model(
-            run["model.name"], manager.num_train_pids, loss="softmax", pretrained=False, use_gpu=False
+            run["model.name"], manager.num_train_pids, loss="triplet" if triplet else "softmax", pretrained=False,
+            use_gpu=False,
+        )  # fmt: skip
+    optimizer = library.optim.build_optimizer(network, optim="adam", lr=3e-4 if triplet else 1.5e-3)
+    plan = {"lr_scheduler": "single_step", "stepsize": max(1, epochs // 3)} if triplet else {"lr_scheduler": "cosine"}
+    schedule = library.optim.build_lr_scheduler(optimizer, max_epoch=epochs, **plan)
+    if triplet:
+        engine = library.engine.ImageTripletEngine(
+            manager, network, optimizer, margin=0.3, weight_t=0.7, weight_x=1, scheduler=schedule, use_gpu=False
         )
-    optimizer = library.optim.build_optimizer(network, optim="adam", lr=1.5e-3)
-    schedule = library.optim.build_lr_scheduler(optimizer, lr_scheduler="cosine", max_epoch=epochs)
-    engine = library.engine.ImageSoftmaxEngine(manager, network, optimizer, schedule, use_gpu=False)
+    else:
+        engine = library.engine.ImageSoftmaxEngine(manager, network, optimizer, schedule, use_gpu=False)
     same, seconds = run.untrained_network(manager.num_train_pids), 0.0
     engine.max_epoch = epochs
     for engine.epoch in range(epochs):
@@ -132,14 +142,14 @@ def main() -> None:
     arms = dict(each.split("=", 1) for each in options.own)
     library = torchreid_library(options.torchreid, options.vision) if options.torchreid else None
     for seed in options.seeds:
-        for name in [*arms, *(["torchreid"] if library else [])]:
+        for name in [*arms, *(ENGINES if library else [])]:
             file = options.out / f"{name}-{seed}.csv"
             if file.exists():
                 continue
             own = shlex.split(arms.get(name, ""))
             run = Run.compose([*given, *own, f"seed={seed}", f"run.name={name}-{seed}", "run.overwrite=true"])
             curve = Curve(run, options.every)
-            theirs(library, run, curve) if name == "torchreid" else ours(run, curve)
+            ours(run, curve) if name in arms else theirs(library, run, curve, triplet=ENGINES[name])
             rows = [{"arm": name, "seed": seed} | row for row in curve.rows]
             write_atomic(file, pd.DataFrame(rows).to_csv(index=False))
             report(options.out)

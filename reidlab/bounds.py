@@ -207,6 +207,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "trainer.num_sanity_val_steps": whole(-1),
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.ema.decay": Number(0, 1, above=True, below=True),
+    **dict.fromkeys(("callbacks.small_first.scale", "callbacks.small_first.until"), Number(0, 1, above=True)),
     "regime.backbone_lr_scale": WEIGHT,
     "regime.head_epochs": whole(),
     "task.kind": Choice(("reid", "classification")),

@@ -388,7 +388,7 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
         argv[1:] = sorted(argv[1:], key=_is_override)
     args, more = parser.parse_known_args(argv)
     if more and not all(hasattr(args, "overrides") and _is_override(each) for each in more):
-        parser.error(f"unrecognized arguments: {' '.join(more)}")
+        parser.error(f"unrecognized arguments: {' '.join(more)} (a name that begins with - goes after --)")
     if more:
         args.overrides += more
     if args.command == "track" and args.folder and _is_override(str(args.folder)):

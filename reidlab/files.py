@@ -286,6 +286,11 @@ def write_json(path: Path, content: Mapping) -> Path:
     return write_atomic(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def one_spelling(path: Path) -> Path:
+    """The absolute path without `..` and links to folders, the same however it was given; a link to a file stays."""
+    return path.parent.resolve() / path.name
+
+
 def without_folders(text: str) -> str:
     """Text with its absolute paths cut to their last names, so that it doesn't tell whose machine it comes from."""
     return FOLDERS.sub("", text)

@@ -15,7 +15,7 @@ MAX_NODES = 50_000  # of a YAML document, what its aliases stand for included
 MAX_INTEGER = 2**63
 # What a terminal obeys (control characters, changes of the direction of writing), and halves of surrogate pairs, which
 # no file in UTF-8 takes.
-UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 
 

@@ -184,7 +184,8 @@ def read_boxes(file: Path) -> pd.DataFrame:
     if wrong.any():
         line = wrong.idxmax()
         raise InputError(
-            f"{file}: line {line + 1} is '{','.join(map(str, text.loc[line]))}'; "
+            f"{file}: line {line + 1} is '{','.join(text.loc[line].dropna())}'"
+            f"{f', and others have {len(told.columns)} columns' if told.loc[line].isna().any() else ''}; "
             "a line is frame (from 1), id, left, top, width, height, ... in numbers"
         )
     empty = (values["width"] <= 0) | (values["height"] <= 0)

@@ -32,7 +32,7 @@ from reidlab.console import log
 from reidlab.data.images import PIXEL_RULE, resize
 from reidlab.data.listing import Entry, Reader, entries_of
 from reidlab.errors import InputError, one_line
-from reidlab.files import claimed, locked, read_json, replacing, sweep, without_folders, write_json
+from reidlab.files import claimed, locked, one_spelling, read_json, replacing, sweep, without_folders, write_json
 from reidlab.gallery.gallery import Embeds, Gallery, about_model
 from reidlab.gallery.store import PRECISIONS, encode
 from reidlab.progress import bar
@@ -71,7 +71,7 @@ def extract(
     shard_images: int = 1024,
     processes: int = 1,
     threads: int = 1,
-    pattern: re.Pattern[str] | None = None,
+    pattern: str | re.Pattern[str] | None = None,
     about: Mapping[str, Any] | None = None,
     ray: str | None = None,
     gpus: float = 0,
@@ -95,15 +95,16 @@ def extract(
         ray: address of a Ray cluster whose machines share the folders; `local` starts one here.
         gpus: that Ray gives each process.
     """
-    source, folder = Path(source).absolute(), Path(folder).absolute()
+    source, folder = one_spelling(Path(source)), one_spelling(Path(folder))
+    compiled = re.compile(pattern) if pattern else None
     with _threads(threads):
         model = make_model()
         size = [*model.size]
         dim = model([np.zeros((*size, 3), np.uint8)]).shape[1]
         made_by = {"format": FORMAT, **about_model(model), "dim": dim, "pixels": PIXEL_RULE, "precision": precision,
                    "threads": threads, "shard_images": shard_images,
-                   "pattern": pattern.pattern if pattern else None}  # fmt: skip
-        root = _begin(source, folder, {**made_by, **(about or {})}, pattern)
+                   "pattern": compiled and compiled.pattern}  # fmt: skip
+        root = _begin(source, folder, {**made_by, **(about or {})}, compiled)
         job = root, folder, make_model, threads
         helpers = min(processes, _missing(folder)) - 1
         if ray and helpers >= 0:
@@ -146,7 +147,10 @@ def enroll_extracted(gallery: Gallery, folder: Path, keep_s: float = math.inf) -
         enrolled += gallery.enroll_embeddings(decoded(table), texts["pid"], paths=paths, camids=texts["camid"],
                                               times=times, keep_s=keep_s)  # fmt: skip
     if not enrolled:
-        raise InputError(f"{folder}: no image has a pid; embed its source with predict.pattern, or a table with pids")
+        raise InputError(
+            f"{folder}: no image has a pid; embed its source with predict.pattern, a table with pids, or sequences "
+            "without det/det.txt, whose boxes are nobody's"
+        )
     if enrolled < total:
         log.info(f"{folder}: {total - enrolled} of {total} images aren't enrolled: no pid, or a path that comes twice")
     return enrolled

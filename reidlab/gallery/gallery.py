@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 import torch
 
 from reidlab.console import log
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
+from reidlab.files import one_spelling
 from reidlab.gallery.index import Index, Kind, sample_size
 from reidlab.gallery.search import Block, Nearest, merge, nearest, rescore
 from reidlab.gallery.store import PRECISIONS, Store
@@ -207,7 +208,7 @@ class Gallery:
         """Enroll images, files or arrays (H, W, 3), with their identities; options as of `enroll_embeddings`."""
         if isinstance(images, str | Path) or isinstance(pids, str) or len(images) != len(pids):
             raise InputError("enroll: give a list of images and a list of as many pids")
-        paths = ["" if isinstance(image, np.ndarray) else Path(image).absolute().as_posix() for image in images]
+        paths = ["" if isinstance(image, np.ndarray) else one_spelling(Path(image)).as_posix() for image in images]
         return self.enroll_embeddings(self._embed(images), pids, paths=paths, **about)
 
     def enroll_embeddings(
@@ -226,7 +227,7 @@ class Gallery:
 
         Args:
             embeddings: (N, D).
-            pids: (N,), any names; they become text.
+            pids: (N,), any names; they become text, 7.0 as 7.
             paths: (N,) of the images; "" for one that has none.
             camids: (N,), None where unknown.
             times: (N,) when the images were taken, in seconds since 1970; now, if left out.
@@ -236,13 +237,14 @@ class Gallery:
         count = len(values)
         if values.ndim != 2:
             raise InputError(f"embeddings {values.shape}: expected (N, D)")
-        when = np.full(count, time.time()) if times is None else np.asarray(times, float)
+        try:
+            when = np.full(count, time.time()) if times is None else np.asarray(times, float)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"enroll: times: {one_line(error)}; give seconds since 1970") from error
         columns: dict[str, Any] = {
             "path": [""] * count if paths is None else [str(path) for path in paths],
-            "pid": [str(pid) for pid in pids],
-            "camid": [
-                None if camid is None else str(camid) for camid in ([None] * count if camids is None else camids)
-            ],
+            "pid": [_label(pid) for pid in pids],
+            "camid": [_label(camid) for camid in ([None] * count if camids is None else camids)],
             "time": when,
             "expires": when + keep_s,
         }
@@ -250,7 +252,7 @@ class Gallery:
             if len(column) != count:
                 raise InputError(f"enroll: {len(column)} {name}s for {count} images; give one each")
         if not np.isfinite(when).all() or not all(columns["pid"]):
-            raise InputError("enroll: a pid is empty or a time isn't a number; give one each")
+            raise InputError("enroll: a pid is missing or a time isn't a number; give one each")
         for name in (*columns["pid"], *filter(None, columns["camid"])):
             if UNPRINTABLE.search(name) or "\n" in name:
                 raise InputError(f"enroll: pid or camid {name!r} holds a character that isn't printable")
@@ -339,10 +341,12 @@ class Gallery:
             where: the images that are compared.
             threshold: on the gallery's distance; that of the model's run if left out. InputError without either.
         """
-        if k < 1:
+        if k < 1 or k != int(k):
             raise InputError(f"k={k}: ask for one or more")
         threshold = self.threshold if threshold is None else threshold
-        return [Identification(tuple(found), threshold) for found in self._candidates(embeddings, k, where)]
+        if not threshold >= 0:
+            raise InputError(f"threshold={threshold}: a distance is 0 or more")
+        return [Identification(tuple(found), threshold) for found in self._candidates(embeddings, int(k), where)]
 
     def nearest(self, embeddings: np.ndarray, k: int = 10, where: Where = EVERYWHERE) -> Nearest:
         """The k nearest images of each embedding (Q, D); positions are rows of `table()`."""
@@ -571,6 +575,14 @@ class Gallery:
 def is_url(place: str | Path) -> bool:
     """Whether a gallery is on a server."""
     return "://" in str(place)
+
+
+def _label(name: Any) -> str | None:
+    """An identity's or camera's name as text; None for one that is missing."""
+    if name is None or (not isinstance(name, str) and pd.isna(name)):
+        return None
+    whole = isinstance(name, float | np.floating) and np.isfinite(name) and name == int(name)
+    return str(int(name) if whole else name)
 
 
 def about_model(model: Embeds | None) -> dict[str, Any]:

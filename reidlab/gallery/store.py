@@ -85,6 +85,8 @@ class Store:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise InputError(f"{folder}: is no folder; give one for the gallery")
         self.about: dict[str, Any] = {}
         self.parts: list[Part] = []
         self.state: tuple[int, int] | None = None  # which every change changes

@@ -185,16 +185,14 @@ class TimeBudget(pl.Callback):
 
 
 class SmallFirst(pl.Callback):
-    """Trains on smaller images at first, on which an epoch takes less time.
+    """Trains on smaller images at first, on which an epoch takes less time; their sides grow evenly.
 
     Args:
-        scale: of the sides, at first.
+        scale: of the sides in the first epoch.
         until: the share of the training, of its epochs or of the time that it has, after which images keep their size.
     """
 
-    def __init__(self, scale: float = 0.5, until: float = 0.5):
-        if not 0 < scale <= 1 or not 0 <= until <= 1:
-            raise InputError(f"callbacks.small_first: scale={scale}, until={until}; both are shares, from 0 to 1")
+    def __init__(self, scale: float = 0.5, until: float = 0.8):
         self.scale, self.until = scale, until
 
     def on_train_batch_start(
@@ -202,8 +200,10 @@ class SmallFirst(pl.Callback):
     ) -> None:
         """Shrink the images (B, 3, H, W) of a batch."""
         epochs = trainer.max_epochs or 0  # -1 in the first one of a training that ends by time, see `TimeBudget`
-        if trainer.current_epoch < self.until * (epochs if epochs > 0 else 1):
-            size = [max(1, round(side * self.scale)) for side in batch["image"].shape[2:]]
+        done = trainer.current_epoch / (self.until * epochs) if epochs > 0 else 0.0
+        if done < 1:
+            scale = self.scale + (1 - self.scale) * done
+            size = [max(1, round(side * scale)) for side in batch["image"].shape[2:]]
             batch["image"] = F.interpolate(batch["image"], size, mode="bilinear", antialias=True)
 
 

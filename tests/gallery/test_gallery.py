@@ -1,5 +1,6 @@
 """Galleries against `top_k`, against slow loops, and against the bytes of their files."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -7,12 +8,14 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from made_up import enroll_one_by_one, fake_model, people
+from made_up import SlowColors, enroll_one_by_one, fake_model, people
+from PIL import Image
 
 from reidlab.errors import InputError
 from reidlab.gallery import Gallery, Where, store
@@ -193,6 +196,43 @@ def test_one_with_many_images_hides_nobody(tmp_path, model):
     assert [found.pid for found in answer.candidates] == ["crowd", "b", "c"]
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA])
+def test_a_missing_name_is_nobodys(missing, tmp_path, model):
+    gallery = Gallery.open(tmp_path / "g", model)
+    with pytest.raises(InputError, match="a pid is missing"):
+        gallery.enroll_embeddings(np.ones((1, 2)), [missing])
+    gallery.enroll_embeddings(np.ones((3, 2)), [7, 7.0, np.float32(7)], camids=[1, missing, 1.0])
+    assert gallery.pids == ["7"] and gallery.table()["camid"].fillna("?").tolist() == ["1", "?", "1"]
+
+
+def test_an_image_is_one_however_its_path_is_spelled(tmp_path, monkeypatch):
+    (tmp_path / "images" / "x").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    file = tmp_path / "images" / "a.png"
+    Image.new("RGB", (4, 8), (9, 8, 7)).save(file)
+    monkeypatch.chdir(tmp_path / "images")
+    gallery = Gallery.open(tmp_path / "g", SlowColors())
+    for spelled in ("a.png", "./a.png", "x/../a.png", file, tmp_path / "link" / "a.png"):
+        assert gallery.enroll([spelled], ["ann"]) == 1
+    assert gallery.table()["path"].tolist() == [str(file)]
+
+
+def test_what_cannot_be_asked_or_enrolled_is_one_line(tmp_path, model):
+    gallery = Gallery.open(tmp_path / "g", model)
+    with pytest.raises(InputError, match=r"times: .*give seconds since 1970"):
+        gallery.enroll_embeddings(np.ones((1, 2)), ["a"], times=["yesterday"])
+    gallery.enroll_embeddings(np.ones((1, 2)), ["a"])
+    for wrong, said in (({"k": 1.5}, "k=1.5"), ({"threshold": math.nan}, "nan"), ({"threshold": -1}, "-1")):
+        with pytest.raises(InputError, match=said):
+            gallery.identify_embeddings(np.ones((1, 2)), **wrong)
+
+
+def test_a_file_is_no_gallery(tmp_path, model):
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(InputError, match="is no folder"):
+        Gallery.open(tmp_path / "a.png", model)
+
+
 @pytest.mark.parametrize("name", ["a\u202eb", "\ud800", "a\nb", "\x1b[2J"])
 def test_a_name_that_a_terminal_would_obey_is_refused(name, tmp_path, model):
     gallery = Gallery.open(tmp_path / "g", model)
@@ -336,7 +376,7 @@ def test_one_that_another_checkpoint_began_meanwhile_is_refused(tmp_path, model)
         ({"embeddings": np.ones(3)}, r"embeddings \(3,\): expected \(N, D\)"),
         ({"embeddings": np.ones((3, 5))}, "embeddings of 5 numbers: the gallery holds those of 4"),
         ({"pids": ["a"]}, "1 pids for 3 images"),
-        ({"pids": ["a", "", "b"]}, "a pid is empty"),
+        ({"pids": ["a", "", "b"]}, "a pid is missing"),
         ({"camids": [1]}, "1 camids for 3 images"),
         ({"times": [1, np.nan, 2]}, "a time isn't a number"),
         ({"times": [1, 1.7e12, 2]}, "1700000000000: give seconds since 1970"),

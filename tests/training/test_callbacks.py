@@ -142,8 +142,8 @@ class Sized(Clocked):
         return super().training_step(torch.ones(1, 32), batch_idx)
 
 
-@pytest.mark.parametrize(("budget", "small"), [([], 2), ([20], 3)])
-def test_images_are_smaller_for_a_share_of_the_epochs_or_of_the_time(budget, small, monkeypatch):
+@pytest.mark.parametrize(("budget", "heights"), [([], [4, 6, 8, 8]), ([20], [4, round(8 * 0.7), round(8 * 0.9), 8, 8])])
+def test_images_grow_for_a_share_of_the_epochs_or_of_the_time(budget, heights, monkeypatch):
     """Half of four epochs; or of 20 minutes, in which epochs of 4 minutes begin at 0, 4, 8, 12 and 16."""
     task = Sized([240] * 9)
     monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
@@ -154,17 +154,11 @@ def test_images_are_smaller_for_a_share_of_the_epochs_or_of_the_time(budget, sma
     )  # fmt: skip
     trainer.fit(task)
     sizes = [tuple(image.shape[2:]) for image in task.seen]
-    assert sizes == [(4, 3)] * small + [(8, 6)] * (len(sizes) - small) and len(sizes) == (5 if budget else 4)
+    assert [height for height, _ in sizes] == heights and sizes[0] == (4, 3) and sizes[-1] == (8, 6)
     whole = task.seen[-1].permute(0, 2, 3, 1).numpy()
     for image, little in zip(whole, task.seen[0].permute(0, 2, 3, 1).numpy(), strict=True):  # by another library
         channels = [Image.fromarray(image[..., n]).resize((3, 4), Image.Resampling.BILINEAR) for n in range(3)]
         np.testing.assert_allclose(np.stack(channels, 2), little, atol=1e-3)
-
-
-@pytest.mark.parametrize("wrong", [{"scale": 0}, {"scale": 2}, {"until": 1.5}, {"until": -1}])
-def test_sizes_and_shares_beyond_the_whole_are_refused(wrong):
-    with pytest.raises(InputError, match="both are shares"):
-        callbacks.SmallFirst(**wrong)
 
 
 def test_averaged_weights_forget_those_that_training_began_with():
