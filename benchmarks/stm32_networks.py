@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from reidlab.deploy.features import features, kinds_of
 from reidlab.deploy.tflite_graph import Graph, parse_graph
 from reidlab.export import tflite
 from reidlab.export.folding import deployable
-from reidlab.export.ranges import Range
+from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
 from reidlab.models import FDMobileNet, MobileNetV2, Output, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
@@ -123,9 +124,10 @@ def _trunk(alpha: float | None) -> nn.Sequential:
 
 
 def int8_file(network: nn.Module, size: tuple[int, int]) -> bytes:
-    """The int8 .tflite of a network, its ranges made up."""
+    """The int8 .tflite of a network, its ranges those of one random image."""
     steps = as_steps(deployable(network.eval(), [0.0] * 3, [1.0] * 3), size)
-    return tflite.integer_file(steps, {name: Range(-1.0, 1.0) for name in steps.shapes}, {"model": "footprint"})
+    image = np.random.default_rng(0).random((1, *size, 3), np.float32)
+    return tflite.integer_file(steps, observe(steps.arrays, [image], "minmax"), {"model": "footprint"})
 
 
 def graph_of(family: str, alpha: str, dataset: str, resolution: str) -> Graph:
