@@ -120,14 +120,16 @@ def stages(network: Network, recompute: frozenset[int] = frozenset()) -> list[St
 
 
 def with_running_means(network: Network, recompute: frozenset[int]) -> Network:
-    """The network whose means of tensors in `recompute` are taken row by row, so that these needn't be held for them."""
+    """The network with means of tensors in `recompute` taken row by row, so that these needn't be held for them."""
     nodes, rows, fresh = [], dict(network.rows), max(network.rows) + 1
     for node in network.nodes:
         if node.kernel == "reid_average_all" and node.inputs[0] in recompute:
             height, channels = rows[node.inputs[0]].height, node.params["channels"]
             params = {"pixels": node.params["pixels"] // height, "channels": channels}
             nodes.append(
-                Node(node.op, "reid_totals_row", "reid_totals", params, node.inputs, fresh, window=2, pad=1, running=True)
+                Node(
+                    node.op, "reid_totals_row", "reid_totals", params, node.inputs, fresh, window=2, pad=1, running=True
+                )
             )
             node = replace(node, kernel="reid_average_of_totals", inputs=(fresh,))
             rows[fresh] = Rows(height, 4 * channels)
