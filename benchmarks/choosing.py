@@ -23,7 +23,7 @@ from reidlab.deploy.boards import BOARDS
 from reidlab.deploy.cycles import CHIPS, milliseconds
 from reidlab.deploy.estimate import estimate
 from reidlab.deploy.features import features
-from reidlab.errors import InputError
+from reidlab.errors import InputError, refusing
 from reidlab.files import write_atomic
 from reidlab.models import Confidences
 
@@ -201,4 +201,5 @@ def cell(value: float | None, form: str = "") -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

@@ -21,6 +21,7 @@ from reidlab.deploy.lowering import lower
 from reidlab.deploy.microcontroller import reference_embeddings
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.tflite_graph import Graph
+from reidlab.errors import refusing
 
 VARIANTS = {"DSP": ("-U__ARM_FEATURE_MVE",), "portable": ("-U__ARM_FEATURE_MVE", "-U__ARM_FEATURE_DSP")}
 
@@ -101,4 +102,5 @@ def _name(graph: Graph, op) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

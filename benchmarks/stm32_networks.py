@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from reidlab.config import CLONE
 from reidlab.deploy.features import features, kinds_of
 from reidlab.deploy.tflite_graph import Graph, parse_graph
+from reidlab.errors import refusing
 from reidlab.export import tflite
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import observe
@@ -124,10 +124,14 @@ def _trunk(alpha: float | None) -> nn.Sequential:
 
 
 def int8_file(network: nn.Module, size: tuple[int, int]) -> bytes:
-    """The int8 .tflite of a network, its ranges those of one random image."""
+    """The int8 .tflite of a network, its batch norms and ranges those of random images."""
+    images = torch.rand((4, *size, 3), generator=torch.Generator().manual_seed(0))
+    network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(images.permute(0, 3, 1, 2))
     steps = as_steps(deployable(network.eval(), [0.0] * 3, [1.0] * 3), size)
-    image = np.random.default_rng(0).random((1, *size, 3), np.float32)
-    return tflite.integer_file(steps, observe(steps.arrays, [image], "minmax"), {"model": "footprint"})
+    return tflite.integer_file(steps, observe(steps.arrays, [images.numpy()], "minmax"), {"model": "footprint"})
 
 
 def graph_of(family: str, alpha: str, dataset: str, resolution: str) -> Graph:
@@ -156,4 +160,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()
