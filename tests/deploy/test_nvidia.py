@@ -139,3 +139,34 @@ def test_an_unknown_precision_to_serve_is_refused(settings):
 def test_the_files_name_their_checkpoint(composed, folder):
     for name in ("model.onnx", "model_fp16.onnx"):
         assert open_model(folder / name).weights_hash == composed.checkpoint
+
+
+@pytest.mark.parametrize("batch", [1, "N"])
+def test_an_onnx_from_elsewhere_takes_pixels(batch, settings, tmp_path):
+    random = np.random.default_rng(0)
+    weights = onnx.numpy_helper.from_array(random.normal(0, 0.3, (7, 3, 3, 3)).astype(np.float32), "w")
+    nodes = [
+        onnx.helper.make_node("Conv", ["images", "w"], ["a"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        onnx.helper.make_node("LeakyRelu", ["a"], ["b"], alpha=0.1),
+        onnx.helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+        onnx.helper.make_node("Flatten", ["c"], ["features"]),
+    ]
+    sides = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("images", [batch, 3, 52, 20]), ("features", [batch, 7]))
+    ]
+    graph = onnx.helper.make_graph(nodes, "vendor", sides[:1], sides[1:], [weights])
+    file = tmp_path / "vendor.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), file)
+    given = [f"run.root={tmp_path}", "run.name=theirs", "deploy=nvidia", f"evaluate.file={file}"]
+    run = Run.compose([*settings, *given, "evaluate.mean=[0.1,0.2,0.3]", "evaluate.std=[0.5,0.6,0.7]"])
+    deploy.run(run)
+    folder = deploy.folder(run) / "nvidia"
+    pixels = random.random((3, 3, 52, 20), np.float32)
+    mean, std = (np.array(run[key], np.float32).reshape(3, 1, 1) for key in ("evaluate.mean", "evaluate.std"))
+    theirs, ours = session_of(file), session_of(folder / "model.onnx")
+    for one in pixels:
+        expected = theirs.run(None, {"images": ((one - mean) / std)[None]})[0]
+        found = ours.run(None, {"input": one[None]})[0]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert not (folder / "model_int8.onnx").exists()
