@@ -24,7 +24,7 @@ import reidlab
 from reidlab import dashboard
 from reidlab.config import CLONE
 from reidlab.run import Run
-from reidlab.stages import evaluate, report, train
+from reidlab.stages import deploy, evaluate, report, train
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -132,6 +132,45 @@ def test_the_pages_of_a_run(page, runs, tmp_path, file, title, pictures):
         page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
 
 
+WIDER = """() => [...document.querySelectorAll("table, pre, img")]
+    .filter(each => each.scrollWidth > each.parentElement.clientWidth)
+    .map(each => [each.tagName, each.className, each.textContent.slice(0, 200)])"""
+A4_PRINTED = 703  # CSS pixels between margins of 12 mm
+
+
+@pytest.fixture(scope="module")
+def cards(runs, kept_classifier):
+    """Pages of a small run, and the card of a network with published, estimated and measured figures of many boards."""
+    return [runs / "two" / "card.html", runs / "two" / "evaluation.html", kept_classifier / "card.html"]
+
+
+@pytest.fixture(scope="module")
+def kept_classifier(runs):
+    folder = runs.parent / f"{runs.name}_kept" / "flowers"
+    shutil.copytree(CLONE / "data" / "models" / "flowers_st_fdmobilenet_v1_224", folder)
+    run = deploy.run(Run.resume([f"run.root={folder.parent}", "run.name=flowers", "deploy=stm32"]))
+    run.record({"emulated m7": {"instructions": 2e7, "flash_bytes": 270_304, "ram_bytes": 44_032}})
+    report.run(run)
+    return folder
+
+
+@pytest.mark.parametrize("width", [1200, 390, "print"])
+def test_no_table_is_wider_than_its_page(page, cards, width, tmp_path):
+    """On a screen, on a telephone, and on A4; what is folded is open."""
+    page.set_viewport_size({"width": A4_PRINTED if width == "print" else width, "height": 900})
+    for file in cards:
+        page.goto(file.as_uri())
+        page.emulate_media(media="print" if width == "print" else "screen")
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        page.screenshot(path=tmp_path / f"{file.parent.name}_{file.stem}.png", full_page=True)
+        assert page.locator("table").count() and page.evaluate(WIDER) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        shown = page.locator("th, td").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
+        assert ("grid" in shown) == (width == 390)  # rows that became lists; on paper a table stays one
+    if width == "print":
+        page.pdf(path=tmp_path / "card.pdf", prefer_css_page_size=True)
+
+
 def test_the_dashboard(page, runs, tmp_path):
     """Every view; a name made to harm is text; an epoch that ends appears by itself."""
     evil = runs / "<img src=x onerror=alert(1)> ![p](http:⁄⁄elsewhere.invalid⁄x.png) **bold**"
@@ -143,14 +182,22 @@ def test_the_dashboard(page, runs, tmp_path):
         page.get_by_test_id("stDataFrame").first.wait_for()
         page.get_by_text("not readable as JSON").wait_for()
         assert page.locator("img[src='x']").count() == 0 and page.locator("strong", has_text="bold").count() == 0
+        page.get_by_text("newest mAP: one").or_(page.get_by_text("newest mAP: two")).wait_for()
+        texts = page.locator("[data-testid=stDataFrame] [role=gridcell]").all_inner_texts()
+        assert "two" in texts and not {"None", "nan", "<NA>"} & {*texts}
         page.screenshot(path=tmp_path / "leaderboard.png", full_page=True)
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function("document.querySelector('[data-testid=stDataFrame]').clientWidth < 390")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=tmp_path / "leaderboard_390.png", full_page=True)
+        page.set_viewport_size({"width": 1400, "height": 1000})
 
         page.get_by_role("radio", name="Curves").click()
         page.locator(".vega-embed canvas, .vega-embed svg").nth(2).wait_for()
         page.screenshot(path=tmp_path / "curves.png", full_page=True)
         page.get_by_text("two: 3 epochs").wait_for()
         history = pd.read_csv(runs / "two" / "history.csv")
-        pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "two" / "history.csv", index=False)
+        pd.concat([history, history.tail(1).assign(epoch=4)]).to_csv(runs / "two" / "history.csv", index=False)
         page.get_by_text("two: 4 epochs").wait_for()
 
         page.get_by_role("radio", name="Evaluation").click()

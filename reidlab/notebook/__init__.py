@@ -3,22 +3,25 @@
 import ast
 import base64
 import html
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from reidlab import plots
 from reidlab.config import SHIPPED, root
-from reidlab.console import log
+from reidlab.console import log, written
 from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.notebook.execute import check_parameters
-from reidlab.plots.saving import png
-from reidlab.run import File, Run
+from reidlab.plots.saving import SHARPNESS, png
+from reidlab.run import File, Row, Run
 
 PARAMETERS = ("experiment", "overrides")
 DRAWN = {"synthetic": "people", "shapes": "shapes"}
@@ -27,7 +30,7 @@ FEW_PEOPLE = (
     "trainer.max_time=0.4", "logger=csv",
 )  # fmt: skip
 DEMO_RESULTS = SHIPPED / "data" / "demo_results.csv"
-_SHARPNESS = 2  # pixels of a shown figure per CSS pixel
+pd.options.display.float_format = written
 
 
 def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
@@ -67,7 +70,7 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     """
     from IPython.display import HTML, Image, display
 
-    content = png(picture, 100 * _SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
+    content = png(picture, 100 * SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
     width = int(picture.get_figwidth() * 100) if isinstance(picture, Figure) else None
     kind = "webp" if content[8:12] == b"WEBP" else "png"
     if table is None and kind == "png":
@@ -101,12 +104,39 @@ def settings(run: Run, *groups: str) -> pd.DataFrame:
     return pd.json_normalize({group: run[group] for group in groups}).astype(str).T.set_axis(["value"], axis=1)
 
 
-def artifacts(run: Run) -> pd.DataFrame:
-    """The files of a run, and their sizes in kB; what isn't here didn't happen."""
+def artifacts(run: Run, below: str = "") -> Styler:
+    """Links to the files of a run, or to those whose path begins with `below`, and their sizes in kB (`.data`)."""
     files = sorted(file for file in run.folder.rglob("*") if file.is_file() and "wandb" not in file.parts)
-    sizes = [round(file.stat().st_size / 1000, 1) for file in files]
-    names = [file.relative_to(run.folder).as_posix() for file in files]
-    return pd.DataFrame({"kB": sizes}, index=pd.Index(names, name=str(run.folder)))
+    names = {file.relative_to(run.folder).as_posix(): file.stat().st_size / 1000 for file in files}
+    kept = {name: size for name, size in names.items() if name.startswith(below)}
+    table = pd.DataFrame({"kB": kept.values()}, index=pd.Index(kept, name=str(run.folder)))
+    here = os.path.relpath(run.folder)
+    link = '<a href="{}" target="_blank">{}</a>'
+    return table.style.format("{:,.1f}").format_index(
+        lambda name: link.format(quote(f"{here}/{name}"), html.escape(name))
+    )
+
+
+def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
+    """Whether the main figure of a run is above that of a baseline by more than their 95 % intervals, in words."""
+    main = run.figures[0]
+    shown, ends = [], []
+    for row in (Row.CHECKPOINT, over):
+        value, (low, high) = run.results[row].figures[main], run.intervals(row)[main]
+        shown.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
+        ends.append((low, high))
+    apart = ends[0][0] > ends[1][1]
+    verdict = "the intervals don't overlap: more than chance" if apart else "the intervals overlap: it may be chance"
+    return f"{main} {shown[0]}, {over} {shown[1]}; {verdict}"
+
+
+def difference(run: Run, other: Run) -> str:
+    """What `evaluate.against` found of a run and another one, in words: the paired difference, and whether it's chance."""
+    main = run.figures[0]
+    found = pd.read_csv(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", index_col=0)
+    value, low, high = found.loc[main, ["difference", "low", "high"]]
+    verdict = "no more than chance may give" if low <= 0 <= high else "more than chance"
+    return f"{main}: {run.name} minus {other.name} {value:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
 
 
 def demo_results() -> pd.DataFrame:

@@ -110,7 +110,7 @@ def test_curves_grow_while_a_training_writes(runs):
     history = pd.read_csv(runs / "young" / "history.csv")
     pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "young" / "history.csv", index=False)
     course = folders.curves(read(runs))["val/mAP"]
-    assert course.groupby("run")["epoch"].max().to_dict() == {"better": 2, "good": 2, "young": 3}
+    assert course.groupby("run")["epoch"].max().to_dict() == {"better": 3, "good": 3, "young": 4}
 
 
 def test_two_runs_are_compared(runs):
@@ -201,7 +201,8 @@ def turn(shown, view):
 def test_every_view_of_whole_runs(runs, page):
     shown = page(runs)
     assert not shown.exception and not shown.warning
-    assert shown.dataframe[0].value["run"].tolist() == ["better", "good", "young"]
+    assert [table.value["run"].tolist() for table in shown.dataframe] == [["better", "good"], ["young"]]
+    assert (shown.metric[0].label, shown.metric[0].value) == ("best mAP: better", "0.800")
     assert len(turn(shown, "Curves").get("vega_lite_chart")) == 2
     turn(shown, "Evaluation")
     assert len(shown.image) == 3 and [box.label for box in shown.expander] == ["worst as a table"]
