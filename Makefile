@@ -49,7 +49,7 @@ notebooks: install  ## execute all notebooks into runs/notebooks
 	$(BIN)/reidlab notebooks
 
 lab: install  ## JupyterLab over the whole project, at the first notebook
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 wheel: install  ## the installable package, in dist/
 	rm -rf build  # what an earlier build left there would travel along

@@ -5,6 +5,9 @@ import base64
 import html
 import os
 import shlex
+import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +20,7 @@ from reidlab import plots
 from reidlab.config import SHIPPED, root
 from reidlab.console import log, written
 from reidlab.data import ImageDataModule
+from reidlab.deploy import server
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.notebook.execute import check_parameters
@@ -111,7 +115,7 @@ def artifacts(run: Run, below: str = "") -> Styler:
     kept = {name: size for name, size in names.items() if name.startswith(below)}
     table = pd.DataFrame({"kB": kept.values()}, index=pd.Index(kept, name=str(run.folder)))
     here = os.path.relpath(run.folder)
-    link = '<a href="{}" target="_blank">{}</a>'
+    link = '<a href="{}">{}</a>'
     return table.style.format("{:,.1f}").format_index(
         lambda name: link.format(quote(f"{here}/{name}"), html.escape(name))
     )
@@ -131,12 +135,27 @@ def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
 
 
 def difference(run: Run, other: Run) -> str:
-    """What `evaluate.against` found of a run and another one, in words: the paired difference, and whether it's chance."""
+    """What `evaluate.against` found of two runs, in words: the paired difference, and whether it may be chance."""
     main = run.figures[0]
     found = pd.read_csv(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", index_col=0)
     value, low, high = found.loc[main, ["difference", "low", "high"]]
     verdict = "no more than chance may give" if low <= 0 <= high else "more than chance"
     return f"{main}: {run.name} minus {other.name} {value:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
+
+
+def ask_triton(run: Run, images: Sequence[Path]) -> str:
+    """Distances of images to the first by a Triton server started for the run, or why there is none."""
+    try:
+        with socket.socket() as http, socket.socket() as grpc:
+            http.bind(("127.0.0.1", 0))
+            grpc.bind(("127.0.0.1", 0))
+            ports = http.getsockname()[1], grpc.getsockname()[1]
+        with server.serving(run / File.TRITON, *ports):
+            client = [sys.executable, str(run / File.DEPLOY_NVIDIA / "triton_client.py"), "--model", server.SERVED]
+            command = [*client, "--url", f"http://127.0.0.1:{ports[0]}", *map(str, images)]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except InputError as error:
+        return f"not asked: {error}"
 
 
 def demo_results() -> pd.DataFrame:

@@ -442,7 +442,11 @@ def test_the_lines_of_code_give_what_the_files_do(full, tmp_path, monkeypatch):
             exec(re.sub(r'"[ab].jpg"', repr(str(image)), part.text), names)
             own = next(names[key] for key in ("scores", "embeddings") if key in names)
             file = re.search(r'"((?:checkpoints|export)/[^"]+)"', part.text)[1]
-            np.testing.assert_allclose(own[0], reidlab.load(folder / file)(image)[0], atol=1e-4, err_msg=part.title)
+            tolerance = (
+                0.02 if "int8" in file else 1e-4
+            )  # LiteRT's fast kernels round otherwise than its reference ones
+            wanted = reidlab.load(folder / file)(image)[0]
+            np.testing.assert_allclose(own[0], wanted, atol=tolerance, err_msg=part.title)
     assert {"Python", "LiteRT", "ONNX Runtime", "C"} == {*titles}
 
 
