@@ -3,7 +3,7 @@ BIN := .venv/bin
 TOOLS := .cache/tools/bin
 PIP_QUIETLY := pip install --disable-pip-version-check --progress-bar off -q
 
-.PHONY: help install demo test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
+.PHONY: help install demo tour test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
     sbom audit clean
 .DEFAULT_GOAL := help
 
@@ -21,6 +21,9 @@ install: .venv/installed  ## a virtual environment in .venv with everything
 
 demo: install  ## draw people, train an OSNet, score it, to int8 and C, and write its card
 	$(BIN)/reidlab run --all experiment=demo
+
+tour: install  ## docs/tour.webp: what the stages print and draw, in pictures
+	$(BIN)/python benchmarks/tour.py
 
 test: install  ## the tests, and how many lines of reidlab/ they ran (by file: .venv/bin/coverage report)
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \

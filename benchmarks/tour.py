@@ -1,4 +1,4 @@
-"""The tour of the README, docs/tour.webp: `python benchmarks/tour.py` runs the pipeline and shows what it prints and draws.
+"""The tour of the README, docs/tour.webp: `python benchmarks/tour.py` runs all stages, shows what they print and draw.
 
 Needs no network and no screen. A run that is there goes on: `python benchmarks/tour.py run.name=demo experiment=demo`.
 """
@@ -21,7 +21,7 @@ FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
 PICTURES = {  # stage -> what it drew, and what that is
     "data": (f"{File.DATA}/identities.png", "People, drawn: a row each, four cameras that shift their colors"),
     "train": (File.CURVES, "Trained to the best epoch on people set aside"),
-    "evaluate": (f"{File.EVALUATE}/{Row.CHECKPOINT}/worst.png", "The worst test queries: blue asks, green is right, red wrong"),
+    "evaluate": (f"{File.EVALUATE}/{Row.CHECKPOINT}/worst.png", "The worst test queries: green is right, red wrong"),
     "quantize": (f"{File.QUANTIZE}/sensitivity.png", "What each layer alone costs in int8"),
     "deploy": (f"{File.DEPLOY}/choice.png", "Accuracy against time, on chips and on this CPU"),
 }  # fmt: skip

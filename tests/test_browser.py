@@ -216,7 +216,7 @@ def test_the_dashboard(page, runs, tmp_path):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab as `make lab` starts it, over copies of the notebooks with small parameters; its address and folder."""
+    """JupyterLab as `make lab` starts it, over copies of the notebooks with small parameters: address and folder."""
     pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "notebooks").mkdir()

@@ -31,9 +31,9 @@ class Explorer(ipywidgets.VBox):
     def _turn(self, change: dict | None = None) -> None:
         self.picture.value, self.picture.width = self.page(*(control.value for control in self.controls))
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         still = base64.b64encode(self.picture.value).decode()
-        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}
+        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}, {"image/png": {"width": self.picture.width}}
 
 
 def browse(found: Retrieval, read: Read, k: int = 10) -> Explorer:
