@@ -117,9 +117,9 @@ def leaderboard(runs: Sequence[Snapshot], every_row: bool = False) -> pd.DataFra
     return table.sort_values([SPLIT, *main], ascending=[True, *(False for _ in main)], kind="stable", ignore_index=True)
 
 
-def newest(runs: Sequence[Snapshot]) -> Snapshot:
-    """The run whose epochs, figures or trials were written last."""
-    return max(runs, key=lambda run: run.changed())
+def newest(runs: Sequence[Snapshot], *files: str) -> Snapshot:
+    """The run of which one of these files was written last; without any, those of epochs, figures and trials."""
+    return max(runs, key=lambda run: run.changed(*files))
 
 
 def by_split(board: pd.DataFrame, runs: Sequence[Snapshot]) -> dict[str, pd.DataFrame]:
@@ -129,13 +129,11 @@ def by_split(board: pd.DataFrame, runs: Sequence[Snapshot]) -> dict[str, pd.Data
     return dict(sorted(groups.items(), key=lambda item: (item[0] == NOT_SCORED, -item[1]["run"].map(order).max())))
 
 
-def newest_and_best(runs: Sequence[Snapshot]) -> list[str]:
-    """The names of the newest run and of the best on its test split, which may be the same."""
-    last = newest(runs).name
-    for table in by_split(leaderboard(runs), runs).values():
-        if last in set(table["run"]):
-            return list(dict.fromkeys([last, table["run"].iloc[0]]))
-    return [last]
+def newest_and_best(runs: Sequence[Snapshot], *files: str) -> list[str]:
+    """The names of the newest run, see `newest`, and of the best on its test split, which may be the same."""
+    last, groups = newest(runs, *files).name, by_split(leaderboard(runs), runs)
+    best = [table["run"].iloc[0] for split, table in groups.items() if split != NOT_SCORED and last in {*table["run"]}]
+    return list(dict.fromkeys([last, *best]))
 
 
 def curves(runs: Sequence[Snapshot]) -> dict[str, pd.DataFrame]:

@@ -87,7 +87,7 @@ def curves(runs: Sequence[Snapshot]) -> None:
         st.info("No epoch has ended yet.")
         return
     names = [run.name for run in trained]
-    chosen = st.multiselect("Runs", names, default=folders.newest_and_best(trained), key="curves")
+    chosen = st.multiselect("Runs", names, default=folders.newest_and_best(trained, File.HISTORY), key="curves")
     shown = [run for run in trained if run.name in chosen]
     st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max():.0f} epochs" for run in shown)))
     _charts(shown)

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -312,3 +313,17 @@ def test_it_says_what_is_missing(tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["dashboard", "--runs", str(runs)]) == 2
     assert "pip install 'reidlab[dashboard]'" in capsys.readouterr().err
+
+
+def test_the_newest_run_and_the_best_on_its_split_are_shown_first(runs):
+    for name, digest, mAP in (("a", "aa11" * 16, 0.5), ("b", "bb22" * 16, 0.9), ("c", "aa11" * 16, 0.4)):
+        record(make_run(runs / name), digest, mAP, 8)
+    for hour, name in enumerate(("good", "better", "young", "a", "b", "c")):
+        for file in (runs / name).glob("*.*"):
+            os.utime(file, (hour * 3600,) * 2)
+    found = read(runs)
+    assert folders.newest(found).name == "c" and folders.newest_and_best(found) == ["c", "a"]
+    groups = folders.by_split(folders.leaderboard(found), found)
+    assert [*groups] == ["drawn aa11aa11", "drawn bb22bb22", "drawn, digest not recorded", "not scored yet"]
+    assert groups["drawn aa11aa11"]["run"].tolist() == ["a", "c"]
+    assert folders.newest_and_best([run for run in found if run.name == "young"]) == ["young"]
