@@ -7,6 +7,7 @@ import argparse
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from reidlab.run import File, Row, Run
 
 SIZE, MARGIN, SECONDS = (1000, 620), 24, 7.5  # of a scene
 PAPER, INK, ACCENT = "#101318", "#e8eaee", "#66d391"
+COLUMNS, AS_IT_IS = 121, {"drop_whitespace": False, "break_on_hyphens": False}
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSansMono.ttf"
 PICTURES = {  # stage -> what it drew, and what that is
     "data": (f"{File.DATA}/identities.png", "People, drawn: a row each, four cameras that shift their colors"),
@@ -51,7 +53,9 @@ def scenes(words: Sequence[str], run: Run, printed: str) -> Iterator[Image.Image
     sections = re.split(r"^== (\w+)$", printed, flags=re.MULTILINE)
     for stage, lines in zip(sections[1::2], sections[2::2], strict=True):
         body, _, closing = lines.partition(f"{run.name}: test split")
-        yield text(f"$ reidlab {stage} {' '.join(words)}\n\n{body.strip()}")
+        body = epochs(run) if stage == "train" else body  # which a run that was trained before doesn't print
+        if body.strip().count("\n") > 1:
+            yield text(f"$ reidlab {stage} {' '.join(words)}\n\n{body.strip()}")
         picture, caption = PICTURES.get(stage, ("", ""))
         if run.has(picture) and picture:
             yield paste(run / picture, caption)
@@ -60,11 +64,21 @@ def scenes(words: Sequence[str], run: Run, printed: str) -> Iterator[Image.Image
     yield text(END, size=20)
 
 
+def epochs(run: Run) -> str:
+    """The lines of a training, from its history."""
+    history, shown = run.table_of(File.HISTORY), ("train/loss", f"val/{run.figures[0]}")
+    lines = [
+        f"epoch {row['epoch']:.0f}/{len(history)}  " + "  ".join(f"{name} {row[name]:.3f}" for name in shown)
+        for _, row in history.iterrows()
+    ]
+    return "\n".join(lines)
+
+
 def text(content: str, size: int = 13) -> Image.Image:
     """The last lines of a text that fit, in a terminal's font."""
     scene, font = Image.new("RGB", SIZE, PAPER), ImageFont.truetype(str(FONT), size)
     step = round(1.32 * size)
-    first, *lines = content.splitlines()
+    first, *lines = (part for line in content.splitlines() for part in textwrap.wrap(line, COLUMNS, **AS_IT_IS) or [""])
     room = (SIZE[1] - 2 * MARGIN) // step - 1
     shown = [first, *lines[-room:]]
     draw = ImageDraw.Draw(scene)
