@@ -18,6 +18,7 @@ import pandas as pd
 
 import reidlab
 from reidlab.console import print_table
+from reidlab.errors import refusing
 from reidlab.gallery.extraction import PARTS, extract
 
 
@@ -64,4 +65,5 @@ def cpu_s() -> float:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

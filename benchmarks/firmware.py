@@ -3,10 +3,13 @@
 Prints RAM, flash, stack and executed instructions an image, with the vector and DSP instructions and without, and
 whether the output of some random images equals that of TFLite's reference kernels bit for bit. With `--cmsis DIR`, a
 checkout of github.com/ARM-software/CMSIS-NN, also the instructions of each layer beside those of CMSIS-NN's kernels.
+`--tflm PYTHON`, of an environment with `pip install tflite-micro`, tells the arena of TensorFlow Lite Micro.
 With `--gallery N`, what it takes to find an embedding of the file's size among N identities, and to follow a frame.
 """
 
 import argparse
+import re
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -21,8 +24,14 @@ from reidlab.deploy.lowering import lower
 from reidlab.deploy.microcontroller import reference_embeddings
 from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.tflite_graph import Graph
+from reidlab.errors import InputError, refusing
 
 VARIANTS = {"DSP": ("-U__ARM_FEATURE_MVE",), "portable": ("-U__ARM_FEATURE_MVE", "-U__ARM_FEATURE_DSP")}
+TFLM = """
+import sys
+from tflite_micro.python.tflite_micro import runtime
+runtime.Interpreter.from_file(sys.argv[1], arena_size=1 << 26).print_allocations()
+"""
 
 
 def main():
@@ -30,6 +39,7 @@ def main():
     parser.add_argument("tflite", type=Path)
     parser.add_argument("--cores", nargs="+", choices=CORES, default=list(CORES))
     parser.add_argument("--cmsis", type=Path, metavar="DIR", help="a checkout of CMSIS-NN, whose kernels run beside")
+    parser.add_argument("--tflm", metavar="PYTHON", help="of an environment with tflite-micro, whose arena is told")
     parser.add_argument("--gallery", type=int, metavar="N", help="identities to find an embedding among")
     args = parser.parse_args()
     graph = read_graph(args.tflite)
@@ -37,6 +47,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         report = export_c(args.tflite, Path(folder))
         weights, tables = report.weight_bytes / 1024, report.table_bytes / 1024
+        if args.tflm:
+            print(f"{tflm_kib(args.tflm, args.tflite):8.1f} KiB  TensorFlow Lite Micro's arena, of 64-bit pointers")
         print(f"weights {weights:.1f} KiB, tables {tables:.1f} KiB, {report.macs / 1e6:.1f} M MAC executed")
         images = np.random.default_rng(0).integers(0, 256, (3, *lower(graph).image_shape), np.uint8)
         expected = reference_embeddings(args.tflite, images)
@@ -56,6 +68,14 @@ def main():
         if args.cmsis:
             table = beside_cmsis(graph, Path(folder), images[:1], args.cores, args.cmsis)
             print(table.to_string(float_format="{:,.0f}".format, na_rep="-"))
+
+
+def tflm_kib(python: str, tflite: Path) -> float:
+    """The arena that TensorFlow Lite Micro's interpreter allocates, with its bookkeeping."""
+    done = subprocess.run([python, "-c", TFLM, tflite], capture_output=True, text=True)
+    if (found := re.search(r"Arena allocation total (\d+) bytes", done.stdout + done.stderr)) is None:
+        raise InputError(f"--tflm {python}: {' '.join(done.stderr.split())[-300:]}")
+    return int(found[1]) / 1024
 
 
 def gallery_line(core: str, identities: int, size: int) -> str:
@@ -101,4 +121,5 @@ def _name(graph: Graph, op) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

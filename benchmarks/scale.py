@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from reidlab.errors import refusing
 from reidlab.gallery import Gallery
 
 CHUNK = 262_144
@@ -194,4 +195,5 @@ def print_row(label: str, figures: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

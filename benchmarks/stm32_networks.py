@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from reidlab.config import CLONE
 from reidlab.deploy.features import features, kinds_of
 from reidlab.deploy.tflite_graph import Graph, parse_graph
+from reidlab.errors import refusing
 from reidlab.export import tflite
 from reidlab.export.folding import deployable
-from reidlab.export.ranges import Range
+from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
 from reidlab.models import FDMobileNet, MobileNetV2, Output, osnet_x0_25, osnet_x1_0, st_fdmobilenet_v1
 
@@ -123,9 +124,14 @@ def _trunk(alpha: float | None) -> nn.Sequential:
 
 
 def int8_file(network: nn.Module, size: tuple[int, int]) -> bytes:
-    """The int8 .tflite of a network, its ranges made up."""
+    """The int8 .tflite of a network, its batch norms and ranges those of random images."""
+    images = torch.rand((4, *size, 3), generator=torch.Generator().manual_seed(0))
+    network.train()
+    with torch.no_grad():
+        for _ in range(10):
+            network(images.permute(0, 3, 1, 2))
     steps = as_steps(deployable(network.eval(), [0.0] * 3, [1.0] * 3), size)
-    return tflite.integer_file(steps, {name: Range(-1.0, 1.0) for name in steps.shapes}, {"model": "footprint"})
+    return tflite.integer_file(steps, observe(steps.arrays, [images.numpy()], "minmax"), {"model": "footprint"})
 
 
 def graph_of(family: str, alpha: str, dataset: str, resolution: str) -> Graph:
@@ -154,4 +160,5 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

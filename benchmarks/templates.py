@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from reidlab.errors import refusing
 from reidlab.evaluation import Outputs, embed
 from reidlab.export.model import Model
 from reidlab.gallery import Gallery
@@ -78,4 +79,5 @@ def measure(model: Model, outputs: Outputs, template: str, images: int, half: in
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

@@ -31,6 +31,7 @@ import torch
 from torch import nn
 from training import torchreid_library
 
+from reidlab.errors import refusing
 from reidlab.evaluation import evaluate, protocol_of
 from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
@@ -201,4 +202,5 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

@@ -31,6 +31,7 @@ from torch import Tensor
 from reidlab.config import CLONE, instantiate
 from reidlab.console import print_table
 from reidlab.data import Augment, FolderLayout, RandomHorizontalFlip, ReidDataModule, Samples, SyntheticPeople
+from reidlab.errors import refusing
 from reidlab.files import write_json
 from reidlab.run import Run, provenance
 
@@ -243,4 +244,5 @@ def loss_curves(name: str, sides: dict, theirs: Torchreid, steps: int) -> dict[s
 
 
 if __name__ == "__main__":
-    main()
+    with refusing():
+        main()

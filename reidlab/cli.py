@@ -122,7 +122,7 @@ def predict(args: argparse.Namespace) -> None:
     from reidlab.run import Run
     from reidlab.stages import predict
 
-    print(predict.run(Run.resume(args.overrides), args.images))
+    print(predict.run(Run.resume(args.overrides), *args.images))
 
 
 def enroll(args: argparse.Namespace) -> None:
@@ -413,8 +413,11 @@ def _parse(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Nam
         args.overrides += more
     if args.command == "track" and args.folder and _is_override(str(args.folder)):
         args.overrides, args.folder = [str(args.folder), *args.overrides], None
+    if args.command == "predict":
+        args.overrides += [each for each in args.images if _is_override(each)]
+        args.images = [Path(each) for each in args.images if not _is_override(each)]
     for given in ("first", "second", "images"):
-        if _is_override(str(getattr(args, given, ""))):
+        if getattr(args, given, "") == [] or _is_override(str(getattr(args, given, ""))):
             raise InputError(f"{args.command}: an image is missing; write {COMMANDS[args.command].example}")
     return args
 
@@ -465,7 +468,9 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["compare"].add_argument("second", type=Path, help="another")
     parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")
     parsers["predict"].add_argument(
-        "images", type=Path, help="an image, or a folder of them; with predict.out also a CSV, tar archive or sequence"
+        "images",
+        nargs="+",
+        help="images, or folders of them; with predict.out a folder, CSV, tar archive or sequence",
     )
     parsers["enroll"].add_argument(
         "images", type=Path, help="a folder with one of images for each identity, or one that predict.out made"

@@ -1,5 +1,10 @@
 """The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 LONGEST = 500  # characters of a library's message
 
 
@@ -17,3 +22,13 @@ class StorageError(InputError):
 def one_line(error: BaseException) -> str:
     """The message of an exception without its line breaks, cut where it is long, to be put into another's."""
     return " ".join(str(error).split())[:LONGEST]
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Answer wrong input to a program by one line on stderr, and exit status 2."""
+    try:
+        yield
+    except InputError as error:
+        print(f"{Path(sys.argv[0]).stem}: {error}", file=sys.stderr)
+        sys.exit(2)

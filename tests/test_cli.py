@@ -135,7 +135,7 @@ def test_what_is_taken_for_a_file(given, is_file):
     ("command", "expected"),
     [
         ("compare run.name=t a.jpg seed=1 b.jpg", {"first": Path("a.jpg"), "second": Path("b.jpg")}),
-        ("predict ++run.name=t here seed=1", {"images": Path("here")}),
+        ("predict ++run.name=t here seed=1 there", {"images": [Path("here"), Path("there")]}),
         ("forget run.name=t seed=1 007", {"pid": "007"}),
         ("evaluate run.name=t --against u seed=1", {"against": "u"}),
     ],
@@ -150,7 +150,7 @@ def test_a_folder_with_an_equals_sign_is_no_override(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "day=1").mkdir()
     args = _parse(build_parser(), ["predict", "run.name=t", "day=1"])
-    assert args.images == Path("day=1") and args.overrides == ["run.name=t"]
+    assert args.images == [Path("day=1")] and args.overrides == ["run.name=t"]
 
 
 def test_what_belongs_to_no_argument_is_refused(refused, capsys):

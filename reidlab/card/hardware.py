@@ -1,5 +1,6 @@
 """A card's section about boards: memory and time, published, estimated and measured figures apart."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import NamedTuple
@@ -50,6 +51,7 @@ LATENCY = [
     *_columns("estimated", "", latency_ms=("ms", ",.1f"), interval_ms=("90 % interval", "")),
     *_columns("measured", "", latency_ms=("ms", ",.1f"), million_instructions=("M instructions", ",.1f")),
 ]
+CLOCK = re.compile(r"estimated_ms_(\d+)_mhz_low")  # of the C's figures
 
 
 def boards(run: Run) -> Section:
@@ -83,6 +85,11 @@ def _rows(run: Run, makers: pd.DataFrame, estimates: pd.DataFrame) -> list[dict[
         ours.setdefault(row["board"], {})[origin] = row
     for row, figures in emulated(run).items():
         ours[form(row).name] = {"measured": figures}
+        for mhz in sorted(int(found[1]) for found in map(CLOCK.fullmatch, figures) if found):
+            value, low, high = (figures.get(f"estimated_ms_{mhz}_mhz{end}") for end in ("", "_low", "_high"))
+            ours[f"{form(row).name}, {mhz} MHz"] = {
+                "estimated": {"latency_ms": value, "interval_ms": f"{low:,.1f} to {high:,.1f}"}
+            }
     found = []
     for target in dict.fromkeys([*makers["board"], *ours]):
         chip = {"chip": asdict(BOARDS[target])} if target in BOARDS else {}

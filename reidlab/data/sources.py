@@ -60,10 +60,15 @@ class FolderLayout:
         require_splits(splits, SPLITS, "data.source.splits")
 
     def __call__(self) -> Samples:
-        """Read all splits; InputError where a folder is missing or unreadable, or where no file fits."""
+        """Read all splits; InputError where a folder is missing or unreadable, or where no file fits.
+
+        A missing folder of training images is a note: `reidlab evaluate model=FILE` needs none.
+        """
         require_folder(self.root, "data.root")
         rows, notes = [], []
         for split, name in self.folders:
+            if _nothing_to_train_on(split, self.root / name, notes):
+                continue
             folder = require_folder(self.root / name, f"the {split} folder")
             strays: list[str] = []
             hidden: list[str] = []
@@ -119,11 +124,14 @@ class IdentityLists:
     def __call__(self) -> Samples:
         """Read all lists; InputError names a list that is missing and a line that the pattern doesn't fit."""
         require_folder(self.root, "data.root")
-        rows = [row for split, name in self.lists for row in self._read(split, self.root / name)]
+        rows, notes = [], []
+        for split, name in self.lists:
+            if not _nothing_to_train_on(split, self.root / name, notes):
+                rows += self._read(split, self.root / name)
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
-        samples = label_samples(table, self.root, [], distractors=False)
+        samples = label_samples(table, self.root, notes, distractors=False)
         table = samples.table
         if self.one_in_gallery:
             test = table[table["split"] == "test"].sample(frac=1, random_state=np.random.default_rng(self.seed))
@@ -402,6 +410,14 @@ def require_folder(folder: Path, what: str) -> Path:
     except OSError as error:
         problem = f"can't be read ({error.strerror})"
     raise InputError(f"{folder}: {what} {problem}; {found_in(folder.parent)}")
+
+
+def _nothing_to_train_on(split: str, place: Path, notes: list[str]) -> bool:
+    """Whether the training split's folder or list is missing, which is noted."""
+    missing = split == "train" and not place.exists()
+    if missing:
+        notes.append(f"train: {place} doesn't exist; {found_in(place.parent)}")
+    return missing
 
 
 def is_file(path: Path) -> bool:

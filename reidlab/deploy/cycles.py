@@ -182,7 +182,7 @@ class Chip:
 
 
 M7_LARGE, M7_SMALL = Caches("256x2x32", "128x4x32", ram=True), Caches("64x2x32", "32x4x32", ram=True)
-CHIPS = {  # wait states and caches by the makers' reference manuals; the M7s' lines take a burst on the AXI bus
+CHIPS = {  # costs of a line are guesses from the chips' wait states (on the M7s with a burst on the AXI bus)
     "STM32L4R5": Chip("m4", 120, Caches("1x64x16", "1x16x16"), 5),
     "nRF5340": Chip("m33", 128, Caches("256x2x16"), 5),
     "RA6M4": Chip("m33", 200, Caches("256x2x16"), 5),

@@ -58,13 +58,15 @@ class Estimate:
     """The estimated needs of a network on a board with a tool's version.
 
     `outside` lists in words where the network lies outside of what was published, and for which figures; those have
-    no interval.
+    no interval. `learned_from` is the published network that is this one, if there is: its figures are no test of the
+    estimate.
     """
 
     board: str
     tool: str
     figures: Mapping[str, Figure]
     outside: Sequence[str]
+    learned_from: str
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,13 @@ def estimate(graph: Graph, features: Features, board: str, tool: str | None = No
     found = {name: found for name in QUANTITIES if (found := calibration(board, tool, name))}
     said = {name: reasons(one, graph, features) for name, one in found.items()}
     figures = {name: one.figure(features, not said[name]) for name, one in found.items()}
-    return Estimate(board, tool, figures, _summary(said))
+    rows = pd.concat(one.rows for one in found.values())
+    same = rows[[own == features for own in rows["features"]]]
+    return Estimate(board, tool, figures, _summary(said), "" if same.empty else _name(same.iloc[0]))
+
+
+def _name(row: pd.Series) -> str:
+    return f"{row['network']}, {row['dataset']}, {row['resolution']}"
 
 
 def reasons(found: Calibration, graph: Graph, features: Features) -> list[str]:

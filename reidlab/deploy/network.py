@@ -29,6 +29,7 @@ class Node:
     - `params`: the fields of the kernel's C struct; arrays stand for constants that live in flash
     - `window`, `stride`, `pad`: rows of the first input that an output row needs; window 0: all of them at once
     - `trailing`: each byte is read before it is overwritten, so that the output may replace the input
+    - `running`: its rows are one row that goes on, of which only the last state counts
     - `scratch_bytes`: work space of a call
     """
 
@@ -42,6 +43,7 @@ class Node:
     stride: int = 1
     pad: int = 0
     trailing: bool = False
+    running: bool = False
     scratch_bytes: int = 0
     macs: int = 0
 

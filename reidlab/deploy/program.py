@@ -6,7 +6,7 @@ from functools import cached_property
 from reidlab.deploy.lowering import lower
 from reidlab.deploy.network import Network
 from reidlab.deploy.planner import Plan, PlanStep, plan
-from reidlab.deploy.streaming import Stage, stages
+from reidlab.deploy.streaming import Stage, stages, with_running_means
 from reidlab.deploy.tflite_graph import Graph
 
 
@@ -38,11 +38,16 @@ def compile_program(graph: Graph, extra_macs: float = 0.1) -> Program:
     limit = best.macs * (1 + extra_macs)
     while True:
         choices = [best.recomputed | {tensor} for tensor in _held_at_peak(best)]
-        trials = [place_stages(network, stages(network, choice), choice) for choice in choices]
+        trials = [_recomputing(network, choice) for choice in choices]
         trials = [trial for trial in trials if trial.macs <= limit and trial.plan.arena_bytes < best.plan.arena_bytes]
         if not trials:
             return best
         best = min(trials, key=lambda trial: (trial.plan.arena_bytes, trial.macs))
+
+
+def _recomputing(network: Network, tensors: frozenset[int]) -> Program:
+    network = with_running_means(network, tensors)
+    return place_stages(network, stages(network, tensors), tensors)
 
 
 def place_stages(network: Network, parts: list[Stage], recomputed: frozenset[int] = frozenset()) -> Program:

@@ -66,26 +66,26 @@ class Stm32(Target):
         for board, note in table["note"].dropna().items():
             if note:
                 log.info(f"{board}: {note}")
+        remark = ""
         if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
             threshold = file_thresholds(model, given).get("cosine")
             remark = n6.write_application(model, out / "n6_application", threshold, self.app)
             log.info(f"{out / 'n6_application'}: for ST's re-identification application; see generate.sh")
-            if remark:
-                log.warning(remark)
         errors = cross_validation()
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))
         write_atomic(out / "estimates.csv", table.to_csv())
-        self.compare_raw_codes(given, model, out)
+        if not self.compare_raw_codes(given, model, out) and remark:
+            log.warning(remark)
         return {}
 
-    def compare_raw_codes(self, given: Deployable, model: Path, out: Path) -> None:
+    def compare_raw_codes(self, given: Deployable, model: Path, out: Path) -> bool:
         """Score embeddings as an application does that ignores their zero point; a safe form where that costs mAP.
 
-        Writes `raw_codes.csv` and, where zero isn't code 0, `model_clamped.tflite` with a warning.
+        Writes `raw_codes.csv` and, where zero isn't code 0, `model_clamped.tflite` with a warning; whether it warned.
         """
         if given.protocol is None:
-            return
+            return False
         try:
             graph = read_graph(model)
             scale, zero = quantization_of(graph)
@@ -94,7 +94,7 @@ class Stm32(Target):
             scores = raw_code_scores(embeddings, scale, zero, given.protocol)
         except InputError as error:
             log.warning(f"raw codes aren't scored: {error}")
-            return
+            return True
         write_atomic(out / "raw_codes.csv", scores.to_csv())
         if zero:
             print_table(scores, f"{given.name}: what an application compares")
@@ -105,6 +105,7 @@ class Stm32(Target):
                 f"{scores['mAP'].iloc[1]:.3f} instead of {scores['mAP'].iloc[0]:.3f}; subtract the zero point there, "
                 f"or deploy {out / 'model_clamped.tflite'} (mAP {scores['mAP'].iloc[2]:.3f}) with its own_threshold"
             )
+        return bool(zero)
 
     def reported(self, tool: Tool, model: Path, out: Path) -> pd.DataFrame:
         """The figures that STEdgeAI Core reports, by board; boards that run Linux have none."""
@@ -153,7 +154,8 @@ def _row(found: Estimate) -> dict:
         if figure.low == figure.low:
             row[FIGURES[name]] = f"{figure.low:.1f} to {figure.high:.1f}"
     row["fits"] = BOARDS[found.board].fits(*(known[n].value if n in known else None for n in ("ram_kib", "flash_kib")))
-    return row | {"note": "; ".join(found.outside)}
+    own = [f"learned from this network's own published figures ({found.learned_from})"] if found.learned_from else []
+    return row | {"note": "; ".join([*own, *found.outside])}
 
 
 def _is_estimate(table: pd.DataFrame) -> pd.Series:

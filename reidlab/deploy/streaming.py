@@ -1,10 +1,10 @@
 """Grouping nodes into stages that stream rows, so that only a stage's last output is held whole."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
-from reidlab.deploy.network import Network, Node
+from reidlab.deploy.network import Network, Node, Rows
 
 TOLERANCE = 0.05
 MAX_STAGE_NODES = 24  # REID_MAX_NODES of the C executor: it bounds the stack
@@ -119,6 +119,25 @@ def stages(network: Network, recompute: frozenset[int] = frozenset()) -> list[St
     return _Grouping(network, recompute).stages()
 
 
+def with_running_means(network: Network, recompute: frozenset[int]) -> Network:
+    """The network with means of tensors in `recompute` taken row by row, so that these needn't be held for them."""
+    nodes, rows, fresh = [], dict(network.rows), max(network.rows) + 1
+    for node in network.nodes:
+        if node.kernel == "reid_average_all" and node.inputs[0] in recompute:
+            height, channels = rows[node.inputs[0]].height, node.params["channels"]
+            params = {"pixels": node.params["pixels"] // height, "channels": channels}
+            nodes.append(
+                Node(
+                    node.op, "reid_totals_row", "reid_totals", params, node.inputs, fresh, window=2, pad=1, running=True
+                )
+            )
+            node = replace(node, kernel="reid_average_of_totals", inputs=(fresh,))
+            rows[fresh] = Rows(height, 4 * channels)
+            fresh += 1
+        nodes.append(node)
+    return replace(network, nodes=nodes, rows=rows)
+
+
 def single_stages(network: Network) -> list[Stage]:
     """One stage for each node, so that every tensor is held whole: the baseline of streaming."""
     return [Stage(network, (node,), ((-1,) * len(node.inputs),), ()) for node in network.nodes]
@@ -169,7 +188,7 @@ class _Grouping:
 
     def _may_join(self, node: Node, index: int) -> bool:
         tensor = node.inputs[index]
-        if tensor not in self.producer or not node.window:
+        if tensor not in self.producer or not (node.window or self.producer[tensor].running):
             return False
         if self.users[tensor] > 1 and tensor not in self.recompute:
             return False
@@ -192,7 +211,8 @@ class _Grouping:
                 position = -1
                 if (tensor, node.output) in self.joined:
                     position = visit(self.producer[tensor])
-                    rings[position] = min(node.window if index == 0 else 1, self.rows[tensor].height)
+                    window = node.window or 1 if index == 0 else 1
+                    rings[position] = min(window, self.rows[tensor].height)
                 found.append(position)
             nodes.append(node)
             sources.append(tuple(found))

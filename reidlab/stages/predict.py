@@ -1,5 +1,6 @@
 """Command `predict`: the classes of any images with confidences, their nearest gallery images, or their embeddings."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -41,10 +42,10 @@ class _Model(NamedTuple):
 
 
 @storage_errors()
-def run(run: Run, images: Path) -> Path:
-    """Predict a file or all images below a folder; returns `predict/<name>.csv` of the run folder, `.png` beside it.
+def run(run: Run, *images: Path) -> Path:
+    """Predict files, or all images below folders; returns `predict/<name>.csv` of the run folder, `.png` beside it.
 
-    A released network's predictions are written to `runs/`.
+    The name is the first's, with how many more there are. A released network's predictions are written to `runs/`.
 
     A classifier gives the likeliest classes of each image, another network the nearest gallery images, by the options
     of `conf/predict`. With `predict.out`, the embeddings of any number of images are written there instead, see
@@ -52,18 +53,22 @@ def run(run: Run, images: Path) -> Path:
     `predict.out`, one that can't be read.
     """
     if run["predict.out"]:
-        return _extract(run, images)
+        if len(images) > 1:
+            raise InputError(f"{images[1]}: predict.out takes one source: a folder that holds all, or a CSV of them")
+        return _extract(run, images[0])
     if run["predict.k"] < 1:
         raise InputError(f"predict.k={run['predict.k']}: ask for one or more")
-    samples, model = images_of(images), _model(run)
+    samples, model = images_of(*images), _model(run)
     among = None if run.is_classifier else _gallery(run)
     found = model.embed(samples, "images")
     table, figure = _classes(run, samples, found) if among is None else _nearest(run, samples, found, among, model)
-    print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), str(images))
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), f"{images[0]}{more}")
     folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
     sweep(folder)
-    save_figure(figure, folder / f"{images.stem}.png")
-    return write_atomic(folder / f"{images.stem}.csv", table.to_csv(index=False))
+    name = images[0].stem + more.replace(" ", "_")
+    save_figure(figure, folder / f"{name}.png")
+    return write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
 
 
 def _extract(run: Run, source: Path) -> Path:
@@ -87,8 +92,22 @@ def _extract(run: Run, source: Path) -> Path:
     return found.folder
 
 
-def images_of(place: Path) -> Samples:
-    """An image, or all below a folder, as samples of nobody; InputError where there is none."""
+def images_of(*places: Path) -> Samples:
+    """Images, and all below folders, each once, as samples of nobody; InputError where there is none.
+
+    Their paths begin below the folder that is given, or that holds all that are given.
+    """
+    found = [path for place in places for path in _below(place)]
+    root = places[0] if places[0].is_dir() else places[0].parent
+    if len(places) > 1:
+        found = [path.absolute() for path in found]
+        root = Path(os.path.commonpath([path.parent for path in found]))
+    paths = dict.fromkeys(path.relative_to(root).as_posix() for path in found)
+    return Samples(pd.DataFrame({"path": [*paths], "pid": 0, "camid": 0, "split": "gallery"}), root)
+
+
+def _below(place: Path) -> list[Path]:
+    """An image, or all below a folder; InputError where there is none."""
     if place.is_dir():
         hidden: list[str] = []
         paths = [path for path in walk(place, hidden) if path.lower().endswith(IMAGE_EXTENSIONS)]
@@ -96,12 +115,11 @@ def images_of(place: Path) -> Samples:
             log.info(f"{place}: {note}")
         if not paths:
             raise InputError(f"{place}: holds no image ({', '.join(IMAGE_EXTENSIONS)}); {found_in(place)}")
-    elif place.exists():
-        require_utf8(place.name, place.parent)
-        place, paths = place.parent, [place.name]
-    else:
+        return [place / path for path in paths]
+    if not place.exists():
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
-    return Samples(pd.DataFrame({"path": paths, "pid": 0, "camid": 0, "split": "gallery"}), place)
+    require_utf8(place.name, place.parent)
+    return [place]
 
 
 def _model(run: Run) -> _Model:

@@ -73,6 +73,8 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     _require_files(run)
     _require_trainer(run)
     datamodule = run.datamodule()
+    if datamodule.samples.split("train").empty:
+        raise InputError("; ".join([f"{run['data.root']}: no images to train on", *datamodule.samples.notes]))
     datamodule.setup("fit")
     for note in datamodule.notes:
         log.info(f"note: {note}")

@@ -110,6 +110,13 @@ def test_a_missing_split_folder_is_named_with_what_is_there(market):
         FolderLayout(market, **MARKET1501)()
 
 
+def test_test_images_alone_are_a_data_set(market):
+    (market / "bounding_box_train").rename(market / "train")
+    samples = FolderLayout(market, **MARKET1501)()
+    assert set(samples.table["split"]) == {"query", "gallery"}
+    assert any("bounding_box_train doesn't exist; found bounding_box_test/" in note for note in samples.notes)
+
+
 def test_a_file_in_place_of_a_folder_is_named(market):
     (market / "query").rename(market / "queries")
     (market / "query").touch()

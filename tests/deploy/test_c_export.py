@@ -308,6 +308,15 @@ def test_repeating_work_lowers_the_arena_and_is_bounded(tmp_path):
     assert plain.macs < frugal.macs <= 1.2 * plain.macs
 
 
+def test_a_gate_takes_its_mean_from_rows_that_nobody_holds(tmp_path):
+    net, content = omni_scale_net(height=256, width=48, channels=(9, 36))  # channels that fill no vector
+    report = compile_c(content, tmp_path, extra_macs=0.3)
+    assert "reid_totals_row" in (tmp_path / "src" / "reid_model.c").read_text()
+    assert report.arena_bytes == report.arena_lower_bound
+    images = net.images(5)
+    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+
+
 def test_random_small_networks_equal_the_reference_kernels(tmp_path):
     for seed in range(4):
         random = np.random.default_rng(seed)

@@ -78,6 +78,7 @@ def test_estimates_have_intervals_that_hold_the_published_figures(fdmobilenet):
     for name, figure in (("ram_kib", 56.46), ("flash_kib", 158.27), ("latency_ms", 21.34)):
         one = found.figures[name]
         assert one.low < one.value < one.high and one.low <= figure <= one.high and one.coverage > 0.8
+    assert found.learned_from == "fdmobilenet 0.25, tf_flowers, 128x128x3"
     older = estimate(fdmobilenet, features(fdmobilenet), H7, "STM32Cube.AI 10.0.0")
     assert older.figures["flash_kib"].value > found.figures["flash_kib"].value + 20  # ST's runtime shrank
 
@@ -90,6 +91,7 @@ def test_it_does_not_extrapolate_silently():
     found = estimate(graph, features(graph), H7)
     said = "; ".join(found.outside)
     assert "no published network has TANH" in said and "macs 0: published networks have" in said
+    assert not found.learned_from
     assert all(np.isnan(figure.low) and np.isnan(figure.high) for figure in found.figures.values())
 
 

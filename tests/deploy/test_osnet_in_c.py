@@ -40,12 +40,12 @@ def test_x0_25_equals_the_reference_within_its_budget(x0_25):
     folder, content, report = x0_25
     images = soft_images(100, (256, 128), seed=7)
     np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
-    assert report.arena_bytes <= 224 * KIB
+    assert report.arena_bytes == report.arena_lower_bound <= 144 * KIB  # ST publishes 331
     assert report.weight_bytes <= 139.5 * KIB
 
 
 @needs_tools
-@pytest.mark.parametrize(("core", "most_instructions"), [("m7", 195e6), ("m55", 65e6)])
+@pytest.mark.parametrize(("core", "most_instructions"), [("m7", 205e6), ("m55", 68e6)])
 def test_x0_25_on_the_core(core, most_instructions, x0_25):
     folder, content, report = x0_25
     images = soft_images(100, (256, 128), seed=8)

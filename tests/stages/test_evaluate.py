@@ -110,6 +110,16 @@ def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, cap
     assert table.loc[table.pid == 7, "AP"].isna().all() and (table.loc[table.pid == 7, "num_matches"] == 0).all()
 
 
+def test_training_names_the_folder_that_is_missing(market, tmp_path):
+    for folder in ("query", "bounding_box_test"):
+        shutil.copytree(market / folder, tmp_path / "test" / folder)
+    given = ["data=market1501", f"data.root={tmp_path / 'test'}", "data.size=[64,32]", "data.num_workers=0"]
+    run = Run.compose([*given, f"run.root={tmp_path}"])
+    assert figures(evaluate.run(run))["checkpoint"]["num_query"] > 0
+    with pytest.raises(InputError, match=r"no images to train on; train: .*bounding_box_train doesn't exist"):
+        train.run(run)
+
+
 def test_no_match_at_all_is_an_error(market, tmp_path):
     run = Run.compose(
         ["data=market1501", f"data.root={market}", "data.source.splits={train: bounding_box_train, query: query, "

@@ -1,5 +1,8 @@
 """Predictions against the evaluation's own tables and against distances computed by hand."""
 
+import os
+import shutil
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -68,6 +71,22 @@ def test_the_classes_of_a_folder(classes, capsys):
     assert "circle/0000.png" in capsys.readouterr().out
     with Image.open(run / File.PREDICT / "some.png") as picture:
         assert picture.width > 600
+
+
+def test_several_files_and_folders_each_image_once(classes, tmp_path):
+    overrides, some = classes
+    elsewhere = tmp_path / "0000.png"
+    shutil.copy(some / "star" / "0000.png", elsewhere)
+    given = [elsewhere, some / "circle", some / "circle" / "0000.png"]
+    assert cli.main(["predict", *map(str, given[:2]), "predict.k=1", *overrides, str(given[2])]) == 0
+    table = pd.read_csv(Run.resume(overrides) / File.PREDICT / "0000_and_2_more.csv")
+    files = [elsewhere, *sorted((some / "circle").glob("*.png"))]
+    root = os.path.commonpath(files)
+    assert table["path"].tolist() == [os.path.relpath(file, root) for file in files]
+    alone = pd.concat(pd.read_csv(predict.run(Run.resume([*overrides, "predict.k=1"]), file)) for file in files)
+    np.testing.assert_allclose(table["confidence"], alone["confidence"], atol=1e-5)
+    with pytest.raises(InputError, match=r"predict\.out takes one source"):
+        predict.run(Run.resume([*overrides, f"predict.out={tmp_path / 'out'}"]), *given)
 
 
 def test_one_file_by_an_int8_model(classes):

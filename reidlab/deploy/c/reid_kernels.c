@@ -303,6 +303,32 @@ void reid_average_all(const void *params, const int8_t *const *rows, int8_t *out
   }
 }
 
+/* Adds a row's pixels to totals of channels, which begin where no row is above. */
+void reid_totals_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_totals *p = params;
+  int32_t *sums = (int32_t *)(void *)out;
+  (void)scratch;
+  for (int c = 0; c < p->channels; c += LANES) {
+    const int8_t *value = rows[1] + c;
+    const int left = p->channels - c;
+    lanes sum = rows[0] ? load_words(sums + c, left) : same(0);
+    for (const int8_t *const end = value + p->pixels * p->channels; value != end; value += p->channels)
+      sum += load(value, left);
+    store_words(sums + c, left, sum);
+  }
+}
+
+void reid_average_of_totals(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_average *p = params;
+  const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
+  const int32_t *sums = (const int32_t *)(const void *)rows[0];
+  (void)scratch;
+  for (int c = 0; c < p->channels; c += LANES) {
+    const int left = p->channels - c;
+    store(out + c, left, rescale(&s, load_words(sums + c, left) + same(-p->pixels * p->in_zero)));
+  }
+}
+
 /* The same scale in and out, any number of pixels. */
 void reid_average_pool_all(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_average *p = params;

@@ -22,6 +22,9 @@ static inline lanes load_every(const int8_t *from, int step, int left) {
   return vldrbq_gather_offset_z_s32(from, every(step), vctp32q((uint32_t)left));
 }
 static inline lanes load_words(const int32_t *from, int left) { return vldrwq_z_s32(from, vctp32q((uint32_t)left)); }
+static inline void store_words(int32_t *to, int left, lanes value) {
+  vstrwq_p_s32(to, value, vctp32q((uint32_t)left));
+}
 static inline lanes same(int32_t value) { return vdupq_n_s32(value); }
 static inline lanes greater(lanes a, lanes b) { return vmaxq_s32(a, b); }
 static inline lanes lesser(lanes a, lanes b) { return vminq_s32(a, b); }

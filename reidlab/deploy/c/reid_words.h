@@ -107,6 +107,7 @@ typedef int32_t lanes;
 static inline lanes load(const int8_t *from, int left) { return (void)left, *from; }
 static inline lanes load_every(const int8_t *from, int step, int left) { return (void)step, (void)left, *from; }
 static inline lanes load_words(const int32_t *from, int left) { return (void)left, *from; }
+static inline void store_words(int32_t *to, int left, lanes value) { (void)left, *to = value; }
 static inline lanes same(int32_t value) { return value; }
 static inline void store(int8_t *to, int left, lanes value) { (void)left, *to = (int8_t)saturate8(value); }
 static inline lanes greater(lanes a, lanes b) { return a > b ? a : b; }
