@@ -3,7 +3,7 @@ BIN := .venv/bin
 TOOLS := .cache/tools/bin
 PIP_QUIETLY := pip install --disable-pip-version-check --progress-bar off -q
 
-.PHONY: help install demo test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
+.PHONY: help install demo tour test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
     sbom audit clean
 .DEFAULT_GOAL := help
 
@@ -19,8 +19,11 @@ help:  ## this list
 
 install: .venv/installed  ## a virtual environment in .venv with everything
 
-demo: install  ## make people, train an OSNet, score and export it, print one table
-	$(BIN)/reidlab run experiment=demo
+demo: install  ## draw people, train an OSNet, score it, to int8 and C, and write its card
+	$(BIN)/reidlab run --all experiment=demo
+
+tour: install  ## docs/tour.webp: what the stages print and draw, in pictures
+	$(BIN)/python benchmarks/tour.py
 
 test: install  ## the tests, and how many lines of reidlab/ they ran (by file: .venv/bin/coverage report)
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
@@ -48,8 +51,8 @@ lint: install  ## ruff, check and format; mypy
 notebooks: install  ## execute all notebooks into runs/notebooks
 	$(BIN)/reidlab notebooks
 
-lab: install  ## JupyterLab at the first notebook
-	$(BIN)/jupyter lab notebooks/00_quickstart.ipynb
+lab: install  ## JupyterLab over the whole project, at the first notebook
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
 wheel: install  ## the installable package, in dist/
 	rm -rf build  # what an earlier build left there would travel along

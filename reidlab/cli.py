@@ -24,7 +24,7 @@ from reidlab.untrusted import printable
 ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # commands that take more than overrides
 OFTEN = ("run.name", "seed", "data.root", "data.size", "data.batch_size", "data.num_workers", "trainer.max_epochs",
          "trainer.accelerator", "optimizer.lr", "model.weights", "run.overwrite")  # fmt: skip
-WHOLE = ("data", "train", "evaluate", "export")
+WHOLE, ALL = ("data", "train", "evaluate", "export"), ("quantize", "deploy", "report")
 
 
 def init(args: argparse.Namespace) -> None:
@@ -90,15 +90,32 @@ def report(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from importlib import import_module
+
     from reidlab.console import log
     from reidlab.run import Run
-    from reidlab.stages import data, evaluate, export, train
+    from reidlab.stages import evaluate, report
 
-    made = Run.begin(args.overrides)
-    for name, stage in zip(WHOLE, (data, train, evaluate, export), strict=True):
+    stages, overrides = _stages(args)
+    for name in stages:
         log.info(f"== {name}")
-        stage.run(made if name in ("data", "train") else Run.resume(args.overrides))
-    evaluate.print_results(Run.resume(args.overrides))
+        made = Run.begin(overrides) if name in ("data", "train") else Run.resume(overrides)
+        import_module(f"reidlab.stages.{name}").run(made)
+    made = Run.resume(overrides)
+    evaluate.print_results(made)
+    if "report" in stages:
+        report.print_forms(made)
+
+
+def _stages(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The stages that `run` goes through, in their order, by --all or `stages=[...]`; and the other overrides."""
+    chosen = [*WHOLE, *(ALL if args.all else ())]
+    given = [override for override in args.overrides if override.startswith("stages=")]
+    for override in given:
+        chosen = re.findall(r"[^\[\],\s]+", override.removeprefix("stages="))
+        if unknown := [name for name in chosen if name not in (*WHOLE, *ALL)]:
+            raise InputError(f"stages: {unknown[0]} is none; there are {', '.join((*WHOLE, *ALL))}")
+    return [name for name in (*WHOLE, *ALL) if name in chosen], [o for o in args.overrides if o not in given]
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -250,7 +267,10 @@ COMMANDS = {
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
     "run": Command(
-        run, f"all stages: {', '.join(WHOLE)}", "reidlab run experiment=demo", "finished stages and epochs are kept"
+        run,
+        f"{', '.join(WHOLE)}; with --all also {', '.join(ALL)}",
+        "reidlab run --all experiment=demo",
+        "finished stages and epochs are kept",
     ),
     "predict": Command(
         predict,
@@ -442,6 +462,7 @@ def build_parser() -> argparse.ArgumentParser:
         for name, command in COMMANDS.items()
     }
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
+    parsers["run"].add_argument("--all", action="store_true", help=f"also {', '.join(ALL)}; or name them: stages=[...]")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")

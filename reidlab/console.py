@@ -50,4 +50,11 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
 def _cell(value: object) -> str:
     if pd.isna(value):
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return written(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def written(value: float) -> str:
+    """A number of a table: three decimals, none beyond a thousand, a power of ten below a thousandth."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3f}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"

@@ -29,7 +29,7 @@ README = """\
 
 - `conf/experiment/mine.yaml` is a recipe to change: `reidlab run experiment=mine`
 - `conf/<group>/<name>.yaml` adds a choice to a group; one with the name of a released choice takes its place
-- `notebooks/` are yours to change: `jupyter lab notebooks/00_quickstart.ipynb`, or `reidlab notebooks` for all
+- `notebooks/` are yours to change: `jupyter lab` here opens them beside your runs, `reidlab notebooks` executes all
 - `data/` is for your crops: `reidlab data data=folders data.root=data/crops` checks them
 - `runs/<name>/` holds all that a run made; `reidlab dashboard` shows them
 - `reidlab` lists all commands, `reidlab doctor` says what this machine lacks

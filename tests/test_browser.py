@@ -24,7 +24,7 @@ import reidlab
 from reidlab import dashboard
 from reidlab.config import CLONE
 from reidlab.run import Run
-from reidlab.stages import evaluate, report, train
+from reidlab.stages import deploy, evaluate, report, train
 
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -132,6 +132,45 @@ def test_the_pages_of_a_run(page, runs, tmp_path, file, title, pictures):
         page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
 
 
+WIDER = """() => [...document.querySelectorAll("table, pre, img")]
+    .filter(each => each.scrollWidth > each.parentElement.clientWidth)
+    .map(each => [each.tagName, each.className, each.textContent.slice(0, 200)])"""
+A4_PRINTED = 703  # CSS pixels between margins of 12 mm
+
+
+@pytest.fixture(scope="module")
+def cards(runs, kept_classifier):
+    """Pages of a small run, and the card of a network with published, estimated and measured figures of many boards."""
+    return [runs / "two" / "card.html", runs / "two" / "evaluation.html", kept_classifier / "card.html"]
+
+
+@pytest.fixture(scope="module")
+def kept_classifier(runs):
+    folder = runs.parent / f"{runs.name}_kept" / "flowers"
+    shutil.copytree(CLONE / "data" / "models" / "flowers_st_fdmobilenet_v1_224", folder)
+    run = deploy.run(Run.resume([f"run.root={folder.parent}", "run.name=flowers", "deploy=stm32"]))
+    run.record({"emulated m7": {"instructions": 2e7, "flash_bytes": 270_304, "ram_bytes": 44_032}})
+    report.run(run)
+    return folder
+
+
+@pytest.mark.parametrize("width", [1200, 390, "print"])
+def test_no_table_is_wider_than_its_page(page, cards, width, tmp_path):
+    """On a screen, on a telephone, and on A4; what is folded is open."""
+    page.set_viewport_size({"width": A4_PRINTED if width == "print" else width, "height": 900})
+    for file in cards:
+        page.goto(file.as_uri())
+        page.emulate_media(media="print" if width == "print" else "screen")
+        page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true })")
+        page.screenshot(path=tmp_path / f"{file.parent.name}_{file.stem}.png", full_page=True)
+        assert page.locator("table").count() and page.evaluate(WIDER) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        shown = page.locator("th, td").evaluate_all("all => all.map(each => getComputedStyle(each).display)")
+        assert ("grid" in shown) == (width == 390)  # rows that became lists; on paper a table stays one
+    if width == "print":
+        page.pdf(path=tmp_path / "card.pdf", prefer_css_page_size=True)
+
+
 def test_the_dashboard(page, runs, tmp_path):
     """Every view; a name made to harm is text; an epoch that ends appears by itself."""
     evil = runs / "<img src=x onerror=alert(1)> ![p](http:⁄⁄elsewhere.invalid⁄x.png) **bold**"
@@ -143,14 +182,22 @@ def test_the_dashboard(page, runs, tmp_path):
         page.get_by_test_id("stDataFrame").first.wait_for()
         page.get_by_text("not readable as JSON").wait_for()
         assert page.locator("img[src='x']").count() == 0 and page.locator("strong", has_text="bold").count() == 0
+        page.get_by_text("best mAP: ").wait_for()
+        texts = page.locator("[data-testid=stDataFrame] [role=gridcell]").all_inner_texts()
+        assert "two" in texts and not {"None", "nan", "<NA>"} & {*texts}
         page.screenshot(path=tmp_path / "leaderboard.png", full_page=True)
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_function("document.querySelector('[data-testid=stDataFrame]').clientWidth < 390")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        page.screenshot(path=tmp_path / "leaderboard_390.png", full_page=True)
+        page.set_viewport_size({"width": 1400, "height": 1000})
 
         page.get_by_role("radio", name="Curves").click()
         page.locator(".vega-embed canvas, .vega-embed svg").nth(2).wait_for()
         page.screenshot(path=tmp_path / "curves.png", full_page=True)
         page.get_by_text("two: 3 epochs").wait_for()
         history = pd.read_csv(runs / "two" / "history.csv")
-        pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "two" / "history.csv", index=False)
+        pd.concat([history, history.tail(1).assign(epoch=4)]).to_csv(runs / "two" / "history.csv", index=False)
         page.get_by_text("two: 4 epochs").wait_for()
 
         page.get_by_role("radio", name="Evaluation").click()
@@ -169,15 +216,16 @@ def test_the_dashboard(page, runs, tmp_path):
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab over copies of the notebooks whose parameters are small; its address, token included, and folder."""
+    """JupyterLab as `make lab` starts it, over copies of the notebooks with small parameters: address and folder."""
     pytest.importorskip("jupyterlab", reason="needs the notebooks extra")
     folder = tmp_path_factory.mktemp("lab")
+    (folder / "notebooks").mkdir()
     for file in (CLONE / "notebooks").glob("*.ipynb"):
         copy = nbformat.read(file, as_version=4)
         cell = next(cell for cell in copy.cells if "parameters" in cell.metadata.get("tags", []))
         overrides = [*TINY.split(), f"run.root={folder / 'runs'}", f"data.root={folder / 'data'}"]
         cell.source = f'experiment = "smoke"\noverrides = {overrides}'
-        nbformat.write(copy, folder / file.name)
+        nbformat.write(copy, folder / "notebooks" / file.name)
     settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
     settings.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')  # all cells are in the page
@@ -279,8 +327,8 @@ def test_a_notebook_in_jupyterlab(page, lab, tmp_path):
     from playwright.sync_api import TimeoutError
 
     address, folder = lab
-    (file,) = folder.glob("*_evaluate.ipynb")
-    page.goto(f"{address}/lab/tree/{file.name}?token=t")
+    (file,) = folder.glob("notebooks/*_evaluate.ipynb")
+    page.goto(f"{address}/lab/tree/notebooks/{file.name}?token=t")
     code = page.locator(".jp-Notebook .jp-CodeCell")
     failures = page.locator("[data-mime-type='application/vnd.jupyter.error']")
     for attempt in range(3):  # now and then JupyterLab misses a kernel's messages, for good; a user reloads the page
@@ -312,6 +360,9 @@ def test_a_notebook_in_jupyterlab(page, lab, tmp_path):
 
     links = page.locator(".jp-RenderedMarkdown a[href*='.ipynb']")
     targets = links.evaluate_all("all => all.map(link => decodeURIComponent(link.href))")
-    assert targets and all((folder / re.search(r"[\w]+\.ipynb", target)[0]).exists() for target in targets)
+    assert targets and all((file.parent / re.search(r"[\w]+\.ipynb", target)[0]).exists() for target in targets)
+    page.locator(".jp-OutputArea a", has_text="evaluation.html").click()  # of the run folder, beside notebooks/
+    page.locator(".lm-TabBar-tab.lm-mod-current", has_text="evaluation.html").wait_for()
+    page.locator(".lm-TabBar-tab", has_text=file.name).click()
     links.last.click()
     page.locator(".lm-TabBar-tab.lm-mod-current", has_text=re.search(r"[\w]+\.ipynb", targets[-1])[0]).wait_for()

@@ -1,5 +1,7 @@
 """What a stranger's mistakes get: one line that names the culprit, and an exit status that isn't 0."""
 
+import functools
+import importlib
 import os
 import pickle
 import shlex
@@ -243,3 +245,30 @@ def test_words_of_other_tools_lead_to_the_key_that_does_it(word):
     with pytest.raises(InputError, match=f"did you mean {MEANT[word]}"):
         config.compose([f"{word}=3"])
     assert MEANT[word] in config.keys(config.compose())
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "data train evaluate export"),
+        (["--all"], "data train evaluate export quantize deploy report"),
+        (["stages=[report,train]"], "train report"),
+    ],
+)
+def test_run_goes_through_its_stages_in_their_order(words, expected, tmp_path, monkeypatch):
+    called = []
+
+    def stage(name, run):
+        called.append(name)
+        run.keep_config()
+
+    for name in (*cli.WHOLE, *cli.ALL):
+        monkeypatch.setattr(importlib.import_module(f"reidlab.stages.{name}"), "run", functools.partial(stage, name))
+    monkeypatch.setattr("reidlab.stages.evaluate.print_results", lambda run: None)
+    assert cli.main(["run", *words, "experiment=smoke", f"run.root={tmp_path}"]) == 0
+    assert called == expected.split()
+
+
+def test_run_names_a_stage_that_there_is_not(capsys):
+    assert cli.main(["run", "stages=[data,fly]"]) == 2
+    assert "stages: fly is none; there are data, train" in capsys.readouterr().err

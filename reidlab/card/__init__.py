@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from reidlab.card import closing, hardware, network, results, training
+from reidlab.card import closing, hardware, network, results, training, use
 from reidlab.card.facts import image_size
 from reidlab.card.parts import Card
 from reidlab.card.render import html, markdown
@@ -24,8 +24,8 @@ def collect(run: Run) -> Card:
     network.draw_network(run)
     network.list_files(run)
     made = (
-        closing.left_out, closing.purpose, network.architecture, network.interfaces, training.data, training.recipe,
-        results.results, results.parity, hardware.boards, closing.limits, closing.licenses, closing.again,
+        closing.left_out, closing.purpose, use.use, training.data, results.results, results.parity, hardware.boards,
+        network.architecture, network.interfaces, training.recipe, closing.limits, closing.licenses, closing.again,
     )  # fmt: skip
     what = "classifier" if run.is_classifier else "re-identification network"
     return Card(

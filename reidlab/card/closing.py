@@ -25,11 +25,11 @@ def figures(run: Run) -> list[Figure]:
     """The few figures that a reader looks for first."""
     main, small, found = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8), []
     intervals = run.intervals(Row.CHECKPOINT) if main else {}
-    for name in run.task.figures[:2]:
+    for name in run.figures[:2]:
         ends = intervals.get(name) if name in WITH_INTERVAL else None
         detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "test split"
         found.append(Figure(name, f"{main[name]:.3f}" if name in main else None, detail, File.METRICS))
-    first = run.task.figures[0]
+    first = run.figures[0]
     int8 = f"{small[first]:.3f}" if first in small else None
     found.append(Figure(f"{first} in int8", int8, f"{small.get('size_kib', 0):,.0f} KiB .tflite", File.METRICS))
     network = read_json(run / NETWORK)
@@ -60,7 +60,7 @@ def left_out(run: Run) -> Section:
 
 def purpose(run: Run) -> Section:
     """Intended uses of the network."""
-    return Section("Use", [Paragraph([run["card.use_case"]]), Paragraph(run["card.intended"], title="Meant for")])
+    return Section("Purpose", [Paragraph([run["card.use_case"]]), Paragraph(run["card.intended"], title="Meant for")])
 
 
 def limits(run: Run) -> Section:
@@ -122,7 +122,7 @@ def again(run: Run) -> Section:
 def front_matter(run: Run) -> dict:
     """Metadata for model hubs: license, task, data, and the figures as a model index."""
     main, small = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8)
-    names, data, tag = [name for name in run.task.figures if name in main], run["data.name"], run["card.pipeline_tag"]
+    names, data, tag = [name for name in run.figures if name in main], run["data.name"], run["card.pipeline_tag"]
     metrics = [
         {"type": HUB_METRICS.get(name, name), "name": f"{name}{suffix}", "value": round(found[name], 4)}
         for found, suffix in ((main, ""), (small, ", int8 .tflite"))

@@ -111,9 +111,10 @@ def interfaces(run: Run) -> Section:
             Column("file"), Column("type", "", "input"), Column("layout", "", "input"), Column("scale", ".6g", "input"),
             Column("zero point", ".0f", "input"), Column("values", "", "input"), Column("type", "", "output"),
             Column("shape", "", "output"), Column("scale", ".6g", "output"), Column("zero point", ".0f", "output"),
-            Column("KiB", ".1f"), Column("SHA-256"),
+            Column("KiB", ".1f"), Column("SHA-256 begins"),
         ]  # fmt: skip
         said = [place for place, name in enumerate(table) if table[name].notna().any()]
+        table["sha256"] = table["sha256"].str[:12]
         rows = [[Link(row[0]), *(row[place] for place in said[1:])] for row in table.to_numpy(dtype=object).tolist()]
         parts.append(Table([columns[place] for place in said], rows, [FILES]))
         text = f"B is the batch; H x W is {image_size(run)}. Without a scale, numbers are what they are."

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
+import pandas as pd
+
 
 class Link(NamedTuple):
     """A file of the run, by its path below the run folder, and the words for it if not that path."""
@@ -41,6 +43,13 @@ class Table:
     kind: ClassVar[str] = "table"
 
     @property
+    def width(self) -> str:
+        """The class of its columns' number, by which a page lays it out; `facts` has no titles."""
+        if not any(column.title for column in self.columns):
+            return "facts"
+        return "wide" if len(self.columns) > 9 else "middle" if len(self.columns) > 2 else "narrow"
+
+    @property
     def groups(self) -> list[tuple[str, int]]:
         """The groups of the columns from left to right with how many each has; empty where no column has one."""
         found: list[tuple[str, int]] = []
@@ -54,10 +63,11 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of the run folder, and what it shows."""
+    """A picture of the run folder, and what it shows; a chart is dark ink on white paper."""
 
     path: str
     text: str
+    is_chart: bool = False
     kind: ClassVar[str] = "picture"
 
 
@@ -72,6 +82,16 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
+class Snippet:
+    """Lines of code to copy."""
+
+    title: str
+    text: str
+    language: str
+    kind: ClassVar[str] = "snippet"
+
+
+@dataclass(frozen=True)
 class Missing:
     """A part that a card lacks: its name, the command that makes it, and why it isn't shown."""
 
@@ -81,7 +101,7 @@ class Missing:
     kind: ClassVar[str] = "missing"
 
 
-Part = Table | Picture | Paragraph | Missing
+Part = Table | Picture | Paragraph | Snippet | Missing
 
 
 @dataclass(frozen=True)
@@ -115,3 +135,9 @@ class Card:
 def two_columns(rows: Sequence[tuple[str, Cell]], sources: Sequence[str]) -> Table:
     """A table of names and values, without those that aren't known."""
     return Table((Column(""), Column("")), [row for row in rows if row[1] not in (None, "")], sources)
+
+
+def of_frame(frame: pd.DataFrame) -> Table:
+    """The columns of a data frame, fractions with three digits."""
+    columns = [Column(str(name), ".3f" if frame[name].dtype.kind == "f" else "") for name in frame]
+    return Table(columns, frame.to_numpy(dtype=object).tolist())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlab.card.render import data_uri, environment, number
+from reidlab.card.parts import of_frame
+from reidlab.card.render import data_uri, number, page_environment
 from reidlab.evaluation.reentry import FIGURES
 from reidlab.run import provenance
 
@@ -30,12 +31,12 @@ def page(name: str, facts: Mapping[str, str], table: pd.DataFrame, tracks: pd.Da
         }
         for gap, row in table.iterrows()
     ]
-    template = environment(escape=True).get_template("reentry.html")
+    template = page_environment().get_template("reentry.html")
     return template.render(
         name=name,
         facts=facts,
         rows=rows,
-        tracks=tracks.reset_index(),
+        tracks=of_frame(tracks.reset_index()),
         picture=data_uri(picture),
         made_by=provenance(),
     )

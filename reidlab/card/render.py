@@ -22,10 +22,17 @@ def environment(escape: bool) -> Environment:
     return found
 
 
+def page_environment() -> Environment:
+    """Jinja for pages."""
+    found = environment(escape=True)
+    found.filters |= {"cell": _html_cell, "code": _html_code}
+    return found
+
+
 def html(card: Card, folder: Path) -> str:
     """One self-contained page; its pictures are those of the run folder."""
-    pages = environment(escape=True)
-    pages.filters |= {"cell": _html_cell, "picture": lambda path: data_uri(folder / path), "code": _html_code}
+    pages = page_environment()
+    pages.filters |= {"picture": lambda path: data_uri(folder / path)}
     return pages.get_template("card.html").render(card=card)
 
 

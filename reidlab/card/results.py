@@ -68,7 +68,7 @@ def parity(run: Run) -> Section:
     """A row for each form of the network, all evaluated alike; a form that isn't measured names its command."""
     found, cores = run.results, emulated(run)
     known = sorted({name for result in found.values() for name in result.figures if name.startswith("ms_")})
-    timings, names = known or ["ms_1_thread"], run.task.figures[:3]
+    timings, names = known or ["ms_1_thread"], run.figures[:3]
     columns = [
         Column("form"), *(Column(name, ".3f") for name in names), Column("drop, points", ".2f"), Column("test images"),
         Column("KiB", ".1f"),

@@ -1,13 +1,14 @@
 """A card's sections about what the network has learned from, and how."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from reidlab.card.facts import image_size, training
 from reidlab.card.parts import Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
-from reidlab.run import UNFINISHED, File, Run
+from reidlab.run import UNFINISHED, File, Row, Run
 
+TEST_SIZES = {"num_query": "queries", "num_gallery": "gallery images", "num_images": "images"}
 RECIPE = {  # what a reader asks first -> key of the settings
     "epochs at most": "trainer.max_epochs",
     "batch": "data.batch_size",
@@ -38,7 +39,13 @@ def data(run: Run) -> Section:
         rows.append(("set aside for validation", f"{fraction} of the training {run.kind.several}"))
         counted = "left out" if run["data.exclude_same_camera"] else "counted"
         rows.append(("matches of the query's own camera", counted))
-    parts: list[Part] = [two_columns(rows, run.there(File.CONFIG, File.TRAINING))]
+    scored = run.results.get(Row.CHECKPOINT)
+    if scored:
+        counts = [f"{scored.figures[name]:,.0f} {word}" for name, word in TEST_SIZES.items() if name in scored.figures]
+        rows.append(("test split", ", ".join(counts)))
+        rows.append(("SHA-256 of its images", scored.protocol.get("test")))
+    parts: list[Part] = [two_columns(rows, run.there(File.CONFIG, File.TRAINING, *[File.METRICS] * bool(scored)))]
+    parts += _samples(run)
     if summary.empty:
         parts.append(Missing(f"counts of images and {run.kind.several}", run.command_from_config("data")))
         return Section("Data and split", parts)
@@ -49,6 +56,15 @@ def data(run: Run) -> Section:
     text = f"`reidlab data` warns of {kinds}." if kinds else "`reidlab data` found nothing wrong with it."
     parts.append(Paragraph([text], run.there(File.DATA_FINDINGS)))
     return Section("Data and split", parts)
+
+
+def _samples(run: Run) -> Iterator[Part]:
+    """Images of the data set, where its settings let them be seen elsewhere."""
+    sheet = f"{File.DATA}/{'classes' if run.is_classifier else 'identities'}.png"
+    if not run["privacy.share_images"]:
+        yield Missing("sample images", run.command("report", "privacy.share_images=true"), "Not shared")
+    elif run.has(sheet):
+        yield Picture(sheet, f"Images of the data set, one {'class' if run.is_classifier else 'identity'} a row.")
 
 
 def recipe(run: Run) -> Section:
@@ -65,7 +81,7 @@ def recipe(run: Run) -> Section:
         done += [(name.replace("_", " "), f"{value:.3f}") for name, value in best.items()]
         parts = [two_columns(rows, [File.CONFIG]), two_columns(done, [File.TRAINING])]
         if run.has(File.CURVES):
-            parts.append(Picture(File.CURVES, "Losses and validation figures by epoch."))
+            parts.append(Picture(File.CURVES, "Losses and validation figures by epoch.", is_chart=True))
     elif run.is_unfinished and run.has(File.LAST):
         parts = [Paragraph([f"Careful: {UNFINISHED}."], run.there(File.LAST))]
     elif run.is_trained:

@@ -19,7 +19,7 @@ SIZES = ("num_query", "num_gallery", "num_images")
 FIRST_PICTURES = ("worst", "median", "best")
 MAX_ROWS, MAX_COUNT = 2000, 2**53
 NO_RUNS = ("notebooks",)  # folders beside the runs
-SPLIT = "test split"
+SPLIT, NOT_SCORED = "test split", "not scored yet"
 
 
 @dataclass
@@ -63,7 +63,7 @@ class Snapshot:
         if self.training.get("finished"):
             return "trained"
         if not self.history.empty:
-            return f"epoch {int(self.history['epoch'].iloc[-1]) + 1} of {self.settings.get('trainer.max_epochs', '?')}"
+            return f"epoch {int(self.history['epoch'].iloc[-1])} of {self.settings.get('trainer.max_epochs', '?')}"
         return "evaluated" if self.results else "started"
 
     def evaluated(self) -> list[str]:
@@ -105,15 +105,35 @@ def leaderboard(runs: Sequence[Snapshot], every_row: bool = False) -> pd.DataFra
         about["parameters"] = run.training.get("parameters")
         chosen = [row for row in run.results if row == Row.CHECKPOINT]
         rows: list[str | None] = [*(run.results if every_row or not chosen else chosen)] or [None]
-        for row in rows:
-            lines.append(about | {"row": row} | (_line(run, row, names) if row else {}))
-    columns = ["run", "row", "state", SPLIT, "model", *_columns(lines), "parameters", "protocol"]
+        for name in rows:
+            lines.append(about | {"row": name} | (_line(run, name, names) if name else {}))
+    row = ["row"] if every_row else []
+    columns = ["run", *row, *_columns(lines), "model", "state", "parameters", "protocol", SPLIT]
     table = pd.DataFrame(lines, columns=columns)
     for name in {*SIZES, "parameters"} & {*table}:
         numbers = pd.to_numeric(table[name], errors="coerce")
         table[name] = numbers.where(numbers.abs() < MAX_COUNT).round().astype("Int64")
     main = [name for name in MAIN_FIGURES if name in table]
     return table.sort_values([SPLIT, *main], ascending=[True, *(False for _ in main)], kind="stable", ignore_index=True)
+
+
+def newest(runs: Sequence[Snapshot], *files: str) -> Snapshot:
+    """The run of which one of these files was written last; without any, those of epochs, figures and trials."""
+    return max(runs, key=lambda run: run.changed(*files))
+
+
+def by_split(board: pd.DataFrame, runs: Sequence[Snapshot]) -> dict[str, pd.DataFrame]:
+    """Test split -> its rows of a leaderboard, best first; that of the newest run first, `NOT_SCORED` last."""
+    order = {run.name: run.changed() for run in runs}
+    groups = {str(split): table for split, table in board.fillna({SPLIT: NOT_SCORED}).groupby(SPLIT, sort=False)}
+    return dict(sorted(groups.items(), key=lambda item: (item[0] == NOT_SCORED, -item[1]["run"].map(order).max())))
+
+
+def newest_and_best(runs: Sequence[Snapshot], *files: str) -> list[str]:
+    """The names of the newest run, see `newest`, and of the best on its test split, which may be the same."""
+    last, groups = newest(runs, *files).name, by_split(leaderboard(runs), runs)
+    best = [table["run"].iloc[0] for split, table in groups.items() if split != NOT_SCORED and last in {*table["run"]}]
+    return list(dict.fromkeys([last, *best]))
 
 
 def curves(runs: Sequence[Snapshot]) -> dict[str, pd.DataFrame]:
@@ -247,7 +267,8 @@ def _intervals(file: Path) -> dict[str, str]:
 
 def _history(file: Path) -> pd.DataFrame:
     numbers = pd.read_csv(file).apply(pd.to_numeric, errors="coerce")
-    return numbers[numbers["epoch"].abs() < MAX_COUNT].sort_values("epoch", ignore_index=True)
+    numbers = numbers[numbers["epoch"].abs() < MAX_COUNT].sort_values("epoch", ignore_index=True)
+    return numbers.assign(epoch=numbers["epoch"] + (numbers["epoch"].min() == 0))  # earlier releases counted from 0
 
 
 def _table(file: Path) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
+from numbers import Real
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ import streamlit as st
 from PIL import Image, UnidentifiedImageError
 
 from reidlab.dashboard import folders
-from reidlab.dashboard.folders import SPLIT, Snapshot
+from reidlab.dashboard.folders import NOT_SCORED, SPLIT, Snapshot
 from reidlab.run import File, Row
 
 REFRESH_SECONDS = 5
@@ -40,31 +41,43 @@ def page(root: Path) -> None:
 
 
 def leaderboard(runs: Sequence[Snapshot]) -> None:
-    """The figures of all runs, then what is broken."""
+    """The figures of all runs, a table for each test split, then what is broken."""
     every_row = st.toggle("all rows: baselines, other protocols, exported files", key="every_row")
-    table = folders.leaderboard(runs, every_row)
-    splits = sorted(table[SPLIT].dropna().unique())
-    if len(splits) > 1:
-        chosen = st.selectbox("Test split", ["all", *splits], key="split")
-        table = table[(table[SPLIT] == chosen) | (chosen == "all")]
-    bars = {
-        name: st.column_config.ProgressColumn(name, format="%.3f", min_value=0, max_value=1)
-        for name in folders.MAIN_FIGURES
-        if name in table
-    }
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config=bars | {name: st.column_config.NumberColumn(format="%.3f") for name in _floats(table) - {*bars}},
-    )
+    groups = folders.by_split(folders.leaderboard(runs, every_row), runs)
+    splits = [split for split in groups if split != NOT_SCORED]
+    chosen = st.selectbox("Test split", [*splits, "all"], key="split") if len(splits) > 1 else "all"
+    newest = folders.newest(runs).name
+    for split, table in groups.items():
+        if chosen in (split, "all") or split == NOT_SCORED:
+            st.subheader(plain(split), anchor=False)
+            _newest_and_best(table, newest)
+            bars = {
+                name: st.column_config.ProgressColumn(name, format="%.3f", min_value=0, max_value=1)
+                for name in folders.MAIN_FIGURES
+                if name in table
+            }
+            _show(table.drop(columns=SPLIT), bars | {"run": st.column_config.Column(pinned=True)})
     st.caption(
-        "Best first within each test split, with 95 % intervals over its identities or images. Figures of different "
-        "test splits or protocols can't be compared; runs of earlier releases didn't record a digest of theirs."
+        "Best first, with 95 % intervals over the identities or images of the test split. Figures of different test "
+        "splits or protocols can't be compared; runs of earlier releases didn't record a digest of theirs."
     )
     for run in runs:
         _stale(run)
         for problem in run.problems:
             st.warning(f"{plain(run.name)}: {plain(problem)}")
+
+
+def _newest_and_best(table: pd.DataFrame, newest: str) -> None:
+    """The main figure of the best row, and of the newest run where it is in the table."""
+    main = next((name for name in folders.MAIN_FIGURES if name in table and table[name].notna().any()), None)
+    if main is None:
+        return
+    best = table.iloc[0]
+    shown = [("best", best), *(("newest", row) for _, row in table[table["run"] == newest].head(1).iterrows())]
+    for column, (word, row) in zip(st.columns(2), shown, strict=False):
+        behind = f"{row[main] - best[main]:+.3f}" if row[main] < best[main] else None
+        value = "–" if pd.isna(row[main]) else f"{row[main]:.3f}"
+        column.metric(f"{word} {main}: {plain(row['run'])}", value, behind)
 
 
 def curves(runs: Sequence[Snapshot]) -> None:
@@ -74,10 +87,9 @@ def curves(runs: Sequence[Snapshot]) -> None:
         st.info("No epoch has ended yet.")
         return
     names = [run.name for run in trained]
-    newest = max(trained, key=lambda run: run.changed(File.HISTORY)).name
-    chosen = st.multiselect("Runs", names, default=[newest], key="curves")
+    chosen = st.multiselect("Runs", names, default=folders.newest_and_best(trained, File.HISTORY), key="curves")
     shown = [run for run in trained if run.name in chosen]
-    st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max() + 1:.0f} epochs" for run in shown)))
+    st.caption(plain(" · ".join(f"{run.name}: {run.history['epoch'].max():.0f} epochs" for run in shown)))
     _charts(shown)
 
 
@@ -115,8 +127,9 @@ def devices(runs: Sequence[Snapshot]) -> None:
 def compare(runs: Sequence[Snapshot]) -> None:
     """Two runs beside each other: figures, curves, config, rankings."""
     left, right = st.columns(2)
+    best = folders.newest_and_best(runs)[-1]
     with left:
-        first = _choose("First", runs, "first")
+        first = _choose("First", runs, "first", best)
     with right:
         second = _choose("Second", [run for run in runs if run is not first], "second")
     if first is None or second is None:
@@ -125,18 +138,17 @@ def compare(runs: Sequence[Snapshot]) -> None:
     figures, changed = folders.compare(first, second)
     names = {"first": first.name, "second": second.name}
     st.subheader("Figures", anchor=False)
-    numbers = {name: st.column_config.NumberColumn(names.get(name, name), format="%.3f") for name in _floats(figures)}
-    st.dataframe(figures, hide_index=True, column_config=numbers)
+    _show(figures, dict(names))
     if not (figures["protocols"] == "same").all():
         st.warning("Rows whose protocols differ or aren't recorded may not be compared.")
     for one, other in ((first, second), (second, first)):
         paired = folders.table(one.folder / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv")
         if paired is not None:
             st.caption(plain(f"{one.name} minus {other.name}, paired over test identities"))
-            st.dataframe(paired, hide_index=True)
+            _show(paired)
     st.caption("Is a difference more than chance? `reidlab evaluate run.name=FIRST --against SECOND`")
     st.subheader("Config", anchor=False)
-    st.dataframe(changed, hide_index=True, column_config=names)
+    _show(changed, dict(names))
     if not (first.history.empty and second.history.empty):
         st.subheader("Curves", anchor=False)
         _charts([first, second])
@@ -155,13 +167,13 @@ VIEWS = {
 }
 
 
-def _choose(label: str, runs: Sequence[Snapshot], key: str) -> Snapshot | None:
-    """One of some runs, at first the newest; None where there are none."""
+def _choose(label: str, runs: Sequence[Snapshot], key: str, first: str | None = None) -> Snapshot | None:
+    """One of some runs, at first the named or the newest one; None where there are none."""
     found = {run.name: run for run in runs}
     if not found:
         return None
     if st.session_state.get(key) not in found:
-        st.session_state[key] = max(runs, key=lambda run: run.changed()).name
+        st.session_state[key] = first or folders.newest(runs).name
     return found[st.selectbox(label, list(found), key=key)]
 
 
@@ -205,7 +217,7 @@ def _table(file: Path) -> None:
     if table is None:
         st.warning(f"{plain(file.name)}: not readable as a table")
     else:
-        st.dataframe(table, hide_index=True)
+        _show(table)
 
 
 def _picture(file: Path) -> None:
@@ -221,8 +233,21 @@ def _picture(file: Path) -> None:
         st.warning(f"{plain(file.name)}: not readable as a picture ({plain(error)})")
 
 
-def _floats(table: pd.DataFrame) -> set[str]:
-    return {str(name) for name in table.select_dtypes("float")}
+def _show(table: pd.DataFrame, columns: dict | None = None) -> None:
+    """A table without empty columns; a dash stands for what isn't known."""
+    table = table.dropna(axis="columns", how="all")
+    words = {name: "–" for name in table.select_dtypes(exclude="number")}
+    shown = table.astype(dict.fromkeys(words, object)).fillna(words)
+    st.dataframe(shown.style.format(_written, na_rep="–"), hide_index=True, column_config=columns)
+
+
+def _written(value: object) -> str:
+    """A cell: fractions with three digits, large numbers by thousands."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return str(value)
+    if isinstance(value, float) and value % 1:
+        return f"{value:.3f}" if abs(value) >= 1e-3 else f"{value:.3g}"
+    return f"{value:,.0f}"
 
 
 st.set_page_config(page_title="reidlab", layout="wide")

@@ -51,7 +51,8 @@ class Classification:
     def intervals(self) -> dict[str, Interval]:
         """95 % intervals of the accuracies."""
         ranks = self.scores.ranks
-        return {name: share_interval(int((ranks <= k).sum()), len(ranks)) for name, k in SHARES.items()}
+        shares = {name: k for name, k in SHARES.items() if k < self.scores.num_classes}
+        return {name: share_interval(int((ranks <= k).sum()), len(ranks)) for name, k in shares.items()}
 
     def per_image(self) -> pd.DataFrame:
         """Path, true and predicted class, confidence in both, and the rank of the true one; a row an image."""

@@ -101,7 +101,7 @@ class ClassScores:
         return float(self.confidences.gather(1, self.labels[:, None]).double().clamp(min=1e-12).log().mean())
 
     def summary(self) -> dict[str, float | int]:
-        """top-1, top-5, means of recall and F1, calibration error, likelihood, number of images.
+        """top-1, top-5 of more than five classes, mean recall and F1, calibration error, likelihood, number of images.
 
         The means are over the classes that have images; torchmetrics' count a class without images as 0 where an image
         was taken for it.
@@ -110,7 +110,7 @@ class ClassScores:
         present = each["num_images"] > 0
         return {
             "top-1": self.accuracy(),
-            "top-5": self.accuracy(5),
+            **({"top-5": self.accuracy(5)} if self.num_classes > 5 else {}),
             "class_recall": float(each["recall"][present].mean()),
             "macro_f1": float(each["f1"][present].mean()),
             "calibration_error": self.calibration_error,

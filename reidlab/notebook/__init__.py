@@ -3,22 +3,29 @@
 import ast
 import base64
 import html
+import os
 import shlex
+import socket
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from reidlab import plots
 from reidlab.config import SHIPPED, root
-from reidlab.console import log
+from reidlab.console import log, written
 from reidlab.data import ImageDataModule
+from reidlab.deploy import server
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.notebook.execute import check_parameters
-from reidlab.plots.saving import png
-from reidlab.run import File, Run
+from reidlab.plots.saving import SHARPNESS, png
+from reidlab.run import File, Row, Run
 
 PARAMETERS = ("experiment", "overrides")
 DRAWN = {"synthetic": "people", "shapes": "shapes"}
@@ -27,7 +34,7 @@ FEW_PEOPLE = (
     "trainer.max_time=0.4", "logger=csv",
 )  # fmt: skip
 DEMO_RESULTS = SHIPPED / "data" / "demo_results.csv"
-_SHARPNESS = 2  # pixels of a shown figure per CSS pixel
+pd.options.display.float_format = written
 
 
 def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
@@ -67,7 +74,7 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     """
     from IPython.display import HTML, Image, display
 
-    content = png(picture, 100 * _SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
+    content = png(picture, 100 * SHARPNESS) if isinstance(picture, Figure) else Path(picture).read_bytes()
     width = int(picture.get_figwidth() * 100) if isinstance(picture, Figure) else None
     kind = "webp" if content[8:12] == b"WEBP" else "png"
     if table is None and kind == "png":
@@ -101,12 +108,54 @@ def settings(run: Run, *groups: str) -> pd.DataFrame:
     return pd.json_normalize({group: run[group] for group in groups}).astype(str).T.set_axis(["value"], axis=1)
 
 
-def artifacts(run: Run) -> pd.DataFrame:
-    """The files of a run, and their sizes in kB; what isn't here didn't happen."""
+def artifacts(run: Run, below: str = "") -> Styler:
+    """Links to the files of a run, or to those whose path begins with `below`, and their sizes in kB (`.data`)."""
     files = sorted(file for file in run.folder.rglob("*") if file.is_file() and "wandb" not in file.parts)
-    sizes = [round(file.stat().st_size / 1000, 1) for file in files]
-    names = [file.relative_to(run.folder).as_posix() for file in files]
-    return pd.DataFrame({"kB": sizes}, index=pd.Index(names, name=str(run.folder)))
+    names = {file.relative_to(run.folder).as_posix(): file.stat().st_size / 1000 for file in files}
+    kept = {name: size for name, size in names.items() if name.startswith(below)}
+    table = pd.DataFrame({"kB": kept.values()}, index=pd.Index(kept, name=str(run.folder)))
+    here = os.path.relpath(run.folder)
+    link = '<a href="{}">{}</a>'
+    return table.style.format("{:,.1f}").format_index(
+        lambda name: link.format(quote(f"{here}/{name}"), html.escape(name))
+    )
+
+
+def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
+    """Whether the main figure of a run is above that of a baseline by more than their 95 % intervals, in words."""
+    main = run.figures[0]
+    shown, ends = [], []
+    for row in (Row.CHECKPOINT, over):
+        value, (low, high) = run.results[row].figures[main], run.intervals(row)[main]
+        shown.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
+        ends.append((low, high))
+    apart = ends[0][0] > ends[1][1]
+    verdict = "the intervals don't overlap: more than chance" if apart else "the intervals overlap: it may be chance"
+    return f"{main} {shown[0]}, {over} {shown[1]}; {verdict}"
+
+
+def difference(run: Run, other: Run) -> str:
+    """What `evaluate.against` found of two runs, in words: the paired difference, and whether it may be chance."""
+    main = run.figures[0]
+    found = pd.read_csv(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", index_col=0)
+    value, low, high = found.loc[main, ["difference", "low", "high"]]
+    verdict = "no more than chance may give" if low <= 0 <= high else "more than chance"
+    return f"{main}: {run.name} minus {other.name} {value:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
+
+
+def ask_triton(run: Run, images: Sequence[Path]) -> str:
+    """Distances of images to the first by a Triton server started for the run, or why there is none."""
+    try:
+        with socket.socket() as http, socket.socket() as grpc:
+            http.bind(("127.0.0.1", 0))
+            grpc.bind(("127.0.0.1", 0))
+            ports = http.getsockname()[1], grpc.getsockname()[1]
+        with server.serving(run / File.TRITON, *ports):
+            client = [sys.executable, str(run / File.DEPLOY_NVIDIA / "triton_client.py"), "--model", server.SERVED]
+            command = [*client, "--url", f"http://127.0.0.1:{ports[0]}", *map(str, images)]
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except InputError as error:
+        return f"not asked: {error}"
 
 
 def demo_results() -> pd.DataFrame:

@@ -12,7 +12,7 @@ from reidlab import plots
 from reidlab.evaluation import insight
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.metrics import Verification
-from reidlab.plots.saving import png
+from reidlab.plots.saving import SHARPNESS, png
 
 Read = Callable[[str], np.ndarray]  # `path` of a sample -> RGB image (H, W, 3) uint8
 
@@ -21,7 +21,7 @@ class Explorer(ipywidgets.VBox):
     """Controls above the picture that `draw` makes of their values."""
 
     def __init__(self, controls: Sequence[ipywidgets.Widget], draw: Callable[..., Figure]):
-        self.page = lru_cache(maxsize=64)(lambda *values: png(draw(*values), 100))
+        self.page = lru_cache(maxsize=64)(lambda *values: _page(draw(*values)))
         self.controls, self.picture = controls, ipywidgets.Image(format="png", layout={"max_width": "100%"})
         for control in controls:
             control.observe(self._turn, "value")
@@ -29,11 +29,11 @@ class Explorer(ipywidgets.VBox):
         super().__init__([*controls, self.picture])
 
     def _turn(self, change: dict | None = None) -> None:
-        self.picture.value = self.page(*(control.value for control in self.controls))
+        self.picture.value, self.picture.width = self.page(*(control.value for control in self.controls))
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
+    def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         still = base64.b64encode(self.picture.value).decode()
-        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}
+        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}, {"image/png": {"width": self.picture.width}}
 
 
 def browse(found: Retrieval, read: Read, k: int = 10) -> Explorer:
@@ -54,6 +54,7 @@ def decide(verification: Verification, threshold: float) -> Explorer:
         figure = plots.distance_histogram(verification.thresholds, positives, negatives, value)
         title = f"{verification.tpr[at]:.1%} of the same people pass, and {verification.fpr[at]:.2%} of strangers"
         figure.axes[0].set_title(title, fontsize=11, loc="left")
+        figure.axes[0].set_xlim(0, reach)  # wherever the threshold is
         return figure
 
     return Explorer([slider], draw)
@@ -70,6 +71,11 @@ def compare(before: Retrieval, after: Mapping[str, Retrieval], read: Read, k: in
         return insight.before_and_after(before, after[name], read, name, [orders[name][place]], k)
 
     return Explorer([file, _slider("query", len(before.query.table))], draw)
+
+
+def _page(figure: Figure) -> tuple[bytes, str]:
+    """A figure as PNG, sharp, and its width in CSS pixels."""
+    return png(figure, 100 * SHARPNESS), f"{figure.get_figwidth() * 100:.0f}"
 
 
 def _slider(name: str, count: int) -> ipywidgets.IntSlider:

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-MATCH, MISMATCH, IGNORED, QUERY = "#1b8a3d", "#c62828", "#8f8f8f", "#1f4e9c"
+MATCH, MISMATCH, IGNORED, QUERY = "#1b8a3d", "#d63030", "#8f8f8f", "#3b73cf"
 INK, FAINT, GRID = "#1a1a1a", "#5f5f5f", "#e3e3e3"
+ON_ANY = "#767676"  # ink of sheets of images, which have no paper: as far from white as from black
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe and Ito, 2008
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
@@ -81,7 +82,8 @@ def empty(text: str) -> Figure:
 def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.82) -> Figure:
     """Rows of image tiles; all cells have one size (the tallest image's shape) and images keep theirs inside.
 
-    Sizes in inches. Under a row with captions, above one with a title and left of labeled ones there is room for them.
+    Sheets have no paper, for pages of any color. Sizes in inches. Under a row with captions, above one with a title and
+    left of labeled ones there is room for them.
     """
     if not any(tile for row in rows for tile in row.tiles):
         return empty(title or "no images to show")
@@ -93,18 +95,18 @@ def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.8
     tops = list(_tops(rows, _MARGIN + header, height))
     width = max(left + columns * (tile_width + _GAP) + _MARGIN, 3.2)
 
-    figure = Figure(figsize=(width, tops[-1] + _MARGIN), dpi=100, facecolor="white")
+    figure = Figure(figsize=(width, tops[-1] + _MARGIN), dpi=100, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(tops[-1] + _MARGIN, 0))
     axes.set_axis_off()
     if title:
-        axes.text(_MARGIN, _MARGIN, title, fontsize=11, va="top", color=INK)
+        axes.text(_MARGIN, _MARGIN, title, fontsize=11, va="top", color=ON_ANY)
     for row, top in zip(rows, tops, strict=False):
         if row.title:
-            axes.text(left, top + 0.03, row.title, fontsize=8.5, va="top", color=INK)
+            axes.text(left, top + 0.03, row.title, fontsize=8.5, va="top", color=ON_ANY)
             top += _TITLE
         if row.label:
-            axes.text(left - _GAP, top + height / 2, row.label, fontsize=8.5, va="center", ha="right", color=INK)
+            axes.text(left - _GAP, top + height / 2, row.label, fontsize=8.5, va="center", ha="right", color=ON_ANY)
         for column, tile in enumerate(row.tiles):
             if tile:
                 _draw(axes, tile, left + column * (tile_width + _GAP), top, tile_width, height)
@@ -143,5 +145,11 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, width: float, height: floa
         axes.add_patch(Rectangle((x0, y0), w * scale, h * scale, fill=False, edgecolor=tile.color, linewidth=2.6))
     if tile.caption:
         axes.text(
-            x + width / 2, y + height + 0.05, tile.caption, fontsize=7.5, ha="center", va="top", color=tile.color or INK
+            x + width / 2,
+            y + height + 0.05,
+            tile.caption,
+            fontsize=7.5,
+            ha="center",
+            va="top",
+            color=tile.color or ON_ANY,
         )

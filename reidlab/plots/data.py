@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reidlab.plots.canvas import SERIES, Tile, TileRow, blank, empty, tidy, tile_sheet
+from reidlab.plots.canvas import FAINT, SERIES, Tile, TileRow, blank, empty, tidy, tile_sheet
 
 Read = Callable[[str], np.ndarray]  # `path` of a sample -> RGB image (H, W, 3) uint8
 
@@ -52,6 +52,10 @@ def images_per_identity(table: pd.DataFrame, noun: str = "identity", plural: str
         own = table[(table.split == split) & (table.pid > 0)]
         counts = own.groupby("pid").size().to_numpy()
         tidy(axes, f"{split} ({len(counts)} {plural})", f"images of one {noun}")
+        if len(counts) and counts.min() == counts.max():
+            axes.text(0.5, 0.5, f"{counts[0]} of each", transform=axes.transAxes, ha="center", va="center", color=FAINT)
+            axes.set(xticks=[], yticks=[])
+            continue
         if len(counts):
             step = max(1, int(np.ceil((counts.max() - counts.min() + 1) / 24)))
             axes.hist(counts, np.arange(counts.min(), counts.max() + step + 1, step) - 0.5, color=SERIES[0], rwidth=0.9)

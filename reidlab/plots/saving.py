@@ -13,6 +13,7 @@ THEMES = (
     f":root {{ --ink: {INK}; --faint: {FAINT}; --grid: {GRID}; }} "
     "@media (prefers-color-scheme: dark) { :root { --ink: #ececec; --faint: #a6a6a6; --grid: #3a3f47; } }"
 )
+SHARPNESS = 2  # pixels of a figure that a notebook shows, per CSS pixel
 
 
 def save_figure(figure: Figure, file: Path) -> Path:

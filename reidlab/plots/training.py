@@ -11,8 +11,8 @@ WATCHED = ("val/mAP", "val/top-1")  # figures that the best epoch is chosen by
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Losses, validation figures and the learning rate over epochs; the best validated epoch is marked.
 
-    `history` has a column `epoch` and any of `train/loss`, `train/<term>`, `val/<figure>`, `learning_rate`; gaps (NaN)
-    are epochs without that figure.
+    `history` has a column `epoch`, from 1, and any of `train/loss`, `train/<term>`, `val/<figure>`, `learning_rate`;
+    gaps (NaN) are epochs without that figure. Figures of validation are those between 0 and 1.
     """
     if history.empty:
         return empty("no epoch has ended yet")
@@ -23,7 +23,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     tidy(rate, "Learning rate", "epoch", grid="both")
     _lines(losses, history, "train/", first="loss")
     main = next((name for name in WATCHED if name in history and history[name].notna().any()), WATCHED[0])
-    _lines(scores, history, "val/", first=main.removeprefix("val/"))
+    _lines(scores, history.drop(columns="val/log_likelihood", errors="ignore"), "val/", main.removeprefix("val/"))
     scores.set_ylim(0, 1.02)
     if main in history and history[main].notna().any():
         best = history.loc[history[main].idxmax()]

@@ -175,6 +175,12 @@ class Run:
         return self.training.get("classes") or [] if self.is_classifier else []
 
     @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures that say how good the network is, the main one first; no top-5 of five classes or fewer."""
+        few = 0 < len(self.classes) <= 5
+        return tuple(name for name in self.task.figures if not (few and name == "top-5"))
+
+    @property
     def weights(self) -> Path | None:
         """The file of the network's weights: the best checkpoint, else `model.weights`; None for initial weights."""
         if self.has(File.BEST):
@@ -294,10 +300,11 @@ class Run:
             *("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery"),
             *("top-1", "top-5", "macro_f1", "calibration_error", "num_images"),
         )
+        few = {*self.task.figures} - {*self.figures}
         rows: dict[str, dict[str, Any]] = {}
         for row, result in self.results.items():
             intervals = self.intervals(row)
-            rows[row] = {name: result.figures[name] for name in shown if name in result.figures}
+            rows[row] = {name: result.figures[name] for name in shown if name in result.figures and name not in few}
             for name in set(WITH_INTERVAL) & set(rows[row]):
                 low, high = intervals.get(name, (None, None))
                 text = f"{result.figures[name]:.3f}"

@@ -8,8 +8,10 @@ import pandas as pd
 
 from reidlab import card
 from reidlab.card import published
-from reidlab.card.render import data_uri, environment
-from reidlab.console import log
+from reidlab.card.facts import emulated, form
+from reidlab.card.parts import Table, of_frame
+from reidlab.card.render import data_uri, page_environment
+from reidlab.console import log, print_table
 from reidlab.errors import InputError
 from reidlab.evaluation import insight
 from reidlab.files import storage_errors, sweep
@@ -18,6 +20,7 @@ from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
 
 TABLE_ROWS = 30
+CHARTS = ("cameras", "distances", "roc", "embedding_map", "confusion", "calibration")  # dark ink on white paper
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,8 @@ SECTIONS = (
     ),
     Section(
         "Cameras",
-        "mAP of the queries of one camera in the gallery of another, above the number of queries. A dark row or column "
-        "is a camera whose images differ from those of the others.",
+        "mAP of the queries of one camera in the gallery of another, above the number of queries. A row or column of "
+        "low mAP is a camera whose images differ from those of the others.",
         ("cameras",),
     ),
     Section(
@@ -98,6 +101,16 @@ def run(run: Run) -> Run:
     return run
 
 
+def print_forms(run: Run) -> None:
+    """The checkpoint, its int8 file and its C on emulated cores, a row each, and where the card is."""
+    shown = (*run.figures[:2], "size_kib", "flash_kib", "ram_kib", "ms_1_thread", "million_instructions")
+    rows = {row: run.results[row].figures for row in (Row.CHECKPOINT, Row.TFLITE_INT8) if row in run.results}
+    table = pd.DataFrame.from_dict({form(row).name: found for row, found in (rows | emulated(run)).items()}, "index")
+    table = table[[name for name in shown if name in table]].rename_axis("network")
+    print_table(table, f"{run.name}: on the test split, as int8, and on a device")
+    log.info(f"{'card':>9}: {run / File.CARD}")
+
+
 def evaluated_row(run: Run) -> str | None:
     """The row that `evaluation.html` is about: the checkpoint, or else a file from elsewhere; None without both."""
     rows = [Row.CHECKPOINT, *(row for row in run.results if row not in [*Row])]
@@ -111,15 +124,17 @@ def _write_evaluation(run: Run, row: str) -> Path:
             save_figure(drawn.figure, run / folder / f"{name}.png")
             run.write(f"{folder}/{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
     others = published.accuracy(run["data.name"], run["model.name"])
-    page = environment(escape=True).get_template("evaluation.html")
+    page = page_environment().get_template("evaluation.html")
     html = page.render(
         name=run.name,
         facts=_facts(run, row),
         over="images" if run.is_classifier else run.kind.several,
         kind=run.kind,
-        results=_html(run.table().reset_index()),
-        published="" if others.empty else _html(others),
+        results=of_frame(run.table().reset_index()),
+        published=None if others.empty else of_frame(others),
         verdict=run.verdict if row == Row.CHECKPOINT else {},
+        has_protocols=any(name.startswith(Row.CHECKPOINT.under("")) for name in run.results),
+        charts=CHARTS,
         sections=list(_sections(run, folder)),
         reentry=run.reentry_page,
         made_by=provenance(),
@@ -146,18 +161,14 @@ def _drawn(run: Run) -> Iterator[tuple[str, Drawn]]:
         yield "attention", insight.attention(retrieved, retrieved.found.sorted_queries()[:10])
 
 
-def _sections(run: Run, folder: str) -> Iterator[tuple[str, str, list[tuple[str, str, str | None]]]]:
-    """Title, text and pictures of each section that has any: name, image as a data URI, table as HTML or None."""
+def _sections(run: Run, folder: str) -> Iterator[tuple[str, str, list[tuple[str, str, Table | None]]]]:
+    """Title, text and pictures of each section that has any: name, image as a data URI, table or None."""
     for section in CLASS_SECTIONS if run.is_classifier else SECTIONS:
         pictures = []
         for name in section.pictures:
             picture, table = run / folder / f"{name}.png", run.table_of(f"{folder}/{name}.csv")
             if picture.exists():
-                pictures.append((name, data_uri(picture), _html(table.head(TABLE_ROWS)) if len(table) else None))
+                pictures.append((name, data_uri(picture), of_frame(table.head(TABLE_ROWS)) if len(table) else None))
         if pictures:
             words = run.kind._asdict()
             yield section.title.format(**words), section.text.format(**words), pictures
-
-
-def _html(table: pd.DataFrame) -> str:
-    return table.to_html(border=0, na_rep="–", float_format="{:.3f}".format, index=False, justify="left")

@@ -45,7 +45,7 @@ SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
 
 
 class History(pl.Callback):
-    """Keeps the figures of all epochs in `history.csv` and in the checkpoint, which a resumed run goes on from."""
+    """Keeps the figures of all epochs in the checkpoint, to go on from, and in `history.csv`, numbered from 1."""
 
     def __init__(self, folder: str | Path):
         self.file = Path(folder) / File.HISTORY
@@ -56,7 +56,8 @@ class History(pl.Callback):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **figures})
         if trainer.is_global_zero:
-            write_atomic(self.file, pd.DataFrame(self.rows).to_csv(index=False))
+            table = pd.DataFrame(self.rows)
+            write_atomic(self.file, table.assign(epoch=table["epoch"] + 1).to_csv(index=False))
 
     def state_dict(self) -> dict:
         """The rows so far."""

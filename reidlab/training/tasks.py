@@ -203,5 +203,5 @@ class ClassificationTask(Task):
         figures = self.metric.compute()
         self.metric.reset()
         names = "top-1", "top-5", "calibration_error", "log_likelihood"
-        kept = {f"val/{name}": float(figures[name]) for name in names}
+        kept = {f"val/{name}": float(figures[name]) for name in names if name in figures}
         self.log_dict(kept, prog_bar=True, rank_zero_only=True)

@@ -13,11 +13,13 @@ import torch
 import yaml
 from markdown_it import MarkdownIt
 from omegaconf import OmegaConf
+from PIL import Image
 
+import reidlab
 from reidlab import card, cli
-from reidlab.card import published
+from reidlab.card import published, use
 from reidlab.card.render import md_code, text
-from reidlab.config import compose, compose_for, training_differences
+from reidlab.config import CLONE, compose, compose_for, training_differences
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.run import File, Row, Run, provenance
@@ -425,3 +427,36 @@ def test_networks_without_blocks_have_a_card(tmp_path):
     run = composed(tmp_path, "plain", "model=color_histogram")
     assert "ColorHistogram" in card.write_card(run).read_text()
     assert not (run / "card" / "network.svg").exists()
+
+
+def test_the_lines_of_code_give_what_the_files_do(full, tmp_path, monkeypatch):
+    """Each Python snippet is executed beside its card: of a classifier, of embeddings, of all files."""
+    image = tmp_path / "a.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (150, 80, 3), np.uint8)).save(image)
+    kept = [CLONE / "data" / "models" / name for name in ("flowers_fdmobilenet_x0_25_128", "demo_osnet_x0_25")]
+    titles = []
+    for folder in (*kept, full[0]):
+        monkeypatch.chdir(folder)
+        for part in use.use(Run(folder)).parts[1:]:
+            titles.append(part.title)
+            if part.language == "c":
+                assert part.text.startswith('#include "reid.h"\n')
+                continue
+            names: dict = {}
+            exec(re.sub(r'"[ab].jpg"', repr(str(image)), part.text), names)
+            own = next(names[key] for key in ("scores", "embeddings") if key in names)
+            file = re.search(r'"((?:checkpoints|export)/[^"]+)"', part.text)[1]
+            tolerance = (
+                0.02 if "int8" in file else 1e-4
+            )  # LiteRT's fast kernels round otherwise than its reference ones
+            wanted = reidlab.load(folder / file)(image)[0]
+            np.testing.assert_allclose(own[0], wanted, atol=tolerance, err_msg=part.title)
+    assert {"Python", "LiteRT", "ONNX Runtime", "C"} == {*titles}
+
+
+def test_the_test_split_is_named_by_its_digest_and_sizes(tmp_path):
+    run = composed(tmp_path, "split", "data=csv", "data.size=[64,32]", "logger=none")
+    run.record({Row.CHECKPOINT: REID["checkpoint"]}, {"test": "ab12" * 16})
+    for shown in (card.write_card(run).read_text(), (run / File.CARD_MARKDOWN).read_text()):
+        assert "ab12" * 16 in shown and "160 queries, 880 gallery images" in shown
+        assert "privacy.share_images=true" in shown  # where sample images would be

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_curves_grow_while_a_training_writes(runs):
     history = pd.read_csv(runs / "young" / "history.csv")
     pd.concat([history, history.tail(1).assign(epoch=3)]).to_csv(runs / "young" / "history.csv", index=False)
     course = folders.curves(read(runs))["val/mAP"]
-    assert course.groupby("run")["epoch"].max().to_dict() == {"better": 2, "good": 2, "young": 3}
+    assert course.groupby("run")["epoch"].max().to_dict() == {"better": 3, "good": 3, "young": 4}
 
 
 def test_two_runs_are_compared(runs):
@@ -201,7 +202,8 @@ def turn(shown, view):
 def test_every_view_of_whole_runs(runs, page):
     shown = page(runs)
     assert not shown.exception and not shown.warning
-    assert shown.dataframe[0].value["run"].tolist() == ["better", "good", "young"]
+    assert [table.value["run"].tolist() for table in shown.dataframe] == [["better", "good"], ["young"]]
+    assert (shown.metric[0].label, shown.metric[0].value) == ("best mAP: better", "0.800")
     assert len(turn(shown, "Curves").get("vega_lite_chart")) == 2
     turn(shown, "Evaluation")
     assert len(shown.image) == 3 and [box.label for box in shown.expander] == ["worst as a table"]
@@ -311,3 +313,17 @@ def test_it_says_what_is_missing(tmp_path, runs, monkeypatch, capsys):
     monkeypatch.setattr(dashboard.importlib.util, "find_spec", lambda name: None)
     assert cli.main(["dashboard", "--runs", str(runs)]) == 2
     assert "pip install 'reidlab[dashboard]'" in capsys.readouterr().err
+
+
+def test_the_newest_run_and_the_best_on_its_split_are_shown_first(runs):
+    for name, digest, mAP in (("a", "aa11" * 16, 0.5), ("b", "bb22" * 16, 0.9), ("c", "aa11" * 16, 0.4)):
+        record(make_run(runs / name), digest, mAP, 8)
+    for hour, name in enumerate(("good", "better", "young", "a", "b", "c")):
+        for file in (runs / name).glob("*.*"):
+            os.utime(file, (hour * 3600,) * 2)
+    found = read(runs)
+    assert folders.newest(found).name == "c" and folders.newest_and_best(found) == ["c", "a"]
+    groups = folders.by_split(folders.leaderboard(found), found)
+    assert [*groups] == ["drawn aa11aa11", "drawn bb22bb22", "drawn, digest not recorded", "not scored yet"]
+    assert groups["drawn aa11aa11"]["run"].tolist() == ["a", "c"]
+    assert folders.newest_and_best([run for run in found if run.name == "young"]) == ["young"]

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 import re
 
 import nbformat
@@ -135,14 +136,36 @@ def test_show_page_frames_a_page_as_it_is(tmp_path, monkeypatch):
 
 def test_settings_are_a_table_of_leaves():
     table = notebook.settings(notebook.configure("smoke", []), "optimizer", "schedule")
-    assert table.loc["optimizer.lr", "value"] == "0.003" and table.loc["schedule.warmup_epochs", "value"] == "1"
+    assert table.loc["optimizer.lr", "value"] == "0.02" and table.loc["schedule.warmup_epochs", "value"] == "1"
 
 
 def test_results_and_artifacts_of_a_run(tmp_path):
     run = notebook.configure("smoke", [f"run.root={tmp_path}"])
     write_json(tmp_path / "smoke" / "metrics.json", {"checkpoint": {"mAP": 0.5, "num_query": 4}})
     assert notebook.results(run).to_dict("index") == {"checkpoint": {"mAP": 0.5, "num_query": 4}}
-    assert notebook.artifacts(run).index.tolist() == ["metrics.json"]
+    assert notebook.artifacts(run).data.index.tolist() == ["metrics.json"]
+    assert notebook.artifacts(run, "export").data.empty
+    shown = notebook.artifacts(run).to_html()
+    assert f'<a href="{os.path.relpath(run / "metrics.json")}">metrics.json</a>' in shown
+
+
+def test_words_for_a_gain_and_a_difference_follow_their_intervals(tmp_path):
+    run = notebook.configure("smoke", [f"run.root={tmp_path}"])
+    run.record({"checkpoint": {"mAP": 0.6}, "untrained": {"mAP": 0.2}})
+    write_json(run / "evaluate/untrained/intervals.json", {"mAP": [0.1, 0.3]})
+    for low, words in ((0.4, "more than chance"), (0.25, "may be chance")):
+        write_json(run / "evaluate/checkpoint/intervals.json", {"mAP": [low, 0.8]})
+        assert words in notebook.gain(run) and f"0.600 [{low:.3f}, 0.800]" in notebook.gain(run)
+    other = notebook.configure("smoke", [f"run.root={tmp_path}", "run.name=other"])
+    for low, words in ((0.1, ": more than chance"), (-0.1, "no more than chance")):
+        run.write("evaluate/checkpoint/against_other.csv", f",difference,low,high,p_value\nmAP,0.2,{low},0.3,0.01\n")
+        assert words in notebook.difference(run, other)
+        assert f"smoke minus other +0.200 [{low:+.3f}, +0.300]" in notebook.difference(run, other)
+
+
+def test_numbers_of_tables_have_digits_that_fit():
+    shown = pd.DataFrame({"a": [14010852.0, 0.02, 0.00002, 0.0]}).to_string().split()
+    assert shown[2::2] == ["14,010,852", "0.020", "2.0e-05", "0.000"]
 
 
 def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsys):

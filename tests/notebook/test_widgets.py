@@ -1,10 +1,12 @@
 """Widgets as a user moves them, on features made by hand."""
 
 import base64
+import io
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from reidlab.evaluation.outputs import Outputs
 from reidlab.evaluation.retrieval import Retrieval
@@ -41,7 +43,9 @@ def test_browse_pages_through_queries_worst_first(monkeypatch):
 
 def test_a_widget_carries_its_picture_for_copies_without_a_kernel():
     explorer = widgets.browse(retrieval(0, 1, 9), read)
-    shown = explorer._repr_mimebundle_()
+    shown, sizes = explorer._repr_mimebundle_()
+    width = Image.open(io.BytesIO(explorer.picture.value)).width
+    assert width == 2 * int(sizes["image/png"]["width"]) == 2 * int(explorer.picture.width)  # sharp
     assert base64.b64decode(shown["image/png"]) == explorer.picture.value
     assert "application/vnd.jupyter.widget-view+json" in shown
 
@@ -69,3 +73,15 @@ def test_compare_begins_with_the_query_that_lost_most(monkeypatch):
     file.value = "two"
     query.value = 1
     assert shown == [("one", [1]), ("two", [2]), ("two", [0])]
+
+
+def test_the_picture_of_a_threshold_keeps_its_size_and_its_axis(monkeypatch):
+    verification, drawn = retrieval(0, 3, 9).verify(0.1, resamples=0, seed=0), []
+    plot = widgets.plots.distance_histogram
+    monkeypatch.setattr(widgets.plots, "distance_histogram", lambda *how: drawn.append(plot(*how)) or drawn[-1])
+    explorer = widgets.decide(verification, 0.5)
+    sizes = set()
+    for threshold in (0, 2.5, explorer.controls[0].max):
+        explorer.controls[0].value = threshold
+        sizes.add(Image.open(io.BytesIO(explorer.picture.value)).size)
+    assert len(sizes) == 1 and len({figure.axes[0].get_xlim() for figure in drawn}) == 1

@@ -5,11 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
 from reidlab import plots
-from reidlab.plots.canvas import IGNORED, MATCH, MISMATCH, QUERY
+from reidlab.plots.canvas import IGNORED, MATCH, MISMATCH, ON_ANY, QUERY
 
 RNG = np.random.default_rng(0)
 RATES = {f"{name}{end}": [0.1, 0.2] for name in ("FPR", "TPR") for end in ("", " low", " high")}
@@ -69,14 +69,28 @@ EVERY = {
 }
 
 
+def contrast(ink, paper):
+    """Of WCAG 2.1: (L1 + 0.05) / (L2 + 0.05) of relative luminances."""
+    linear = [
+        np.where((c := np.array(to_rgb(x))) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for x in (ink, paper)
+    ]
+    low, high = sorted(float(channels @ [0.2126, 0.7152, 0.0722]) + 0.05 for channels in linear)
+    return high / low
+
+
+@pytest.mark.parametrize("ink", [ON_ANY, MATCH, MISMATCH, QUERY])
+def test_words_of_a_sheet_without_paper_are_read_on_light_and_dark_pages(ink):
+    assert min(contrast(ink, paper) for paper in ("#ffffff", "#101318")) > 3.5
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("draw", EVERY.values(), ids=EVERY.keys())
-def test_every_picture_renders_on_white_paper_and_leaves_pyplot_alone(draw):
+def test_every_picture_renders_on_white_paper_or_none_and_leaves_pyplot_alone(draw):
     before = pyplot.get_fignums()
     content = io.BytesIO()
     draw().savefig(content, format="png", dpi=50)
     pixels = np.asarray(Image.open(content).convert("RGBA"))
-    assert (pixels[0, 0] == 255).all() and (pixels[..., 3] == 255).all()
+    assert (pixels[0, 0, :3] == 255).all() and set(np.unique(pixels[[0, -1], :, 3])) in ({255}, {0})
     assert (pixels[..., :3] < 128).any()
     assert pyplot.get_fignums() == before
 

@@ -35,7 +35,7 @@ def test_the_run_folder_tells_all(unbroken):
     assert record["finished"] and record["epochs"] == 3 and record["num_identities"] == 4
     assert record["versions"]["torch"] and len(record["data_hash"]) == 64
     history = pd.read_csv(unbroken / "history.csv")
-    assert history["epoch"].tolist() == [0, 1, 2]
+    assert history["epoch"].tolist() == [1, 2, 3]
     assert history["val/mAP"].max() == pytest.approx(record["best_val_mAP"])
     assert {"train/softmax", "train/triplet", "learning_rate"} <= set(history)
 
