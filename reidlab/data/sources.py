@@ -65,7 +65,8 @@ class FolderLayout:
         A missing folder of training images is a note: `reidlab evaluate model=FILE` needs none.
         """
         require_folder(self.root, "data.root")
-        rows, notes = [], []
+        rows: list[tuple[str, str, str, str]] = []
+        notes: list[str] = []
         for split, name in self.folders:
             if _nothing_to_train_on(split, self.root / name, notes):
                 continue
@@ -124,7 +125,8 @@ class IdentityLists:
     def __call__(self) -> Samples:
         """Read all lists; InputError names a list that is missing and a line that the pattern doesn't fit."""
         require_folder(self.root, "data.root")
-        rows, notes = [], []
+        rows: list[tuple[str, str, str, str]] = []
+        notes: list[str] = []
         for split, name in self.lists:
             if not _nothing_to_train_on(split, self.root / name, notes):
                 rows += self._read(split, self.root / name)
