@@ -415,7 +415,7 @@ class _CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """The help, with what there is in `conf/` now."""
         if any(action.dest == "overrides" for action in self._actions):
-            from reidlab.config import choices, groups
+            from reidlab.places import choices, groups
 
             chosen = {group: choices(group) for group in groups()}
             wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns - 2, initial_indent="  ",
@@ -485,14 +485,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def complete_overrides(prefix: str, **_) -> list[str]:
     """Config groups; the choices of one, or the runs there are, after its `=`; keys once a dot is typed."""
-    from reidlab.config import choices, compose, groups, keys
+    from reidlab.places import choices, group_keys, groups
 
     key, given, _value = prefix.partition("=")
     if given:
         return [f"{key}={choice}" for choice in (complete_runs() if key == "run.name" else choices(key))]
     if "." in key:
         try:
-            return [f"{known}=" for known in keys(compose())]
+            return [f"{known}=" for known in group_keys(key.partition(".")[0])]
         except InputError:  # of a file in the workspace's conf/, which the next command names
             return []
     return ["run.name=", *(f"{group}=" for group in groups())]
@@ -500,14 +500,14 @@ def complete_overrides(prefix: str, **_) -> list[str]:
 
 def complete_runs(**_) -> list[str]:
     """Names of run folders."""
-    from reidlab.config import resolve_path
+    from reidlab.places import resolve_path
 
     return sorted(file.parent.name for file in resolve_path("runs").glob("[!.]*/config.yaml"))
 
 
 def complete_notebooks(**_) -> list[str]:
     """Names of notebooks."""
-    from reidlab.config import find_files
+    from reidlab.places import find_files
 
     return [*find_files("notebooks", "[0-9][0-9]_*.ipynb")]
 

@@ -9,7 +9,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -86,7 +85,7 @@ class _Loader(DataLoader):
             raise InputError(last_line.removeprefix("reidlab.errors.InputError: ")) from None
 
 
-class ImageDataModule(pl.LightningDataModule, ABC):
+class ImageDataModule(ABC):
     """Batches {image (B, 3, H, W), pid (B,), camid (B,), index (B,), is_query (B,)} of one data set.
 
     Loaders give uint8 images of `size` (height, width); once on the device they are augmented (in training only) and
@@ -115,6 +114,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     name: str
     validation_splits: tuple[str, ...]
     blur_heads = False  # in pictures, see `read`
+    progress = 0.0  # the share of the training's epochs that are done
     test_splits: tuple[str, ...]
 
     def __init__(
@@ -135,7 +135,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
         about: Mapping[str, str | None] | None = None,
     ) -> None:
-        super().__init__()
         self.source, self.name, self.root, self.about = source, name, root, dict(about or {})
         height, width = size
         self.size = (height, width)
@@ -202,12 +201,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The samples to report on."""
         return self.samples.split(*self.test_splits)
 
-    def prepare_data(self) -> None:
-        """Read, and thereby perhaps generate, the data set in one process before the others look for it."""
-        self.setup()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read the data set, whatever the stage."""
+    def setup(self) -> None:
+        """Read, and thereby perhaps generate, the data set."""
         self.samples  # noqa: B018
         self.decoded  # noqa: B018
 
@@ -230,10 +225,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """One sample's image as the network sees its size, (H, W, 3) uint8 RGB, for pictures."""
         image = read_image(self.samples.root / path, self.size)
         return blur_head(image) if self.blur_heads else image
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Lightning's hook on the device; augments while the trainer trains."""
-        return self.preprocess(batch, training=self.trainer is not None and self.trainer.training)
 
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
         """The batch with its uint8 images as the float images that the network takes, channels last in memory."""
