@@ -92,13 +92,25 @@ def report(args: argparse.Namespace) -> None:
 def run(args: argparse.Namespace) -> None:
     from reidlab.console import log
     from reidlab.run import Run
-    from reidlab.stages import data, evaluate, export, train
+    from reidlab.stages import data, evaluate, export, profile, train
+    from reidlab.timing import spent
+    from reidlab.training.timing import StepParts
 
-    made = Run.begin(args.overrides)
-    for name, stage in zip(WHOLE, (data, train, evaluate, export), strict=True):
+    made, steps = Run.begin(args.overrides), StepParts()
+    spent.seconds.clear()
+    stages: dict[str, Callable] = {
+        "data": lambda: data.run(made),
+        "train": lambda: train.run(made, [steps] if args.profile else []),
+        "evaluate": lambda: evaluate.run(Run.resume(args.overrides)),
+        "export": lambda: export.run(Run.resume(args.overrides)),
+    }
+    for name, stage in stages.items():
         log.info(f"== {name}")
-        stage.run(made if name in ("data", "train") else Run.resume(args.overrides))
+        with spent.within(name):
+            stage()
     evaluate.print_results(Run.resume(args.overrides))
+    if args.profile:
+        profile.run(made, spent, steps.decode_s)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -440,6 +452,9 @@ def build_parser() -> argparse.ArgumentParser:
     }
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
+    parsers["run"].add_argument(
+        "--profile", action="store_true", help="write where the time went: profile.csv and .png"
+    )
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
     parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")

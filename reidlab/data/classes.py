@@ -100,7 +100,9 @@ class ClassDataModule(ImageDataModule):
         """Shuffled batches, in an order that follows from the seed and the epoch, which Lightning sets."""
         table = self._classed(self.samples.split("train"))
         return self._shuffled(
-            ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.decoded_enlarged)
+            ImageDataset(
+                table, self.samples.root, self.read_size, self.reduced_decode, self.decoded_enlarged, self.timed
+            )
         )
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:

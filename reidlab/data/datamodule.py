@@ -1,5 +1,6 @@
 """Data modules: batches of a sample table, for training and evaluation."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -33,6 +34,7 @@ class ImageDataset(Dataset[Batch]):
         size: height and width of the images.
         reduced_decode: see `read_batch`.
         cache: of decoded images; used where it has them all.
+        timed: a batch has `decode_s`, the seconds that its images took to read.
     """
 
     def __init__(
@@ -42,7 +44,9 @@ class ImageDataset(Dataset[Batch]):
         size: tuple[int, int],
         reduced_decode: bool = False,
         cache: DecodedCache | None = None,
+        timed: bool = False,
     ) -> None:
+        self.timed = timed
         self.files = [root / path for path in table["path"]]
         self.size, self.reduced_decode, self.cache = size, reduced_decode, cache
         self.cached_rows = cache.rows(self.files) if cache else None
@@ -61,13 +65,15 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: list[int]) -> Batch:
         """A whole batch: its images are decoded, resized and stored in one go."""
+        began = time.perf_counter()
         if self.cache is None or self.cached_rows is None:
             images = read_batch([self.files[position] for position in positions], self.size, self.reduced_decode)
         else:
             images = self.cache.read(self.cached_rows[positions])
         rows = torch.tensor(positions)
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns}
+        timed = {"decode_s": torch.tensor([time.perf_counter() - began])} if self.timed else {}
+        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns, **timed}
 
 
 class _Loader(DataLoader):
@@ -114,6 +120,7 @@ class ImageDataModule(ABC):
     name: str
     validation_splits: tuple[str, ...]
     blur_heads = False  # in pictures, see `read`
+    timed = False  # training batches, see `ImageDataset`
     progress = 0.0  # the share of the training's epochs that are done
     test_splits: tuple[str, ...]
 

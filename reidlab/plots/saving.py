@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from reidlab.files import write_atomic
 from reidlab.plots.canvas import FAINT, GRID, INK
+from reidlab.timing import spent
 
 THEMES = (
     f":root {{ --ink: {INK}; --faint: {FAINT}; --grid: {GRID}; }} "
@@ -17,7 +18,8 @@ THEMES = (
 
 def save_figure(figure: Figure, file: Path) -> Path:
     """Write a figure as PNG, atomically."""
-    return write_atomic(file, png(figure, 110))
+    with spent.within("pictures"):
+        return write_atomic(file, png(figure, 110))
 
 
 def png(figure: Figure, dpi: int) -> bytes:

@@ -151,7 +151,6 @@ def test_processes_share_evaluation_in_equal_parts(make, monkeypatch):
 def test_the_source_is_read_once(people):
     calls = []
     data = ReidDataModule(lambda: calls.append(1) or people, (24, 12), MEAN, STD)
-    data.prepare_data()
     data.setup()
     data.setup()
     assert len(data.samples.table) == 48 and calls == [1]
