@@ -94,17 +94,23 @@ def run(args: argparse.Namespace) -> None:
 
     from reidlab.console import log
     from reidlab.run import Run
-    from reidlab.stages import evaluate, report
+    from reidlab.stages import evaluate, profile, report
+    from reidlab.timing import spent
+    from reidlab.training.timing import StepParts
 
-    stages, overrides = _stages(args)
+    (stages, overrides), steps = _stages(args), StepParts()
+    spent.seconds.clear()
     for name in stages:
         log.info(f"== {name}")
         made = Run.begin(overrides) if name in ("data", "train") else Run.resume(overrides)
-        import_module(f"reidlab.stages.{name}").run(made)
+        with spent.within(name):
+            import_module(f"reidlab.stages.{name}").run(made, *([[steps]] if args.profile and name == "train" else []))
     made = Run.resume(overrides)
     evaluate.print_results(made)
     if "report" in stages:
         report.print_forms(made)
+    if args.profile:
+        profile.run(made, spent, steps.decode_s)
 
 
 def _stages(args: argparse.Namespace) -> tuple[list[str], list[str]]:
@@ -438,7 +444,7 @@ class _CommandParser(argparse.ArgumentParser):
     def format_help(self) -> str:
         """The help, with what there is in `conf/` now."""
         if any(action.dest == "overrides" for action in self._actions):
-            from reidlab.config import choices, groups
+            from reidlab.places import choices, groups
 
             chosen = {group: choices(group) for group in groups()}
             wrap = partial(textwrap.fill, width=shutil.get_terminal_size().columns - 2, initial_indent="  ",
@@ -464,6 +470,9 @@ def build_parser() -> argparse.ArgumentParser:
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["run"].add_argument("--all", action="store_true", help=f"also {', '.join(ALL)}; or name them: stages=[...]")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
+    parsers["run"].add_argument(
+        "--profile", action="store_true", help="write where the time went: profile.csv and .png"
+    )
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
     parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")
@@ -511,14 +520,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def complete_overrides(prefix: str, **_) -> list[str]:
     """Config groups; the choices of one, or the runs there are, after its `=`; keys once a dot is typed."""
-    from reidlab.config import choices, compose, groups, keys
+    from reidlab.places import choices, group_keys, groups
 
     key, given, _value = prefix.partition("=")
     if given:
         return [f"{key}={choice}" for choice in (complete_runs() if key == "run.name" else choices(key))]
     if "." in key:
         try:
-            return [f"{known}=" for known in keys(compose())]
+            return [f"{known}=" for known in group_keys(key.partition(".")[0])]
         except InputError:  # of a file in the workspace's conf/, which the next command names
             return []
     return ["run.name=", *(f"{group}=" for group in groups())]
@@ -526,14 +535,14 @@ def complete_overrides(prefix: str, **_) -> list[str]:
 
 def complete_runs(**_) -> list[str]:
     """Names of run folders."""
-    from reidlab.config import resolve_path
+    from reidlab.places import resolve_path
 
     return sorted(file.parent.name for file in resolve_path("runs").glob("[!.]*/config.yaml"))
 
 
 def complete_notebooks(**_) -> list[str]:
     """Names of notebooks."""
-    from reidlab.config import find_files
+    from reidlab.places import find_files
 
     return [*find_files("notebooks", "[0-9][0-9]_*.ipynb")]
 

@@ -3,12 +3,12 @@
 import logging
 import sys
 from html import escape
-
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from reidlab.untrusted import printable
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger("reidlab")
 
@@ -27,12 +27,16 @@ if not log.handlers:
     log.propagate = False
 
 
-def print_table(table: pd.DataFrame, title: str = "") -> None:
+def print_table(table: "pd.DataFrame", title: str = "") -> None:
     """Print a table, its index first; floats with three digits, missing values as a dash.
 
     A notebook gets it as one of its own, as wide as it is.
     """
-    cells, console = table.astype(object).map(_cell), Console()
+    from rich.console import Console
+    from rich.table import Table
+
+    cells = table.astype(object).where(table.notna(), None).map(_cell)
+    console = Console()
     if console.is_jupyter:
         from IPython.display import HTML, display
 
@@ -48,7 +52,7 @@ def print_table(table: pd.DataFrame, title: str = "") -> None:
 
 
 def _cell(value: object) -> str:
-    if pd.isna(value):
+    if value is None:
         return "–"
     return written(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
 

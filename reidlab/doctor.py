@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import NamedTuple
 
-import torch
 from packaging.requirements import Requirement
 
-from reidlab.config import CLONE, root
+from reidlab.places import CLONE, root
 
 EXTRAS = {
     "export": "ONNX export and its checks",
@@ -68,7 +67,7 @@ def checks() -> Iterator[Check]:
     yield Check("packages", _packages(None), "data, train, evaluate", everything, required=True)
     for extra, enables in EXTRAS.items():
         yield Check(f"packages [{extra}]", _packages(extra), enables, one.format(extra))
-    yield Check("processor", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads", "everything", "")
+    yield Check("processor", _processor(), "everything", "")
     yield Check("GPU", _gpu(), "training in minutes, not hours", "works without; NVIDIA: a driver and a CUDA torch")
     yield Check("disk", _disk(), "runs and data sets", f"free {DISK_WANTED / 2**30:.0f} GiB at {root()}", required=True)
     for tool, (enables, advice) in TOOLS.items():
@@ -88,7 +87,19 @@ def _packages(extra: str | None) -> str | None:
     return f"all {len(wanted)}"
 
 
+def _processor() -> str:
+    threads = os.environ.get("OMP_NUM_THREADS")
+    return f"{os.cpu_count()} cores" + (f", OMP_NUM_THREADS={threads}" if threads else "")
+
+
 def _gpu() -> str | None:
+    """The GPU that torch sees; a torch that sees none isn't imported, which takes seconds."""
+    try:
+        if version("torch").endswith("+cpu"):
+            return None
+        import torch
+    except ImportError:  # PackageNotFoundError too
+        return None
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
     return "Apple" if torch.backends.mps.is_available() else None

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from reidlab.config import find_files
 from reidlab.console import log
 from reidlab.errors import InputError, StorageError
 from reidlab.files import write_atomic
+from reidlab.places import find_files
 
 RECIPE = """\
 # @package _global_

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from reidlab import cli
+from reidlab import cli, config, places
 from reidlab.config import choices
 
 
@@ -52,3 +52,11 @@ def test_overrides_are_groups_then_their_choices_or_runs(tmp_path, monkeypatch):
 
 def test_notebooks_are_offered_by_name():
     assert cli.complete_notebooks()[0] == "00_quickstart"
+
+
+def test_the_keys_that_are_offered_are_those_of_the_config():
+    settings = config.plain(config.compose(["distill=standard", "callbacks=small_first"]))
+    for group in settings.keys() - {"seed", "compile"}:
+        known = {f"{group}.{key}" for key in places.leaves(settings[group])}
+        assert known - {"data.root", "run.overrides"} <= {*places.group_keys(group)}, group
+    assert "optimizer.nesterov" in places.group_keys("optimizer")  # of a choice that isn't the default

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from reidlab import config
+from reidlab import config, places
 from reidlab.errors import InputError
 from reidlab.run import Run
 from reidlab.stages import train
@@ -105,7 +105,7 @@ def test_paths_start_at_the_workspace_above_the_working_folder(workspace, monkey
 def test_without_a_workspace_the_clone_is_it_or_else_the_working_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert config.root() == config.CLONE == Path(__file__).parents[1]
-    monkeypatch.setattr(config.places, "CLONE", None)
+    monkeypatch.setattr(places, "CLONE", None)
     assert config.root() == tmp_path
 
 

@@ -1,14 +1,13 @@
 """Find the workspace, compose a config, say precisely what is wrong with an override, and build what a config names.
 
-The way of a config: `places` finds the files, `overrides` reads what was given, `composition` puts both together,
-`stored` keeps it in a run folder and reads it there (`earlier` puts those of old releases into the present spelling),
-and `build` makes the objects.
+The way of a config: `reidlab.places` finds the files, `overrides` reads what was given, `composition` puts both
+together, `stored` keeps it in a run folder and reads it there (`earlier` puts those of old releases into the present
+spelling), and `build` makes the objects.
 """
 
 from reidlab.config.build import instantiate, require_known
 from reidlab.config.composition import compose
 from reidlab.config.earlier import modernize
-from reidlab.config.places import CLONE, CONF, SHIPPED, choices, find_files, groups, resolve_path, root
 from reidlab.config.stored import (
     NEUTRAL_KEYS,
     PLACES,
@@ -22,7 +21,8 @@ from reidlab.config.stored import (
     training_settings,
     write_config,
 )
-from reidlab.config.values import as_config, as_text, as_yaml, keys, plain
+from reidlab.config.values import as_config, as_text, as_yaml, plain
+from reidlab.places import CLONE, CONF, SHIPPED, choices, find_files, groups, resolve_path, root
 
 __all__ = [
     "CLONE",
@@ -40,7 +40,6 @@ __all__ = [
     "find_files",
     "groups",
     "instantiate",
-    "keys",
     "modernize",
     "no_such_run",
     "plain",

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from reidlab.config.places import CONF, root
 from reidlab.config.values import plain
 from reidlab.errors import InputError, one_line
+from reidlab.places import CONF, root
 
 RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 

@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_key, parse
-from reidlab.config.places import CONF, choices, resolve_path, root
 from reidlab.config.values import as_config, as_text, check_values, plain
 from reidlab.errors import InputError, one_line
+from reidlab.places import CONF, choices, resolve_path, root
 
 
 class _WorkspaceConfigs(SearchPathPlugin):

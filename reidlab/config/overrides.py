@@ -9,9 +9,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from reidlab.config.places import CONF, choices, groups
-from reidlab.config.values import is_like, leaves, nearest, prefixes
+from reidlab.config.values import is_like, nearest, prefixes
 from reidlab.errors import InputError
+from reidlab.places import CONF, choices, groups, leaves
 
 PATH_KEYS = ("run.root", "data.root", "data.cache", "model.weights", "track.root")
 NAME_KEYS = (

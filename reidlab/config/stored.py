@@ -12,9 +12,10 @@ from reidlab.config.build import require_known
 from reidlab.config.composition import compose
 from reidlab.config.earlier import NOT_OF_CLASSES, RENAMED_KEYS, RENAMED_VALUES, modernize
 from reidlab.config.overrides import key_of, keys_of, parse, quoted
-from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, leaves, nearest, plain
+from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, nearest, plain
 from reidlab.errors import InputError, one_line
 from reidlab.files import read_yaml, write_atomic
+from reidlab.places import leaves
 
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")

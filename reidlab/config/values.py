@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from reidlab.bounds import check_bounds
+from reidlab.places import leaves
 
 _REFERENCE = re.compile(r"(\\*)\$\{")  # to another value of a config, or to the environment
 
@@ -34,22 +35,6 @@ def as_text(node: Any) -> Any:
     if isinstance(node, list):
         return [as_text(child) for child in node]
     return _REFERENCE.sub(r"\1\1\\${", node) if isinstance(node, str) else node
-
-
-def keys(cfg: DictConfig) -> list[str]:
-    """The dotted keys of all values of a config."""
-    return sorted(leaves(plain(cfg)))
-
-
-def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value of every leaf of nested dicts."""
-    if not isinstance(node, Mapping) or not node:
-        return {prefix: node}
-    return {
-        key: value
-        for name, child in node.items()
-        for key, value in leaves(child, f"{prefix}.{name}" if prefix else str(name)).items()
-    }
 
 
 def prefixes(key: str) -> Iterator[str]:

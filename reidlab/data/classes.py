@@ -100,7 +100,9 @@ class ClassDataModule(ImageDataModule):
         """Shuffled batches, in an order that follows from the seed and the epoch, which Lightning sets."""
         table = self._classed(self.samples.split("train"))
         return self._shuffled(
-            ImageDataset(table, self.samples.root, self.read_size, self.reduced_decode, self.decoded_enlarged)
+            ImageDataset(
+                table, self.samples.root, self.read_size, self.reduced_decode, self.decoded_enlarged, self.timed
+            )
         )
 
     def loader(self, table: pd.DataFrame, root: Path | None = None) -> DataLoader:
@@ -121,9 +123,7 @@ class ClassDataModule(ImageDataModule):
 
     def _crop_size(self) -> tuple[int, ...]:
         """The sides of the crops in this epoch."""
-        trainer = self.trainer if self.progressive else None
-        done = trainer.current_epoch / trainer.max_epochs if trainer and trainer.max_epochs else 0
-        scale = next((scale for since, scale in reversed(self.progressive) if since <= done), 1)
+        scale = next((scale for since, scale in reversed(self.progressive) if since <= self.progress), 1)
         return tuple(round(scale * side) for side in self.size)
 
     def _classed(self, table: pd.DataFrame) -> pd.DataFrame:

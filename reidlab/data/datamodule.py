@@ -1,5 +1,6 @@
 """Data modules: batches of a sample table, for training and evaluation."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -9,7 +10,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
@@ -34,6 +34,7 @@ class ImageDataset(Dataset[Batch]):
         size: height and width of the images.
         reduced_decode: see `read_batch`.
         cache: of decoded images; used where it has them all.
+        timed: a batch has `decode_s`, the seconds that its images took to read.
     """
 
     def __init__(
@@ -43,7 +44,9 @@ class ImageDataset(Dataset[Batch]):
         size: tuple[int, int],
         reduced_decode: bool = False,
         cache: DecodedCache | None = None,
+        timed: bool = False,
     ) -> None:
+        self.timed = timed
         self.files = [root / path for path in table["path"]]
         self.size, self.reduced_decode, self.cache = size, reduced_decode, cache
         self.cached_rows = cache.rows(self.files) if cache else None
@@ -62,13 +65,15 @@ class ImageDataset(Dataset[Batch]):
 
     def __getitems__(self, positions: list[int]) -> Batch:
         """A whole batch: its images are decoded, resized and stored in one go."""
+        began = time.perf_counter()
         if self.cache is None or self.cached_rows is None:
             images = read_batch([self.files[position] for position in positions], self.size, self.reduced_decode)
         else:
             images = self.cache.read(self.cached_rows[positions])
         rows = torch.tensor(positions)
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns}
+        timed = {"decode_s": torch.tensor([time.perf_counter() - began])} if self.timed else {}
+        return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns, **timed}
 
 
 class _Loader(DataLoader):
@@ -86,7 +91,7 @@ class _Loader(DataLoader):
             raise InputError(last_line.removeprefix("reidlab.errors.InputError: ")) from None
 
 
-class ImageDataModule(pl.LightningDataModule, ABC):
+class ImageDataModule(ABC):
     """Batches {image (B, 3, H, W), pid (B,), camid (B,), index (B,), is_query (B,)} of one data set.
 
     Loaders give uint8 images of `size` (height, width); once on the device they are augmented (in training only) and
@@ -115,6 +120,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     name: str
     validation_splits: tuple[str, ...]
     blur_heads = False  # in pictures, see `read`
+    timed = False  # training batches, see `ImageDataset`
+    progress = 0.0  # the share of the training's epochs that are done
     test_splits: tuple[str, ...]
 
     def __init__(
@@ -135,7 +142,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         seed: int = 0,
         about: Mapping[str, str | None] | None = None,
     ) -> None:
-        super().__init__()
         self.source, self.name, self.root, self.about = source, name, root, dict(about or {})
         height, width = size
         self.size = (height, width)
@@ -202,12 +208,8 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The samples to report on."""
         return self.samples.split(*self.test_splits)
 
-    def prepare_data(self) -> None:
-        """Read, and thereby perhaps generate, the data set in one process before the others look for it."""
-        self.setup()
-
-    def setup(self, stage: str | None = None) -> None:
-        """Read the data set, whatever the stage."""
+    def setup(self) -> None:
+        """Read, and thereby perhaps generate, the data set."""
         self.samples  # noqa: B018
         self.decoded  # noqa: B018
 
@@ -230,10 +232,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """One sample's image as the network sees its size, (H, W, 3) uint8 RGB, for pictures."""
         image = read_image(self.samples.root / path, self.size)
         return blur_head(image) if self.blur_heads else image
-
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Lightning's hook on the device; augments while the trainer trains."""
-        return self.preprocess(batch, training=self.trainer is not None and self.trainer.training)
 
     def preprocess(self, batch: Batch, training: bool = False) -> Batch:
         """The batch with its uint8 images as the float images that the network takes, channels last in memory."""

@@ -69,7 +69,7 @@ class ReidDataModule(ImageDataModule):
         """Batches of `num_instances` images an identity, or of all images shuffled."""
         table = self.samples.split("train")
         table = table.assign(pid=table["pid"].map({pid: label for label, pid in enumerate(self.classes)}))
-        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded)
+        dataset = ImageDataset(table, self.samples.root, self.size, self.reduced_decode, self.decoded, self.timed)
         if self.num_instances is None:
             return self._shuffled(dataset)
         sampler = IdentityBatchSampler(

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from reidlab.config import SHIPPED
 from reidlab.deploy.estimate import Figure
@@ -231,7 +231,7 @@ def calibrate(core: str, rows: pd.DataFrame) -> Calibration:
     used = [own] if len(ratios[core]) >= FEWEST_NETWORKS else [found for found in errors.values() if len(found)]
     residuals = pd.concat(used)
     freedom = len(residuals) - len(used)
-    half = stats.t.ppf((1 + COVERAGE) / 2, freedom) * np.sqrt((residuals**2).mean())
+    half = stdtrit(freedom, (1 + COVERAGE) / 2) * np.sqrt((residuals**2).mean())
     low, high = np.exp([center - half, center + half])
     return Calibration(float(np.exp(center)), float(low), float(high), np.expm1(-own).to_dict())
 

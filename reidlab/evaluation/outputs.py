@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reidlab.data import ImageDataModule
 from reidlab.metrics import flip_averaged
 from reidlab.progress import bar
+from reidlab.timing import spent
 
 CONSTANT = 1e-4  # of the mean output's length: outputs that lie nearer to it are alike but for rounding
 
@@ -63,6 +64,7 @@ def embed(
         return network(images.to(device, memory_format=torch.channels_last)).embedding
 
     forward, blocks = flip_averaged(call) if flip else call, []
-    for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
-        blocks.append(forward(datamodule.preprocess(batch)["image"]).float().cpu())
+    with spent.within("embedding"):
+        for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
+            blocks.append(forward(datamodule.preprocess(batch)["image"]).float().cpu())
     return Outputs(torch.cat(blocks), table)

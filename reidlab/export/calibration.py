@@ -1,6 +1,7 @@
 """Images that quantization looks at: to calibrate the ranges of activations, and to measure what int8 costs."""
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -53,7 +54,7 @@ class CalibrationImages:
     def __iter__(self) -> Iterator[np.ndarray]:
         yield from as_pixels(self.batches)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """Height and width of the images; InputError where there are none."""
         for pixels in as_pixels(self.batches):

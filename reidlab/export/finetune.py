@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import pytorch_lightning as pl
 import torch
@@ -10,29 +9,12 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from reidlab.export.simulate import Simulation
+from reidlab.data import ImageDataModule
+from reidlab.export.simulate import QATOptions, Simulation, relative_error
 from reidlab.training.callbacks import EpochLines, interruptible, progress, quiet_lightning
+from reidlab.training.images import LightningImages
 
 SMALLEST_RMS = 1e-3
-
-
-@dataclass(frozen=True)
-class QATOptions:
-    """The recipe of quantization-aware training.
-
-    Args:
-        epochs: of training.
-        lr: of the weights, in units of each tensor's root mean square.
-        range_lr: of the logarithms of the ranges' ends.
-        seed: of the order of the images and of their augmentation.
-        accelerator: of Lightning's trainer.
-    """
-
-    epochs: int = 3
-    lr: float = 1e-3
-    range_lr: float = 1e-2
-    seed: int = 0
-    accelerator: str = "cpu"
 
 
 class QuantizationAwareTraining(pl.LightningModule):
@@ -101,17 +83,11 @@ class KeepBest(pl.Callback):
             self.state = copy.deepcopy(self.simulation.state_dict())
 
 
-def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
-    """Mean squared distance of embeddings (B, D) to `target` (B, D), divided by the variance of `target`."""
-    variance = (target - target.mean(0)).square().sum(1).mean()
-    return (embeddings - target).square().sum(1).mean() / variance.clamp(1e-12)
-
-
 def finetune(
     simulation: Simulation,
     teacher: Callable[[Tensor], Tensor],
-    images: pl.LightningDataModule | DataLoader,
-    options: QATOptions = QATOptions(),
+    images: ImageDataModule | DataLoader,
+    options: QATOptions,
     validation: Sequence[Tensor] = (),
 ) -> int:
     """Train a simulation in place to reproduce the embeddings of a float network.
@@ -141,7 +117,8 @@ def finetune(
             enable_progress_bar=not isinstance(shown, EpochLines),
             limit_val_batches=0,
         )
-        trainer.fit(QuantizationAwareTraining(simulation, teacher, options), images)
+        batches = LightningImages(images) if isinstance(images, ImageDataModule) else images
+        trainer.fit(QuantizationAwareTraining(simulation, teacher, options), batches)
     if best.state:
         simulation.load_state_dict(best.state)
     simulation.cpu().eval()

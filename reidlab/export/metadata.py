@@ -1,9 +1,11 @@
 """The metadata of an exported file: its input, its origin, and the meaning of its output."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reidlab.files import file_hash
-from reidlab.run import File, Row, Run
+
+if TYPE_CHECKING:
+    from reidlab.run import Run
 
 _NUMBER = (None, int, float)
 SCHEMA: dict[str, Any] = {  # of the entries that are read again; mean and std are judged with the file's input
@@ -15,11 +17,13 @@ SCHEMA: dict[str, Any] = {  # of the entries that are read again; mean and std a
 VERDICT = ("threshold", "threshold_low", "threshold_high", "wanted_fpr", "calibrated_on", "test_tpr", "test_fpr")
 
 
-def about(run: Run) -> dict:
+def about(run: "Run") -> dict:
     """The metadata of a run's files, with the protocol that their checkpoint was evaluated by, and a threshold.
 
     The threshold is left out where it is on another distance than the one that embeddings are compared by.
     """
+    from reidlab.run import File, Row  # a process that measures a file knows no run
+
     verdict = run.verification
     verdict = verdict if verdict.get("distance") == run["model.distance"] else {}
     evaluated = run.results.get(Row.CHECKPOINT)

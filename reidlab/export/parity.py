@@ -1,6 +1,6 @@
 """All files of a network evaluated by one protocol: what conversion and quantization cost."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,26 +48,39 @@ def parity_table(
     """
     own = protocol.compare(reference, reference, splits)
     rows = {Row.CHECKPOINT: {name: value for name, value in own.items() if not name.startswith("drop")}}
-    for row, (file, runtime) in PARITY_ROWS.items():
-        if file not in files or runtime not in runtimes:
-            continue
-        embedder = open_model(files[file], runtime=runtime, threads=threads or 1)
-        rows[row] = protocol.compare(embed_file(embedder, datamodule, reference.table, row), reference, splits)
-        if threads:
-            rows[row] |= cost(files[file], runtime, threads)
+    scored = {row: (files[file], runtime) for row, (file, runtime) in PARITY_ROWS.items()
+              if file in files and runtime in runtimes}  # fmt: skip
+    embedders = [open_model(file, runtime=runtime, threads=threads or 1) for file, runtime in scored.values()]
+    outputs = embed_files(embedders, datamodule, reference.table, ", ".join(scored))
+    rows |= {row: protocol.compare(own, reference, splits) for row, own in zip(scored, outputs, strict=True)}
+    if threads:
+        del embedders  # with their threads
+        for row, (file, runtime) in scored.items():
+            rows[row] |= cost(file, runtime, threads)
     return pd.DataFrame(rows).T.rename_axis("stage")
 
 
 def embed_file(embedder: Embedder, datamodule: ImageDataModule, table: pd.DataFrame, label: str) -> Outputs:
     """Features of every image of a table by an exported file."""
-    if not all(n in (own, -1) for n, own in zip(embedder.size, datamodule.size, strict=True)):
-        raise InputError(
-            f"{embedder.file}: takes images of {embedder.size}, data.size is {tuple(datamodule.size)}; "
-            f"set data.size=[{embedder.size[0]},{embedder.size[1]}]"
-        )
-    batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
-    blocks = [embedder(batch["image"].permute(0, 2, 3, 1).numpy()) for batch in batches]
-    return Outputs(torch.from_numpy(np.concatenate(blocks)), table)
+    return embed_files([embedder], datamodule, table, label)[0]
+
+
+def embed_files(
+    embedders: Sequence[Embedder], datamodule: ImageDataModule, table: pd.DataFrame, label: str
+) -> list[Outputs]:
+    """Features of every image of a table by each of some exported files; the images are read once."""
+    for embedder in embedders:
+        if not all(n in (own, -1) for n, own in zip(embedder.size, datamodule.size, strict=True)):
+            raise InputError(
+                f"{embedder.file}: takes images of {embedder.size}, data.size is {tuple(datamodule.size)}; "
+                f"set data.size=[{embedder.size[0]},{embedder.size[1]}]"
+            )
+    blocks: list[list[np.ndarray]] = [[] for _ in embedders]
+    for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
+        images = batch["image"].permute(0, 2, 3, 1).numpy()
+        for embedder, found in zip(embedders, blocks, strict=True):
+            found.append(embedder(images))
+    return [Outputs(torch.from_numpy(np.concatenate(found)), table) for found in blocks]
 
 
 def retrieve_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:

@@ -7,21 +7,20 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, fx, nn
 from torch.utils.data import DataLoader, Dataset
 
 from reidlab.console import log
+from reidlab.data import ImageDataModule
 from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
 from reidlab.export.calibration import CalibrationImages, as_pixels
 from reidlab.export.equalize import correct_biases, equalize
-from reidlab.export.finetune import QATOptions, finetune, relative_error
 from reidlab.export.folding import deployable
 from reidlab.export.ranges import OBSERVERS, Range, observe, wide_enough, with_all_pixels
 from reidlab.export.sensitivity import sensitivity
-from reidlab.export.simulate import Simulation
+from reidlab.export.simulate import QATOptions, Simulation, relative_error
 from reidlab.export.steps import StepNetwork, as_steps
 from reidlab.run import File
 
@@ -143,7 +142,7 @@ class Quantizer:
         std: Sequence[float],
         options: QuantizationOptions = QuantizationOptions(),
         metadata: Mapping[str, Any] | None = None,
-        training: pl.LightningDataModule | DataLoader | None = None,
+        training: ImageDataModule | DataLoader | None = None,
         validation: Iterable[np.ndarray] | None = None,
         main_figure: Callable[[Tensor], float] | None = None,
     ) -> None:
@@ -195,6 +194,8 @@ class Quantizer:
         return self._plain._replace(method="mixed", float_steps=tuple(worst))
 
     def _qat(self) -> Quantized:
+        from reidlab.export.finetune import finetune  # Lightning, seconds that the other methods don't need
+
         plain, options = self._plain, self.options
         simulation = Simulation(plain.network, plain.ranges, options.symmetric, options.per_channel)
         training = _shuffled(self.calibration.batches) if self.training is None else self.training

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,25 @@ def fake_quantized(step: Step, inputs: list[Tensor], grid: Grid, per_channel: bo
         return grid.round(step(*inputs))
     weight = round_weights(step.weight, weight_scales(step.weight, per_channel))
     return grid.round(ACTIVATIONS[step.activation](step.convolve(inputs[0], weight)))
+
+
+@dataclass(frozen=True)
+class QATOptions:
+    """The recipe of quantization-aware training.
+
+    Args:
+        epochs: of training.
+        lr: of the weights, in units of each tensor's root mean square.
+        range_lr: of the logarithms of the ranges' ends.
+        seed: of the order of the images and of their augmentation.
+        accelerator: of Lightning's trainer.
+    """
+
+    epochs: int = 3
+    lr: float = 1e-3
+    range_lr: float = 1e-2
+    seed: int = 0
+    accelerator: str = "cpu"
 
 
 class Simulation(nn.Module):
@@ -92,3 +112,9 @@ class Simulation(nn.Module):
         known = dict(zip(self.names, map(Grid, scale, zero_point), strict=True))
         known[IMAGE] = grid_of(Range(0.0, 1.0), self.symmetric)
         return {name: known[first] for name, first in self.owners.items()} | fixed_grids(self.network, self.symmetric)
+
+
+def relative_error(embeddings: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of embeddings (B, D) to `target` (B, D), divided by the variance of `target`."""
+    variance = (target - target.mean(0)).square().sum(1).mean()
+    return (embeddings - target).square().sum(1).mean() / variance.clamp(1e-12)

@@ -1,19 +1,12 @@
 """Accuracy of class scores with its uncertainty, figures of each class, and the calibration of confidences."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from scipy.stats import binomtest
+from scipy.special import ndtri
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.functional.classification import (
-    multiclass_calibration_error,
-    multiclass_confusion_matrix,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from reidlab.errors import InputError
 from reidlab.metrics.uncertainty import Interval
@@ -60,27 +53,25 @@ class ClassScores:
     @cached_property
     def confusion(self) -> Tensor:
         """Images of true class i that were taken for class j, (C, C)."""
-        return multiclass_confusion_matrix(self.confidences, self.labels, self.num_classes)
+        cell = self.labels * self.num_classes + self.predicted
+        return torch.bincount(cell, minlength=self.num_classes**2).view(self.num_classes, self.num_classes)
 
     def accuracy(self, k: int = 1) -> float:
-        """The share of images whose class is among the k most confident ones.
-
-        Not by torchmetrics, whose top-k takes any of several classes with equal confidence: int8 networks give many.
-        """
+        """The share of images whose class is among the k most confident ones."""
         return float((self.ranks <= k).double().mean())
 
     def per_class(self) -> dict[str, Tensor]:
         """Recall, precision, F1 and the number of images of each class, (C,); 0 where a quotient isn't defined."""
-        figures = {"recall": multiclass_recall, "precision": multiclass_precision, "f1": multiclass_f1_score}
-        given = (self.confidences, self.labels, self.num_classes)
-        each = {name: figure(*given, average="none") for name, figure in figures.items()}
-        return each | {"num_images": self.confusion.sum(1)}
+        right, images, claimed = self.confusion.diagonal(), self.confusion.sum(1), self.confusion.sum(0)
+        return {
+            "recall": right / images.clamp(min=1),
+            "precision": right / claimed.clamp(min=1),
+            "f1": 2 * right / (images + claimed).clamp(min=1),
+            "num_images": images,
+        }
 
     def calibration(self, bins: int = CALIBRATION_BINS) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, mean confidence and accuracy in each of `bins` equal intervals of the confidence, (bins,) each.
-
-        The bins of `calibration_error`, which torchmetrics keeps to itself.
-        """
+        """Images, mean confidence and accuracy in each of `bins` equal intervals of the confidence, (bins,) each."""
         confidence = self.confidences.amax(1).double().cpu()
         right = (self.predicted == self.labels).double().cpu()
         place = (confidence * bins).long().clamp(0, bins - 1)
@@ -92,8 +83,8 @@ class ClassScores:
     @property
     def calibration_error(self) -> float:
         """Expected calibration error: the mean gap of confidence and accuracy (Guo et al., arXiv 1706.04599, eq. 3)."""
-        shares = self.confidences.clamp(0, 1)  # torchmetrics takes values outside for logits
-        return float(multiclass_calibration_error(shares, self.labels, self.num_classes, n_bins=CALIBRATION_BINS))
+        count, sure, right = self.calibration()
+        return float((count * (sure - right).abs()).sum() / len(self.labels))
 
     @property
     def log_likelihood(self) -> float:
@@ -103,8 +94,7 @@ class ClassScores:
     def summary(self) -> dict[str, float | int]:
         """top-1, top-5 of more than five classes, mean recall and F1, calibration error, likelihood, number of images.
 
-        The means are over the classes that have images; torchmetrics' count a class without images as 0 where an image
-        was taken for it.
+        The means are over the classes that have images.
         """
         each = self.per_class()
         present = each["num_images"] > 0
@@ -119,49 +109,13 @@ class ClassScores:
         }
 
 
-class ClassMetric(Metric):
-    """The summary of `ClassScores` over all batches of an epoch and all processes.
-
-    `update` takes logits (B, C), labels (B,) and index (B,), the places in the sample table; images that a distributed
-    sampler repeats count once.
-    """
-
-    full_state_update = False
-    higher_is_better = True
-
-    logits: list[Tensor]
-    labels: list[Tensor]
-    index: list[Tensor]
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        for name in ("logits", "labels", "index"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
-
-    def update(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
-        """Collect one batch."""
-        self.logits.append(logits.detach().float())
-        self.labels.append(labels)
-        self.index.append(index)
-
-    def compute(self) -> dict[str, float | int]:
-        """The summary of all that was collected."""
-        logits, labels, index = map(self._all, ("logits", "labels", "index"))
-        order = index.argsort(stable=True)
-        first = torch.ones_like(order, dtype=torch.bool)
-        first[1:] = index[order][1:] != index[order][:-1]
-        kept = order[first]
-        return ClassScores(logits[kept].softmax(1), labels[kept]).summary()
-
-    def _all(self, name: str) -> Tensor:
-        state = getattr(self, name)  # a list here, already one tensor after a distributed sync
-        return torch.cat(state) if isinstance(state, list) else state
-
-
 def share_interval(hits: int, count: int, level: float = 0.95) -> Interval:
     """Wilson's score interval of a share, `hits` of `count` (Wilson 1927, J. Am. Stat. Assoc. 22, 209-212).
 
     >>> [round(end, 3) for end in share_interval(90, 100)]
     [0.826, 0.945]
     """
-    return Interval(*map(float, binomtest(hits, count).proportion_ci(level, method="wilson")))
+    z, share = float(ndtri((1 + level) / 2)), hits / count
+    center, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / count) ** 2 / 4)
+    scale = 1 + z**2 / count
+    return Interval(max((center - half) / scale, 0.0), min((center + half) / scale, 1.0))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import ndtr, ndtri, stdtrit
 from torch import Tensor
 
 from reidlab.errors import InputError
@@ -329,11 +329,11 @@ def _bca(drawn: np.ndarray, left_out: np.ndarray, figure: float, groups: int) ->
     if not len(drawn):
         return float(figure), float(figure)
     below = ((drawn < figure).mean() + (drawn <= figure).mean()) / 2
-    bias = stats.norm.ppf(below.clip(1 / len(drawn), 1 - 1 / len(drawn)) if len(drawn) > 1 else 0.5)
+    bias = ndtri(below.clip(1 / len(drawn), 1 - 1 / len(drawn)) if len(drawn) > 1 else 0.5)
     away = np.nan_to_num(np.mean(left_out[~np.isnan(left_out)]) - left_out)
     spread = (away**2).sum() ** 1.5
     acceleration = (away**3).sum() / (6 * spread) if spread else 0.0
-    reach = np.sqrt(groups / (groups - 1)) * stats.t.ppf(0.975, groups - 1)
+    reach = np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, 0.975)
     shifted = bias + np.array([-reach, reach])
-    low, high = np.quantile(drawn, stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)))
+    low, high = np.quantile(drawn, ndtr(bias + shifted / (1 - acceleration * shifted)))
     return float(min(low, figure)), float(max(high, figure))

@@ -27,7 +27,7 @@ from reidlab.plots.ranking import (
     metric_bars,
     ranking_gallery,
 )
-from reidlab.plots.training import learning_curves
+from reidlab.plots.training import learning_curves, time_spent
 
 __all__ = [
     "MATCH",
@@ -70,5 +70,6 @@ __all__ = [
     "threshold_spread",
     "tile_grid",
     "tile_sheet",
+    "time_spent",
     "windows",
 ]

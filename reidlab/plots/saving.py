@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from reidlab.files import write_atomic
 from reidlab.plots.canvas import FAINT, GRID, INK
+from reidlab.timing import spent
 
 THEMES = (
     f":root {{ --ink: {INK}; --faint: {FAINT}; --grid: {GRID}; }} "
@@ -18,7 +19,8 @@ SHARPNESS = 2  # pixels of a figure that a notebook shows, per CSS pixel
 
 def save_figure(figure: Figure, file: Path) -> Path:
     """Write a figure as PNG, atomically."""
-    return write_atomic(file, png(figure, 110))
+    with spent.within("pictures"):
+        return write_atomic(file, png(figure, 110))
 
 
 def png(figure: Figure, dpi: int) -> bytes:

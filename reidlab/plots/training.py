@@ -65,3 +65,21 @@ def _lines(axes, history: pd.DataFrame, prefix: str, first: str) -> None:
         )
     if columns:
         axes.legend(fontsize=8.5, frameon=False)
+
+
+def time_spent(table: pd.DataFrame) -> Figure:
+    """A bar for each part of each stage, as long as it took.
+
+    `table` is indexed by stage, with columns part, seconds and share.
+    """
+    if table.empty:
+        return empty("no part was timed")
+    figure = blank(8.4, 0.6 + 0.26 * len(table))
+    axes = tidy(figure.subplots(), "Where the time went", "seconds", grid="x")
+    stages = list(dict.fromkeys(table.index))
+    colors = [SERIES[stages.index(stage) % len(SERIES)] for stage in table.index]
+    bars = axes.barh([f"{stage}: {part}" for stage, part in zip(table.index, table["part"], strict=True)],
+                     table["seconds"], color=colors)  # fmt: skip
+    axes.bar_label(bars, [f"{share:.0%}" for share in table["share"]], padding=3, fontsize=8)
+    axes.invert_yaxis()
+    return figure

@@ -5,13 +5,11 @@ import shlex
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from reidlab.config import (
     SHIPPED,
@@ -29,10 +27,8 @@ from reidlab.config import (
 )
 from reidlab.config.earlier import RENAMED_VALUES
 from reidlab.console import log
-from reidlab.data import ImageDataModule, blur_head, read_image
 from reidlab.errors import InputError
 from reidlab.files import file_hash, locked, read_json, sweep, write_atomic, write_json
-from reidlab.models import Confidences, LoadReport, check_size, count_classes, load_weights
 from reidlab.run.contract import (
     COLUMNS,
     INITIAL,
@@ -48,6 +44,12 @@ from reidlab.run.contract import (
     Task,
 )
 from reidlab.run.provenance import provenance
+
+if TYPE_CHECKING:  # a command that reads tables alone starts without torch
+    from torch import nn
+
+    from reidlab.data import ImageDataModule
+    from reidlab.models import LoadReport
 
 __all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
 
@@ -97,7 +99,7 @@ class Run:
         run._set(config)
         return run
 
-    _loaded: tuple[str, nn.Module] | None = None  # the hash of a checkpoint, and the network with it
+    _loaded: "tuple[str, nn.Module] | None" = None  # the hash of a checkpoint, and the network with it
 
     def _set(self, config: DictConfig) -> None:
         self.config, self.folder = config, run_folder(config)
@@ -317,10 +319,12 @@ class Run:
     @property
     def device(self) -> str:
         """Where evaluation runs: the accelerator that the trainer would take."""
+        import torch
+
         wanted = self.config.trainer.accelerator in ("auto", "gpu", "cuda")
         return "cuda" if wanted and torch.cuda.is_available() else "cpu"
 
-    def datamodule(self, **changes: Any) -> ImageDataModule:
+    def datamodule(self, **changes: Any) -> "ImageDataModule":
         """The data module of the settings, or with some of its arguments changed."""
         made = instantiate(self.config.data, **changes)
         made.blur_heads = bool(self["privacy.blur"])
@@ -328,18 +332,24 @@ class Run:
 
     def picture(self, file: Path) -> np.ndarray:
         """An image (H, W, 3) uint8 RGB for pictures that are written, its head blurred where `privacy.blur` says so."""
+        from reidlab.data import blur_head, read_image
+
         image = read_image(file)
         return blur_head(image) if self["privacy.blur"] else image
 
-    def untrained_network(self, num_classes: int = 0) -> nn.Module:
+    def untrained_network(self, num_classes: int = 0) -> "nn.Module":
         """The network with initial weights, which follow from the seed; InputError where it can't read `data.size`."""
+        import torch
+
+        from reidlab.models import check_size
+
         torch.manual_seed(self.config.seed)
         network = instantiate(self.config.model.network, num_classes=num_classes)
         check_size(network, self["data.size"])
         return network
 
     @property
-    def network(self) -> nn.Module:
+    def network(self) -> "nn.Module":
         """The network that the stages after training use, in evaluation mode, with the weights of `weights`.
 
         It returns embeddings, or class confidences in their place. Says so where it isn't trained to the end, and what
@@ -362,8 +372,10 @@ class Run:
         self._loaded = checkpoint, network
         return network
 
-    def network_with(self, file: Path | None) -> tuple[nn.Module, LoadReport | None]:
+    def network_with(self, file: Path | None) -> "tuple[nn.Module, LoadReport | None]":
         """The network with the weights of a file; InputError where it wouldn't embed as the file's network did."""
+        from reidlab.models import Confidences, count_classes
+
         num_classes = 0
         if self.is_classifier:
             if file is None:
@@ -381,8 +393,10 @@ class Run:
             self._warn_of_other_settings(file)
         return (Confidences(network) if self.is_classifier else network).eval(), report
 
-    def load(self, network: nn.Module, file: str | Path) -> LoadReport:
+    def load(self, network: "nn.Module", file: str | Path) -> "LoadReport":
         """Load a file into a network; warns where the file says that its images were normalized otherwise."""
+        from reidlab.models import load_weights
+
         report = load_weights(network, file)
         for key, theirs in (("mean", report.mean), ("std", report.std)):
             if theirs is not None and not np.allclose(theirs, self[f"model.{key}"], atol=1e-3):

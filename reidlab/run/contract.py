@@ -35,6 +35,7 @@ class File(StrEnum):
     HISTORY = "history.csv"
     CURVES = "curves.png"
     METRICS = "metrics.json"
+    PROFILE = "profile.csv"
     METRICS_LOCK = ".metrics.lock"
     VERIFICATION = "verification.json"
     EVALUATE = "evaluate"

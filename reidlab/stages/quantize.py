@@ -15,11 +15,11 @@ from reidlab.data import ImageDataModule, Normalize
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, Outputs, Protocol, embed, protocol_of
 from reidlab.export.calibration import ImageBatches, choose_images, unseen_images, validation_images
-from reidlab.export.finetune import QATOptions
 from reidlab.export.metadata import about
 from reidlab.export.parity import PARITY_ROWS, parity_table
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantized, Quantizer, check_choices
 from reidlab.export.runtime import RUNTIMES, open_model
+from reidlab.export.simulate import QATOptions
 from reidlab.files import storage_errors, temporary_folder, write_json
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance

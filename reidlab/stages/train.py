@@ -37,6 +37,7 @@ from reidlab.training.callbacks import (
 )
 from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, is_whole, resume_point
 from reidlab.training.distillation import Teacher
+from reidlab.training.images import LightningImages
 from reidlab.training.tasks import Task
 
 
@@ -75,7 +76,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     datamodule = run.datamodule()
     if datamodule.samples.split("train").empty:
         raise InputError("; ".join([f"{run['data.root']}: no images to train on", *datamodule.samples.notes]))
-    datamodule.setup("fit")
+    datamodule.setup()
     for note in datamodule.notes:
         log.info(f"note: {note}")
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
@@ -194,7 +195,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
         log.info(f"{run.name}: going on from {begun}")
     with interruptible():
         try:
-            trainer.fit(task, datamodule=datamodule, ckpt_path=begun and str(begun), weights_only=True)
+            trainer.fit(task, datamodule=LightningImages(datamodule), ckpt_path=begun and str(begun), weights_only=True)
         except MisconfigurationException as error:
             raise InputError(f"trainer.*: {one_line(error)}") from error
         if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from reidlab.errors import InputError
-from reidlab.metrics import ClassMetric, ReidMetric
 from reidlab.metrics.closeness import Distance
 from reidlab.models import Output, ReIdNetwork
 from reidlab.training.finetuning import Regime
 from reidlab.training.losses import WeightedLosses
+from reidlab.training.metrics import ClassMetric, ReidMetric
 
 FINITE_CHECK_INTERVAL = 50  # batches
 NEVER = 2**31

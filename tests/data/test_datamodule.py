@@ -10,6 +10,7 @@ from reidlab.data import datamodule as module
 from reidlab.data.identities import ReidDataModule
 from reidlab.data.transforms import Augment, RandomErasing, RandomHorizontalFlip, RandomPadCrop
 from reidlab.errors import InputError
+from reidlab.training.images import LightningImages
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)  # of the fixture `make`
 
@@ -98,15 +99,16 @@ def test_a_resumed_training_sees_what_an_unbroken_one_sees(make, tmp_path, num_i
     options = {"num_instances": num_instances, "num_workers": num_workers, "augment": augment}
 
     unbroken = Recorder()
-    make_trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(unbroken, datamodule=make(**options))
+    trainer = make_trainer(tmp_path, max_epochs=3, enable_checkpointing=False)
+    trainer.fit(unbroken, datamodule=LightningImages(make(**options)))
     first = Recorder()
     trainer = make_trainer(tmp_path, max_epochs=1)
-    trainer.fit(first, datamodule=make(**options))
+    trainer.fit(first, datamodule=LightningImages(make(**options)))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     second = Recorder()
     torch.rand(5)
     trainer = make_trainer(tmp_path, max_epochs=3, enable_checkpointing=False)
-    trainer.fit(second, datamodule=make(**options), ckpt_path=tmp_path / "last.ckpt")
+    trainer.fit(second, datamodule=LightningImages(make(**options)), ckpt_path=tmp_path / "last.ckpt")
 
     assert first.seen + second.seen == unbroken.seen
     orders = [[index for epoch, index, _ in unbroken.seen if epoch == number] for number in range(3)]
@@ -116,7 +118,7 @@ def test_a_resumed_training_sees_what_an_unbroken_one_sees(make, tmp_path, num_i
 def test_lightning_validates_and_predicts_with_it(make, tmp_path):
     data, recorder = make(), Recorder()
     trainer = make_trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
-    trainer.fit(recorder, datamodule=data)
+    trainer.fit(recorder, datamodule=LightningImages(data))
     assert recorder.shapes[0] == ((3, 3, 24, 12), torch.float32, [True, True, True])
     images = trainer.predict(recorder, dataloaders=data.loader(data.samples.split("query")))
     assert torch.cat(images).shape == (2, 3, 24, 12)
@@ -125,7 +127,7 @@ def test_lightning_validates_and_predicts_with_it(make, tmp_path):
 def test_training_without_validation(make, tmp_path):
     recorder = Recorder()
     trainer = make_trainer(tmp_path, max_epochs=1, enable_checkpointing=False)
-    trainer.fit(recorder, datamodule=make(val_fraction=0))
+    trainer.fit(recorder, datamodule=LightningImages(make(val_fraction=0)))
     assert recorder.seen and not recorder.shapes
 
 
@@ -149,7 +151,6 @@ def test_processes_share_evaluation_in_equal_parts(make, monkeypatch):
 def test_the_source_is_read_once(people):
     calls = []
     data = ReidDataModule(lambda: calls.append(1) or people, (24, 12), MEAN, STD)
-    data.prepare_data()
-    data.setup("fit")
-    data.setup("test")
+    data.setup()
+    data.setup()
     assert len(data.samples.table) == 48 and calls == [1]

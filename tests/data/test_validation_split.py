@@ -13,7 +13,8 @@ from reidlab.data.samples import uncertainty, with_match
 from reidlab.data.validate import unmatched
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, Outputs, RetrievalProtocol
-from reidlab.metrics import ReidMetric, rank
+from reidlab.metrics import rank
+from reidlab.training.metrics import ReidMetric
 
 
 def samples_of(rows):

@@ -7,9 +7,8 @@ from small_net import MEAN, SIZE, STD
 
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
-from reidlab.export.finetune import QATOptions, relative_error
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantizer, quantize
-from reidlab.export.simulate import Simulation
+from reidlab.export.simulate import QATOptions, Simulation, relative_error
 from reidlab.models import Output
 from reidlab.run import File
 

@@ -2,19 +2,18 @@
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from small_net import SIZE, SmallNet, unsettle
 from torch.utils.data import DataLoader
 
 from reidlab.export import qdq, runtime, tflite
 from reidlab.export.equalize import consecutive_layers
-from reidlab.export.finetune import QATOptions, finetune, relative_error
+from reidlab.export.finetune import finetune
 from reidlab.export.folding import deployable
 from reidlab.export.grid import activation_grids
 from reidlab.export.ranges import observe
 from reidlab.export.sensitivity import sensitivity
-from reidlab.export.simulate import Simulation, fake_quantized
+from reidlab.export.simulate import QATOptions, Simulation, fake_quantized, relative_error
 from reidlab.export.steps import as_steps
 
 
@@ -27,9 +26,8 @@ def tensors(images):
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
 
 
-class Images(pl.LightningDataModule):
-    def train_dataloader(self):
-        return DataLoader([{"image": image} for image in tensors(soft_images(256, 5))], batch_size=32)
+def batches():
+    return DataLoader([{"image": image} for image in tensors(soft_images(256, 5))], batch_size=32)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +78,7 @@ def test_training_wins_back_more_than_half_of_what_int8_lost(hard, tmp_path):
         expected = steps(tensors(images))
     before = relative_error(by_file(steps, ranges, images, tmp_path / "before.tflite", **how), expected)
     simulation = Simulation(steps, ranges, **how)
-    finetune(simulation, steps, Images(), QATOptions(epochs=3, lr=2e-3, range_lr=1e-2))
+    finetune(simulation, steps, batches(), QATOptions(epochs=3, lr=2e-3, range_lr=1e-2))
     trained = by_file(simulation.network, simulation.ranges(), images, tmp_path / "after.tflite", **how)
     assert relative_error(trained, expected) < before / 2
     with torch.no_grad():
@@ -137,7 +135,7 @@ def test_training_that_makes_it_worse_leaves_the_start(steps, ranges, images):
     simulation = Simulation(steps, ranges)
     before = {name: tensor.clone() for name, tensor in simulation.state_dict().items()}
     options = QATOptions(epochs=2, lr=1.0, range_lr=1.0)
-    assert finetune(simulation, steps, Images(), options, [tensors(images)]) == 0
+    assert finetune(simulation, steps, batches(), options, [tensors(images)]) == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in simulation.state_dict().items())
-    assert finetune(simulation, steps, Images(), options) == 2  # without other images nobody can tell
+    assert finetune(simulation, steps, batches(), options) == 2  # without other images nobody can tell
     assert not all(torch.equal(tensor, before[name]) for name, tensor in simulation.state_dict().items())

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from torchmetrics.functional import classification as theirs
 
 from reidlab.errors import InputError
-from reidlab.metrics import ClassMetric, ClassScores, share_interval
+from reidlab.metrics import ClassScores, share_interval
 
 
 @pytest.fixture
@@ -79,11 +80,18 @@ def test_a_class_without_images_is_no_part_of_the_mean():
     assert scores.summary()["macro_f1"] == pytest.approx(0.8)
 
 
-def test_images_that_a_distributed_sampler_repeats_count_once(scores):
-    metric, logits = ClassMetric(), scores.confidences.log()
-    metric.update(logits[:120], scores.labels[:120], torch.arange(120))
-    metric.update(logits[80:], scores.labels[80:], torch.arange(80, 200))
-    assert metric.compute() == pytest.approx(scores.summary(), abs=1e-6)
+def test_figures_are_those_of_torchmetrics(scores):
+    """Class 5 of 7 has no images, class 6 neither images nor predictions."""
+    confidences = torch.cat([scores.confidences, torch.zeros(200, 1)], 1)
+    found = ClassScores(confidences, scores.labels % 5)
+    given = found.confidences, found.labels, 7
+    each = found.per_class()
+    assert torch.equal(found.confusion, theirs.multiclass_confusion_matrix(*given))
+    for name in ("recall", "precision", "f1_score"):
+        expected = getattr(theirs, f"multiclass_{name}")(*given, average="none")
+        torch.testing.assert_close(each[name.removesuffix("_score")], expected)
+    error = theirs.multiclass_calibration_error(*given, n_bins=15)
+    assert found.calibration_error == pytest.approx(float(error), abs=1e-6)
 
 
 def test_wilsons_interval():

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reidlab import config, notebook
+from reidlab import notebook, places
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.notebook import execute
@@ -22,7 +22,7 @@ from reidlab.notebook import execute
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """A function that writes a notebook of code cells, the first one its parameters, where `execute_all` looks."""
-    monkeypatch.setattr(config.places, "SHIPPED", tmp_path)
+    monkeypatch.setattr(places, "SHIPPED", tmp_path)
     monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
 

@@ -3,7 +3,8 @@ import socket
 import pytest
 import torch
 
-from reidlab.metrics import ReidMetric, rank
+from reidlab.metrics import ClassScores, rank
+from reidlab.training.metrics import ClassMetric, ReidMetric
 
 
 def batches(count=40, dim=6, seed=0):
@@ -72,3 +73,12 @@ def test_two_processes_agree_with_one():
         results = manager.dict()
         torch.multiprocessing.spawn(_process, (2, port, results), nprocs=2)
         assert results[0] == results[1] == feed(ReidMetric(), batches(41))
+
+
+def test_class_scores_of_images_that_a_distributed_sampler_repeats_count_once():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(200, 6, generator=generator), torch.randint(6, (200,), generator=generator)
+    scores, metric = ClassScores(logits.softmax(1), labels), ClassMetric()
+    metric.update(logits[:120], scores.labels[:120], torch.arange(120))
+    metric.update(logits[80:], scores.labels[80:], torch.arange(80, 200))
+    assert metric.compute() == pytest.approx(scores.summary(), abs=1e-6)

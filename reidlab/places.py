@@ -1,11 +1,14 @@
 """Places: the workspace and the released files, and what is found in them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from reidlab.errors import InputError
+from reidlab.files import read_yaml
 
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parent
 _IS_CLONE = all((_PACKAGE.parent / name).is_file() for name in ("pyproject.toml", "conf/config.yaml"))
 CLONE = _PACKAGE.parent if _IS_CLONE else None
 SHIPPED = CLONE or _PACKAGE / "share"  # holds conf/, notebooks/, and the tables and models of data/, as released
@@ -54,3 +57,34 @@ def choices(group: str) -> list[str]:
 def groups() -> list[str]:
     """The config groups."""
     return [name for name, place in find_files("conf", "*").items() if place.is_dir()]
+
+
+def group_keys(group: str) -> list[str]:
+    """The dotted keys below a config group, or below a part of `conf/config.yaml`: those of all files that may set it.
+
+    Read as plain YAML, since a shell that completes a word can't wait until a config is composed.
+    """
+    groups_within = {f"${{{name}}}": name for name in groups()}
+    found = set()
+    for part in (read_yaml(CONF / "config.yaml").get(group, {}), *map(read_yaml, _files_of(group))):
+        for key, value in leaves(part).items():
+            found.add(f"{group}.{key}")
+            if within := groups_within.get(str(value)):
+                found |= {name.replace(within, f"{group}.{key}", 1) for name in group_keys(within)}
+    return sorted(found - {f"{group}.", f"{group}.defaults"})
+
+
+def _files_of(group: str) -> list[Path]:
+    """The files of a group that set keys below it; an experiment sets others."""
+    return [] if group == "experiment" else [*find_files(f"conf/{group}", "*.yaml").values()]
+
+
+def leaves(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value of every leaf of nested dicts."""
+    if not isinstance(node, Mapping) or not node:
+        return {prefix: node}
+    return {
+        key: value
+        for name, child in node.items()
+        for key, value in leaves(child, f"{prefix}.{name}" if prefix else str(name)).items()
+    }

@@ -1,15 +1,32 @@
-"""The ranking as a torchmetrics metric, for validation during training."""
+"""Ranking and class scores as torchmetrics' metrics, for validation during training."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from reidlab.metrics import ClassScores, rank
 from reidlab.metrics.closeness import Distance
 from reidlab.metrics.pairing import leave_one_out
-from reidlab.metrics.ranking import rank
 
 
-class ReidMetric(Metric):
+class _Collected(Metric):
+    """Columns of all batches of an epoch and all processes."""
+
+    full_state_update = False
+    higher_is_better = True
+    columns: tuple[str, ...]
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name in self.columns:
+            self.add_state(name, default=[], dist_reduce_fx="cat")
+
+    def _all(self, name: str) -> Tensor:
+        state = getattr(self, name)  # a list here, already one tensor after a distributed sync
+        return torch.cat(state) if isinstance(state, list) else state
+
+
+class ReidMetric(_Collected):
     """mAP, CMC and mINP over all batches of an epoch and all processes; see `rank`.
 
     >>> metric = ReidMetric(distance="cosine")
@@ -18,9 +35,7 @@ class ReidMetric(Metric):
     1.0
     """
 
-    full_state_update = False
-    higher_is_better = True
-
+    columns = ("embeddings", "pids", "camids", "is_query", "index")
     embeddings: list[Tensor]
     pids: list[Tensor]
     camids: list[Tensor]
@@ -30,8 +45,6 @@ class ReidMetric(Metric):
     def __init__(self, distance: Distance = "euclidean", exclude_same_camera: bool = True, **kwargs):
         super().__init__(**kwargs)
         self.distance, self.exclude_same_camera = distance, exclude_same_camera
-        for name in ("embeddings", "pids", "camids", "is_query", "index"):
-            self.add_state(name, default=[], dist_reduce_fx="cat")
 
     def update(self, embeddings: Tensor, pids, camids, is_query, index) -> None:
         """Collect one batch.
@@ -58,9 +71,30 @@ class ReidMetric(Metric):
         sides = (column[kept] for column in columns for kept in (query, gallery))
         return rank(*sides, distance=self.distance, exclude_same_camera=exclude).summary()
 
-    def _all(self, name: str) -> Tensor:
-        state = getattr(self, name)  # a list here, already one tensor after a distributed sync
-        return torch.cat(state) if isinstance(state, list) else state
+
+class ClassMetric(_Collected):
+    """The summary of `ClassScores` over all batches of an epoch and all processes.
+
+    `update` takes logits (B, C), labels (B,) and index (B,), the places in the sample table; images that a distributed
+    sampler repeats count once.
+    """
+
+    columns = ("logits", "labels", "index")
+    logits: list[Tensor]
+    labels: list[Tensor]
+    index: list[Tensor]
+
+    def update(self, logits: Tensor, labels: Tensor, index: Tensor) -> None:
+        """Collect one batch."""
+        self.logits.append(logits.detach().float())
+        self.labels.append(labels)
+        self.index.append(index)
+
+    def compute(self) -> dict[str, float | int]:
+        """The summary of all that was collected."""
+        logits, labels, index = map(self._all, ("logits", "labels", "index"))
+        kept = _once(index, torch.ones_like(index, dtype=torch.bool))
+        return ClassScores(logits[kept].softmax(1), labels[kept]).summary()
 
 
 def _once(index: Tensor, wanted: Tensor) -> Tensor:
