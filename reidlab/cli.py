@@ -25,6 +25,7 @@ ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # c
 OFTEN = ("run.name", "seed", "data.root", "data.size", "data.batch_size", "data.num_workers", "trainer.max_epochs",
          "trainer.accelerator", "optimizer.lr", "model.weights", "run.overwrite")  # fmt: skip
 WHOLE = ("data", "train", "evaluate", "export")
+STAGES = (*WHOLE, "quantize", "deploy", "report")
 
 
 def init(args: argparse.Namespace) -> None:
@@ -99,6 +100,17 @@ def run(args: argparse.Namespace) -> None:
         log.info(f"== {name}")
         stage.run(made if name in ("data", "train") else Run.resume(args.overrides))
     evaluate.print_results(Run.resume(args.overrides))
+
+
+def would(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import dry_run
+
+    stages = WHOLE if args.command == "run" else [args.command]
+    against = [f"evaluate.against={args.against}"] if getattr(args, "against", None) else []
+    begins = stages[0] in ("data", "train")
+    overrides = args.overrides if begins else [*_with_file(args.overrides), *against]
+    dry_run.run(Run.begin(overrides) if begins else Run.resume(overrides), stages)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -315,7 +327,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parse(parser, sys.argv[1:] if argv is None else argv)
         command = COMMANDS.get(args.command)
         with storage_errors():
-            status = command.call(args) if command else print(overview())
+            call = would if getattr(args, "dry_run", False) else command.call if command else _overview
+            status = call(args)
             sys.stdout.flush()
         return status or 0
     except InputError as error:
@@ -403,6 +416,10 @@ def _is_override(text: str) -> bool:
     return re.match(r"[+~]*[a-z]\w*([./@]\w+)*=", text) is not None and not Path(text).exists()
 
 
+def _overview(args: argparse.Namespace) -> None:
+    print(overview())
+
+
 def overview() -> str:
     """All commands with an example each."""
     lines = [f"  {name:10}  {command.help}\n{'':12}  {command.example}" for name, command in COMMANDS.items()]
@@ -438,6 +455,8 @@ def build_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=command.help, description=f"{command.help}. Example: {command.example}")
         for name, command in COMMANDS.items()
     }
+    for stage in (*STAGES, "run"):
+        parsers[stage].add_argument("--dry-run", action="store_true", help="say what it would do, and write nothing")
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["compare"].add_argument("first", type=Path, help="an image")
@@ -471,7 +490,8 @@ def build_parser() -> argparse.ArgumentParser:
     board.add_argument("--port", type=int, default=8501, help="of 127.0.0.1; default: 8501")
     board.add_argument("--wandb", metavar="ENTITY/PROJECT", help="lay the project out at Weights & Biases instead")
     parsers["notebooks"].add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
-                                      help="a notebook parameter, e.g. experiment=demo")  # fmt: skip
+                                      help="experiment=NAME, or overrides='KEY=VALUE KEY=VALUE', split as by a shell, "
+                                           "e.g. -p overrides='seed=1 data.size=[64,32]'")  # fmt: skip
     parsers["notebooks"].add_argument("only", nargs="*", help="names of notebooks, e.g. 01_data; default: all")
     for name, command in COMMANDS.items():
         if command.overrides:
