@@ -90,6 +90,13 @@ def report(args: argparse.Namespace) -> None:
     report.run(Run.resume(args.overrides))
 
 
+def publish(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import publish
+
+    publish.run(Run.resume(args.overrides), args.to, args.public)
+
+
 def run(args: argparse.Namespace) -> None:
     from reidlab.console import log
     from reidlab.run import Run
@@ -261,6 +268,12 @@ COMMANDS = {
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
+    "publish": Command(
+        publish,
+        "weights, files, card and sample code as a folder for model hubs, here or uploaded",
+        "reidlab publish run.name=demo --to DIR",
+        "what was published before stays, or is replaced as a whole",
+    ),
     "run": Command(
         run, f"all stages: {', '.join(WHOLE)}", "reidlab run experiment=demo", "finished stages and epochs are kept"
     ),
@@ -459,6 +472,8 @@ def build_parser() -> argparse.ArgumentParser:
         parsers[stage].add_argument("--dry-run", action="store_true", help="say what it would do, and write nothing")
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
+    parsers["publish"].add_argument("--to", required=True, metavar="DIR|hf:USER/NAME", help="a folder, or a repository")
+    parsers["publish"].add_argument("--public", action="store_true", help="let all see a repository that is made now")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
     parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")
