@@ -84,6 +84,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     task = build_task(run, datamodule, made_by["data_hash"])
     loggers, history = _loggers(run), History(run.folder)
     tracking.log_settings(loggers, run.settings, made_by)
+    tracking.log_graph(loggers, task.network, run["data.size"])
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
         trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])

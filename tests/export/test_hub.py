@@ -35,7 +35,9 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch, tmp_path):
 
     client = SimpleNamespace(HfApi=lambda: SimpleNamespace(create_repo=refuse), snapshot_download=refuse)
     monkeypatch.setitem(sys.modules, "huggingface_hub", client)
-    with pytest.raises(InputError, match="hf:me/demo: not uploaded .401 Client Error: Repository Not Found.; `hf auth"):
+    with pytest.raises(
+        InputError, match=r"hf:me/demo: not uploaded .401 Client Error: Repository Not Found.; `hf auth"
+    ):
         hub.upload(tmp_path, "me/demo", public=False)
     with pytest.raises(InputError, match="hf:me/demo: not downloaded"):
         hub.download("me/demo")

@@ -23,7 +23,8 @@ from reidlab.stages import evaluate, export, publish, train
 FRESH = """
 import sys, numpy as np, reidlab
 model = reidlab.load(sys.argv[1])
-np.savez(sys.argv[2], embeddings=model(sys.argv[3:]), threshold=model.verdict.get("threshold", -1), classes=model.classes)
+threshold = model.verdict.get("threshold", -1)
+np.savez(sys.argv[2], embeddings=model(sys.argv[3:]), threshold=threshold, classes=model.classes)
 """
 
 
@@ -113,7 +114,7 @@ def test_what_is_published_again_replaces_it_and_nothing_else_is(trained, tmp_pa
     assert not (place / "left.txt").exists() and not [*tmp_path.glob(".*")]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
-    with pytest.raises(InputError, match="--to .*mine: holds something else than a published network"):
+    with pytest.raises(InputError, match=r"--to .*mine: holds something else than a published network"):
         publish.run(trained, str(tmp_path / "mine"))
 
 
@@ -148,5 +149,5 @@ def test_there_and_back_by_a_hub(trained, tmp_path, monkeypatch):
 
 def test_an_untrained_run_has_nothing_to_publish(small, tmp_path):
     run = Run.compose([*small, f"run.root={tmp_path}", "run.name=u"])
-    with pytest.raises(InputError, match="no trained checkpoint to publish; run `reidlab train run.name=u` first"):
+    with pytest.raises(InputError, match=r"no trained checkpoint to publish; run `reidlab train run.name=u` first"):
         publish.run(run, str(tmp_path / "pub"))
