@@ -8,6 +8,7 @@ import ast
 import contextlib
 import importlib
 import io
+import json
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -61,7 +62,7 @@ def messages() -> Iterator[tuple[str, str]]:
     for file in sorted((ROOT / "reidlab").rglob("*.py")):
         tree = ast.parse(file.read_text())
         raised = [node.args[0] for node in ast.walk(tree) if _raises(node) and node.args]
-        told = list(dict.fromkeys(filter(lambda text: len(text.strip("… ")) > 10, map(_template, raised))))
+        told = list(dict.fromkeys(filter(lambda text: text.strip("…:;=,. "), map(_template, raised))))
         if told:
             summary = (ast.get_docstring(tree) or "").partition("\n")[0]
             lines = "\n".join(f"- `{text.replace('`', '´')}`" for text in told)
@@ -155,6 +156,8 @@ def comments(file: Path, prefix: str) -> list[tuple[str, str, str]]:
             beside = lines[end.line][end.column :] if end.line < len(lines) else ""
             said.append(beside.strip().lstrip("# ") if beside.strip().startswith("#") else "")
             shown = " ".join(text[value.start_mark.index : end.index].split())
+            if getattr(value, "flow_style", None) is False or getattr(value, "style", None) in ("|", ">"):
+                shown = json.dumps(yaml.SafeLoader("").construct_object(value, deep=True), ensure_ascii=False)
             yield own, shown, " ".join(filter(None, said))
 
     root = yaml.compose(text)
