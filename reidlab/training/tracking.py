@@ -1,6 +1,7 @@
 """Trackers: logging, runs that stay one when they are resumed, and the project's panels at Weights & Biases."""
 
 import contextlib
+import os
 import re
 import sys
 import warnings
@@ -23,6 +24,7 @@ from reidlab.training.callbacks import History
 
 # TensorBoard's writer does without TensorFlow, which takes seconds to load and prints; by this name it is told to.
 sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # of its tables, and of Git for Python
 RANKINGS = "validation/worst_rankings"
 EVENTS = re.compile(r"(events\.out\.tfevents\.\d+\.).*(\.\d+\.\d+)")
 DECIDING = ("val/mAP", "val/rank-1", "val/top-1")
