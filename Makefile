@@ -4,7 +4,7 @@ TOOLS := .cache/tools/bin
 PIP_QUIETLY := pip install --disable-pip-version-check --progress-bar off -q
 
 .PHONY: help install demo tour test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
-    sbom audit clean
+    sbom audit docs clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -54,6 +54,9 @@ notebooks: install  ## execute all notebooks into runs/notebooks
 lab: install  ## JupyterLab over the whole project, at the first notebook
 	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb
 
+docs: install  ## the pages of docs/, of commands, settings and docstrings as a site, in site/; any warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
+
 wheel: install  ## the installable package, in dist/
 	rm -rf build  # what an earlier build left there would travel along
 	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps --no-build-isolation -w dist .
@@ -77,5 +80,5 @@ audit: .cache/tools/installed  ## known vulnerabilities of what requirements.loc
 	$(TOOLS)/pip-audit --disable-pip --require-hashes -r requirements.lock
 
 clean:  ## remove the environment and caches; data and runs stay
-	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage build dist reidlab.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache .coverage build dist site reidlab.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # c
 OFTEN = ("run.name", "seed", "data.root", "data.size", "data.batch_size", "data.num_workers", "trainer.max_epochs",
          "trainer.accelerator", "optimizer.lr", "model.weights", "run.overwrite")  # fmt: skip
 WHOLE, ALL = ("data", "train", "evaluate", "export"), ("quantize", "deploy", "report")
+STAGES = (*WHOLE, *ALL)
 
 
 def init(args: argparse.Namespace) -> None:
@@ -89,6 +90,13 @@ def report(args: argparse.Namespace) -> None:
     report.run(Run.resume(args.overrides))
 
 
+def publish(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import publish
+
+    publish.run(Run.resume(args.overrides), args.to, args.public)
+
+
 def run(args: argparse.Namespace) -> None:
     from importlib import import_module
 
@@ -119,9 +127,20 @@ def _stages(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     given = [override for override in args.overrides if override.startswith("stages=")]
     for override in given:
         chosen = re.findall(r"[^\[\],\s]+", override.removeprefix("stages="))
-        if unknown := [name for name in chosen if name not in (*WHOLE, *ALL)]:
-            raise InputError(f"stages: {unknown[0]} is none; there are {', '.join((*WHOLE, *ALL))}")
-    return [name for name in (*WHOLE, *ALL) if name in chosen], [o for o in args.overrides if o not in given]
+        if unknown := [name for name in chosen if name not in STAGES]:
+            raise InputError(f"stages: {unknown[0]} is none; there are {', '.join(STAGES)}")
+    return [name for name in STAGES if name in chosen], [o for o in args.overrides if o not in given]
+
+
+def would(args: argparse.Namespace) -> None:
+    from reidlab.run import Run
+    from reidlab.stages import dry_run
+
+    stages, given = _stages(args) if args.command == "run" else ([args.command], args.overrides)
+    against = [f"evaluate.against={args.against}"] if getattr(args, "against", None) else []
+    begins = stages[0] in ("data", "train")
+    overrides = given if begins else [*_with_file(given), *against]
+    dry_run.run(Run.begin(overrides) if begins else Run.resume(overrides), stages)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -272,6 +291,12 @@ COMMANDS = {
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
     "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
+    "publish": Command(
+        publish,
+        "weights, files, card and sample code as a folder for model hubs, here or uploaded",
+        "reidlab publish run.name=demo --to DIR",
+        "what was published before stays, or is replaced as a whole",
+    ),
     "run": Command(
         run,
         f"{', '.join(WHOLE)}; with --all also {', '.join(ALL)}",
@@ -341,7 +366,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parse(parser, sys.argv[1:] if argv is None else argv)
         command = COMMANDS.get(args.command)
         with storage_errors():
-            status = command.call(args) if command else print(overview())
+            call = would if getattr(args, "dry_run", False) else command.call if command else _overview
+            status = call(args)
             sys.stdout.flush()
         return status or 0
     except InputError as error:
@@ -432,6 +458,10 @@ def _is_override(text: str) -> bool:
     return re.match(r"[+~]*[a-z]\w*([./@]\w+)*=", text) is not None and not Path(text).exists()
 
 
+def _overview(args: argparse.Namespace) -> None:
+    print(overview())
+
+
 def overview() -> str:
     """All commands with an example each."""
     lines = [f"  {name:10}  {command.help}\n{'':12}  {command.example}" for name, command in COMMANDS.items()]
@@ -467,12 +497,16 @@ def build_parser() -> argparse.ArgumentParser:
         name: commands.add_parser(name, help=command.help, description=f"{command.help}. Example: {command.example}")
         for name, command in COMMANDS.items()
     }
+    for stage in (*STAGES, "run"):
+        parsers[stage].add_argument("--dry-run", action="store_true", help="say what it would do, and write nothing")
     parsers["init"].add_argument("folder", type=Path, help="the folder; one that exists keeps its files")
     parsers["run"].add_argument("--all", action="store_true", help=f"also {', '.join(ALL)}; or name them: stages=[...]")
     parsers["evaluate"].add_argument("--against", metavar="RUN", help="test the difference to another run")
     parsers["run"].add_argument(
         "--profile", action="store_true", help="write where the time went: profile.csv and .png"
     )
+    parsers["publish"].add_argument("--to", required=True, metavar="DIR|hf:USER/NAME", help="a folder, or a repository")
+    parsers["publish"].add_argument("--public", action="store_true", help="let all see a repository that is made now")
     parsers["compare"].add_argument("first", type=Path, help="an image")
     parsers["compare"].add_argument("second", type=Path, help="another")
     parsers["identify"].add_argument("images", type=Path, help="an image, or a folder of them")
@@ -506,7 +540,8 @@ def build_parser() -> argparse.ArgumentParser:
     board.add_argument("--port", type=int, default=8501, help="of 127.0.0.1; default: 8501")
     board.add_argument("--wandb", metavar="ENTITY/PROJECT", help="lay the project out at Weights & Biases instead")
     parsers["notebooks"].add_argument("-p", dest="parameters", action="append", default=[], metavar="name=value",
-                                      help="a notebook parameter, e.g. experiment=demo")  # fmt: skip
+                                      help="experiment=NAME, or overrides='KEY=VALUE KEY=VALUE', split as by a shell, "
+                                           "e.g. -p overrides='seed=1 data.size=[64,32]'")  # fmt: skip
     parsers["notebooks"].add_argument("only", nargs="*", help="names of notebooks, e.g. 01_data; default: all")
     for name, command in COMMANDS.items():
         if command.overrides:

@@ -1,14 +1,16 @@
 """Output of the stages: lines by one logger, and tables; in a terminal, a log and a notebook."""
 
 import logging
+import os
 import sys
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from reidlab.untrusted import printable
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
 log = logging.getLogger("reidlab")
 
@@ -30,10 +32,10 @@ if not log.handlers:
 def print_table(table: "pd.DataFrame", title: str = "") -> None:
     """Print a table, its index first; floats with three digits, missing values as a dash.
 
-    A notebook gets it as one of its own, as wide as it is.
+    It is as wide as the terminal or `$COLUMNS`, in a log 120 columns, and turned on its side where its words don't fit
+    in it otherwise. A notebook gets it as one of its own.
     """
     from rich.console import Console
-    from rich.table import Table
 
     cells = table.astype(object).where(table.notna(), None).map(_cell)
     console = Console()
@@ -42,13 +44,37 @@ def print_table(table: "pd.DataFrame", title: str = "") -> None:
 
         display(HTML(f"<b>{escape(title)}</b>{cells.to_html(border=0)}"))
         return
-    shown = Table(title=title, title_justify="left", title_style="bold")
-    shown.add_column(table.index.name or "", no_wrap=True)
-    for column in table.columns:
-        shown.add_column(str(column), justify="right")
-    for name, row in cells.iterrows():
-        shown.add_row(*map(printable, (str(name), *row)))
-    Console(width=None if console.is_terminal else 120, markup=False).print(shown)
+    width = None if console.is_terminal or "COLUMNS" in os.environ else 120
+    console = Console(width=width, markup=False)
+    columns = [[cells.index.name or "", *map(str, cells.index)]]
+    columns += [[str(name), *cells.iloc[:, number]] for number, name in enumerate(cells)]
+    upright = [[printable(text) for text in (column[0].replace("_", " "), *column[1:])] for column in columns]
+    turned = [[*row] for row in zip(*upright, strict=True)]
+    layouts = (_layout(each, title, gap, console.width) for gap in (2, 1) for each in (upright, turned))
+    console.print(next(filter(None, layouts), None) or _layout(upright, title, 1, console.width, break_words=True))
+
+
+def _layout(columns: list[list[str]], title: str, gap: int, width: int, break_words: bool = False) -> "Table | None":
+    """A table of columns, their headings first, so many blanks apart; None where lines would break within words."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    shown = Table(title=printable(title), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, gap - 1, 0, 0))
+    shown.title_justify, shown.title_style = "left", "bold"
+    least = [max(cell_len(word) for text in column for word in [*text.split(), ""]) for column in columns]
+    least[0] = max(map(cell_len, columns[0]))
+    spare = width - sum(least) - gap * len(columns) - 1
+    if spare < 0 and not break_words:
+        return None
+    for number, (column, low) in enumerate(zip(columns, least, strict=True)):
+        more = max(0, min(spare, max(map(cell_len, column)) - low))
+        spare -= more
+        justify: Literal["left", "right"] = "right" if number else "left"
+        shown.add_column(column[0], justify=justify, overflow="fold", width=None if break_words else low + more)
+    for row in zip(*(column[1:] for column in columns), strict=True):
+        shown.add_row(*row)
+    return shown
 
 
 def _cell(value: object) -> str:

@@ -241,6 +241,22 @@ def test_the_help_of_a_stage_lists_groups_choices_and_common_keys(capsys):
     assert max(map(len, said.splitlines())) <= 120
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("train.epochs", "did you mean trainer.max_epochs"),
+        ("model.lr", "did you mean optimizer.lr"),
+        ("training.batch_size", "did you mean data.batch_size"),
+        ("optimizer.weight_decays", "did you mean optimizer.weight_decay"),
+        ("classes", "it follows from the images: see data=class_folders"),
+        ("model.num_classes", "it follows from the images: see data=class_folders"),
+    ],
+)
+def test_a_wrong_key_suggests_what_has_an_effect(key, meant):
+    with pytest.raises(InputError, match=f"{key}: no such key.*{meant}"):
+        config.compose([f"{key}=3"])
+
+
 @pytest.mark.parametrize("word", MEANT)
 def test_words_of_other_tools_lead_to_the_key_that_does_it(word):
     with pytest.raises(InputError, match=f"did you mean {MEANT[word]}"):

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
 import pandas as pd
+import pytest
 
 from reidlab import plots
 from reidlab.console import print_table
@@ -14,6 +15,18 @@ def test_brackets_in_a_cell_are_text_not_markup(capsys):
     print_table(pd.DataFrame({"file": ["crops [old]/1.jpg"]}, index=["[bold]"]))
     text = capsys.readouterr().out
     assert "crops [old]/1.jpg" in text and "[bold]" in text
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("shape", [(2, 4), (3, 16), (13, 7)])
+def test_a_table_is_no_wider_than_its_terminal_and_breaks_no_word(columns, shape, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    rows, names = range(shape[0]), [f"latency_of_{number}" for number in range(shape[1] - 1)]
+    table = pd.DataFrame({name: [-123.456] * len(rows) for name in names} | {"note": "beyond all published ones"})
+    print_table(table.set_axis([f"network {row}" for row in rows]), "what each costs")
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns and "…" not in text
+    assert text.count("-123.456") == len(rows) * len(names) and text.count("published") == len(rows)
 
 
 def test_a_notebook_gets_a_table_of_its_own(monkeypatch, capsys):

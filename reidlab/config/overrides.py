@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -33,6 +33,8 @@ MEANT = {  # words of other tools, whose nearest key by spelling is another
     **dict.fromkeys(("root", "path", "dataset"), "data.root"),
     "name": "run.name",
 }
+OF_THE_IMAGES = ("classes", "num_classes", "nc", "class_names")  # counted, not set
+ANYWHERE = {"name", "root", "path", "project", "output"}  # words that are keys of many groups
 OPTIONAL_GROUPS = ("distill", "experiment")
 OPEN_PARTS = ("callbacks", "logger", "loss", "augment")  # their entries are optional, and may be deleted by `~`
 
@@ -108,6 +110,15 @@ def check_choice(override: Override) -> None:
         raise InputError(f"{group}={choice}: no such choice{nearest(str(choice), known)}; there are {', '.join(known)}")
 
 
+def _meant(key: str, known: Collection[str]) -> str:
+    """What a key that doesn't exist was meant to do, by the words of other tools, else by its spelling."""
+    word = key.rpartition(".")[2]
+    if word in OF_THE_IMAGES:
+        return ", it follows from the images: see data=class_folders and data=class_csv, or data=folders for identities"
+    meant = MEANT.get(key if word in ANYWHERE else word)
+    return f"; did you mean {meant}?" if meant in known else nearest(key, [*known, *groups()])
+
+
 def check_key(override: Override, defaults: DictConfig) -> None:
     """Raise InputError, with the nearest key, for a key that a config hasn't, and for a value of another type."""
     key = override.key_or_group
@@ -116,8 +127,7 @@ def check_key(override: Override, defaults: DictConfig) -> None:
     values = leaves(OmegaConf.to_container(defaults))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     if key not in known:
-        guess = f"; did you mean {MEANT[key]}?" if MEANT.get(key) in known else nearest(key, [*known, *groups()])
-        raise InputError(f"{key}: no such key{guess}; see {CONF} for all keys")
+        raise InputError(f"{key}: no such key{_meant(key, known)}; `reidlab config` prints all, {CONF} explains them")
     default, value = values.get(key), override.value()
     if override.is_delete():
         if key.rpartition(".")[0] not in OPEN_PARTS:

@@ -33,10 +33,15 @@ class DrawnShapes:
         if images_per_class < 4 or min(self.size) < 16:
             raise InputError("data.source: draw at least 4 images_per_class of a size of at least [16, 16]")
 
+    @property
+    def drawn_in(self) -> Path:
+        """The folder that they are drawn in."""
+        height, width = self.size
+        return self.root / f"{height}x{width}-{self.images_per_class}-{self.seed}"
+
     def __call__(self) -> Samples:
         """Draw the shapes unless they are there, and read them."""
-        height, width = self.size
-        place = self.root / f"{height}x{width}-{self.images_per_class}-{self.seed}"
+        place = self.drawn_in
         try:
             if not place.is_dir():
                 self._draw(place)

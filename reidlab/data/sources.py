@@ -350,11 +350,18 @@ class SyntheticPeople:
             "progress": progress,
         }
 
+    @property
+    def drawn_in(self) -> Path:
+        """The folder that they are drawn in."""
+        from reidlab.data.synthetic import folder_of_people
+
+        return folder_of_people(self.root, self.options)
+
     def __call__(self) -> Samples:
         """Generate the people unless they are there, and read them."""
-        from reidlab.data.synthetic import folder_of_people, generate_people
+        from reidlab.data.synthetic import generate_people
 
-        return FolderLayout(generate_people(folder_of_people(self.root, self.options), **self.options), **MARKET1501)()
+        return FolderLayout(generate_people(self.drawn_in, **self.options), **MARKET1501)()
 
 
 def divide_test(table: pd.DataFrame) -> pd.DataFrame:

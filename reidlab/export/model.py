@@ -11,6 +11,7 @@ from reidlab.console import log
 from reidlab.data import Normalize
 from reidlab.data.images import read_image, resize
 from reidlab.errors import InputError
+from reidlab.export.hub import WEIGHTS, download, hub_name, is_published, read_about
 from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import EXPORTED, file_hash, is_checkpoint
@@ -80,8 +81,11 @@ class Model:
         return f"Model({self.name!r}, size={self.size})"
 
     @classmethod
-    def of(cls, run: Run, file: Path | None = None) -> "Model":
-        """The network of a run, with the weights of `file` where that isn't the run's own checkpoint."""
+    def of(cls, run: Run, file: Path | None = None, about: Mapping[str, Any] | None = None) -> "Model":
+        """The network of a run, with the weights of `file` where that isn't the run's own checkpoint.
+
+        `about` says what is known of the network, in the place of the run's folder.
+        """
         network = run.network if file is None else run.network_with(file)[0]
         network, normalize = network.to(run.device), Normalize(run["model.mean"], run["model.std"]).to(run.device)
 
@@ -95,7 +99,7 @@ class Model:
         known = {"weights_hash": weights, "distance": distance, "classes": run.classes}
         if file is None and run.threshold(distance) is not None:
             known |= run.verification
-        return cls(embed, run["data.size"], run.name, known)
+        return cls(embed, run["data.size"], run.name, known if about is None else about)
 
     @classmethod
     def of_file(cls, embedder: Embedder) -> "Model":
@@ -173,9 +177,13 @@ def load(source: str | Path) -> Model:
     """A trained network as a function of images.
 
     `source` is a run folder, or the name of a run; a checkpoint (one in a run folder has that run's settings, of others
-    the architecture is recognized by its tensors); or a .tflite or .onnx file. Raises InputError for anything else.
+    the architecture is recognized by its tensors); a .tflite or .onnx file; or what `reidlab publish` made, a folder or
+    `hf:USER/NAME`. Raises InputError for anything else.
     """
-    path = Path(source)
+    name = hub_name(str(source))
+    path = download(name) if name else Path(source)
+    if name or is_published(path):
+        return Model.of(Run.stored(path), path / WEIGHTS, read_about(path))
     if path.suffix.lower() in EXPORTED:
         return Model.of_file(open_model(path))
     if is_checkpoint(path):

@@ -330,7 +330,8 @@ def _bca(drawn: np.ndarray, left_out: np.ndarray, figure: float, groups: int) ->
         return float(figure), float(figure)
     below = ((drawn < figure).mean() + (drawn <= figure).mean()) / 2
     bias = ndtri(below.clip(1 / len(drawn), 1 - 1 / len(drawn)) if len(drawn) > 1 else 0.5)
-    away = np.nan_to_num(np.mean(left_out[~np.isnan(left_out)]) - left_out)
+    known = left_out[~np.isnan(left_out)]
+    away = np.nan_to_num((known.mean() if len(known) else 0.0) - left_out)
     spread = (away**2).sum() ** 1.5
     acceleration = (away**3).sum() / (6 * spread) if spread else 0.0
     reach = np.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, 0.975)

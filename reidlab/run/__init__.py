@@ -439,26 +439,32 @@ class Run:
         if not (self / "checkpoints").exists():
             write_config(self.config, self / File.CONFIG)
 
-    def claim(self) -> None:
-        """Make the folder this training's: write its config, remove what an overwritten or a killed one left.
-
-        Raises InputError where another training lives there and `run.overwrite` isn't set.
-        """
+    def require_same_training(self) -> None:
+        """Raise InputError where the folder holds a training of another config and `run.overwrite` isn't set."""
         self.require_own()
-        sweep(self.folder)
         stored = self / File.CONFIG
-        trained = self.has(File.LAST) or self.has(File.BEST)
-        if self.config.run.overwrite:
-            for place in (self / name for name in OF_A_NETWORK):
-                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
-            if stored.exists() and Run.stored(self.folder)["data.source"] != self["data.source"]:
-                shutil.rmtree(self / File.DATA, ignore_errors=True)
-        elif trained and stored.exists() and (differences := training_differences(read_config(stored), self.config)):
+        if self.config.run.overwrite or not (self.has(File.LAST) or self.has(File.BEST)):
+            return
+        if stored.exists() and (differences := training_differences(read_config(stored), self.config)):
             more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
             raise InputError(
                 f"{self.folder}: holds a training of another config ({'; '.join(differences[:3])}{more}); "
                 "choose another run.name, or run.overwrite=true to start again"
             )
+
+    def claim(self) -> None:
+        """Make the folder this training's: write its config, remove what an overwritten or a killed one left.
+
+        Raises InputError as `require_same_training` does.
+        """
+        self.require_same_training()
+        sweep(self.folder)
+        stored = self / File.CONFIG
+        if self.config.run.overwrite:
+            for place in (self / name for name in OF_A_NETWORK):
+                shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+            if stored.exists() and Run.stored(self.folder)["data.source"] != self["data.source"]:
+                shutil.rmtree(self / File.DATA, ignore_errors=True)
         write_config(self.config, stored)
 
     def write(self, path: str, content: str | bytes) -> Path:

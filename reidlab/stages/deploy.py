@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reidlab import plots
 from reidlab.config import choices, instantiate, resolve_path
-from reidlab.console import print_table
+from reidlab.console import log, print_table
 from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target, no_network
 from reidlab.errors import InputError
@@ -29,9 +29,7 @@ def run(run: Run) -> Run:
     target needs is absent or was made from another checkpoint.
     """
     run.keep_config()
-    target = instantiate(run.config.deploy)
-    if not isinstance(target, Target):
-        raise InputError(f"{run.name}: its settings name no target; add deploy=NAME, of {', '.join(choices('deploy'))}")
+    target = target_of(run)
     file = run["evaluate.file"] and resolve_path(run["evaluate.file"])
     given = deployable_file(run, file) if file else deployable(run)
     figures = target.deploy(given, folder(run) / target.name)
@@ -44,6 +42,14 @@ def run(run: Run) -> Run:
         run.record(figures, checkpoint=given.checkpoint)
     _compare(run, candidates(run))
     return run
+
+
+def target_of(run: Run) -> Target:
+    """The target of a run's settings; InputError where they name none."""
+    target = instantiate(run.config.deploy)
+    if not isinstance(target, Target):
+        raise InputError(f"{run.name}: its settings name no target; add deploy=NAME, of {', '.join(choices('deploy'))}")
+    return target
 
 
 def folder(run: Run) -> Path:
@@ -153,12 +159,15 @@ def _candidate(run: Run, file: Path, figures: Figures) -> Candidate:
 
 
 def _compare(run: Run, among: Iterable[Candidate]) -> None:
-    """Print, write and draw the table of networks and targets."""
+    """Write and draw the table of networks and targets; print it where there are several networks."""
     table = choice(list(among))
     if table.empty:
         return
-    shown = table.assign(fits=table["fits"].map({True: "yes", False: "no"}), front=table["front"].map({True: "*"}))
-    print_table(shown.set_index("model"), "Networks on each target (*: no other is as fast and more accurate)")
     place = folder(run) / Path(File.CHOICE).name
     save_figure(plots.pareto(table, score_of(table)), place.with_suffix(".png"))
     write_atomic(place, table.to_csv(index=False))
+    if table["model"].nunique() == 1:
+        log.info(f"{place}: this network on each target")
+        return
+    shown = table.assign(fits=table["fits"].map({True: "yes", False: "no"}), front=table["front"].map({True: "*"}))
+    print_table(shown.set_index("model"), "Networks on each target (*: no other is as fast and more accurate)")

@@ -14,6 +14,7 @@ from torch import nn
 
 from reidlab import plots
 from reidlab.config import resolve_path
+from reidlab.config.values import leaves
 from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, Normalize, ReidDataModule
 from reidlab.data.samples import ONE_IDENTITY
@@ -38,6 +39,7 @@ from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 from reidlab.run.contract import SCHEMAS
+from reidlab.training import tracking
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
@@ -71,6 +73,7 @@ def run(run: Run) -> Run:
         run.require_unchanged(checkpoint)
         _record_classes(run, Row.CHECKPOINT, cast(Classification, found), datamodule)
         run.record({Row.CHECKPOINT: found.summary()}, recorded, checkpoint)
+        _track(run)
         return run
     assert isinstance(datamodule, ReidDataModule)
     assert isinstance(protocol, RetrievalProtocol)
@@ -107,9 +110,16 @@ def run(run: Run) -> Run:
         row = _row_of(run, module, by["test"])
         other = theirs.evaluate(embed(run.network, module, module.test, run.device, row))
         record(row, other.ranking, other, by)
+    _track(run)
     if other_run:
         _compare(run, other_run, found, recorded)
     return run
+
+
+def _track(run: Run) -> None:
+    """Give what was found to the tracker of the training."""
+    figures, pictures = run.results[Row.CHECKPOINT].figures, (run / File.EVALUATE / Row.CHECKPOINT).glob("*.png")
+    tracking.log_test(run.folder, leaves(run.settings), figures, sorted(pictures))
 
 
 def print_results(run: Run) -> None:

@@ -42,7 +42,7 @@ def run(run: Run) -> Run:
     main figure drops by more than `quantize.max_drop` points by every method (with `quantize.strict`, where the upper
     end does); then no file is written to `export/`.
     """
-    methods, options, checkpoint = _methods(run), _options(run), run.checkpoint
+    (methods, options), checkpoint = check(run), run.checkpoint
     run.keep_config()
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
@@ -109,7 +109,7 @@ def _choose(
         with _stored(run, found.files) as places:
             runtimes = run["quantize.runtimes"]
             table = parity_table(places, reference, held.datamodule, protocol, runtimes, splits=VALIDATION)
-        _print_parity(table, protocol.main, f"{run.name}, {method}: {held.source} images")
+        log.info(f"{method}: on the {held.source} images {protocol.main} drops by {_drops(table)}")
         attempts.append((found, table))
         if table["drop_high"].max() <= run["quantize.max_drop"]:
             break
@@ -130,14 +130,25 @@ def _hold_bound(run: Run, chosen: pd.DataFrame, main: str, source: str) -> None:
                 "narrow it"
             )
         return
-    listed = ", ".join(
-        f"{figures['drop']:.2f} points [{figures['drop_low']:.2f}, {figures['drop_high']:.2f}] in {row}"
-        for row, figures in files[~(files[decisive] <= bound)].iterrows()
-    )
+    listed = _drops(files[~(files[decisive] <= bound)])
     raise InputError(
         f"{run / File.METHODS}: on the {source} images {main} drops by {listed}, over quantize.max_drop={bound}; no "
         "file was delivered, and the test split not evaluated; calibrate on more images or raise the bound"
     )
+
+
+def _drops(table: pd.DataFrame) -> str:
+    """The drop in each file, with its interval."""
+    return ", ".join(
+        f"{figures['drop']:.2f} points [{figures['drop_low']:.2f}, {figures['drop_high']:.2f}] in {row}"
+        for row, figures in table.iterrows()
+        if row != Row.CHECKPOINT
+    )
+
+
+def check(run: Run) -> tuple[list[str], QuantizationOptions]:
+    """The methods to try and the form of the files; InputError for what doesn't exist or can't be evaluated."""
+    return _methods(run), _options(run)
 
 
 def _methods(run: Run) -> list[str]:
@@ -214,10 +225,9 @@ def _exported(run: Run) -> dict[File, Path]:
 
 
 def _print_parity(table: pd.DataFrame, main: str, title: str) -> None:
-    """Print the figures of the files, then their costs."""
-    print_table(table[[name for name in (main, "drop", *SHOWN) if name in table]], title)
-    if costs := [name for name in table if name.startswith(("size", "memory", "ms_"))]:
-        print_table(table[costs].drop(Row.CHECKPOINT))
+    """Print the figures of the files, and their costs."""
+    costs = [name for name in table if name.startswith(("size", "memory", "ms_"))]
+    print_table(table[[name for name in (main, "drop", *SHOWN, *costs) if name in table]], title)
 
 
 def _write_ranges(run: Run, found: Quantized, observer: str) -> None:

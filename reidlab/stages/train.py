@@ -55,13 +55,18 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
     run.require_own()
     with alone(run.folder):
         run.claim()
-        if run.training.get("finished") and is_whole(run / File.BEST):
+        if is_finished(run):
             log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
         else:
             _train(run, callbacks)
         if run.training.get("finished"):
             forget_predecessors(run / File.BEST, run / File.LAST)
     return run
+
+
+def is_finished(run: Run) -> bool:
+    """Whether there is nothing left to train."""
+    return not run["run.overwrite"] and bool(run.training.get("finished")) and is_whole(run / File.BEST)
 
 
 def best_key(figure: str) -> str:
@@ -71,8 +76,7 @@ def best_key(figure: str) -> str:
 
 def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     pl.seed_everything(run["seed"], workers=True, verbose=False)
-    _require_files(run)
-    _require_trainer(run)
+    check(run)
     datamodule = run.datamodule()
     if datamodule.samples.split("train").empty:
         raise InputError("; ".join([f"{run['data.root']}: no images to train on", *datamodule.samples.notes]))
@@ -83,6 +87,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     task = build_task(run, datamodule, made_by["data_hash"])
     loggers, history = _loggers(run), History(run.folder)
     tracking.log_settings(loggers, run.settings, made_by)
+    tracking.log_graph(loggers, task.network, run["data.size"])
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
         trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])
@@ -93,8 +98,14 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     _record(run, trainer, task, datamodule, made_by)
 
 
+def check(run: Run) -> None:
+    """InputError, before any image is read, for absent files to start from and what this machine can't train with."""
+    _require_files(run)
+    _require_trainer(run)
+
+
 def _require_files(run: Run) -> None:
-    """InputError, before any image is read, where the weights to start from or the teacher aren't there."""
+    """InputError where the weights to start from or the teacher aren't there."""
     if (weights := run["model.weights"]) and not Path(weights).is_file():
         raise InputError(f"model.weights={weights}: no such file; give the path of a checkpoint")
     if isinstance(teacher := run["distill.teacher"], str):
@@ -102,7 +113,7 @@ def _require_files(run: Run) -> None:
 
 
 def _require_trainer(run: Run) -> None:
-    """InputError, before any image is read, where Lightning can't train on this machine as `trainer` says."""
+    """InputError where Lightning can't train on this machine as `trainer` says."""
     _time_budget(run)
     try:
         with quiet_lightning():

@@ -1,20 +1,30 @@
 """Trackers: logging, runs that stay one when they are resumed, and the project's panels at Weights & Biases."""
 
+import contextlib
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from matplotlib.figure import Figure
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor, nn
 
+from reidlab.data import read_image
 from reidlab.errors import InputError, one_line
 from reidlab.files import without_folders
 from reidlab.run import File
 from reidlab.training.callbacks import History
 
+# TensorBoard's writer does without TensorFlow, which takes seconds to load and prints; by this name it is told to.
+sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # of its tables, and of Git for Python
 RANKINGS = "validation/worst_rankings"
 EVENTS = re.compile(r"(events\.out\.tfevents\.\d+\.).*(\.\d+\.\d+)")
 DECIDING = ("val/mAP", "val/rank-1", "val/top-1")
@@ -57,6 +67,57 @@ def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping
         logger.log_hyperparams({**_without_folders(settings), "made_by": made_by})
 
 
+def log_graph(trackers: Iterable[Logger], network: nn.Module, size: Sequence[int]) -> None:
+    """Log the graph of a network for images of a size to TensorBoard; where it can't be traced, there is none."""
+    writers = [logger.experiment for logger in trackers if isinstance(logger, TensorBoardLogger)]
+    was_training, image = network.training, torch.zeros(1, 3, *size)
+    for writer in writers:
+        with contextlib.suppress(RuntimeError), warnings.catch_warnings(action="ignore"):
+            writer.add_graph(_Embedding(network).eval(), image.to(next(network.parameters()).device))
+            writer.flush()
+    network.train(was_training)
+
+
+def log_test(folder: Path, settings: Mapping, figures: Mapping[str, float], pictures: Iterable[Path]) -> None:
+    """Add the scores and pictures of the test split to what TensorBoard has of a training, if it has any.
+
+    With the scores, the settings are a row of its table of hyper-parameters.
+
+    Args:
+        folder: of the run, below which `logger=tensorboard` writes.
+        settings: of the run, by their dotted keys.
+        figures: by name, such as `mAP`.
+        pictures: PNG files.
+    """
+    versions = sorted((folder / "tensorboard").glob("version_*"), key=lambda place: int(place.name.rpartition("_")[2]))
+    if not versions:
+        return
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    scores = {f"test/{name}": value for name, value in figures.items()}
+    plain = {name: value if isinstance(value, int | float | str) else str(value) for name, value in settings.items()}
+    with SummaryWriter(str(versions[-1])) as writer:
+        for part in hparams(_without_folders(plain), scores):
+            writer.file_writer.add_summary(part)
+        for name, value in scores.items():
+            writer.add_scalar(name, value)
+        for picture in pictures:
+            writer.add_image(f"test/{picture.stem}", read_image(picture), dataformats="HWC")
+    _forget_host(versions[-1])
+
+
+class _Embedding(nn.Module):
+    """A network whose output is a tensor alone, which can be traced."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network(image).embedding
+
+
 def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure], share: bool) -> None:
     """Log a picture of validation rankings to those trackers that take pictures; it is drawn only for these.
 
@@ -73,7 +134,7 @@ def log_rankings(trackers: Iterable[Logger], draw: Callable[[], Figure], share: 
             logger.experiment.flush()
 
 
-@contextmanager
+@contextlib.contextmanager
 def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
     """End W&B's run with the block, as failed if that fails: the next training of this process has its own run.
 
@@ -91,8 +152,8 @@ def finishing(trackers: Iterable[Logger]) -> Iterator[None]:
                     log.unlink()
             elif isinstance(logger, TensorBoardLogger):
                 logger.experiment.close()
-                for file in Path(logger.root_dir).glob("version_*/events.out.tfevents.*"):
-                    file.rename(file.with_name(EVENTS.sub(r"\1reidlab\2", file.name)))
+                for version in Path(logger.root_dir).glob("version_*"):
+                    _forget_host(version)
 
 
 def save_workspace(place: str, root: Path) -> str:
@@ -147,6 +208,12 @@ def workspace(entity: str, project: str, metrics: Iterable[str]):
     return ws.Workspace(
         entity=entity, project=project, name="reidlab", sections=[section for section in sections if section.panels]
     )
+
+
+def _forget_host(folder: Path) -> None:
+    """Take the machine's name out of the names of TensorBoard's files."""
+    for file in folder.glob("events.out.tfevents.*"):
+        file.rename(file.with_name(EVENTS.sub(r"\1reidlab\2", file.name)))
 
 
 def _without_folders(node: Any) -> Any:

@@ -50,7 +50,7 @@ def test_estimates_by_board_and_a_table_to_choose_from(composed, no_tool, capsys
     assert run.has("deploy/stm32/n6_application/app_config.h")
     assert run.has("deploy/stm32/errors.png") and run.has("deploy/choice.png")
     assert set(run.table_of(File.CHOICE)["model"]) == {"tiny"}
-    assert "STEdgeAI Core is not on the PATH" in said and "Networks on each target" in said
+    assert "STEdgeAI Core is not on the PATH" in said and "this network on each target" in said
 
 
 def test_board_without_published_figures_says_so_in_its_row(composed, no_tool):

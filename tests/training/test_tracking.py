@@ -1,7 +1,10 @@
 """Trackers: offline without an account, what they are given, and that a resumed run stays one run."""
 
 import json
+import sqlite3
 import struct
+import subprocess
+import sys
 import time
 
 import pandas as pd
@@ -9,8 +12,8 @@ import pytest
 import pytorch_lightning as pl
 
 from reidlab import cli
-from reidlab.run import Run
-from reidlab.stages import train
+from reidlab.run import Row, Run
+from reidlab.stages import evaluate, train
 from reidlab.training import tracking
 
 
@@ -143,10 +146,34 @@ def test_csv(tracked):
     assert {"train/loss", "val/mAP", "learning_rate"} <= set(table)
 
 
-@pytest.mark.slow  # TensorBoard loads tensorflow where that is installed
-def test_tensorboard(tracked):
+def test_tensorboard_has_graph_settings_and_what_the_test_split_gave(tracked):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    events = accumulator.EventAccumulator(str(next(tracked("tensorboard").folder.glob("tensorboard/version_*"))))
+    run = evaluate.run(tracked("tensorboard"))
+    (version,) = run.folder.glob("tensorboard/version_*")
+    events = accumulator.EventAccumulator(str(version))
     events.Reload()
-    assert {"train/loss", "val/mAP", "learning_rate"} <= set(events.Tags()["scalars"])
-    assert events.Tags()["images"] == ["validation/worst_rankings"]
+    tags = events.Tags()
+    assert {"train/loss", "val/mAP", "learning_rate", "test/mAP"} <= set(tags["scalars"])
+    assert {"validation/worst_rankings", "test/worst", "test/roc"} <= set(tags["images"]) and tags["graph"]
+    (score,) = events.Scalars("test/mAP")
+    assert score.value == pytest.approx(run.results[Row.CHECKPOINT].figures["mAP"])
+    session = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    assert b"optimizer.lr" in session and str(run.folder.parent).encode() not in session
+    assert all(".reidlab." in file.name for file in version.glob("events.out.tfevents.*"))
+
+
+def test_tensorboard_does_without_tensorflow():
+    pytest.importorskip("tensorboard", reason="needs the tracking extra")
+    code = "import sys, reidlab.training.tracking; from torch.utils.tensorboard import SummaryWriter"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'tensorflow' not in sys.modules"], check=True)
+
+
+def test_mlflow_keeps_settings_and_figures_in_one_database_beside_the_runs(tracked):
+    pytest.importorskip("mlflow", reason="needs the mlflow extra")
+    run = tracked("mlflow")
+    database = sqlite3.connect(run.folder.parent / "mlflow.db")
+    assert database.execute("select name, status from runs").fetchall() == [("t", "FINISHED")]
+    figures = {key for (key,) in database.execute("select key from metrics")}
+    assert {"val/mAP", "train/loss", "learning_rate"} <= figures
+    settings = dict(database.execute("select key, value from params").fetchall())
+    assert settings["seed"] == "0" and str(run.folder.parent) not in str(settings)

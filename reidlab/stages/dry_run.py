@@ -1,0 +1,86 @@
+"""Option `--dry-run` of the stages: what they would do, by the same checks, without writing anything."""
+
+import shlex
+from collections.abc import Iterable
+
+from reidlab.config import resolve_path
+from reidlab.console import log
+from reidlab.data import ImageDataModule
+from reidlab.evaluation import protocol_of
+from reidlab.files import file_hash
+from reidlab.run import File, Run
+from reidlab.stages import deploy, evaluate, quantize, train
+
+WRITES: dict[str, tuple[str, ...]] = {  # files and folders of the run folder
+    "data": (File.CONFIG, File.DATA),
+    "train": (File.CONFIG, "checkpoints", File.HISTORY, File.TRAINING, File.CURVES),
+    "evaluate": (File.CONFIG, File.EVALUATE, File.METRICS, File.VERIFICATION),
+    "export": (File.CONFIG, File.EXPORT),
+    "quantize": (File.CONFIG, File.EXPORT, File.QUANTIZE, File.METRICS),
+    "deploy": (File.CONFIG, File.DEPLOY, File.METRICS),
+    "report": (File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS, File.EVALUATION_PAGE, File.EVALUATE),
+}
+
+
+def run(run: Run, stages: Iterable[str]) -> dict[str, str]:
+    """Say what stages would read, do and write; raises InputError where the first of them would refuse its input."""
+    stages = [*stages]
+    run.require_own()
+    datamodule = run.datamodule()
+    facts = {
+        "folder": f"{run.folder}, {'which is there' if run.folder.is_dir() else 'new'}",
+        "overrides": shlex.join(run["run.overrides"]) or "none",
+        "data": _data(datamodule),
+        "network": f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {_weights(run)}",
+    }
+    if "train" in stages:
+        facts["training"] = _training(run)
+    elif stages[0] not in ("data", "report"):
+        _check(stages[0], run, datamodule)
+    trackers = [name for name, of in run["logger"].items() if of] if "train" in stages else []
+    written = [*dict.fromkeys(path for stage in stages for path in WRITES[stage]), *trackers]
+    facts["writes"] = " ".join(written)
+    facts["there already"] = " ".join(run.there(*written)) or "none of these"
+    for name, fact in facts.items():
+        log.info(f"{name + ':':14} {fact}")
+    return facts
+
+
+def _data(datamodule: ImageDataModule) -> str:
+    """The size of the training and the test split, unless the images are yet to be drawn."""
+    sources = [datamodule.source, *getattr(datamodule.source, "sources", {}).values()]
+    drawn = [place for source in sources if (place := getattr(source, "drawn_in", None)) and not place.is_dir()]
+    if drawn:
+        return f"{datamodule.name}, yet to be drawn in {drawn[0]}"
+    train, test = len(datamodule.samples.split("train")), len(datamodule.test)
+    return f"{datamodule.name} in {datamodule.samples.root}: {train:,} training and {test:,} test images"
+
+
+def _weights(run: Run) -> str:
+    return f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
+
+
+def _training(run: Run) -> str:
+    run.require_same_training()
+    train.check(run)
+    if train.is_finished(run):
+        return "nothing to do, it is finished; run.overwrite=true trains again"
+    begun = 0 if run["run.overwrite"] else len(run.table_of(File.HISTORY))
+    return f"{run['trainer.max_epochs']} epochs" + (f", of which {begun} are done" if begun else "") + f", {run.device}"
+
+
+def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:
+    """Raise the InputError of a stage after training that can't begin."""
+    file = run["evaluate.file"] if stage in ("evaluate", "deploy") else None
+    if file:
+        evaluate.open_file(run, resolve_path(file))
+    else:
+        run.network  # noqa: B018 (raises where the weights don't fit)
+    if stage == "quantize":
+        quantize.check(run)
+    if stage in ("evaluate", "quantize"):
+        protocol_of(run, datamodule).require_test(datamodule)
+    if stage == "deploy":
+        target = deploy.target_of(run)
+        if not file and (model := getattr(target, "model", None)):
+            deploy.deployable(run).file(model)

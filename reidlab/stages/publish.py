@@ -1,0 +1,145 @@
+"""Command `publish`: a trained network as a folder for model hubs, on this machine or at the Hugging Face Hub."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors.torch
+
+from reidlab import __version__, card
+from reidlab.config import as_config, as_yaml
+from reidlab.console import log
+from reidlab.errors import InputError
+from reidlab.export.hub import ABOUT, WEIGHTS, hub_name, is_published, upload
+from reidlab.export.metadata import about
+from reidlab.files import file_hash, storage_errors, temporary_folder, without_folders, write_atomic, write_json
+from reidlab.models import Confidences
+from reidlab.run import File, Run
+from reidlab.stages.deploy import deployable
+
+FILES = (File.ONNX, File.ONNX_INT8, File.TFLITE, File.TFLITE_INT8)
+TEXTS = (".json", ".csv", ".yaml", ".svg")
+PICTURES = (".png", ".jpg")
+LINK = re.compile(r"\[((?:[^\[\]]|\\.)*)\]\(([^):#]+)\)")
+EXAMPLE = '''"""What the network says of images: python example.py A.jpg B.jpg. Needs reidlab."""
+
+import sys
+from pathlib import Path
+
+import reidlab
+
+model = reidlab.load(Path(__file__).parent)
+embeddings = model(sys.argv[1:])  # (N, D) float32
+if model.classes:
+    for file, confidences in zip(sys.argv[1:], embeddings, strict=True):
+        print(file, model.classes[confidences.argmax()], f"{confidences.max():.3f}")
+elif "threshold" in model.verdict:
+    print(model.same(*sys.argv[1:3]))
+else:
+    print(embeddings @ embeddings.T)  # no threshold was calibrated
+'''
+LOAD = """
+## Load it
+
+```python
+import reidlab
+
+model = reidlab.load("{place}")
+embeddings = model(["a.jpg", "b.jpg"])  # python example.py a.jpg b.jpg does the same
+```
+
+`reidlab train model={model} model.weights={weights}` goes on from it.
+"""
+
+
+@storage_errors()
+def run(run: Run, to: str, public: bool = False) -> str:
+    """Write a run's network, its files, settings and card into a folder, or upload them; returns where they are.
+
+    Raises InputError without a trained checkpoint, where the folder holds something else, and for what the Hub refuses.
+
+    Args:
+        run: evaluated and exported, as far as its figures and files are to be there.
+        to: a folder, or `hf:USER/NAME`.
+        public: at the Hub, let everybody see a repository that is made now.
+    """
+    name = hub_name(to)
+    if not run.is_trained:
+        raise InputError(f"{run.folder}: no trained checkpoint to publish; run `{run.command('train')}` first")
+    if name:
+        with tempfile.TemporaryDirectory(prefix="reidlab-") as folder:
+            _fill(run, Path(folder), to)
+            address = upload(Path(folder), name, public)
+        log.info(f"published: {address}")
+        return address
+    place = Path(to).expanduser().absolute()
+    if place.exists() and not (place.is_dir() and (is_published(place) or not any(place.iterdir()))):
+        raise InputError(f"--to {to}: holds something else than a published network; choose another folder")
+    with temporary_folder(place.parent, place.name) as folder:
+        _fill(run, folder, to)
+        if place.exists():
+            shutil.rmtree(place)
+        folder.rename(place)
+    log.info(f"published: {place}")
+    return str(place)
+
+
+def _fill(run: Run, folder: Path, to: str) -> None:
+    """Write all files of a published network."""
+    network, checkpoint = run.network, run.checkpoint
+    network = network.network if isinstance(network, Confidences) else network
+    weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+    write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
+    told = {"library_name": "reidlab", "version": __version__, "task": run.task}
+    write_json(folder / ABOUT, {**told, **about(run), "weights_file_hash": file_hash(folder / WEIGHTS)})
+    write_atomic(folder / File.CONFIG, as_yaml(as_config(_settings(run))))
+    write_atomic(folder / "example.py", EXAMPLE)
+    for file in _exported(run):
+        write_atomic(folder / file, (run / file).read_bytes())
+    card.write_card(run)
+    text = LINK.sub(lambda link: _with_file(run, folder, link), (run / File.CARD_MARKDOWN).read_text())
+    names = {"place": to, "model": run["model.name"], "weights": f"FOLDER/{WEIGHTS}"}
+    write_atomic(folder / "README.md", without_folders(text).rstrip() + "\n" + LOAD.format(**names))
+    run.require_unchanged(checkpoint)
+
+
+def _settings(run: Run) -> dict:
+    """The settings without folders of this machine, and without what they were composed from."""
+
+    def clean(node):
+        if isinstance(node, dict):
+            return {key: clean(child) for key, child in node.items()}
+        if isinstance(node, list):
+            return [clean(child) for child in node]
+        return without_folders(node) if isinstance(node, str) else node
+
+    settings = clean(run.settings)
+    settings["model"]["weights"], settings["run"]["root"] = None, "runs"
+    return settings
+
+
+def _exported(run: Run) -> Iterator[str]:
+    """The exported files of the present checkpoint; says which are left out, and how they are made."""
+    given = deployable(run)
+    for file in FILES:
+        try:
+            given.file(file)
+        except InputError as error:
+            log.info(f"left out: {error}")
+        else:
+            yield file
+
+
+def _with_file(run: Run, folder: Path, link: re.Match) -> str:
+    """A link of the card, with the file that it leads to; its text alone where that stays here."""
+    file = run / link[2]
+    allowed = (*TEXTS, *PICTURES) if run["privacy.share_images"] else TEXTS
+    if (folder / link[2]).exists() or link[2] == File.CONFIG:
+        return link[0]
+    if file.suffix not in allowed or not file.is_file() or not file.resolve().is_relative_to(run.folder.resolve()):
+        return link[1]
+    binary = file.suffix in PICTURES
+    write_atomic(folder / link[2], file.read_bytes() if binary else without_folders(file.read_text()))
+    return link[0]
