@@ -70,7 +70,10 @@ def size_of(raw: bytes, where: str) -> tuple[int, int]:
             return height, width
     else:
         height, width = header.height, header.width
-    return (width, height) if _orientation(raw, header) >= TRANSPOSED else (height, width)
+    try:
+        return (width, height) if _orientation(raw, header) >= TRANSPOSED else (height, width)
+    except _BROKEN as error:
+        raise _unreadable(where, error) from error
 
 
 def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = False) -> np.ndarray:

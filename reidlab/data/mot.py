@@ -2,6 +2,7 @@
 
 import configparser
 import io
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from reidlab.data.folders import IMAGE_EXTENSIONS
 from reidlab.data.images import read_image
 from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular, read_bytes, write_atomic
+from reidlab.untrusted import printable
 
 BOX = ["left", "top", "width", "height"]  # in pixels, of the frame's corner
 COLUMNS = ["frame", "pid", *BOX, "confidence", "class", "visibility"]  # of a line; those after the box may be absent
@@ -26,6 +28,7 @@ PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
 DISTRACTORS = (2, 7, 8, 12)  # a person on a vehicle, a static person, a distractor, a reflection
 MOT20_DISTRACTORS = (*DISTRACTORS, 6)  # and a vehicle without a motor
 LARGEST = 2**31  # frame or identity
+RATE, FASTEST = 30.0, 1000  # frames a second, where a sequence doesn't say; and at most
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Sequence:
     Args:
         name: of the sequence.
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
-        rate: frames a second, as the sequence says of itself, or 30.
+        rate: frames a second, as the sequence says of itself, or `RATE`.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
         boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
         ignored: the truth's other rows, which nobody has to find; `distractor` says where a box that does isn't wrong
@@ -205,17 +208,22 @@ def write_boxes(file: Path, table: pd.DataFrame) -> None:
 
 
 def _about(file: Path) -> tuple[str, float]:
-    """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and 30; the first is a folder beside the file, no other."""
+    """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and `RATE`; the first is a folder beside the file."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(read_bytes(file).decode("utf-8-sig")) if file.exists() else None
         section = next((name for name in parser.sections() if name.lower() == "sequence"), "Sequence")
-        rate = parser.getfloat(section, "frameRate", fallback=30.0)
     except (configparser.Error, ValueError) as error:
         raise InputError(f"{file}: not readable as INI ({one_line(error)})") from error
     name = parser.get(section, "imDir", fallback="img1").rstrip("/\\")
     if not name or Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
-    if not 0 < rate <= 1000:
-        raise InputError(f"{file}: frameRate={rate:g} is no number of frames a second")
+    told = parser.get(section, "frameRate", fallback=str(RATE))
+    try:
+        rate = float(told)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate <= FASTEST:
+        log.info(f"{file}: frameRate={printable(told)} is no number of frames a second; taken for {RATE}")
+        return name, RATE
     return name, rate

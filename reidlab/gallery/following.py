@@ -1,7 +1,7 @@
 """Sequences of video followed: their boxes embedded, joined to tracks, and compared with the truth by scene."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -116,10 +116,15 @@ def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.
     ]
 
 
-def count_scenes(shots: Sequence[Shot], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
-    """The counts of each scene against its truth, its cameras one after the other; boxes on distractors don't count."""
+def count_scenes(groups: Iterable[Sequence[Shot]], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
+    """The counts of each group of sequences, one after the other, against the truth; boxes on distractors don't count.
+
+    Args:
+        groups: `scenes`, of whose identities each has one name in all cameras; or sequences by themselves.
+        tracks: of each sequence, by its name.
+    """
     counts = []
-    for scene in scenes(shots):
+    for scene in groups:
         pairs = [(shot.sequence.truth, _judged(shot.sequence, tracks[shot.sequence.name])) for shot in scene]
         apart = 1 + max(int(table["frame"].max()) for pair in pairs for table in pair if len(table))
         truth, found = (

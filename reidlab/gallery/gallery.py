@@ -150,6 +150,10 @@ class Gallery:
         gallery._require_own_checkpoint()
         return gallery
 
+    def is_usable(self) -> bool:
+        """Whether the folder is there, if it ever was, and can be read."""
+        return self.store.is_usable()
+
     def __len__(self) -> int:
         self.store.refresh()
         return len(self.store)
@@ -262,6 +266,8 @@ class Gallery:
             )
         if not keep_s > 0:
             raise InputError(f"enroll: kept for {keep_s} s: give more than none")
+        if over := int((columns["expires"] <= time.time()).sum()):
+            log.warning(f"enroll: {over} of {count} images are over already, as keep_s counts from their times")
         norms_of(torch.from_numpy(values), "gallery", paths)
         last = {path: row for row, path in enumerate(columns["path"]) if path}
         kept = [row for row, path in enumerate(columns["path"]) if last.get(path, row) == row]

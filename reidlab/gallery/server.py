@@ -150,6 +150,10 @@ class ServerGallery(Gallery):
         self.server, self._url, self._about = connect(url), url, dict[str, Any]()
         self._refresh()
 
+    def is_usable(self) -> bool:
+        """Questions find out."""
+        return True
+
     def __len__(self) -> int:
         self._refresh()
         return self.server.count(Chosen()) if self.server.dim else 0

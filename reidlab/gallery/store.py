@@ -18,18 +18,23 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from reidlab.errors import InputError
+from reidlab.errors import InputError, one_line
 from reidlab.files import locked, read_json, write_atomic, write_json
 from reidlab.gallery.search import Block
 from reidlab.metrics.closeness import norms_of
 
 MANIFEST, LOCK = "gallery.json", ".lock"
 OURS = re.compile(r"\.?(part|index)-[0-9a-f]{32}\.|\.gallery\.json\.")  # files of a gallery, and unfinished ones
+ADVICE = "put a copy of it back, or enroll into another folder"
 FORMAT = 1
 PART_ROWS = 262_144  # of a file: what a deletion rewrites
 BLOCK_ROWS = 32_768  # decoded at a time
 PATIENCE_S = 60.0  # for another process that writes
 PRECISIONS = {"float16": pa.float16(), "int8": pa.int8()}
+
+
+class Unusable(InputError):
+    """A gallery's folder is gone or damaged, or of a newer reidlab."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,13 @@ class Part:
 
     @classmethod
     def open(cls, folder: Path, name: str) -> "Part":
-        """Map a file; InputError where it isn't whole."""
+        """Map a file; Unusable where it isn't whole."""
         try:
             table = pa.ipc.open_file(pa.memory_map(str(folder / name))).read_all()
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(f"{folder / name}: damaged ({error}); delete {folder} and enroll again") from error
+            raise Unusable(f"{folder / name}: damaged ({error}); {ADVICE}") from error
         return cls(name, table)
 
     def __len__(self) -> int:
@@ -103,19 +108,39 @@ class Store:
         return _state(self.folder / MANIFEST) == self.state
 
     def refresh(self) -> None:
-        """Take up what other processes have changed."""
+        """Take up what other processes have changed; Unusable where the folder is gone or damaged."""
         while (state := _state(self.folder / MANIFEST)) != self.state:
-            about = read_json(self.folder / MANIFEST)
-            if about.get("format", FORMAT) != FORMAT:
-                raise InputError(f"{self.folder}: a gallery of format {about['format']}; use a newer reidlab")
+            about = self._read()
             opened = {part.name: part for part in self.parts}
             try:
                 parts = [opened.get(name) or Part.open(self.folder, name) for name in about.get("parts", [])]
             except FileNotFoundError as error:
                 if _state(self.folder / MANIFEST) == state:
-                    raise InputError(f"{self.folder}: a file is missing ({error}); enroll again") from error
+                    raise Unusable(f"{self.folder}: a file is missing ({error}); {ADVICE}") from error
                 continue  # replaced meanwhile
             self.about, self.parts, self.state = about, parts, state
+
+    def is_usable(self) -> bool:
+        """Whether the folder is there, if it ever was, and its manifest can be read."""
+        try:
+            self._read()
+        except InputError:
+            return False
+        return True
+
+    def _read(self) -> dict[str, Any]:
+        """What the manifest says; empty before the first change."""
+        file = self.folder / MANIFEST
+        try:
+            about = read_json(file)
+        except InputError as error:
+            reason = one_line(error.__cause__ or error)
+            raise Unusable(f"{file}: damaged ({reason}), the list of the gallery's files; {ADVICE}") from error
+        if self.state is not None and not about:
+            raise Unusable(f"{self.folder}: the gallery is gone; bring it back, or open it again to begin another one")
+        if about.get("format", FORMAT) != FORMAT:
+            raise Unusable(f"{self.folder}: a gallery of format {about['format']}; use a newer reidlab")
+        return about
 
     @contextmanager
     def writing(self) -> Iterator[None]:

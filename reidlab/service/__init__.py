@@ -12,6 +12,7 @@ from reidlab.service.limits import Limits
 
 __all__ = ["Limits", "read_token", "serve"]
 NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+LAST_PORT = 65_535
 SHORTEST_TOKEN = 16
 
 
@@ -73,6 +74,8 @@ def read_token(file: Path) -> str:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= LAST_PORT:
+        raise InputError(f"port {port}: give one from 0 to {LAST_PORT}, e.g. --http-port 8010")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         *kind, _, address = found[0]

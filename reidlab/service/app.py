@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from reidlab.errors import InputError, StorageError
 from reidlab.gallery import Gallery, Identification, Where
 from reidlab.gallery.gallery import Embeds
+from reidlab.gallery.store import Unusable
 from reidlab.service.desk import Desk, Job
 from reidlab.service.guard import Guard
 from reidlab.service.limits import Limits, Room
@@ -112,7 +113,7 @@ def create_app(
 
     @app.exception_handler(InputError)
     async def wrong_input(_: Request, error: InputError) -> Response:
-        status = 507 if isinstance(error, StorageError) else 422
+        status = 507 if isinstance(error, StorageError) else 503 if isinstance(error, Unusable) else 422
         return JSONResponse({"error": str(error).replace(place, "the gallery")}, status)
 
     @app.post("/identify", response_model=Answers)
@@ -141,6 +142,8 @@ def create_app(
             raise HTTPException(422, "give one pid for all images, or one for each, and at most one camid")
         taken, days = upload.number("time", time.time()), upload.number("keep_days", math.inf, 0)
         count, camid = upload.count, camids[0] if camids else None
+        if taken + days * DAY_S <= time.time():
+            raise HTTPException(422, "keep_days counts from time: these images are over already")
 
         def change(gallery: Gallery, embeddings: np.ndarray) -> int:
             return gallery.enroll_embeddings(
@@ -168,9 +171,11 @@ def create_app(
         return {"forgotten": await _answer(desk, Job(change=change))}
 
     @app.get("/healthz")
-    async def health() -> dict[str, bool]:
-        """Whether questions are answered."""
-        return {"ready": True}
+    async def health(response: Response) -> dict[str, bool]:
+        """Whether questions are answered; 503 where the gallery is gone or damaged."""
+        ready = await asyncio.to_thread(gallery.is_usable)
+        response.status_code = 200 if ready else 503
+        return {"ready": ready}
 
     @app.get("/metrics", response_class=Response)
     async def measure() -> Response:

@@ -81,8 +81,8 @@ class Guard:
             return JSONResponse({"error": "a foreign name or site; open the service by this machine's own"}, 403)
         given = headers.get("authorization", "").encode("latin-1")
         if self.token is not None and path not in OPEN and not hmac.compare_digest(given, self.token):
-            return JSONResponse({"error": "send the service's token: Authorization: Bearer TOKEN"}, 401,
-                                {"WWW-Authenticate": "Bearer"})  # fmt: skip
+            told = "that is not the service's token" if given else "send the service's token"
+            return JSONResponse({"error": f"{told}: Authorization: Bearer TOKEN"}, 401, {"WWW-Authenticate": "Bearer"})
         if method == "POST" and (full := self.room.refusal(headers.get("content-length", ""))):
             return JSONResponse({"error": full[1]}, full[0], {"Retry-After": "1"} if full[0] == 429 else None)
         return None

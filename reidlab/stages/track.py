@@ -19,15 +19,16 @@ from reidlab.evaluation.reentry import reentry
 from reidlab.export.model import Model
 from reidlab.files import storage_errors, write_atomic, write_json
 from reidlab.gallery.association import Rules
-from reidlab.gallery.following import Shot, count_scenes, embed_boxes, follow
+from reidlab.gallery.following import Shot, count_scenes, embed_boxes, follow, scenes
 from reidlab.metrics.tracks import TrackCounts, total, track_intervals
 from reidlab.plots.saving import save_figure
 from reidlab.plots.tracks import frame_with_boxes, recognition, save_animation, small
 from reidlab.run import File, Run
 
 BY_MOTION, WITH_APPEARANCE, DIFFERENCE = "motion alone", "with appearance", "difference"
+ALONE = ", each camera by itself"  # of figures that don't ask whether an identity keeps its name at the next camera
 NAMED = 6  # sequences, on the page
-VISIBLE = 0.5  # people of whom less is visible aren't asked for
+VISIBLE = 0.5  # people of whom less is visible aren't asked for, nor remembered
 
 
 @storage_errors()
@@ -60,7 +61,15 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     if not known:
         log.info(f"{home / File.TRACK}: tracks of {len(shots)} sequences; no truth to compare them with")
         return pd.DataFrame()
-    figures = _figures({name: count_scenes(known, of) for name, of in tracks.items()}, run["track.resamples"])
+    groups = {"": [*scenes(known)]}
+    if len(groups[""]) < len(known):
+        groups[ALONE] = [[shot] for shot in known]
+    figures = pd.concat(
+        _figures({name: count_scenes(of, found) for name, found in tracks.items()}, run["track.resamples"]).rename(
+            index=lambda name, end=end: name + end
+        )
+        for end, of in groups.items()
+    )
     write_atomic(home / File.TRACK_FIGURES, figures.to_csv())
     print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known):,} boxes of people")
     threshold = run.threshold("cosine") or rules.reentry_distance or rules.max_distance
@@ -94,7 +103,7 @@ def sequences(run: Run, folder: Path | None = None) -> list[Frames]:
 
 
 def _figures(counts: Mapping[str, list[TrackCounts]], resamples: int) -> pd.DataFrame:
-    """A row for each way to follow, and their difference, with 95 % intervals over scenes where there are several."""
+    """A row for each way to follow, and their difference, with 95 % intervals over what was counted."""
     before, after = counts[BY_MOTION], counts[WITH_APPEARANCE]
     rows = {name: total(of).figures() for name, of in counts.items()}
     rows[DIFFERENCE] = {key: value - rows[BY_MOTION][key] for key, value in rows[WITH_APPEARANCE].items()}

@@ -164,12 +164,18 @@ def test_images_come_from_a_folder_beside_the_ini_alone(tmp_path, name):
 
 @pytest.mark.parametrize(
     ("ini", "said"),
-    [("[Sequence]\nframeRate=fast\n", "not readable as INI"), ("[Sequence]\nframeRate=0\n", "frameRate=0"),
-     ("[Sequence]\nframeRate=nan\n", "frameRate=nan"), ("frames=3\n", "not readable as INI")],
-)  # fmt: skip
+    [("[Sequence]\nimDir\n", "not readable as INI"), ("frames=3\n", "not readable as INI")],
+)
 def test_an_ini_that_says_something_else(tmp_path, ini, said):
     with pytest.raises(InputError, match=said):
         mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=ini))
+
+
+@pytest.mark.parametrize("rate", ["fast", "0", "nan", "-25", "1e9", "inf", ""])
+def test_a_rate_that_is_none_stops_nothing(rate, tmp_path, capsys):
+    ini = f"[Sequence]\nframeRate={rate}\n"
+    assert mot.read_sequence(lay_out(tmp_path / "s", "1,1,1,1,5,5\n", ini=ini)).rate == 30
+    assert f"frameRate={rate} is no number of frames a second; taken for 30" in capsys.readouterr().out
 
 
 def test_a_rate_is_the_sequences_own(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from reidlab.config import CLONE
 from reidlab.data import mot
 from reidlab.gallery.association import Associator, Motion, Rules
-from reidlab.gallery.following import Shot, count_scenes, follow
+from reidlab.gallery.following import Shot, count_scenes, follow, scenes
 
 A, B, C = np.eye(3)
 
@@ -108,9 +108,9 @@ def test_a_person_keeps_the_identity_at_the_next_camera():
     tracks = follow(shots, Rules(), appearance=True)
     ids = {name: table.drop_duplicates("left")["pid"].unique().tolist() for name, table in tracks.items()}
     assert ids == {"hall-c1": [1, 2], "hall-c2": [2, 4], "yard": [1]}
-    hall, yard = count_scenes(shots, tracks)
+    hall, yard = count_scenes(scenes(shots), tracks)
     assert hall.figures()["IDF1"] == 1 and hall.figures()["switches"] == 0 and yard.figures()["HOTA"] == 1
-    alone, _ = count_scenes(shots, follow(shots, Rules(), appearance=False))
+    alone, _ = count_scenes(scenes(shots), follow(shots, Rules(), appearance=False))
     assert alone.figures()["IDF1"] == pytest.approx(3 / 4)
 
 

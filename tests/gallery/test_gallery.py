@@ -3,6 +3,7 @@
 import math
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -416,6 +417,33 @@ def test_what_cannot_be_opened_is_named(tmp_path, model):
     part.unlink()
     with pytest.raises(InputError, match="a file is missing"):
         Gallery.open(tmp_path)
+    (tmp_path / "gallery.json").write_text("{")
+    with pytest.raises(InputError, match=r"gallery\.json: damaged \(.*put a copy of it back") as damaged:
+        Gallery.open(tmp_path)
+    assert "delete" not in str(damaged.value)
+
+
+def test_a_gallery_that_is_gone_is_no_empty_one(tmp_path, model):
+    place = tmp_path / "here"
+    gallery = Gallery.open(place, model)
+    assert gallery.is_usable()
+    gallery.enroll_embeddings(np.eye(4), "abcd")
+    place.rename(tmp_path / "there")
+    assert not gallery.is_usable()
+    for use in (lambda: gallery.identify_embeddings(np.eye(4), threshold=0.5),
+                lambda: gallery.enroll_embeddings(np.eye(4), "wxyz")):  # fmt: skip
+        with pytest.raises(InputError, match="the gallery is gone"):
+            use()
+    assert not (place / "gallery.json").exists()
+    shutil.rmtree(place, ignore_errors=True)  # of the lock
+    (tmp_path / "there").rename(place)
+    assert gallery.is_usable() and gallery.pids == ["a", "b", "c", "d"]
+
+
+def test_images_that_are_over_when_enrolled_are_told(tmp_path, model, capsys):
+    gallery = Gallery.open(tmp_path, model)
+    gallery.enroll_embeddings(np.eye(4), "abcd", times=[0.0, 1.0, time.time(), time.time()], keep_s=60)
+    assert "2 of 4 images are over already" in capsys.readouterr().out
 
 
 def test_files_of_others_stay(tmp_path, model):

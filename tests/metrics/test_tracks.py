@@ -201,7 +201,7 @@ def test_files_as_trackeval_reads_them(trackeval, tmp_path, seed, benchmark):
     theirs = json.loads(made.stdout.splitlines()[-1])
     shot = Shot(mot.read_sequence(tmp_path / "gt" / name), np.zeros((0, 1)), np.zeros((0, 1)))
     tracks = {name: mot.read_boxes(tmp_path / "found" / "ours" / "data" / f"{name}.txt")}
-    (counts,) = count_scenes([shot], tracks)
+    (counts,) = count_scenes([[shot]], tracks)
     assert [counts.true, counts.found] == theirs.pop("boxes")
     assert (counts.found < len(tracks[name])) == (benchmark != "MOT15")
     assert counts.figures() == pytest.approx(theirs, abs=1e-9)

@@ -145,6 +145,14 @@ def png_bomb(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def cut_png(kept):
+    """A photograph-like PNG of which the end is missing."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 40, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(noise).save(content, "PNG")
+    return content.getvalue()[: int(kept * content.tell())]
+
+
 def as_told(found):
     """An identification as the service tells it."""
     nearest = [{"pid": c.pid, "distance": c.distance, "camid": c.camid, "time": c.time} for c in found.candidates]
@@ -262,6 +270,7 @@ ONE = ("image", b"\xff\xd8\xff\xe0 no jpeg \xff\xd9")
         (422, []),
         (422, [ONE]),
         (422, [("image", b"\xff\xd8")]),
+        *[(422, [("image", cut_png(kept))]) for kept in (0.3, 0.5, 0.95)],
         (415, [("image", b"%PDF-1.7\n1 0 obj <<>>")]),
         (415, [("image", b"")]),
         (415, [("image", b"GIF89a")]),
@@ -457,6 +466,18 @@ def test_a_full_queue(trained, tmp_path):
         full.stop()
 
 
+def test_a_gallery_that_is_gone_answers_nothing(service, gallery, trained):
+    away = service.folder.with_name("away")
+    service.folder.rename(away)
+    try:
+        assert service.post("/identify", [image(trained[2][0])])[0] == 503
+        assert service.get("/healthz")[::2] == (503, {"ready": False})
+    finally:
+        away.rename(service.folder)
+    assert service.get("/healthz")[::2] == (200, {"ready": True})
+    assert service.identify(trained[2][:1])[0]["nearest"]
+
+
 @pytest.mark.slow
 def test_the_end_and_a_second_start(trained, tmp_path):
     """SIGTERM answers what was accepted, closes the port, and the next start finds what was enrolled."""
@@ -523,6 +544,7 @@ def test_beyond_this_machine(trained, tmp_path, capsys):
         ([*argv, "--token-file", str(tmp_path / "none")], "not readable"),
         ([*argv, "--token-file", str(short := tmp_path / "short")], "16 or more"),
         (["serve", "--gallery", str(tmp_path / "g"), "--host", "no.such.invalid", *overrides], "can't be used"),
+        (["serve", "--gallery", str(tmp_path / "g"), "--http-port", "99999", *overrides], "from 0 to 65535"),
     ):
         short.write_text("short") if says.startswith("16") else None
         assert cli.main(wrong) == 2

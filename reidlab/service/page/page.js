@@ -44,13 +44,17 @@ async function identify() {
   const form = new FormData();
   form.append("image", file, "image");
   form.append("k", "20");
-  const token = at("token").value;
+  const token = at("token").value.trim();
+  if (/[^\x21-\x7e]/.test(token)) {
+    at("verdict").textContent = "A token has letters, digits and signs of ASCII alone.";
+    return;
+  }
   const headers = token ? { Authorization: `Bearer ${token}` } : {};
   let answer;
   try {
     const response = await fetch("/identify", { method: "POST", body: form, headers });
     answer = await response.json();
-    if (response.status === 401) at("access").hidden = false;
+    at("access").hidden = response.status !== 401;
   } catch {
     answer = { error: "the service doesn't answer" };
   }
