@@ -31,7 +31,7 @@ def test_a_table_is_no_wider_than_its_terminal_and_breaks_no_word(columns, shape
 
 def test_a_notebook_gets_a_table_of_its_own(monkeypatch, capsys):
     displayed = []
-    monkeypatch.setattr("reidlab.console.Console", lambda **_: SimpleNamespace(is_jupyter=True))
+    monkeypatch.setattr("rich.console.Console", lambda **_: SimpleNamespace(is_jupyter=True))
     monkeypatch.setattr("IPython.display.display", displayed.append)
     print_table(pd.DataFrame({"mAP": [0.12345, None], "n": [1, 2]}, index=["a", "b"]), "runs/<demo>")
     (page,) = displayed

@@ -136,7 +136,7 @@ class Store:
         except InputError as error:
             reason = one_line(error.__cause__ or error)
             raise Unusable(f"{file}: damaged ({reason}), the list of the gallery's files; {ADVICE}") from error
-        if self.state is not None and not about:
+        if self.about and not about:
             raise Unusable(f"{self.folder}: the gallery is gone; bring it back, or open it again to begin another one")
         if about.get("format", FORMAT) != FORMAT:
             raise Unusable(f"{self.folder}: a gallery of format {about['format']}; use a newer reidlab")

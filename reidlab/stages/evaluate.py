@@ -39,7 +39,6 @@ from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 from reidlab.run.contract import SCHEMAS
-from reidlab.training import tracking
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
@@ -118,6 +117,10 @@ def run(run: Run) -> Run:
 
 def _track(run: Run) -> None:
     """Give what was found to the tracker of the training."""
+    if not (run / "tensorboard").exists():
+        return
+    from reidlab.training import tracking  # with Lightning
+
     figures, pictures = run.results[Row.CHECKPOINT].figures, (run / File.EVALUATE / Row.CHECKPOINT).glob("*.png")
     tracking.log_test(run.folder, leaves(run.settings), figures, sorted(pictures))
 

@@ -244,8 +244,10 @@ def test_enrolled_and_forgotten_without_a_trace(service, gallery, trained):
     assert NAME not in str(service.identify(trained[2][:1]))
     assert service.post("/forget", [("pid", NAME)])[0] == 404
     assert len(before) == len([*service.folder.iterdir()])
-    each = [*crops, ("pid", "one"), ("pid", "two"), ("time", "0"), ("keep_days", "0.00001")]
-    assert service.post("/enroll", each)[2] == {"enrolled": 2}
+    each = [*crops, ("pid", "one"), ("pid", "two")]
+    assert service.post("/enroll", [*each, ("time", "0"), ("keep_days", "30")])[0] == 422  # they would be over already
+    assert service.post("/enroll", [*each, ("keep_days", "0.00001")])[2] == {"enrolled": 2}
+    time.sleep(1)
     assert {"one", "two"}.isdisjoint(near["pid"] for near in service.identify(trained[2][:1], k=100)[0]["nearest"])
     gallery.expire()
 
