@@ -183,7 +183,9 @@ def test_the_dashboard(page, runs, tmp_path):
         page.get_by_text("not readable as JSON").wait_for()
         assert page.locator("img[src='x']").count() == 0 and page.locator("strong", has_text="bold").count() == 0
         page.get_by_text("best mAP: ").wait_for()
-        texts = page.locator("[data-testid=stDataFrame] [role=gridcell]").all_inner_texts()
+        cells = page.locator("[data-testid=stDataFrame] [role=gridcell]")
+        cells.filter(has_text="two").first.wait_for(state="attached")
+        texts = cells.all_text_contents()
         assert "two" in texts and not {"None", "nan", "<NA>"} & {*texts}
         page.screenshot(path=tmp_path / "leaderboard.png", full_page=True)
         page.set_viewport_size({"width": 390, "height": 900})
