@@ -597,14 +597,14 @@ def _with_file(overrides: Sequence[str]) -> list[str]:
     """
     from reidlab.files import EXPORTED, is_checkpoint
 
-    keys = {}
-    for key, _, value in (override.partition("=") for override in overrides):
-        path = Path(value.strip("'\""))
+    keys: dict[str, str] = {}
+    pairs = [[*override.partition("=")] for override in overrides]
+    for pair in pairs:
+        path = Path(pair[2].strip("'\""))
         exported = path.suffix.lower() in EXPORTED
-        if key == "model" and (exported or is_checkpoint(path) or path.is_file()):
-            keys["model"] = "evaluate.file"
+        if pair[0] == "model" and (exported or is_checkpoint(path) or path.is_file()):
+            pair[0] = "evaluate.file"
             keys |= {f"model.{name}": f"evaluate.{name}" for name in ("mean", "std", "distance") if exported}
-    pairs = (override.partition("=") for override in overrides)
     return [f"{keys.get(key, key)}{equals}{value}" for key, equals, value in pairs]
 
 

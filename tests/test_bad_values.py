@@ -143,7 +143,7 @@ def test_devices_that_the_machine_lacks_are_refused_before_images_are_read(refus
     ("~optimizer.lr", "give it a value, as in optimizer.lr="),
     ("~run.name", "give it a value"),
     ("~data.source", "set what is in it instead"),
-    ("~logger", "choose logger=NAME, of csv, none"),
+    ("~logger", "choose logger=NAME, of csv, mlflow, none"),
     ("~evaluate", "choose evaluate=NAME, of default"),
     ("~sead", "did you mean seed?"),
 ])  # fmt: skip

@@ -73,7 +73,7 @@ def test_training_may_go_on(folder):
     """What an unchanged command composes today, with the defaults of that day, is no other training."""
     stored = read_config(folder / File.CONFIG)
     overrides = [o.replace("trunk_rate", "backbone_lr_scale") for o in stored.run.overrides if "num_instances" not in o]
-    earlier = ["data.val_identities=1", "augment.crop.padding=10"]
+    earlier = ["data.val_identities=1", "augment.crop.padding=10", "optimizer.lr=3e-3"]
     now = compose([*overrides, *(earlier if "val_identities" in stored.data else [])])
     now.model.weights = stored.model.weights  # of a folder elsewhere
     assert training_differences(stored, now) == []

@@ -14,6 +14,11 @@ AT_ONCE = 1000  # rows of a page
 TIMEOUT_S = 30.0
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with a traceback
 
+SELDOM_PINGED = {
+    "grpc.keepalive_time_ms": 300_000,
+    "grpc.keepalive_permit_without_calls": False,
+}  # or a server hangs up
+
 
 class Milvus:
     """See `Server`.
@@ -29,7 +34,7 @@ class Milvus:
         self.url, self.name = url, name
         self.dim: int | None = None
         with self._asking():
-            self.client = MilvusClient(target, token=token, timeout=TIMEOUT_S)
+            self.client = MilvusClient(target, token=token, timeout=TIMEOUT_S, grpc_options=SELDOM_PINGED)
 
     def refresh(self) -> None:
         """Look up `dim`."""

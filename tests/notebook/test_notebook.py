@@ -118,7 +118,7 @@ def test_show_puts_a_table_beside_a_picture(tmp_path, monkeypatch):
     notebook.show(Figure(figsize=(2, 1)), pd.DataFrame({"mAP": [0.5]}, index=["trained"]))
     Figure(figsize=(2, 1)).savefig(tmp_path / "file.png")
     notebook.show(tmp_path / "file.png", pd.Series({"threshold": 0.25}, name="value"))
-    for page, number in zip((one.data for one in shown), ("0.5", "0.25"), strict=True):
+    for page, number in zip((one.data for one in shown), ("0.500", "0.250"), strict=True):
         content = base64.b64decode(page.split("base64,")[1].split('"')[0])
         assert Image.open(io.BytesIO(content)).format == "PNG"
         assert f"<td>{number}</td>" in page

@@ -36,6 +36,7 @@ HISTORY = pd.DataFrame(
 )
 TESTED_APART = ("quantization", "deploy", "architecture")
 COUNTS = pd.DataFrame([[8, 2], [0, 0]], index=["daisy", "rose"], columns=["daisy", "rose"])
+SPENT = pd.DataFrame({"part": ["wait", "other"], "seconds": [1.0, 3.0], "share": [0.25, 0.75]}, index=["train"] * 2)
 EVERY = {
     "identity_sheet": lambda: plots.identity_sheet(TABLE, lambda path: IMAGE),
     "images_per_identity": lambda: plots.images_per_identity(TABLE),
@@ -49,6 +50,7 @@ EVERY = {
     "camera_pair_matrix": lambda: plots.camera_pair_matrix(np.array([[np.nan, 0.5], [0.9, np.nan]]), [1, 2]),
     "cmc_curve": lambda: plots.cmc_curve({"trained": np.array([0.5, 0.75, 1.0])}),
     "metric_bars": lambda: plots.metric_bars({"trained": {"mAP": 0.5, "rank-1": 0.7}, "untrained": {"mAP": 0.1}}),
+    "time_spent": lambda: plots.time_spent(SPENT),
     "metric_bars, empty": lambda: plots.metric_bars({}),
     "distance_histogram": lambda: plots.distance_histogram(np.arange(5), np.eye(4)[0], np.eye(4)[2], 1.5),
     "roc_curve": lambda: plots.roc_curve({"trained": plots.Roc(np.array([0, 1e-3, 1]), np.array([0, 0.9, 1]))}),
@@ -126,9 +128,11 @@ def test_an_identity_sheet_shows_all_cameras_evenly_and_in_order():
 
 
 def test_images_per_identity_counts_people_only():
-    train, query = plots.images_per_identity(TABLE).axes
-    assert [sum(bar.get_height() for bar in axes.patches) for axes in (train, query)] == [2, 1]
+    one_less = TABLE.drop(index=TABLE[TABLE["pid"] == 1].index[0])
+    train, query = plots.images_per_identity(one_less).axes
+    assert [sum(bar.get_height() for bar in axes.patches) for axes in (train, query)] == [2, 0]
     assert "2 identities" in train.get_title(loc="left")
+    assert [text.get_text() for text in query.texts] == ["8 of each"]
 
 
 def test_learning_curves_mark_the_best_validated_epoch_and_skip_gaps():

@@ -72,7 +72,7 @@ def test_a_fresh_process_gets_the_same_embeddings(kind, tmp_path, request):
     files = images(tmp_path)
     moved = shutil.move(place, tmp_path / "elsewhere")
     found, model = loaded_elsewhere(moved, tmp_path, files), reidlab.load(run.folder)
-    assert np.array_equal(found["embeddings"], model(files))
+    np.testing.assert_allclose(found["embeddings"], model(files), atol=1e-6)  # another number of threads
     assert found["threshold"] == model.verdict.get("threshold", -1) and found["classes"].tolist() == model.classes
     assert (kind == "trained") == ("threshold" in model.verdict)
     said = subprocess.run([sys.executable, Path(moved) / "example.py", *files], capture_output=True, text=True)

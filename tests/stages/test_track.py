@@ -48,7 +48,7 @@ def test_tracks_figures_and_pictures(trained, film, capsys):
     assert [*again.index] == [1, 10] and again["rank-1"].between(0, 1).all()
     assert (again["rank-1_low"] <= again["rank-1"]).all() and (again["rank-1"] <= again["rank-1_high"]).all()
     page = (run / File.REENTRY_PAGE).read_text()
-    assert f'<td class="number">{again.loc[1, "rank-1"]:.3f}<span>' in page and table.loc["difference", "IDF1"] in page
+    assert f'class="number">{again.loc[1, "rank-1"]:.3f}<span>' in page and table.loc["difference", "IDF1"] in page
     assert "1 frame (0.1 s)" in page and "scene1-c1, scene2-c1" in page and "not calibrated" in page
     assert not re.search(r'(src|href)="(?!data:|#)', page), "it asks another file or host for something"
     assert run.reentry_page == [File.REENTRY_PAGE]
