@@ -12,12 +12,8 @@ from reidlab.gallery.server import LONGEST_TEXT, NUMBERS, TEXT, Chosen, Row, ask
 
 AT_ONCE = 1000  # rows of a page
 TIMEOUT_S = 30.0
+SELDOM = {"grpc.keepalive_time_ms": 300_000, "grpc.keepalive_permit_without_calls": False}  # pinged; or it hangs up
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs what it also raises, with a traceback
-
-SELDOM_PINGED = {
-    "grpc.keepalive_time_ms": 300_000,
-    "grpc.keepalive_permit_without_calls": False,
-}  # or a server hangs up
 
 
 class Milvus:
@@ -34,7 +30,7 @@ class Milvus:
         self.url, self.name = url, name
         self.dim: int | None = None
         with self._asking():
-            self.client = MilvusClient(target, token=token, timeout=TIMEOUT_S, grpc_options=SELDOM_PINGED)
+            self.client = MilvusClient(target, token=token, timeout=TIMEOUT_S, grpc_options=SELDOM)
 
     def refresh(self) -> None:
         """Look up `dim`."""
