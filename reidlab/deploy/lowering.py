@@ -96,9 +96,11 @@ def _window(build: Builder, op: Op, kernel: tuple[int, int], absorb: bool = True
     return source, fields, {"window": kernel[0], "stride": strides[0], "pad": top}
 
 
-def _dilated(op: Op, weights: np.ndarray) -> np.ndarray:
-    """Weights (A, height, width, B) with zeros between the taps of a dilated window."""
+def _dilated(build: Builder, op: Op, weights: np.ndarray) -> np.ndarray:
+    """Weights (A, height, width, B) with zeros between the taps of a dilated window; InputError for steps below 1."""
     steps = op.options["dilation_h"], op.options["dilation_w"]
+    if min(steps) < 1:
+        raise build.refuse(op, f"a dilation of {steps}; the file is damaged")
     height, width = ((taps - 1) * step + 1 for taps, step in zip(weights.shape[1:3], steps, strict=True))
     spread = np.zeros((weights.shape[0], height, width, weights.shape[3]), np.int8)
     spread[:, :: steps[0], :: steps[1]] = weights
@@ -151,7 +153,7 @@ def _weights(build: Builder, op: Op, axes: int) -> np.ndarray:
 
 def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> None:
     """CONV_2D, or a depthwise convolution of one channel with weights (out channels, height, width, in channels)."""
-    weights = _dilated(op, _weights(build, op, 4)) if weights is None else weights
+    weights = _dilated(build, op, _weights(build, op, 4)) if weights is None else weights
     channels, out_channels = (build.shape(i, op)[2] for i in (op.inputs[0], op.outputs[0]))
     if (out_channels, channels) != (weights.shape[0], weights.shape[3]):
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {channels} -> {out_channels} channels")
@@ -170,7 +172,7 @@ def _convolution(build: Builder, op: Op, weights: np.ndarray | None = None) -> N
 
 
 def _depthwise_conv_2d(build: Builder, op: Op) -> None:
-    weights = _dilated(op, _weights(build, op, 4))
+    weights = _dilated(build, op, _weights(build, op, 4))
     channels = build.shape(op.inputs[0], op)[2]
     if channels == 1 and weights.shape[0] == 1:
         _convolution(build, op, weights.transpose(3, 1, 2, 0))

@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -124,6 +125,8 @@ def _run(argv, fault, beside, temporary, memory, begun) -> None:
     begun.set()
     if temporary:
         os.environ["TMPDIR"] = str(temporary)
+        tempfile.tempdir = None
+        tempfile.gettempdir()  # which tries the folder by a file, once
     if memory:
         own = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (own + memory, own + memory))
