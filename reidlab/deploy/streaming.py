@@ -7,6 +7,7 @@ from functools import cached_property
 from reidlab.deploy.network import Network, Node, Rows
 
 TOLERANCE = 0.05
+LARGEST_ROW = 0xFFFF  # bytes
 MAX_STAGE_NODES = 24  # REID_MAX_NODES of the C executor: it bounds the stack
 
 
@@ -123,8 +124,8 @@ def with_running_means(network: Network, recompute: frozenset[int]) -> Network:
     """The network with means of tensors in `recompute` taken row by row, so that these needn't be held for them."""
     nodes, rows, fresh = [], dict(network.rows), max(network.rows) + 1
     for node in network.nodes:
-        if node.kernel == "reid_average_all" and node.inputs[0] in recompute:
-            height, channels = rows[node.inputs[0]].height, node.params["channels"]
+        height, channels = rows[node.inputs[0]].height, node.params.get("channels", 0)
+        if node.kernel == "reid_average_all" and node.inputs[0] in recompute and 4 * channels <= LARGEST_ROW:
             params = {"pixels": node.params["pixels"] // height, "channels": channels}
             nodes.append(
                 Node(
