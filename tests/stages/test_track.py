@@ -152,3 +152,16 @@ def test_the_page_belongs_to_a_checkpoint_and_is_linked(trained, film):
     assert run.reentry_page == []
     report.run(run)
     assert not any(f'"{File.REENTRY_PAGE}"' in page.read_text() for page in pages)
+
+
+def test_two_cameras_of_a_scene_are_counted_together_and_each_by_itself(trained, film, tmp_path):
+    for number, place in enumerate(sorted(film.glob("scene*")), start=1):
+        shutil.copytree(place, tmp_path / "two" / f"hall-c{number}")
+    table = track.run(Run.resume(trained), tmp_path / "two")
+    ways = ("motion alone", "with appearance", "difference")
+    assert [*table.index] == [*ways, *(f"{way}, each camera by itself" for way in ways)]
+    run, sequences = Run.resume(trained), mot.read_sequences(tmp_path / "two")
+    counts = [count_tracks(s.truth, mot.read_boxes(run / File.TRACK / f"{s.name}.txt")) for s in sequences]
+    alone = table.loc["with appearance, each camera by itself"]
+    assert alone["IDF1"].startswith(f"{(counts[0] + counts[1]).figures()['IDF1']:.3f} [")
+    assert "[" not in table.loc["with appearance", "IDF1"]  # of one scene there is no interval
