@@ -2,8 +2,11 @@
 
     python benchmarks/commands.py [--before COMMIT] [--rounds 3]
     python benchmarks/commands.py --quantize data/models/demo_osnet_x0_25 experiment=demo [--before COMMIT] [--rounds 1]
+    python benchmarks/commands.py --images 50000 [--before COMMIT] [--rounds 1]
 
-With `--quantize` it is the whole `reidlab quantize` of a copy of a run, with the data sets of this workspace.
+With `--quantize` it is the whole `reidlab quantize` of a copy of a run, with the data sets of this workspace. With
+`--images` it is the whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a
+table of ten times as many rows, each of a file that is there.
 Every figure is the median of its rounds, in which now and before take turns. Processor time (user and system, children
 included) hardly changes on a busy machine; wall-clock time does.
 """
@@ -17,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pandas as pd
 
 from reidlab.console import print_table
@@ -44,10 +49,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--before", metavar="COMMIT", help="one to compare with")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quantize", metavar="RUN", help="the folder of a run; overrides may follow")
+    parser.add_argument("--images", type=int, metavar="COUNT", help="let `data` read so many")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        starts = quantizing(Path(folder), Path(args.quantize), args.overrides) if args.quantize else STARTS
+        starts = STARTS
+        if args.quantize:
+            starts = quantizing(Path(folder), Path(args.quantize), args.overrides)
+        elif args.images:
+            starts = reading(Path(folder), args.images)
         trees = {"now": ROOT}
         if args.before:
             trees["before"] = Path(folder) / "before"
@@ -64,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.before:
         for figure in ("processor_s", "wall_s"):
             table[f"{figure} now / before"] = table[f"{figure} now"] / table[f"{figure} before"]
-    print_table(table, "seconds to start")
+    print_table(table, "seconds")
     return 0
 
 
@@ -76,11 +86,36 @@ def quantizing(workspace: Path, run: Path, overrides: list[str]) -> dict[str, tu
     return {"quantize": (["-c", CLI, "quantize", f"run.name={run.name}", *overrides], {"REIDLAB_ROOT": str(workspace)})}
 
 
+def reading(workspace: Path, count: int) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """The commands that read images in folders, 20 of each identity, and a table of links to them."""
+    people, listed = workspace / "people", workspace / "listed"
+    for split in ("bounding_box_train", "query", "bounding_box_test"):
+        (people / split).mkdir(parents=True)
+    noise, rows = np.random.default_rng(0), ["path,pid,camid"]
+    for number in range(count):
+        pid, camid = number // 20, number % 6 + 1
+        split = "bounding_box_train" if pid % 2 else "bounding_box_test" if number % 20 else "query"
+        image = cv2.resize(noise.integers(0, 256, (16, 8, 3), np.uint8), (64, 128), interpolation=cv2.INTER_CUBIC)
+        file = people / split / f"{pid:06d}_c{camid}s1_{number:06d}_00.jpg"
+        cv2.imwrite(str(file), image)
+        (listed / f"{pid:06d}").mkdir(parents=True, exist_ok=True)
+        for copy in range(10):
+            name = f"{pid:06d}/{number:06d}_{copy}.jpg"
+            (listed / name).hardlink_to(file)
+            rows.append(f"{name},{pid},{camid}")
+    (listed / "samples.csv").write_text("\n".join(rows))
+    folders = ["data=market1501", f"data.root={people}", f"run.root={workspace}", "run.name=people"]
+    table = f"from reidlab.data import CsvSamples; CsvSamples('samples.csv', {str(listed)!r})()"
+    return {f"data, {count:,} images": (["-c", CLI, "data", *folders], {}),
+            f"reading {10 * count:,} rows": (["-c", table], {})}  # fmt: skip
+
+
 def cost(arguments: list[str], more: dict[str, str], tree: Path) -> tuple[float, float]:
     """Processor seconds, its children's too, and wall-clock seconds of one start."""
     before, began = os.times(), time.perf_counter()
+    completes = "_ARGCOMPLETE" in more
     subprocess.run([sys.executable, *arguments], cwd=tree, env=os.environ | more | {"PYTHONPATH": str(tree)},
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check="quantize" in arguments)  # fmt: skip
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=not completes)  # fmt: skip
     after, wall = os.times(), time.perf_counter() - began
     return after.children_user + after.children_system - before.children_user - before.children_system, wall
 

@@ -67,7 +67,7 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
 
 def _is_text(numbers: Mapping[str, int]) -> bool:
     """Whether labels were numbered in their order, and don't spell their numbers."""
-    return any(not re.fullmatch(f"0*{number}", label) for label, number in numbers.items())
+    return any(label.lstrip("0") != str(number).lstrip("0") for label, number in numbers.items())
 
 
 def _renumbered(numbers: Mapping[str, int], what: str) -> list[str]:

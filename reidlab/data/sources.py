@@ -4,6 +4,7 @@ A source is a callable without arguments that returns `Samples`; a config builds
 """
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -238,7 +239,7 @@ class CsvSamples:
 
     def _check_rows(self, table: pd.DataFrame) -> None:
         path, split = table["path"], table["split"]
-        found = path.map(lambda name: is_file(self.root / name))
+        found = path.map(lambda name: os.path.isfile(os.path.join(self.root, name)))  # noqa: PTH113, PTH118  # faster
         problems = {
             "has no path": path == "",
             f"has no {self.label}": table["label"].isin(MISSING),
@@ -427,14 +428,6 @@ def _nothing_to_train_on(split: str, place: Path, notes: list[str]) -> bool:
     if missing:
         notes.append(f"train: {place} doesn't exist; {found_in(place.parent)}")
     return missing
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file is there and may be looked at."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def found_in(folder: Path, limit: int = 8) -> str:

@@ -18,6 +18,7 @@ from reidlab.progress import bar
 
 MIN_HEIGHT, MIN_WIDTH = 32, 16  # a crop below this shows clothes as a few pixels
 HASH_SIDE, NEAR_BITS = 16, 26  # of 256 bits; different photographs differ in about half of them
+CHUNK = 64  # files that a thread takes at once; waking it costs as much as inspecting one
 STAGES = {"train": ["train"], "validation": [*VALIDATION_SPLITS], "test": ["query", "gallery"]}
 
 
@@ -54,9 +55,14 @@ def inspect_files(samples: Samples, progress: bool = True) -> pd.DataFrame:
     `looks` is a perceptual hash, see `difference_hash`.
     """
     files = samples.files()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        inspected = pool.map(_inspect, files)
-        rows = list(bar(inspected, progress, desc="checking images", total=len(files), unit="image"))
+    rows: list[tuple] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        bar(shown=progress, desc="checking images", total=len(files), unit="image") as shown,
+    ):
+        for several in pool.map(_inspect_each, (files[start : start + CHUNK] for start in range(0, len(files), CHUNK))):
+            rows += several
+            shown.update(len(several))
     return pd.DataFrame(rows, columns=["height", "width", "digest", "problem", "looks"], index=samples.table.index)
 
 
@@ -116,6 +122,10 @@ def difference_hash(image: np.ndarray) -> bytes:
     """256 bits that stay when an image (H, W, 3) is resized or compressed: where it gets brighter to the right."""
     gray = cv2.resize(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
     return np.packbits(gray[:, 1:] > gray[:, :-1]).tobytes()
+
+
+def _inspect_each(files: Sequence[Path]) -> list[tuple[int, int, str, str, bytes]]:
+    return [_inspect(file) for file in files]
 
 
 def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reidlab.data import ImageDataModule
 from reidlab.metrics import flip_averaged
 from reidlab.progress import bar
+from reidlab.threads import pace
 from reidlab.timing import spent
 
 CONSTANT = 1e-4  # of the mean output's length: outputs that lie nearer to it are alike but for rounding
@@ -65,6 +66,7 @@ def embed(
 
     forward, blocks = flip_averaged(call) if flip else call, []
     with spent.within("embedding"):
-        for batch in bar(datamodule.loader(table), desc=f"embed {label}", unit="batch"):
+        batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
+        for batch in pace.over(batches) if device == "cpu" else batches:
             blocks.append(forward(datamodule.preprocess(batch)["image"]).float().cpu())
     return Outputs(torch.cat(blocks), table)

@@ -9,6 +9,7 @@ import pandas as pd
 from reidlab.data import ImageDataModule
 from reidlab.data.samples import sample_evenly
 from reidlab.errors import InputError
+from reidlab.threads import pace
 
 
 def choose_images(train: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
@@ -38,7 +39,7 @@ class ImageBatches:
         self.datamodule, self.table = datamodule, table
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        for batch in self.datamodule.loader(self.table):
+        for batch in pace.over(self.datamodule.loader(self.table)):
             yield batch["image"].permute(0, 2, 3, 1).numpy()
 
 

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 
 from reidlab.data import ImageDataModule
 from reidlab.export.simulate import QATOptions, Simulation, relative_error
-from reidlab.training.callbacks import EpochLines, interruptible, progress, quiet_lightning
+from reidlab.threads import pace
+from reidlab.training.callbacks import EpochLines, KeepsPace, interruptible, progress, quiet_lightning
 from reidlab.training.images import LightningImages
 
 SMALLEST_RMS = 1e-3
@@ -105,13 +106,13 @@ def finetune(
     shown = progress()
     torch.manual_seed(options.seed)
     simulation.train()
-    with quiet_lightning(), interruptible():
+    with quiet_lightning(), interruptible(), pace.kept():
         trainer = pl.Trainer(
             max_epochs=options.epochs,
             accelerator=options.accelerator,
             devices=1,
             logger=False,
-            callbacks=[best, shown] if validation else [shown],
+            callbacks=[KeepsPace(), shown, *([best] if validation else [])],
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=not isinstance(shown, EpochLines),

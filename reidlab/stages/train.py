@@ -24,11 +24,13 @@ from reidlab.files import alone, storage_errors, write_atomic, write_json
 from reidlab.models import ReIdNetwork, check_size, load_weights
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run, provenance
+from reidlab.threads import pace
 from reidlab.training import tracking
 from reidlab.training.callbacks import (
     CollapseNotice,
     EpochLines,
     History,
+    KeepsPace,
     StaysStopped,
     TimeBudget,
     interruptible,
@@ -85,17 +87,17 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
         log.info(f"note: {note}")
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = build_task(run, datamodule, made_by["data_hash"])
-    loggers, history = _loggers(run), History(run.folder)
+    loggers, history, paced = _loggers(run), History(run.folder), KeepsPace()
     tracking.log_settings(loggers, run.settings, made_by)
     tracking.log_graph(loggers, task.network, run["data.size"])
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
-        trainer = build_trainer(run, datamodule, loggers, [*callbacks, history, replay, CollapseNotice(history)])
+        trainer = build_trainer(run, datamodule, loggers, [*callbacks, paced, history, replay, CollapseNotice(history)])
         if not _fit(run, trainer, task, datamodule):
             return
         if len(datamodule.validation) and not run.is_classifier:
             tracking.log_rankings(loggers, lambda: _rankings(run, datamodule), share=bool(run["privacy.share_images"]))
-    _record(run, trainer, task, datamodule, made_by)
+    _record(run, trainer, task, datamodule, made_by | {"steps_by_threads": dict(paced.steps)})
 
 
 def check(run: Run) -> None:
@@ -204,7 +206,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
     begun = resume_point(run / File.BEST, run / File.LAST)
     if begun:
         log.info(f"{run.name}: going on from {begun}")
-    with interruptible():
+    with interruptible(), pace.kept():
         try:
             trainer.fit(task, datamodule=LightningImages(datamodule), ckpt_path=begun and str(begun), weights_only=True)
         except MisconfigurationException as error:

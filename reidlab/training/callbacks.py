@@ -6,12 +6,13 @@ import signal
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
-from typing import cast
+from typing import Any, cast
 
 import pandas as pd
 import pytorch_lightning as pl
@@ -25,6 +26,7 @@ from reidlab.errors import InputError
 from reidlab.files import write_atomic
 from reidlab.progress import in_notebook
 from reidlab.run import File
+from reidlab.threads import pace
 from reidlab.training.schedules import Planned
 from reidlab.training.tasks import Task
 
@@ -183,6 +185,37 @@ class TimeBudget(pl.Callback):
         for planned in trainer.lr_scheduler_configs:
             if isinstance(planned.scheduler, Planned):
                 planned.scheduler.plan(epochs)
+
+
+class KeepsPace(pl.Callback):
+    """Measures the steps of a training on one processor for `pace`, and counts them by their threads.
+
+    Attributes:
+        steps: number of threads -> steps made with them.
+    """
+
+    def __init__(self) -> None:
+        self.steps: Counter[int] = Counter()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """A batch is there."""
+        pace.begin()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        """The step with its images (B, 3, H, W) is done."""
+        if trainer.strategy.root_device.type == "cpu" and trainer.world_size == 1:
+            self.steps[torch.get_num_threads()] += 1
+            pace.end(batch["image"].numel())
+
+    def state_dict(self) -> dict:
+        """The steps so far."""
+        return {"steps": dict(self.steps)}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Go on counting."""
+        self.steps = Counter(state_dict["steps"])
 
 
 class SmallFirst(pl.Callback):
