@@ -4,7 +4,7 @@ Builds each network with random weights, writes its int8 .tflite, and puts what 
 estimated for the boards and, with --emulate (needs the tools of `reidlab deploy deploy=c`, takes minutes), what its C
 takes on an emulated Cortex-M7. Writes data/choosing.csv and the tables of docs/choosing.md. Memory, instructions and
 latency don't depend on what the weights are; accuracy does: it is what others have published, and the mean of what
-benchmarks/flowers.py measured.
+benchmarks/classifiers.py measured.
 """
 
 import argparse

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from flowers import NETWORKS
+from classifiers import NETWORKS
 from kept import keep
 
 from reidlab.errors import InputError

@@ -1,8 +1,9 @@
-"""The four flower classifiers, trained, evaluated and quantized for several seeds; a row each, and their means.
+"""The four classifiers of a data set, trained, evaluated and quantized for several seeds; a row each, and their means.
 
-    python benchmarks/flowers.py data.root=FLOWERS                     # seeds 0 and 1; hours on a CPU
-    python benchmarks/flowers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
-    python benchmarks/flowers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
+    python benchmarks/classifiers.py data.root=FLOWERS                     # seeds 0 and 1; hours on a CPU
+    python benchmarks/classifiers.py --seeds 0 --csv data/flowers_results.csv data.root=FLOWERS
+    python benchmarks/classifiers.py --finished --keep data/models data.root=FLOWERS   # what is trained alone
+    python benchmarks/classifiers.py --recipe plant_leaves --csv data/plant_leaves_results.csv data.root=LEAVES
 
 Accuracies are top-1 on the test split, which is used for no training and not to choose the way to int8; intervals
 (95 %) are over its images. A seed changes the classifier's initial weights, order and augmentation; splits and
@@ -36,17 +37,19 @@ An int8 .tflite from raw pixels to confidences, and the float weights.
 Top-1 accuracy on {images:.0f} test photographs that training didn't see: int8 {int8:.1%}
 (95 % interval {low:.1%} to {high:.1%}), float {float:.1%}.
 The way to int8, {method}, was chosen on photographs of the {chosen_on} split.
-Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}, distilled from EfficientNet-Lite0.
+Trained on all the others for {epochs} epochs, going on from {before}; seed {seed}{teacher}.
 
     reidlab predict picture.jpg experiment={name} run.root=data/models
 
-Made by `python benchmarks/flowers.py --seeds {seed} --networks {network} --keep data/models data.root=FLOWERS`.
+Made by `python benchmarks/classifiers.py --recipe {recipe} --seeds {seed} --networks {network} --keep data/models
+data.root=DIR`.
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Do what isn't done yet, print the table, write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipe", default="flowers", choices=("flowers", "plant_leaves"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--networks", nargs="+", default=NETWORKS, choices=NETWORKS)
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, choices=SIDES)
@@ -60,19 +63,19 @@ def main(argv: list[str] | None = None) -> int:
         for seed in args.seeds:
             for side in args.sides:
                 for network in args.networks:
-                    run = composed(network, side, seed, args.overrides)
+                    run = composed(args.recipe, network, side, seed, args.overrides)
                     if args.finished and not run.training.get("finished"):
                         continue
                     if side in BEFORE and not args.finished:
-                        train.run(composed(network, BEFORE[side], seed, args.overrides))
+                        train.run(composed(args.recipe, network, BEFORE[side], seed, args.overrides))
                     rows.append({"network": network, "side": side, "seed": seed, **figures(run)})
                     if args.keep and seed == args.seeds[0]:
-                        keep_classifier(run, args.keep / f"flowers_{network}_{side}", rows[-1])
+                        keep_classifier(run, args.recipe, args.keep, rows[-1])
     except InputError as error:
-        print(f"flowers: {error}", file=sys.stderr)
+        print(f"classifiers: {error}", file=sys.stderr)
         return 2
     if not rows:
-        print("flowers: no training has ended", file=sys.stderr)
+        print("classifiers: no training has ended", file=sys.stderr)
         return 2
     table = with_means(pd.DataFrame(rows))
     print_table(table.set_index(["network", "side", "seed"]), "top-1 accuracy on the test split")
@@ -81,11 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def composed(network: str, side: int, seed: int, overrides: list[str]) -> Run:
+def composed(recipe: str, network: str, side: int, seed: int, overrides: list[str]) -> Run:
     """One run, named after its seed."""
-    name = f"flowers_{network}_{{}}_s{seed}"
+    name = f"{recipe}_{network}_{{}}_s{seed}"
     start = [f"model.weights=runs/{name.format(BEFORE[side])}/{File.BEST}"] if side in BEFORE else []
-    own = [f"experiment=flowers_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
+    own = [f"experiment={recipe}_{network}_{side}", f"run.name={name.format(side)}", f"seed={seed}"]
     return Run.compose([*own, *start, "logger=csv", "quantize.formats=[tflite]", *overrides])
 
 
@@ -122,11 +125,14 @@ def with_means(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, pd.DataFrame(means)], ignore_index=True) if means else table
 
 
-def keep_classifier(run: Run, folder: Path, row: dict) -> None:
+def keep_classifier(run: Run, recipe: str, models: Path, row: dict) -> None:
     """Keep a run, and its int8 .tflite."""
     network, side = row["network"], row["side"]
-    before = f"flowers_{network}_{BEFORE[side]}" if side in BEFORE else f"pretrained_{network}"
-    card = CARD.format(**row, name=folder.name, classes=", ".join(run.classes), before=before)
+    folder = models / f"{recipe}_{network}_{side}"
+    before = f"{recipe}_{network}_{BEFORE[side]}" if side in BEFORE else f"pretrained_{network}"
+    teacher = ", distilled from EfficientNet-Lite0" if run["distill"] else ""
+    about = {"name": folder.name, "recipe": recipe, "before": before, "teacher": teacher}
+    card = CARD.format(**row, **about, classes=", ".join(run.classes))
     keep(run, folder, (Row.CHECKPOINT, Row.TFLITE, Row.TFLITE_INT8), card)
     write_atomic(folder / File.TFLITE_INT8, (run / File.TFLITE_INT8).read_bytes())
 
