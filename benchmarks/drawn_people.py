@@ -4,8 +4,9 @@
     python benchmarks/drawn_people.py --data DIR --out OUT --arms drawn "one heading"
 
 Each arm draws people in its own way, trains a network on them and scores it on the real validation identities: as it
-is, and after some epochs on the other real people of the training split, from its weights. The arm `scratch` has no drawn
-people. The test split isn't looked at. What has finished isn't done again. OUT gets drawn.csv, a row an arm and seed.
+is, and after some epochs on the other real people of the training split, from its weights. The arm `scratch` has no
+drawn people. The test split isn't looked at. What has finished isn't done again. OUT gets drawn.csv, a row an arm and
+seed.
 """
 
 import argparse
