@@ -1,10 +1,12 @@
 """Composing configs: what a stranger types wrong is answered with what is right."""
 
+import json
 import shlex
 from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
 
@@ -93,6 +95,42 @@ def test_configs_of_the_workspace_stand_beside_the_released_ones(workspace):
 def test_a_config_of_the_workspace_takes_the_place_of_a_released_namesake(workspace):
     assert config.compose(["logger=none"]).logger == {"mine": None}
     assert config.choices("logger").count("none") == 1
+
+
+def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
+    file = workspace / "conf" / "experiment" / "mine.yaml"
+    file.write_text("# @package _global_\nseed: 1\n")
+    assert config.compose(["experiment=mine"]).seed == 1
+    file.write_text("# @package _global_\nseed: 22\n")
+    assert config.compose(["experiment=mine"]).seed == 22
+    config.compose(["experiment=mine"]).seed = 3
+    assert config.compose(["experiment=mine"]).seed == 22
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["seed=3", "data.size=[64,32]", "model.network.dropout=0.2", "optimizer.lr=1e-2"],
+        ["experiment=demo", "seed=3", "data.size=[64,32]", "run.name=x"],
+        [
+            "optimizer=muon",
+            "+optimizer.nesterov=false",
+            "optimizer.lr=${seed}",
+            "model=resnet18",
+            "loss=softmax_triplet",
+        ],
+        ["callbacks=ema", "~callbacks.ema", "+logger.more={a: 1}", "optimizer.lr=1", "optimizer.lr=2"],
+        ["data=folders", "data.source.splits={train: a, test: b}", "data.about.kind='a b'", "distill=standard"],
+    ],
+)
+def test_overrides_do_what_they_do_in_hydra(overrides):
+    with initialize_config_dir(str(config.CONF), version_base="1.3"):
+        expected = OmegaConf.to_container(compose("config", overrides), resolve=True)
+    found = config.compose(overrides)
+    del found.run.overrides
+    relative = json.dumps(OmegaConf.to_container(found)).replace(f"{config.CLONE}/", "")
+    assert json.loads(relative) == expected
 
 
 def test_paths_start_at_the_workspace_above_the_working_folder(workspace, monkeypatch, tmp_path_factory):
