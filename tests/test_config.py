@@ -115,7 +115,8 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
         ["experiment=demo", "seed=3", "data.size=[64,32]", "run.name=x"],
         [
             "optimizer=muon",
-            "+optimizer.nesterov=false",
+            "+optimizer.more=1",
+            "seed=4",
             "optimizer.lr=${seed}",
             "model=resnet18",
             "loss=softmax_triplet",
