@@ -84,7 +84,7 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     if table is None:
         display(HTML(image))
         return
-    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
+    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20, na_rep="–")
     layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
     display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))
 
