@@ -28,8 +28,8 @@ class Lines(logging.Handler):
 
 
 def _wrapped(text: str) -> str:
-    options = {"subsequent_indent": "    ", "break_long_words": False, "break_on_hyphens": False}
-    return "\n".join(textwrap.fill(line, PAGE, **options) for line in text.splitlines())
+    words = textwrap.TextWrapper(PAGE, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(words.fill(line) for line in text.splitlines())
 
 
 if not log.handlers:

@@ -29,7 +29,8 @@ def test_its_notebooks_link_to_what_it_has(tmp_path):
         text = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells)
         links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
         assert links and all((file.parent / link).exists() for link in links)
-    assert "page on video (`docs/video.md` of reidlab's repository)" in (tmp_path / "notebooks/10_identities.ipynb").read_text()
+    text = (tmp_path / "notebooks" / "10_identities.ipynb").read_text()
+    assert "page on video (`docs/video.md` of reidlab's repository)" in text
 
 
 def test_the_commented_changes_of_its_recipe_compose(tmp_path, monkeypatch):

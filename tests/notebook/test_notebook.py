@@ -196,7 +196,9 @@ def test_links_of_a_copy_lead_where_they_led(write, tmp_path, monkeypatch):
     write("00_linked", PARAMETERS, shown + "artifacts(configure('smoke', ['run.name=a b']))")
     (file,) = (tmp_path / "notebooks").iterdir()
     made = nbformat.read(file, as_version=4)
-    made.cells.append(nbformat.v4.new_markdown_cell("[docs](../docs/a.md#part) [next](01_next.ipynb) [web](https://a/b)"))
+    made.cells.append(
+        nbformat.v4.new_markdown_cell("[docs](../docs/a.md#part) [next](01_next.ipynb) [web](https://a/b)")
+    )
     nbformat.write(made, file)
     for place in ("runs/a b/card.html", "docs/a.md", "elsewhere/x"):
         (tmp_path / place).parent.mkdir(parents=True)
