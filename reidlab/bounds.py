@@ -140,6 +140,7 @@ PRECISION = Choice(("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true",
 BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "privacy.*": TRUTH,
     "seed": whole(0, 2**32 - 1),
+    "threads": Maybe(whole(1, 1024)),
     # data
     "data.name": NAME,
     "data.size": SIZE,

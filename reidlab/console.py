@@ -3,15 +3,18 @@
 import logging
 import os
 import sys
+import textwrap
 from html import escape
 from typing import TYPE_CHECKING, Literal
 
+from reidlab.progress import in_notebook
 from reidlab.untrusted import printable
 
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+PAGE = 100  # characters beside JupyterLab's list of files
 log = logging.getLogger("reidlab")
 
 
@@ -19,8 +22,14 @@ class Lines(logging.Handler):
     """Plain lines on the standard output as it is now, which a notebook or a test may have replaced."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the message alone."""
-        print(printable(self.format(record)), file=sys.stdout, flush=True)
+        """Print the message alone; JupyterLab would break a long line within a word."""
+        text = printable(self.format(record))
+        print(_wrapped(text) if in_notebook() else text, file=sys.stdout, flush=True)
+
+
+def _wrapped(text: str) -> str:
+    words = textwrap.TextWrapper(PAGE, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(words.fill(line) for line in text.splitlines())
 
 
 if not log.handlers:
@@ -42,7 +51,9 @@ def print_table(table: "pd.DataFrame", title: str = "") -> None:
     if console.is_jupyter:
         from IPython.display import HTML, display
 
-        display(HTML(f"<b>{escape(title)}</b>{cells.to_html(border=0)}"))
+        cells.columns = [str(name).replace("_", " ").replace("-", "\u2011") for name in cells]  # breaks at blanks alone
+        rows = cells.to_html(border=0).replace("<td>", '<td style="white-space: nowrap">')
+        display(HTML(f"<b>{escape(title)}</b>{rows}"))
         return
     width = None if console.is_terminal or "COLUMNS" in os.environ else 120
     console = Console(width=width, markup=False)
@@ -84,7 +95,7 @@ def _cell(value: object) -> str:
 
 
 def written(value: float) -> str:
-    """A number of a table: three decimals, none beyond a thousand, a power of ten below a thousandth."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
+    """A number of a table: three decimals below 10, one below 1,000, then none; a power of ten below a thousandth."""
+    if abs(value) >= 10:
+        return f"{value:,.{0 if abs(value) >= 1000 or value == round(value) else 1}f}"
     return f"{value:.3f}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"

@@ -1,5 +1,6 @@
 """Command `init`: a folder to work in, for reidlab installed without its clone."""
 
+import re
 from pathlib import Path
 
 from reidlab.console import log
@@ -44,7 +45,7 @@ def init(folder: Path) -> list[Path]:
     contents = {
         "README.md": README,
         "conf/experiment/mine.yaml": RECIPE,
-        **{f"notebooks/{file.name}": file.read_text() for file in find_files("notebooks", "*.ipynb").values()},
+        **{f"notebooks/{file.name}": _alone(file.read_text()) for file in find_files("notebooks", "*.ipynb").values()},
     }
     written = []
     try:
@@ -58,3 +59,8 @@ def init(folder: Path) -> list[Path]:
     log.info(f"{folder.absolute()}: {len(written)} files written" + (f", {kept} left as they were" if kept else ""))
     log.info(f"next: cd {folder} && reidlab run experiment=mine")
     return written
+
+
+def _alone(notebook: str) -> str:
+    """A notebook's text without links to pages that a workspace doesn't have; their names stay."""
+    return re.sub(r"\[([^\[\]]+)\]\(\.\./([^)]+)\)", r"\1 (`\2` of reidlab's repository)", notebook)

@@ -36,6 +36,11 @@ def test_rows_of_other_stages_stay(run):
     }
 
 
+def test_the_table_has_rows_of_an_accuracy_alone(run):
+    run.record({"checkpoint": {"mAP": 0.5, "num_query": 4}, "emulated m7": {"instructions": 7}})
+    assert run.table().to_dict("index") == {"checkpoint": {"mAP": "0.500", "num_query": 4}}
+
+
 def test_every_row_carries_its_checkpoint_and_its_protocol(run):
     protocol = {"distance": "cosine", "exclude_same_camera": True, "test": "ab" * 32}
     run.record({Row.ONNX: {"mAP": 0.5}}, protocol, run.checkpoint)

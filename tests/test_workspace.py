@@ -2,6 +2,7 @@
 
 import re
 
+import nbformat
 import pytest
 
 from reidlab import cli, config
@@ -20,6 +21,16 @@ def test_it_has_a_recipe_that_composes_the_notebooks_and_no_more(tmp_path, monke
     assert sorted(file.name for file in (tmp_path / "mine" / "notebooks").iterdir()) == released
     notebooks = config.find_files("notebooks", "*.ipynb")
     assert {file.parent for file in notebooks.values()} == {tmp_path / "mine" / "notebooks"}
+
+
+def test_its_notebooks_link_to_what_it_has(tmp_path):
+    init(tmp_path)
+    for file in (tmp_path / "notebooks").iterdir():
+        text = "\n".join(cell.source for cell in nbformat.read(file, as_version=4).cells)
+        links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+        assert links and all((file.parent / link).exists() for link in links)
+    text = (tmp_path / "notebooks" / "10_identities.ipynb").read_text()
+    assert "page on video (`docs/video.md` of reidlab's repository)" in text
 
 
 def test_the_commented_changes_of_its_recipe_compose(tmp_path, monkeypatch):

@@ -64,6 +64,11 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
         yield Paragraph([text], [File.VERIFICATION])
 
 
+def _is_asked(runtime: str, run: Run) -> bool:
+    """Whether `quantize` evaluates files in a runtime."""
+    return runtime in (run["quantize.runtimes"] or [])
+
+
 def parity(run: Run) -> Section:
     """A row for each form of the network, all evaluated alike; a form that isn't measured names its command."""
     found, cores = run.results, emulated(run)
@@ -75,9 +80,10 @@ def parity(run: Run) -> Section:
         *(Column(name.removeprefix("ms_").replace("_", " "), ".2f", "ms an image") for name in timings),
         Column("M instructions", ".1f"),
     ]  # fmt: skip
+    forms = [row for row in FORMS if row != Row.ONNX_INT8_OPENVINO or row in found or _is_asked("openvino", run)]
     rows: list[list[Cell]] = []
     missing: dict[str, list[str]] = {}
-    for row in (*FORMS, *(cores or [EMULATED])):
+    for row in (*forms, *(cores or [EMULATED])):
         words, file, stage = form(row)
         if row not in found:
             rows.append([words, *[None] * (len(names) + 1), "not measured", *[None] * (len(timings) + 2)])

@@ -93,7 +93,7 @@ class C99(Target):
             }
         made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
         write_json(out / "firmware.json", made_from | figures)
-        print_table(pd.DataFrame(figures).rename_axis("figure"), given.name)
+        print_table(pd.DataFrame(figures, dtype=object).rename_axis("figure"), given.name)
         return figures
 
 

@@ -93,7 +93,7 @@ def camera_pairs(retrieved: Retrieved) -> Drawn:
 
 
 def threshold_spread(
-    retrieved: Retrieved, wanted_fpr: float, counts: Sequence[int] = (5, 10, 20, 40, 80, 160), repeats: int = 100,
+    retrieved: Retrieved, wanted_fpr: float, counts: Sequence[int] = (2, 4, 8, 16, 32, 64, 128), repeats: int = 100,
     seed: int = 0,
 ) -> Drawn:  # fmt: skip
     """Draw how far a threshold can be trusted that so many identities calibrated.

@@ -84,7 +84,7 @@ def show(picture: Figure | str | Path, table: pd.DataFrame | pd.Series | None = 
     if table is None:
         display(HTML(image))
         return
-    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20)
+    rows = (table.to_frame() if isinstance(table, pd.Series) else table).to_html(border=0, max_rows=20, na_rep="–")
     layout = "display: flex; flex-wrap: wrap; gap: 1.5em; align-items: flex-start"
     display(HTML(f'<div style="{layout}"><div>{image}</div><div>{rows}</div></div>'))
 
@@ -110,9 +110,9 @@ def settings(run: Run, *groups: str) -> pd.DataFrame:
 
 def artifacts(run: Run, below: str = "") -> Styler:
     """Links to the files of a run, or to those whose path begins with `below`, and their sizes in kB (`.data`)."""
-    files = sorted(file for file in run.folder.rglob("*") if file.is_file() and "wandb" not in file.parts)
-    names = {file.relative_to(run.folder).as_posix(): file.stat().st_size / 1000 for file in files}
-    kept = {name: size for name, size in names.items() if name.startswith(below)}
+    files = {file.relative_to(run.folder): file for file in sorted(run.folder.rglob("*")) if file.is_file()}
+    shown = {path.as_posix(): file for path, file in files.items() if path.parts[0] != "wandb" and path.name[0] != "."}
+    kept = {name: file.stat().st_size / 1000 for name, file in shown.items() if name.startswith(below)}
     table = pd.DataFrame({"kB": kept.values()}, index=pd.Index(kept, name=str(run.folder)))
     here = os.path.relpath(run.folder)
     link = '<a href="{}">{}</a>'

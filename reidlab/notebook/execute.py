@@ -1,11 +1,14 @@
 """Executing all notebooks, as `reidlab notebooks` does."""
 
 import difflib
+import os
 import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 import pandas as pd
 
@@ -13,6 +16,9 @@ from reidlab.config import find_files, root
 from reidlab.console import log, print_table
 from reidlab.errors import InputError
 from reidlab.files import write_atomic
+
+if TYPE_CHECKING:
+    import nbformat
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -55,6 +61,7 @@ def execute_all(parameters: Sequence[str] = (), only: Sequence[str] = (), folder
 
 def _execute(notebook: Path, parameters: dict, folder: Path) -> tuple[str, float, str]:
     """Name, seconds, and the line that says which cell failed and why, or nothing."""
+    import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -66,31 +73,40 @@ def _execute(notebook: Path, parameters: dict, folder: Path) -> tuple[str, float
         failure = f"{notebook.name}, cell {error.exec_count}: {reason}; see {executed}"
     except DeadKernelError:
         failure = f"{notebook.name}: its kernel died, perhaps for want of memory; see {executed}"
-    _write_html(executed)
-    return notebook.stem, _seconds(executed), failure
+    made = nbformat.read(executed, as_version=4)
+    _settle(made, notebook.parent, folder)
+    nbformat.write(made, executed)
+    _write_html(made, executed)
+    return notebook.stem, float(made.metadata.papermill.duration or 0.0), failure
 
 
-def _seconds(executed: Path) -> float:
-    import nbformat
+def _settle(made: "nbformat.NotebookNode", home: Path, folder: Path) -> None:
+    """Let links lead from `folder` where they led at home, and leave out widgets that are nothing without a kernel.
 
-    return float(nbformat.read(executed, as_version=4).metadata.papermill.duration or 0.0)
-
-
-def _write_html(executed: Path) -> None:
-    """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings.
-
-    Widgets need a kernel: it has the picture of those that carry one, and nothing of others, such as progress bars.
+    Those that carry a picture stay; progress bars don't. Links of outputs begin at the working folder.
     """
-    import nbformat
+    made.metadata.pop("widgets", None)
+    for cell in made.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"(?<=\]\()(?=\.\./)[^)#]+", lambda link: _moved(link[0], home, folder), cell.source)
+        elif cell.cell_type == "code":
+            cell.outputs = [out for out in cell.outputs if set(out.get("data", ())) != {_WIDGET, "text/plain"}]
+            for data in (out.data for out in cell.outputs if "text/html" in out.get("data", ())):
+                data["text/html"] = re.sub(
+                    r'(?<=<a href=")[^":#]+', lambda link: _moved(link[0], Path.cwd(), folder), data["text/html"]
+                )
+
+
+def _moved(link: str, old: Path, new: Path) -> str:
+    return quote(os.path.relpath(old / unquote(link), new))
+
+
+def _write_html(made: "nbformat.NotebookNode", executed: Path) -> None:
+    """An HTML copy beside an executed notebook, which asks no other host for anything and links to its siblings."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jupyter_widgets_base_url="")
-    notebook = nbformat.read(executed, as_version=4)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [out for out in cell.outputs if set(out.get("data", ())) != {_WIDGET, "text/plain"}]
-    body, _ = exporter.from_notebook_node(notebook)
+    body, _ = exporter.from_notebook_node(made)
     write_atomic(executed.with_suffix(".html"), re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body))
 
 

@@ -33,7 +33,8 @@ class Explorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs) -> tuple[dict, dict]:
         still = base64.b64encode(self.picture.value).decode()
-        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}, {"image/png": {"width": self.picture.width}}
+        size = {"width": int(self.picture.width)}  # JupyterLab takes no text
+        return {**super()._repr_mimebundle_(**kwargs), "image/png": still}, {"image/png": size}
 
 
 def browse(found: Retrieval, read: Read, k: int = 10) -> Explorer:

@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 from reidlab.plots.canvas import FAINT, INK, MARKERS, SERIES, blank, empty, tidy
 
 KIB = 1024
+LEAST_SPAN = 0.1  # of a score's axis, so that a small difference looks small
 
 
 def memory_over_time(lifetimes: pd.DataFrame, lower_bound_bytes: int | None = None) -> Figure:
@@ -72,5 +73,8 @@ def pareto(table: pd.DataFrame, score: str = "mAP") -> Figure:
         for model, *place in named[["model", "latency_ms", score]].itertuples(index=False, name=None):
             axes.annotate(model, place, fontsize=7.5, color=INK, xytext=(4, 4), textcoords="offset points")
     axes.set_xscale("log")
+    low, high = axes.get_ylim()
+    if (spare := (LEAST_SPAN - (high - low)) / 2) > 0:
+        axes.set_ylim(low - spare, high + spare)
     axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

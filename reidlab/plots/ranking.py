@@ -150,4 +150,4 @@ def metric_bars(rows: Mapping[str, Mapping[str, float]], names: Sequence[str] = 
 
 def _tile(found: Found) -> Tile:
     color, mark = _LOOK[found.relation]
-    return Tile(found.image, f"{mark} {found.score:.3g}", color)
+    return Tile(found.image, f"{mark} {found.score:.3f}", color)

@@ -297,7 +297,7 @@ class Run:
         return {name: (ends[0], ends[1]) for name, ends in found.items() if len(ends) == 2}
 
     def table(self) -> pd.DataFrame:
-        """The results as a table, a row each; the main figures as text with their 95 % intervals."""
+        """The results that have an accuracy, a row each; the main figures as text with their 95 % intervals."""
         shown = (
             *("mAP", "rank-1", "rank-5", "rank-10", "mINP", "num_query", "num_gallery"),
             *("top-1", "top-5", "macro_f1", "calibration_error", "num_images"),
@@ -311,7 +311,8 @@ class Run:
                 low, high = intervals.get(name, (None, None))
                 text = f"{result.figures[name]:.3f}"
                 rows[row][name] = text if low is None else f"{text} [{low:.3f}, {high:.3f}]"
-        table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("network").round(3)
+        judged = {row: figures for row, figures in rows.items() if figures}
+        table = pd.DataFrame.from_dict(judged, orient="index").rename_axis("network").round(3)
         return table.astype({name: int for name in table if name.startswith("num_") and table[name].notna().all()})
 
     # -- what is built from the settings

@@ -36,6 +36,7 @@ from reidlab.training.callbacks import (
     interruptible,
     progress,
     quiet_lightning,
+    threads,
 )
 from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, is_whole, resume_point
 from reidlab.training.distillation import Teacher
@@ -60,7 +61,8 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
         if is_finished(run):
             log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
         else:
-            _train(run, callbacks)
+            with threads(run["threads"]):
+                _train(run, callbacks)
         if run.training.get("finished"):
             forget_predecessors(run / File.BEST, run / File.LAST)
     return run

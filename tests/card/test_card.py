@@ -17,7 +17,7 @@ from PIL import Image
 
 import reidlab
 from reidlab import card, cli
-from reidlab.card import published, use
+from reidlab.card import published, results, use
 from reidlab.card.render import md_code, text
 from reidlab.config import CLONE, compose, compose_for, training_differences
 from reidlab.errors import InputError
@@ -227,6 +227,12 @@ def test_the_page_needs_no_other_file_and_has_no_script(full):
 def cells(page, title):
     """The rows of the table whose first cell of a row is the title."""
     return next(texts for texts, _ in page.blocks if title in texts)
+
+
+@pytest.mark.parametrize(("runtimes", "count"), [("litert", 0), ("litert,openvino", 1)])
+def test_a_runtime_that_nobody_asked_for_is_not_missed(runtimes, count, tmp_path):
+    run = Run.compose(["experiment=smoke", f"run.root={tmp_path}", f"quantize.runtimes=[{runtimes}]"])
+    assert sum(row[0] == "int8 ONNX, OpenVINO" for row in results.parity(run).parts[0].rows) == count
 
 
 def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):

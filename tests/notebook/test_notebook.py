@@ -143,6 +143,7 @@ def test_results_and_artifacts_of_a_run(tmp_path):
     run = notebook.configure("smoke", [f"run.root={tmp_path}"])
     write_json(tmp_path / "smoke" / "metrics.json", {"checkpoint": {"mAP": 0.5, "num_query": 4}})
     assert notebook.results(run).to_dict("index") == {"checkpoint": {"mAP": 0.5, "num_query": 4}}
+    run.write(".metrics.lock", "")
     assert notebook.artifacts(run).data.index.tolist() == ["metrics.json"]
     assert notebook.artifacts(run, "export").data.empty
     shown = notebook.artifacts(run).to_html()
@@ -164,8 +165,8 @@ def test_words_for_a_gain_and_a_difference_follow_their_intervals(tmp_path):
 
 
 def test_numbers_of_tables_have_digits_that_fit():
-    shown = pd.DataFrame({"a": [14010852.0, 0.02, 0.00002, 0.0]}).to_string().split()
-    assert shown[2::2] == ["14,010,852", "0.020", "2.0e-05", "0.000"]
+    shown = pd.DataFrame({"a": [14010852.0, 849.45, 58.0, 9.5, 0.02, 0.00002, 0.0]}).to_string().split()
+    assert shown[2::2] == ["14,010,852", "849.5", "58", "9.500", "0.020", "2.0e-05", "0.000"]
 
 
 def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsys):
@@ -188,6 +189,28 @@ def test_a_copy_has_the_picture_of_a_widget_in_its_place(write, tmp_path):
     page = (tmp_path / "out" / "00_widget.html").read_text()
     assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', page)) == 1
     assert "FloatProgress(value" not in page
+
+
+def test_links_of_a_copy_lead_where_they_led(write, tmp_path, monkeypatch):
+    shown = "from reidlab.notebook import artifacts, configure\nimport reidlab\n"
+    write("00_linked", PARAMETERS, shown + "artifacts(configure('smoke', ['run.name=a b']))")
+    (file,) = (tmp_path / "notebooks").iterdir()
+    made = nbformat.read(file, as_version=4)
+    made.cells.append(
+        nbformat.v4.new_markdown_cell("[docs](../docs/a.md#part) [next](01_next.ipynb) [web](https://a/b)")
+    )
+    nbformat.write(made, file)
+    for place in ("runs/a b/card.html", "docs/a.md", "elsewhere/x"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    execute.execute_all()
+    out = tmp_path / "runs" / "notebooks"
+    page = (out / "00_linked.html").read_text()
+    assert 'href="../a%20b/card.html"' in page and 'href="../../docs/a.md#part"' in page
+    assert 'href="01_next.html"' in page and 'href="https://a/b"' in page
+    copy = nbformat.read(out / "00_linked.ipynb", as_version=4)
+    assert 'href="../a%20b/card.html"' in copy.cells[1].outputs[-1].data["text/html"]
 
 
 @pytest.mark.skipif(not notebook.DEMO_RESULTS.exists(), reason="data/demo_results.csv: nothing published yet")

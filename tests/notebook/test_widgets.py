@@ -45,7 +45,7 @@ def test_a_widget_carries_its_picture_for_copies_without_a_kernel():
     explorer = widgets.browse(retrieval(0, 1, 9), read)
     shown, sizes = explorer._repr_mimebundle_()
     width = Image.open(io.BytesIO(explorer.picture.value)).width
-    assert width == 2 * int(sizes["image/png"]["width"]) == 2 * int(explorer.picture.width)  # sharp
+    assert width == 2 * sizes["image/png"]["width"] == 2 * int(explorer.picture.width)  # sharp
     assert base64.b64decode(shown["image/png"]) == explorer.picture.value
     assert "application/vnd.jupyter.widget-view+json" in shown
 

@@ -1,4 +1,5 @@
 import pandas as pd
+from pytest import approx
 
 from reidlab import plots
 
@@ -45,5 +46,7 @@ def test_front_joins_what_no_other_beats_and_misfits_are_hollow():
     assert plots.pareto(rows.drop(columns="mAP")).texts
     classes = axes_of(plots.pareto(rows.rename(columns={"mAP": "top-1"}), "top-1"))
     assert [text.get_text() for text in classes.texts] == ["a", "b"]
+    close = axes_of(plots.pareto(rows.head(2).assign(mAP=[0.5, 0.501]))).get_ylim()
+    assert close[0] < 0.5 < 0.501 < close[1] and close[1] - close[0] == approx(0.1)
     alone = axes_of(plots.pareto(rows.head(1)))
     assert not alone.texts and alone.get_title(loc="left").startswith("a: ")

@@ -8,6 +8,7 @@ import sys
 import pandas as pd
 import pytest
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 
 from reidlab.errors import InputError
 from reidlab.files import read_json
@@ -50,6 +51,14 @@ def test_the_seed_fixes_training(small, tmp_path, unbroken):
     again = train.run(settings(small, tmp_path, "again"))
     expected = weights(unbroken / "checkpoints" / "best.ckpt")
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(again / File.BEST).items())
+
+
+def test_the_number_of_threads_is_that_of_the_settings(small, tmp_path):
+    seen = []
+    counts = LambdaCallback(on_train_batch_end=lambda *_: seen.append(torch.get_num_threads()))
+    before = torch.get_num_threads()
+    train.run(settings(small, tmp_path, "threads", "threads=3", "trainer.max_epochs=1"), [counts])
+    assert set(seen) == {3} and torch.get_num_threads() == before
 
 
 def test_a_finished_run_is_not_trained_again(small, unbroken, capsys):
