@@ -26,7 +26,7 @@ class Pace:
 
     Fewer are tried where steps are starved of processor time, and one more, up to what torch had at first, from time to
     time afterwards. A trial is paid for by the time until the next one. On a machine that does nothing else
-    there is no trial, so that sums are rounded as ever. OMP_NUM_THREADS, where it is set, holds the number fixed.
+    there is no trial, so that sums are rounded as ever. OMP_NUM_THREADS, where it is set, holds the number too.
 
     Args:
         get: the number of threads.
@@ -44,14 +44,14 @@ class Pace:
     ) -> None:
         self._get, self._set, self._clock, self._processor = get, set, clock, processor
         self.most = self.count = 0
-        self.active = self._starting = self._suspected = False
+        self.active = self._fixed = self._starting = self._suspected = False
         self._work = self._seconds = self._used = self._next_trial = 0.0
         self._compared: tuple[int, float] | None = None  # the number and the rate that a trial is measured against
 
     @contextmanager
     def kept(self) -> Iterator[None]:
         """A loop of like steps; torch has its threads again afterwards, and the next loop begins as this one ended."""
-        if self.active or "OMP_NUM_THREADS" in os.environ:
+        if self.active or self._fixed or "OMP_NUM_THREADS" in os.environ:
             yield
             return
         before = self._get()
@@ -69,6 +69,18 @@ class Pace:
                 (self.count, _), self._compared = self._compared, None
             self.active = False
             self._set(before)
+
+    @contextmanager
+    def fixed(self, count: int | None) -> Iterator[None]:
+        """So many threads in all loops, meanwhile; None leaves them free."""
+        before, was_fixed = self._get(), self._fixed
+        self._set(count or before)
+        self._fixed |= count is not None
+        try:
+            yield
+        finally:
+            self._set(before)
+            self._fixed = was_fixed
 
     def begin(self) -> None:
         """A step begins."""

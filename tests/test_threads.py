@@ -108,6 +108,17 @@ def test_threads_that_were_set_are_kept(monkeypatch):
     assert set(machine.counts) == {2}
 
 
+def test_a_number_that_is_fixed_is_kept():
+    machine, pace = make(4)
+    machine.others = 2
+    with pace.fixed(3), pace.kept():
+        machine.run(pace, 30)
+    assert set(machine.counts) == {3} and machine.count == 4
+    with pace.fixed(None), pace.kept():
+        machine.run(pace, 30)
+    assert machine.counts[0] == 4 and machine.counts[-1] == 2
+
+
 def test_other_work_than_before_is_no_slowness():
     """Batches that grow take longer, and need no other threads."""
     machine, pace = make(2)

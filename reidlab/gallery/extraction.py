@@ -26,7 +26,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-import torch
 
 from reidlab.console import log
 from reidlab.data.images import PIXEL_RULE, resize
@@ -36,6 +35,7 @@ from reidlab.files import claimed, locked, one_spelling, read_json, replacing, s
 from reidlab.gallery.gallery import Embeds, Gallery, about_model
 from reidlab.gallery.store import PRECISIONS, encode
 from reidlab.progress import bar
+from reidlab.threads import pace
 
 # Names with "_" or "." in front are no data to readers of a folder of Parquet files.
 MANIFEST, PLAN, REFUSED, LOCK, CLAIMS = "_manifest.json", "_plan.parquet", "_refused.csv", ".lock", ".claims"
@@ -97,7 +97,7 @@ def extract(
     """
     source, folder = one_spelling(Path(source)), one_spelling(Path(folder))
     compiled = re.compile(pattern) if pattern else None
-    with _threads(threads):
+    with pace.fixed(threads):
         model = make_model()
         size = [*model.size]
         dim = model([np.zeros((*size, 3), np.uint8)]).shape[1]
@@ -295,20 +295,9 @@ def _whole(file: Path, advice: str = "delete it, and give its `predict` command 
         raise InputError(f"{file}: damaged ({one_line(error)}); {advice}") from error
 
 
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads, meanwhile."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _join(root: Path, folder: Path, make_model: Maker, threads: int) -> None:
     """Take part in the work on a folder."""
-    with _threads(threads):
+    with pace.fixed(threads):
         _work(root, folder, make_model(), shown=False)
 
 

@@ -36,7 +36,6 @@ from reidlab.training.callbacks import (
     interruptible,
     progress,
     quiet_lightning,
-    threads,
 )
 from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, is_whole, resume_point
 from reidlab.training.distillation import Teacher
@@ -61,7 +60,7 @@ def run(run: Run, callbacks: Iterable[pl.Callback] = ()) -> Run:
         if is_finished(run):
             log.info(f"{run.name}: already trained; run.overwrite=true trains it again")
         else:
-            with threads(run["threads"]):
+            with pace.fixed(run["threads"]):
                 _train(run, callbacks)
         if run.training.get("finished"):
             forget_predecessors(run / File.BEST, run / File.LAST)

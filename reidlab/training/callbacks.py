@@ -337,14 +337,3 @@ def interruptible() -> Iterator[None]:
     except SystemExit as stopped:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from stopped
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """Let torch compute with so many threads of the processor, meanwhile; None changes nothing."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
