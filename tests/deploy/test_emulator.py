@@ -1,3 +1,6 @@
+import re
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from test_c_export import omni_scale_net
@@ -5,7 +8,7 @@ from test_random_graphs import random_graph
 from tiny_models import RandomNetwork, reference
 
 from reidlab.deploy.c_export import export_c
-from reidlab.deploy.emulator import CORES, missing_tools, run_firmware
+from reidlab.deploy.emulator import CORES, KERNEL, missing_tools, run_firmware
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
@@ -50,6 +53,12 @@ def test_helium_takes_fewer_instructions(exported):
     words = run_firmware(folder, images, "m55", compiler_flags=["-U__ARM_FEATURE_MVE"])
     np.testing.assert_array_equal(words.embeddings, expected)
     assert max(vectors.instructions) < 0.65 * min(words.instructions)
+
+
+def test_every_kernel_is_known_by_its_name():
+    header = (files("reidlab.deploy") / "c" / "reid_kernels.h").read_text()
+    (names,) = re.findall(r"^reid_kernel (reid_[^;]+);", header, re.MULTILINE)
+    assert len(names.split(",")) > 20 and all(KERNEL.fullmatch(name.strip()) for name in names.split(","))
 
 
 @needs_tools

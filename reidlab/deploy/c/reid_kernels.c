@@ -318,7 +318,7 @@ void reid_totals_row(const void *params, const int8_t *const *rows, int8_t *out,
   }
 }
 
-void reid_average_of_totals(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+void reid_average_totals_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_average *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
   const int32_t *sums = (const int32_t *)(const void *)rows[0];
