@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from reidlab.deploy import arithmetic
+from reidlab.deploy.dilation import as_dilated, dilated
 from reidlab.deploy.functions import FUNCTIONS, function_table
 from reidlab.deploy.network import Builder, Network, Node, Rows
 from reidlab.deploy.tflite_graph import Graph, Op, Tensor
@@ -26,6 +27,7 @@ def lower(graph: Graph) -> Network:
         raise InputError(f"{graph.name}: takes {len(names)} inputs, {', '.join(names)}; export it with the image alone")
     if len(graph.outputs) > 1:
         raise InputError(f"{graph.name}: {len(names)} outputs, {', '.join(names)}; choose one, evaluate.output=NAME")
+    graph = dilated(graph)
     build, image = Builder(graph), graph.tensors[graph.inputs[0]]
     height, width, channels = _begin(build, image)
     for op in graph.ops:
@@ -667,6 +669,11 @@ def _reduce_max(build: Builder, op: Op) -> None:
     build.emit(op, "reid_max_pool_row", "reid_window", params, op.inputs[:1], window=height)
 
 
+def _space_to_batch(build: Builder, op: Op) -> None:
+    """What `dilated` left as it is: raises InputError with the reason."""
+    as_dilated(build.graph, op)
+
+
 HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "ADD": _sum, "SUB": _sum, "MUL": _mul, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
@@ -677,6 +684,7 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "SPLIT": _split, "SPLIT_V": _split, "UNPACK": _split,
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
+    "SPACE_TO_BATCH_ND": _space_to_batch,
     **dict.fromkeys(FUNCTIONS, _table),
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
