@@ -76,6 +76,7 @@ def export_c(
     arena: str = "static",
     thresholds: Mapping[str, float] | None = None,
     example: Example | None = None,
+    place: int | None = None,
 ) -> CReport:
     """Write a folder of C for CMake, Zephyr, Arduino and others: sources, an example and a README.
 
@@ -90,12 +91,13 @@ def export_c(
         arena: "static", or "caller" for one that each call is given.
         thresholds: by distance, those up to which two images show one identity, of this model.
         example: for the self-test, which is left out without one.
+        place: of the output that holds embeddings, of a model with several.
     """
     if not PREFIX.fullmatch(prefix) or prefix in HEADERS:
         raise InputError(f"deploy.prefix={prefix}: give a short C name in small letters, such as gate; not reid_...")
     if arena not in ("static", "caller"):
         raise InputError(f"deploy.arena={arena}: choose static or caller")
-    program = compile_program(read_graph(tflite), extra_macs)
+    program = compile_program(read_graph(tflite, place), extra_macs)
     source, templates, folder = _Source(program), files("reidlab.deploy") / "c", Path(folder)
     shared = {name: (templates / name).read_bytes() for name in SHARED}
     values = source.values() | {
@@ -107,13 +109,13 @@ def export_c(
     own = _own_names((templates / "reid.h").read_text())
     for name, content in shared.items():
         write_atomic(folder / "src" / name, content)
-    for name, place in TEMPLATES.items():
+    for name, target in TEMPLATES.items():
         if name == "reid_self_test.c" and not example:
             continue
         text = Template((templates / name).read_text()).substitute(values)
         if name != "reid_version.h":
-            place, text = (_renamed(word, own, prefix) for word in (place, text))
-        write_atomic(folder / place, text)
+            target, text = (_renamed(word, own, prefix) for word in (target, text))
+        write_atomic(folder / target, text)
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs

@@ -22,11 +22,10 @@ TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
 
 def lower(graph: Graph) -> Network:
     """Lower an int8 graph of one input and one output; InputError names what can't be exported."""
-    names = [graph.tensors[tensor].name for tensor in (graph.outputs if len(graph.inputs) == 1 else graph.inputs)]
     if len(graph.inputs) > 1:
-        raise InputError(f"{graph.name}: takes {len(names)} inputs, {', '.join(names)}; export it with the image alone")
+        raise InputError(f"{graph.name}: takes {len(graph.inputs)} inputs; export it with the image alone")
     if len(graph.outputs) > 1:
-        raise InputError(f"{graph.name}: {len(names)} outputs, {', '.join(names)}; choose one, evaluate.output=NAME")
+        raise InputError(f"{graph.name}: {len(graph.outputs)} outputs; choose one by model=FILE evaluate.output=NAME")
     graph = dilated(graph)
     build, image = Builder(graph), graph.tensors[graph.inputs[0]]
     height, width, channels = _begin(build, image)

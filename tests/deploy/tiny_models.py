@@ -34,7 +34,7 @@ OPTIONS = {
 }
 VERSIONS = {
     "RESHAPE": 1, "SHAPE": 1, "UNPACK": 2, "LEAKY_RELU": 2, "HARD_SWISH": 1, "PRELU": 1, "RELU": 2, "RELU6": 2,
-    "GELU": 2, "RELU_N1_TO_1": 1, "ABS": 2, "EXP": 2, "TRANSPOSE": 2, "SPLIT_V": 2,
+    "GELU": 2, "RELU_N1_TO_1": 1, "ABS": 2, "EXP": 2, "TRANSPOSE": 2, "SPLIT_V": 2, "SQUARED_DIFFERENCE": 2,
     "EXPAND_DIMS": 1, "SQUEEZE": 1, "SPACE_TO_BATCH_ND": 2, "BATCH_TO_SPACE_ND": 2,
 }  # fmt: skip
 TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
