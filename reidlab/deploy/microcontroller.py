@@ -61,9 +61,10 @@ class C99(Target):
         """
         model, place = given.file(self.model), given.place
         if isinstance(given, DeployableFile) and not takes_pixels(given.embedder, lower(read_graph(model, place))):
+            name = f"{self.prefix.upper()}_INPUT"
             log.warning(
                 f"{model.name}: the bytes of the C's image are not RGB pixels: prepare them as the network's maker "
-                "says, a byte being round(value / REID_INPUT_SCALE) + REID_INPUT_ZERO"
+                f"says, a byte being round(value / {name}_SCALE) + {name}_ZERO"
             )
         example = example_of(model, place)
         limits = file_thresholds(model, given)
