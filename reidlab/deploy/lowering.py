@@ -10,7 +10,7 @@ from reidlab.deploy import arithmetic
 from reidlab.deploy.dilation import as_dilated, dilated
 from reidlab.deploy.functions import FUNCTIONS, function_table
 from reidlab.deploy.network import Builder, Network, Node, Rows
-from reidlab.deploy.tflite_graph import Graph, Op, Tensor
+from reidlab.deploy.tflite_graph import WEIGHT_AXES, Graph, Op, Tensor
 from reidlab.errors import InputError
 
 MAX_WINDOW = 64  # REID_MAX_WINDOW of the C executor
@@ -29,11 +29,13 @@ def lower(graph: Graph) -> Network:
     graph = dilated(graph)
     build, image = Builder(graph), graph.tensors[graph.inputs[0]]
     height, width, channels = _begin(build, image)
-    for op in graph.ops:
-        if op.index in graph.shape_arithmetic:
-            continue
+    working = [op for op in graph.ops if op.index not in graph.shape_arithmetic]
+    for op in working:
+        if op.kind in WEIGHT_AXES:
+            build.constant(op, 1, "int8")
         if op.kind not in HANDLERS:
             raise build.refuse(op, UNSUPPORTED.get(op.kind, "not supported by the C export"))
+    for op in working:
         HANDLERS[op.kind](build, op)
     output = _finish(build)
     size, (scale, zero) = build.rows[output].nbytes // 4, build.input or (1.0, 0)
@@ -301,6 +303,24 @@ def _mul(build: Builder, op: Op) -> None:
               "count": count, "period": period}  # fmt: skip
     activations = operands if constant is None else operands[:1]
     build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), cut, trailing=True)
+
+
+def _prelu(build: Builder, op: Op) -> None:
+    if _is_function(build, op):
+        return _table(build, op)
+    operands, constant, period = _operands(build, op)
+    if constant is None:
+        raise build.refuse(op, "needs constant slopes")
+    (in_scale, in_zero), (slope_scale, slope_zero) = (_scale_of(build, op, tensor) for tensor in operands)
+    scale, zero = build.quantization(op.outputs[0], op)
+    above = arithmetic.rescaling(float(in_scale) / float(scale), 255)
+    below = arithmetic.rescaling(float(in_scale) * float(slope_scale) / float(scale), 255 * 255)
+    if above is None or below is None:
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
+    count, cut = _rows_for(build, op, operands[0], period)
+    params = {"slopes": constant, "multiplier": (above[0], below[0]), "shift": (above[1], below[1]),
+              "zero": (in_zero, slope_zero, zero), "count": count, "period": period}  # fmt: skip
+    build.emit(op, "reid_prelu_row", "reid_prelu", params, (operands[0],), cut, trailing=True)
 
 
 def _is_function(build: Builder, op: Op) -> bool:
@@ -684,7 +704,7 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
     "SPACE_TO_BATCH_ND": _space_to_batch,
-    **dict.fromkeys(FUNCTIONS, _table),
+    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu,
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
 NORMALIZED = "part of an instance normalization, which the C export does not do; take a network without it"

@@ -295,7 +295,8 @@ def _check(graph: Graph) -> None:
         if op.kind in WEIGHT_AXES:
             weights, output = (graph.tensors[tensor].shape for tensor in (op.inputs[1], op.outputs[0]))
             if len(weights) != WEIGHT_AXES[op.kind] or not output:
-                raise InputError(f"{graph.where(op)} has weights {list(weights)} and writes {list(output)}, damaged")
+                why = "damaged" if output else "of unknown sizes; convert it with fixed ones"
+                raise InputError(f"{graph.where(op)} has weights {list(weights)} and writes {list(output)}, {why}")
     for tensor in graph.outputs:
         if tensor not in ready:
             raise InputError(f"{graph.name}: output tensor {tensor} is never written")

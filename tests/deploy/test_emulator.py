@@ -81,7 +81,7 @@ def wide_and_odd(seed: int) -> tuple[RandomNetwork, bytes]:
         pad = random.integers(0, 3, 4).tolist()
         x = net.conv(net.pad(x, tuple(pad)), seed, 3, int(random.integers(1, 3)), depthwise=True)
         x = net.add(x, net.conv(x, seed, 5, depthwise=True), net.scales[x][0] * 1.4)
-    x = net.add(x, net.conv(x, seed), net.scales[x][0] * 1.3, relu=bool(seed % 2))
+    x = net.prelu(net.add(x, net.conv(x, seed), net.scales[x][0] * 1.3, relu=bool(seed % 2)), net.scales[x][0])
     x = net.mul(x, net.curve(net.mean(x, net.scales[x][0]), "LOGISTIC"), net.scales[x][0])
     x = net.pool(x, "MAX_POOL_2D" if seed % 2 else "AVERAGE_POOL_2D", 2, 1, same=True)
     return net, net.content(net.dense(net.mean(net.conv(x, 34 - seed, 3), 0.002, flat=True), 5, 0.001))

@@ -192,6 +192,15 @@ def multiply_by_a_constant_map(net, x):
     return net.op("MUL", [constant, x], net.activation(net.shapes[x], 0.02))
 
 
+def prelu(net, x):
+    return net.prelu(x, 0.013)
+
+
+def prelu_of_each_element(net, x):
+    slopes = net.tensor([*net.shapes[x]], 0.0002, 0, data=net.random.integers(-128, 128, net.shapes[x]))
+    return net.op("PRELU", [x, slopes], net.activation(net.shapes[x], 0.03))
+
+
 def subtract(net, x):
     return net.op("SUB", [x, net.conv(x, net.shapes[x][2], scale=0.05)], net.activation(net.shapes[x], 0.03))
 
@@ -218,7 +227,7 @@ def requantize_coarser(net, x):
 @pytest.mark.parametrize(
     "layer",
     [add_constants, constants_less_an_input, add_one_number, add_a_vector, add_a_constant_map,
-     multiply_by_a_constant_map, subtract, multiply_by_constants,
+     multiply_by_a_constant_map, prelu, prelu_of_each_element, subtract, multiply_by_constants,
      multiply_by_a_gate, requantize_finer, requantize_coarser],
     ids=lambda layer: layer.__name__,
 )  # fmt: skip

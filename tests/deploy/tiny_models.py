@@ -186,6 +186,12 @@ class RandomNetwork(TinyModel):
     def mul(self, a: int, b: int, scale: float) -> int:
         return self.op("MUL", [a, b], self.activation(self.shapes[a], scale), fusedActivationFunction=0)
 
+    def prelu(self, source: int, scale: float) -> int:
+        """PRELU with a slope of each channel."""
+        channels = self.shapes[source][2]
+        slopes = self.tensor([1, 1, channels], 0.004, -7, data=self.random.integers(-128, 128, channels))
+        return self.op("PRELU", [source, slopes], self.activation(self.shapes[source], scale))
+
     def mean(self, source: int, scale: float, flat=False) -> int:
         axes = self.tensor([2], dtype="int32", data=[1, 2])
         target = self.activation((1, 1, self.shapes[source][2]), scale, flat=flat)
