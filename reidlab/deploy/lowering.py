@@ -229,8 +229,9 @@ def _fully_connected(build: Builder, op: Op) -> None:
     for name in ("multiplier", "shift"):
         params[name] = params[name] if each else params[name][:1]
     params |= {"weights": flat.astype(np.int8), "inputs": inputs, "outputs": outputs, "scales": each}
-    cut = Rows(times, inputs), Rows(times, outputs)
-    build.emit(op, "reid_dense_row", "reid_dense", params, op.inputs[:1], cut, macs=times * weights.size)
+    cut = (Rows(times, inputs), Rows(times, outputs)) if times > 1 else None
+    how = {"window": int(times > 1), "macs": times * weights.size}
+    build.emit(op, "reid_dense_row", "reid_dense", params, op.inputs[:1], cut, **how)
 
 
 # --- Element by element ---------------------------------------------------------------------------------------------
