@@ -438,7 +438,9 @@ def _rows(build: Builder, tensor: int, op: Op) -> Rows:
 def _axis(build: Builder, op: Op, tensor: int, axis: int) -> int:
     """An axis of a tensor among (batch, height, width, channels)."""
     rank = len(build.graph.tensors[tensor].shape)
-    return axis % max(rank, 1) + 4 - rank
+    if not -rank <= axis < rank:
+        raise build.refuse(op, f"axis {axis} of {rank}; the file is damaged")
+    return axis % rank + 4 - rank
 
 
 def _transpose(build: Builder, op: Op) -> None:
@@ -468,6 +470,9 @@ def _resize_nearest(build: Builder, op: Op) -> None:
     (height, width, channels), larger = (build.shape(i, op) for i in (op.inputs[0], op.outputs[0]))
     more, out_width, _ = larger
     rows, times = more // height, out_width // width
+    size = build.constant(op, 1, "int32")
+    if size is None or size.tolist() != [more, out_width]:
+        raise build.refuse(op, f"its size isn't that of its output, {more} x {out_width}")
     if (height * rows, width * times, channels) != larger or max(rows, times) > 255:
         raise build.refuse(op, f"from {height} x {width} to {more} x {out_width} pixels: needs whole multiples")
     if op.options["align_corners"] and max(rows, times) > 1:
@@ -480,6 +485,8 @@ def _resize_nearest(build: Builder, op: Op) -> None:
 def _concatenation(build: Builder, op: Op) -> None:
     """Inputs side by side, two at a time; along the height, or of fewer axes, as one row each."""
     axis = _axis(build, op, op.outputs[0], op.options["axis"])
+    if not axis:
+        raise build.refuse(op, "joins a batch")
     pairs = {build.quantization(tensor, op) for tensor in (*op.inputs, *op.outputs)}
     if len(pairs) > 1:
         raise build.refuse(op, "its tensors have different scales; quantize the model again")
@@ -570,6 +577,8 @@ def _split(build: Builder, op: Op) -> None:
             raise build.refuse(op, "needs a constant axis")
         axis = int(given.reshape(-1)[0])
     axis, shape = _axis(build, op, source, axis), build.shape(source, op)
+    if not axis:
+        raise build.refuse(op, "takes a batch apart")
     sizes = [shape[axis - 1] // len(op.outputs)] * len(op.outputs)
     if op.kind == "SPLIT_V":
         lengths = build.constant(op, 1, "int32")

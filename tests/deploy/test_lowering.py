@@ -8,6 +8,10 @@ import pytest
 from host import SANITIZERS, compile_c, compile_sources, needs_gcc, run_c
 from tiny_models import RandomNetwork, reference
 
+from reidlab.deploy.lowering import lower
+from reidlab.deploy.tflite_graph import parse_graph
+from reidlab.errors import InputError
+
 pytestmark = needs_gcc
 PIXEL, COLUMN, LINE, MAP = (1, 1, 3), (7, 1, 17), (1, 13, 5), (6, 5, 3)
 SHAPES = (PIXEL, COLUMN, LINE, MAP)
@@ -473,3 +477,53 @@ def test_ends_of_every_type(given, made, shape, tmp_path):
         expected = np.float32(scale) * (expected.astype(np.float32) - zero)
     np.testing.assert_array_equal(run_c(tmp_path, images), expected)
     assert len(np.unique(expected)) > 3
+
+
+# --- Shapes that don't follow from the input's: files with open sizes have them, and damaged ones ---------------------
+
+
+def of_shape(net, x, shape):
+    return net.activation(shape, *net.scales[x])
+
+
+UNFOLLOWED = {
+    "RESHAPE: from .* the file leaves sizes open": lambda net, x: net.op(
+        "RESHAPE", [x, numbers(net, [1, -1, 5, 3])], of_shape(net, x, (1, 5, 3))
+    ),
+    "CONCATENATION: does not make .* the file leaves sizes open": lambda net, x: net.op(
+        "CONCATENATION", [x, net.pool(x, "MAX_POOL_2D", 2, 2, same=True)], of_shape(net, x, (6, 5, 6)), axis=3
+    ),
+    "CONCATENATION: joins a batch": lambda net, x: net.op("CONCATENATION", [x, x], of_shape(net, x, (6, 5, 6)), axis=0),
+    "SPLIT: takes a batch apart": lambda net, x: net.op(
+        "SPLIT", [net.tensor([], dtype="int32", data=0), x], of_shape(net, x, MAP), numSplits=1
+    ),
+    "MEAN: axis 5 of 4": lambda net, x: net.op("MEAN", [x, numbers(net, [5])], of_shape(net, x, (6, 5, 1))),
+    "TANH: does not turn": lambda net, x: net.op("TANH", [x], net.activation((6, 5, 4), 1 / 128, 0)),
+    "MAX_POOL_2D: changes the number of channels": lambda net, x: net.op(
+        "MAX_POOL_2D", [x], of_shape(net, x, (6, 5, 2)), strideW=1, strideH=1, filterWidth=1, filterHeight=1
+    ),
+    "TRANSPOSE: its output hasn't the shape": lambda net, x: net.op(
+        "TRANSPOSE", [x, numbers(net, [0, 2, 1, 3])], of_shape(net, x, MAP)
+    ),
+    "RESIZE_NEAREST_NEIGHBOR: its size isn't": lambda net, x: net.op(
+        "RESIZE_NEAREST_NEIGHBOR", [x, numbers(net, [6, 5])], of_shape(net, x, (12, 5, 3))
+    ),
+    "SLICE: takes .* not what its output holds": lambda net, x: net.op(
+        "SLICE", [x, numbers(net, [0, 0, 0, 1]), numbers(net, [1, 6, 5, 3])], of_shape(net, x, MAP)
+    ),
+    "FULLY_CONNECTED: weights": lambda net, x: net.op(
+        "FULLY_CONNECTED", [x, net.tensor([5, 4], 0.1, data=np.zeros((5, 4))), -1], of_shape(net, x, (1, 22, 5))
+    ),
+    "ADD: a constant of 65988 numbers": lambda net, x: net.op(
+        "ADD",
+        [wide := net.pad(x, (0, 0, 0, 3661)), net.tensor([6, 3666, 3], 0.1, data=np.zeros((6, 3666, 3)))],
+        of_shape(net, x, net.shapes[wide]),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", UNFOLLOWED)
+def test_shapes_that_do_not_follow_are_refused(message):
+    net, x = started(MAP)
+    with pytest.raises(InputError, match=rf"model\.tflite: op \d {message}"):
+        lower(parse_graph(net.content(UNFOLLOWED[message](net, x))))
