@@ -1,6 +1,7 @@
 """Facts on a run that several sections of a card show."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from reidlab.export.runtime import open_model
@@ -37,7 +38,7 @@ def form(row: str) -> Form:
     """The form of the network that a row of `metrics.json` is of."""
     if row.startswith(EMULATED):
         core = row.removeprefix(EMULATED).replace("m", "Cortex-M") or "Cortex-M"
-        return Form(f"C, emulated {core}", File.C_SOURCE, "deploy deploy=c")
+        return Form(f"C, emulated {core}", File.FIRMWARE, "deploy deploy=c")
     return FORMS.get(row, Form(row, File.BEST, "evaluate"))
 
 
@@ -65,6 +66,12 @@ def made_from(run: Run, file: str) -> str | None:
         return column[0] if len(column) else None
     content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
     return content.get("checkpoint", content.get("weights_hash"))
+
+
+def c_header(run: Run) -> str:
+    """The header of the C, which is called by the prefix that it was exported with."""
+    sources = sorted((run / File.DEPLOY_C / "src").glob("*_model.c"))
+    return str(Path(File.C_HEADER).with_name(f"{sources[0].name.removesuffix('_model.c')}.h" if sources else "reid.h"))
 
 
 def processor(machine: Mapping[str, Any]) -> str:

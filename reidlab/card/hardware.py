@@ -9,7 +9,7 @@ import pandas as pd
 
 from reidlab import plots
 from reidlab.card import published
-from reidlab.card.facts import emulated, form, image_size, is_present
+from reidlab.card.facts import c_header, emulated, form, image_size, is_present
 from reidlab.card.parts import Cell, Column, Missing, Paragraph, Part, Picture, Section, Table
 from reidlab.deploy.boards import BOARDS
 from reidlab.plots.saving import save_drawing
@@ -136,7 +136,7 @@ def _notes(makers: pd.DataFrame, estimates: pd.DataFrame) -> Iterator[str]:
 
 def _arena(run: Run) -> Iterator[Part]:
     """The RAM of the C, tensor by tensor, and by each rule of the memory plan."""
-    if not (run.has(File.C_LIFETIMES) and is_present(run, File.C_SOURCE)):
+    if not (run.has(File.C_LIFETIMES) and is_present(run, c_header(run))):
         return
     save_drawing(plots.memory_over_time(run.table_of(File.C_LIFETIMES)), run / ARENA)
     yield Picture(ARENA, "Which tensor holds which bytes of the C's arena, step by step.")

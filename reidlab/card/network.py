@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlab import plots
-from reidlab.card.facts import MODELS, image_size, is_present, made_from, training
+from reidlab.card.facts import MODELS, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.export.runtime import Embedder, Port, open_model
 from reidlab.files import file_hash, read_json, write_json
@@ -86,7 +86,7 @@ def list_files(run: Run) -> None:
     """Write what goes into and comes out of every exported file, as the file itself says it."""
     found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
     rows = [_row(run, path) for path in found if path.suffix in MODELS]
-    if run.has(File.C_HEADER):
+    if run.has(c_header(run)):
         rows.append(_row_of_c(run))
     if rows:
         run.write(FILES, pd.DataFrame(rows).to_csv(index=False))
@@ -122,7 +122,7 @@ def interfaces(run: Run) -> Section:
     for path in (File.ONNX, File.TFLITE_INT8):
         if not run.has(path):
             parts.append(Missing(path, run.command(stage_of(path))))
-    if not run.has(File.C_HEADER):
+    if not run.has(c_header(run)):
         parts.append(Missing("C99 for microcontrollers", run.command(stage_of(File.C_HEADER))))
     return Section("Inputs and outputs", parts)
 
@@ -170,19 +170,20 @@ def _values(embedder: Embedder) -> str:
 
 
 def _row_of_c(run: Run) -> dict:
-    sizes = dict(re.findall(r"#define (REID_\w+) (\d+)", (run / File.C_HEADER).read_text()))
+    header = Path(c_header(run))
+    sizes = dict(re.findall(rf"#define {header.stem.upper()}_(\w+) (\d+)", (run / str(header)).read_text()))
     return {
-        "file": File.C_HEADER,
+        "file": str(header),
         "input_type": "uint8",
         "input_layout": "H, W, 3",
         "input_scale": None,
         "input_zero_point": None,
         "values": "RGB pixels as they are",
         "output_type": "float32",
-        "output_layout": sizes["REID_EMBEDDING_SIZE"],
+        "output_layout": sizes["EMBEDDING_SIZE"],
         "output_scale": None,
         "output_zero_point": None,
-        "kib": (int(sizes["REID_WEIGHT_BYTES"]) + int(sizes["REID_TABLE_BYTES"])) / 1024,
-        "sha256": file_hash(run / File.C_SOURCE),
-        "made_from": made_from(run, File.C_HEADER),
+        "kib": (int(sizes["WEIGHT_BYTES"]) + int(sizes["TABLE_BYTES"])) / 1024,
+        "sha256": file_hash(run / str(header.with_name(f"{header.stem}_model.c"))),
+        "made_from": made_from(run, str(header)),
     }

@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
-from reidlab.card.facts import is_present
+from reidlab.card.facts import c_header, is_present
 from reidlab.card.parts import Paragraph, Part, Section, Snippet
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.run import File, Run
@@ -47,17 +48,16 @@ def _snippets(run: Run) -> Iterator[Snippet]:
         yield Snippet("ONNX Runtime", _filled(run, ONNX, File.ONNX, found), "python")
     if is_usable(run, File.TFLITE_INT8):
         yield Snippet("LiteRT", _filled(run, TFLITE, File.TFLITE_INT8, found), "python")
-    if is_usable(run, File.C_HEADER):
-        text = '#include "reid.h"\n' + "".join(
-            f"{line}\n"
-            for line in (
-                f"static uint8_t image[REID_IMAGE_BYTES]; /* RGB, {' x '.join(map(str, run['data.size']))} */",
-                f"float {found}[REID_EMBEDDING_SIZE];",
-                "if (reid_init() == 0)",
-                f"  reid_run(image, {found});",
-            )
-        )
-        yield Snippet("C", text, "c")
+    if is_usable(run, header := c_header(run)):
+        name = Path(header).stem
+        lines = [
+            f'#include "{name}.h"',
+            f"static uint8_t image[{name.upper()}_IMAGE_BYTES]; /* RGB, {' x '.join(map(str, run['data.size']))} */",
+            f"float {found}[{name.upper()}_EMBEDDING_SIZE];",
+            f"if ({name}_init() == 0)",
+            f"  {name}_run(image, {found});",
+        ]
+        yield Snippet("C", "\n".join(lines) + "\n", "c")
 
 
 def is_usable(run: Run, file: str) -> bool:

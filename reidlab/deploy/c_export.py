@@ -44,6 +44,7 @@ PREFIX = re.compile(r"(?!reid_|_)[a-z_][a-z0-9_]{0,30}")
 HEADERS = {"assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math",
            "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time",
            "wchar", "wctype"}  # fmt: skip
+GENERATED = "Generated; the constants are the network's"  # says the source of a network
 CODES = -2  # stands for the embedding as int8 codes, among tensors
 
 
@@ -76,8 +77,11 @@ def export_c(
     arena: str = "static",
     thresholds: Mapping[str, float] | None = None,
     example: Example | None = None,
+    place: int | None = None,
 ) -> CReport:
     """Write a folder of C for CMake, Zephyr, Arduino and others: sources, an example and a README.
+
+    The folder holds one network: that of another prefix, if this package wrote it, is removed.
 
     Raises InputError, naming the operator, for what can't be exported.
 
@@ -90,30 +94,36 @@ def export_c(
         arena: "static", or "caller" for one that each call is given.
         thresholds: by distance, those up to which two images show one identity, of this model.
         example: for the self-test, which is left out without one.
+        place: of the output that holds embeddings, of a model with several.
     """
     if not PREFIX.fullmatch(prefix) or prefix in HEADERS:
         raise InputError(f"deploy.prefix={prefix}: give a short C name in small letters, such as gate; not reid_...")
     if arena not in ("static", "caller"):
         raise InputError(f"deploy.arena={arena}: choose static or caller")
-    program = compile_program(read_graph(tflite), extra_macs)
+    program = compile_program(read_graph(tflite, place), extra_macs)
     source, templates, folder = _Source(program), files("reidlab.deploy") / "c", Path(folder)
     shared = {name: (templates / name).read_bytes() for name in SHARED}
     values = source.values() | {
         "name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance, "prefix": prefix,
-        "PREFIX": prefix.upper(), "static_arena": int(arena == "static"), "version": __version__,
-        "version_number": _number(__version__), "kernels": zlib.crc32(b"".join(shared.values())),
+        "PREFIX": prefix.upper(), "other": "door" if prefix == "gate" else "gate",
+        "static_arena": int(arena == "static"), "version": __version__, "version_number": _number(__version__),
+        "kernels": zlib.crc32(b"".join(shared.values())),
         **_verdict(distance, thresholds or {}), **(source.self_test(example) if example else {}),
     }  # fmt: skip
     own = _own_names((templates / "reid.h").read_text())
+    for model in (folder / "src").glob("*_model.c"):
+        if model.name != f"{prefix}_model.c" and GENERATED in model.read_text():
+            for end in ("_model.c", "_self_test.c", ".h"):
+                model.with_name(model.name.removesuffix("_model.c") + end).unlink(missing_ok=True)
     for name, content in shared.items():
         write_atomic(folder / "src" / name, content)
-    for name, place in TEMPLATES.items():
+    for name, target in TEMPLATES.items():
         if name == "reid_self_test.c" and not example:
             continue
         text = Template((templates / name).read_text()).substitute(values)
         if name != "reid_version.h":
-            place, text = (_renamed(word, own, prefix) for word in (place, text))
-        write_atomic(folder / place, text)
+            target, text = (_renamed(word, own, prefix) for word in (target, text))
+        write_atomic(folder / target, text)
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs
@@ -141,10 +151,18 @@ def _verdict(distance: str, thresholds: Mapping[str, float]) -> dict[str, str]:
 def _own_names(header: str) -> re.Pattern:
     """What a prefix renames: the macros and functions of the network's header, its files, its arena and its targets."""
     functions = re.findall(r"^(?:int|void|static inline float) (reid_\w+)\(", header, re.MULTILINE)
-    macros = {*re.findall(r"#define (REID_\w+)", header), "REID_THRESHOLD", "REID_COSINE_THRESHOLD", "CONFIG_REID"}
+    macros = {
+        *re.findall(r"#define (REID_\w+)", header),
+        "REID_THRESHOLD",
+        "REID_COSINE_THRESHOLD",
+        "REID_ARENA_ATTRIBUTE",
+        "CONFIG_REID",
+    }
     words = "|".join([*sorted(macros), "reid_model", "reid_self_test", "reid_arena"])
     calls = "|".join(functions)
-    return re.compile(rf"\b(?:{words})\b|\b(?:{calls})\b(?!\.)|\breid(?=\.h|\))|(?<=libraries/)reid|(?<=> )reid(?= >)")
+    return re.compile(
+        rf"(?:\b|(?<=-D))(?:{words})\b|\b(?:{calls})\b(?!\.)|\breid(?=\.h|\))|(?<=libraries/)reid|(?<=> )reid(?= >)"
+    )
 
 
 def _renamed(text: str, names: re.Pattern, prefix: str) -> str:

@@ -18,6 +18,7 @@ from reidlab.deploy.instructions import program_of
 from reidlab.errors import InputError
 
 CORES = {"m4": "mps2-an386", "m7": "mps2-an500", "m33": "mps2-an505", "m55": "mps3-an547"}
+KERNEL = re.compile(r"reid_\w+_(row|all)")  # functions whose calls are counted
 RAM = 0x20000000  # where it begins, on all boards
 TOOLS = {  # command -> Debian package
     "make": "make", "cc": "gcc", "arm-none-eabi-gcc": "gcc-arm-none-eabi", "qemu-system-arm": "qemu-system-arm",
@@ -88,7 +89,7 @@ def run_firmware(
         build_firmware(Path(sources), build, core, MODEL=c, PREFIX=prefix, EXTRA=" ".join(compiler_flags))
         sections, symbols = _sections(build), symbols_of(build)
         (build / "images.bin").write_bytes(np.ascontiguousarray(images, np.uint8).tobytes())
-        parts = [symbols[name] for name in symbols if by_call and re.fullmatch(r"reid_\w+_(row|all)", name)]
+        parts = [symbols[name] for name in symbols if by_call and KERNEL.fullmatch(name)]
         bounds = {"begin": [symbols[f"{prefix}_run"]], "end": [symbols["measured"]], "part": parts}
         output = emulate(build, core, bounds, timeout_s, caches)
         trace = trace_in(build, core, output.rpartition("\npart")[2]) if caches else None

@@ -11,6 +11,7 @@ FUNCTIONS = (
     "EXP", "MAXIMUM", "MINIMUM",
 )  # fmt: skip
 CODES = np.arange(-128, 128).astype(np.int8)
+SHAPE = (1, 1, 1, len(CODES))
 
 
 def function_table(graph: Graph, op: Op) -> np.ndarray:
@@ -18,24 +19,23 @@ def function_table(graph: Graph, op: Op) -> np.ndarray:
     build, placed = flatbuffer.Builder(), []
     for index in op.inputs:
         tensor = graph.tensors[index]
-        shape = (1, len(CODES)) if tensor.data is None else (1,) * len(tensor.shape)
-        placed.append(_tensor(build, graph, index, shape))
+        placed.append(_tensor(build, graph, index, SHAPE if tensor.data is None else (1,)))
     given = next(place for place, index in zip(placed, op.inputs, strict=True) if graph.tensors[index].data is None)
     options = {
         name: op.options[key] for name, key in (("alpha", "alpha"), ("approximate", "approximate")) if key in op.options
     }
-    output = build.op(op.kind, placed, _tensor(build, graph, op.outputs[0], (1, len(CODES))), **options)
+    output = build.op(op.kind, placed, _tensor(build, graph, op.outputs[0], SHAPE), **options)
     content = build.finish(given, output, ("codes", "values"), {})
     try:
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         runner = Interpreter(model_content=content, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
         runner.allocate_tensors()
-        runner.set_tensor(given, CODES[None])
+        runner.set_tensor(given, CODES.reshape(SHAPE))
         runner.invoke()
     except (ValueError, RuntimeError) as error:
         raise InputError(f"{graph.where(op)}: LiteRT's reference kernel refuses it ({one_line(error)})") from error
-    return runner.get_tensor(output)[0]
+    return runner.get_tensor(output).reshape(-1)
 
 
 def _tensor(build: flatbuffer.Builder, graph: Graph, index: int, shape: tuple[int, ...]) -> int:

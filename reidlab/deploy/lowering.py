@@ -7,12 +7,14 @@ from functools import partial
 import numpy as np
 
 from reidlab.deploy import arithmetic
+from reidlab.deploy.dilation import as_dilated, dilated
 from reidlab.deploy.functions import FUNCTIONS, function_table
 from reidlab.deploy.network import Builder, Network, Node, Rows
-from reidlab.deploy.tflite_graph import Graph, Op, Tensor
+from reidlab.deploy.tflite_graph import WEIGHT_AXES, Graph, Op, Tensor
 from reidlab.errors import InputError
 
 MAX_WINDOW = 64  # REID_MAX_WINDOW of the C executor
+OPEN_SIZES = "the file leaves sizes open; convert it with a fixed batch of 1"
 MAX_POOLED = 2047  # pixels of a window that the vectors' mean is exact for
 # A 3x3 kernel's taps in the order that the C kernel reads them: see reid_words.h.
 TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
@@ -20,17 +22,20 @@ TAP_ORDER = [0, 1, 3, 4, 2, 6, 5, 7, 8]
 
 def lower(graph: Graph) -> Network:
     """Lower an int8 graph of one input and one output; InputError names what can't be exported."""
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-        raise InputError(
-            f"{graph.name}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs; needs one of each"
-        )
+    if len(graph.inputs) > 1:
+        raise InputError(f"{graph.name}: takes {len(graph.inputs)} inputs; export it with the image alone")
+    if len(graph.outputs) > 1:
+        raise InputError(f"{graph.name}: {len(graph.outputs)} outputs; choose one by model=FILE evaluate.output=NAME")
+    graph = dilated(graph)
     build, image = Builder(graph), graph.tensors[graph.inputs[0]]
     height, width, channels = _begin(build, image)
-    for op in graph.ops:
-        if op.index in graph.shape_arithmetic:
-            continue
+    working = [op for op in graph.ops if op.index not in graph.shape_arithmetic]
+    for op in working:
+        if op.kind in WEIGHT_AXES:
+            build.constant(op, 1, "int8")
         if op.kind not in HANDLERS:
             raise build.refuse(op, UNSUPPORTED.get(op.kind, "not supported by the C export"))
+    for op in working:
         HANDLERS[op.kind](build, op)
     output = _finish(build)
     size, (scale, zero) = build.rows[output].nbytes // 4, build.input or (1.0, 0)
@@ -66,7 +71,7 @@ def _finish(build: Builder) -> int:
         raise InputError(f"{graph.name}: the output is not computed from the input")
     if tensor.dtype == "float32":
         return last
-    _dequantize(build, Op(len(graph.ops), "DEQUANTIZE", (tensor.index,), (-1,)))
+    _dequantize(build, Op(graph.ops[-1].index + 1, "DEQUANTIZE", (tensor.index,), (-1,)))
     return -1
 
 
@@ -210,17 +215,23 @@ def _repeated(build: Builder, op: Op, source: int, size: int, times: int, rows: 
 
 
 def _fully_connected(build: Builder, op: Op) -> None:
+    """One vector, or each of several."""
     weights = _weights(build, op, 2)
     source, target = build.graph.tensors[op.inputs[0]], build.graph.tensors[op.outputs[0]]
-    if op.options["weights_format"] or weights.shape != (target.size, source.size) or max(weights.shape) > 0xFFFF:
+    outputs, inputs = weights.shape
+    times = source.size // inputs
+    fits = (times * inputs, times * outputs) == (source.size, target.size) and max(outputs, inputs, times) <= 0xFFFF
+    if op.options["weights_format"] or not fits:
         raise build.refuse(op, f"weights {list(weights.shape)} do not fit {source.size} -> {target.size}")
     flat = weights.astype(np.int64)
     params = _rescalings(build, op, flat)
     each = int(np.ptp(params["multiplier"]) + np.ptp(params["shift"]) > 0)
     for name in ("multiplier", "shift"):
         params[name] = params[name] if each else params[name][:1]
-    params |= {"weights": flat.astype(np.int8), "inputs": source.size, "outputs": target.size, "scales": each}
-    build.emit(op, "reid_dense_row", "reid_dense", params, op.inputs[:1], window=0, macs=weights.size)
+    params |= {"weights": flat.astype(np.int8), "inputs": inputs, "outputs": outputs, "scales": each}
+    cut = (Rows(times, inputs), Rows(times, outputs)) if times > 1 else None
+    how = {"window": int(times > 1), "macs": times * weights.size}
+    build.emit(op, "reid_dense_row", "reid_dense", params, op.inputs[:1], cut, **how)
 
 
 # --- Element by element ---------------------------------------------------------------------------------------------
@@ -229,19 +240,20 @@ def _fully_connected(build: Builder, op: Op) -> None:
 def _operands(build: Builder, op: Op) -> tuple[list[int], np.ndarray | None, int]:
     """(activations, the constant in place of the second, after how many elements the second repeats).
 
-    The second has the first's shape, or one number for each channel.
+    The second has the first's shape, or one number for each channel. A constant map is one row, as all is then.
     """
     a, b = sorted(
         build.inputs(op, 2), key=lambda i: (build.graph.tensors[i].data is not None, -build.graph.tensors[i].size)
     )
     shape, constant = build.shape(a, op), build.graph.tensors[b].data
     other = build.shape(b, op)
-    by_channel = other == (1, 1, shape[2])
-    if shape != build.shape(op.outputs[0], op) or not (by_channel or (other == shape and constant is None)):
+    if shape != build.shape(op.outputs[0], op) or other not in (shape, (1, 1, shape[2])):
         raise build.refuse(op, f"{shape} and {other}: needs one shape, or one number for each channel")
-    if constant is not None:
-        constant = build.constant(op, op.inputs.index(b), "int8")
-    return [a, b], constant, shape[1] * shape[2] if other == shape else shape[2]
+    if constant is None:
+        return [a, b], None, shape[1] * shape[2] if other == shape else shape[2]
+    if math.prod(other) > 0xFFFF:
+        raise build.refuse(op, f"a constant of {math.prod(other)} numbers; at most 65,535 are supported")
+    return [a, b], build.constant(op, op.inputs.index(b), "int8"), math.prod(other)
 
 
 def _scale_of(build: Builder, op: Op, tensor: int) -> tuple[np.float32, int]:
@@ -264,7 +276,7 @@ def _sum(build: Builder, op: Op) -> None:
     (multiplier, shift), (out_multiplier, out_shift) = arithmetic.add_rescalings(scale_a, scale_b, scale)
     if not 0 <= min(shift, out_shift) <= max(shift, out_shift) <= arithmetic.MAX_RIGHT_SHIFT:
         raise build.refuse(op, "scales differ too much; quantize with wider ranges")
-    count = _row_bytes(build, op)
+    count, cut = _rows_for(build, op, operands[0], period)
     params = {"multiplier": multiplier, "shift": shift, "out_multiplier": out_multiplier, "out_shift": out_shift,
               "zero": (zero_a, zero_b, zero), "count": count}  # fmt: skip
     if op.kind == "ADD" and constant is None and period == count:
@@ -275,7 +287,7 @@ def _sum(build: Builder, op: Op) -> None:
     ]
     params = {"sum": params, "constant": constant, "sign": tuple(signs), "larger": larger, "period": period}
     activations = operands if constant is None else operands[:1]
-    build.emit(op, "reid_signed_sum_row", "reid_signed_sum", params, tuple(activations), trailing=True)
+    build.emit(op, "reid_signed_sum_row", "reid_signed_sum", params, tuple(activations), cut, trailing=True)
 
 
 def _mul(build: Builder, op: Op) -> None:
@@ -287,10 +299,29 @@ def _mul(build: Builder, op: Op) -> None:
     pair = arithmetic.rescaling(arithmetic.mul_rescaling(scale_a, scale_b, scale), 255 * 255)
     if pair is None:
         raise build.refuse(op, "scales differ too much; quantize with wider ranges")
+    count, cut = _rows_for(build, op, operands[0], period)
     params = {"constant": constant, "multiplier": pair[0], "shift": pair[1], "zero": (zero_a, zero_b, zero),
-              "count": _row_bytes(build, op), "period": period}  # fmt: skip
+              "count": count, "period": period}  # fmt: skip
     activations = operands if constant is None else operands[:1]
-    build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), trailing=True)
+    build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), cut, trailing=True)
+
+
+def _prelu(build: Builder, op: Op) -> None:
+    if _is_function(build, op):
+        return _table(build, op)
+    operands, constant, period = _operands(build, op)
+    if constant is None:
+        raise build.refuse(op, "needs constant slopes")
+    (in_scale, in_zero), (slope_scale, slope_zero) = (_scale_of(build, op, tensor) for tensor in operands)
+    scale, zero = build.quantization(op.outputs[0], op)
+    above = arithmetic.rescaling(float(in_scale) / float(scale), 255)
+    below = arithmetic.rescaling(float(in_scale) * float(slope_scale) / float(scale), 255 * 255)
+    if above is None or below is None:
+        raise build.refuse(op, "scales differ too much; quantize with wider ranges")
+    count, cut = _rows_for(build, op, operands[0], period)
+    params = {"slopes": constant, "multiplier": (above[0], below[0]), "shift": (above[1], below[1]),
+              "zero": (in_zero, slope_zero, zero), "count": count, "period": period}  # fmt: skip
+    build.emit(op, "reid_prelu_row", "reid_prelu", params, (operands[0],), cut, trailing=True)
 
 
 def _is_function(build: Builder, op: Op) -> bool:
@@ -307,7 +338,7 @@ def _table(build: Builder, op: Op) -> None:
     (source,) = (tensor for tensor in op.inputs if build.graph.tensors[tensor].data is None)
     build.quantization(source, op)
     codes = function_table(build.graph, op)
-    params = {"codes": codes, "count": _row_bytes(build, op)}
+    params = {"codes": codes, "count": _row_bytes(build, op, source)}
     build.emit(op, "reid_table_row", "reid_table", params, (source,), trailing=True)
 
 
@@ -316,18 +347,18 @@ def _logistic(build: Builder, op: Op) -> None:
     scale, zero = build.quantization(source, op)
     if build.quantization(op.outputs[0], op) != (np.float32(1 / 256), -128):
         raise build.refuse(op, "output must have scale 1/256 and zero point -128")
-    params = {**arithmetic.curve(float(scale), 4), "in_zero": zero, "count": _row_bytes(build, op), "pixels": 1}
+    params = {**arithmetic.curve(float(scale), 4), "in_zero": zero, "count": _row_bytes(build, op, source), "pixels": 1}
     build.emit(op, "reid_logistic_row", "reid_curve", params, (source,), trailing=True)
 
 
 def _softmax(build: Builder, op: Op) -> None:
     (source,) = build.inputs(op, 1)
     scale, zero = build.quantization(source, op)
-    _, width, channels = build.shape(source, op)
+    row_bytes, channels = _row_bytes(build, op, source), build.shape(source, op)[2]
     if build.quantization(op.outputs[0], op) != (np.float32(1 / 256), -128):
         raise build.refuse(op, "output must have scale 1/256 and zero point -128")
     params = {**arithmetic.curve(float(scale) * float(op.options["beta"]), 5), "in_zero": zero, "count": channels,
-              "pixels": width}  # fmt: skip
+              "pixels": row_bytes // channels}  # fmt: skip
     build.emit(op, "reid_softmax_row", "reid_curve", params, (source,))
 
 
@@ -353,7 +384,7 @@ def _quantize(build: Builder, op: Op) -> None:
     if pair is None:
         raise build.refuse(op, "scales differ too much; quantize with wider ranges")
     params = {"multiplier": pair[0], "shift": pair[1], "in_zero": in_zero, "out_zero": out_zero,
-              "count": _row_bytes(build, op)}  # fmt: skip
+              "count": _row_bytes(build, op, source)}  # fmt: skip
     build.emit(op, "reid_scale_row", "reid_scale", params, (source,), trailing=True)
 
 
@@ -372,9 +403,18 @@ def _dequantize(build: Builder, op: Op) -> None:
     build.append(node, Rows(rows.height, 4 * rows.row_bytes))
 
 
-def _row_bytes(build: Builder, op: Op) -> int:
-    _, width, channels = build.shape(op.outputs[0], op)
-    return width * channels
+def _rows_for(build: Builder, op: Op, source: int, period: int) -> tuple[int, tuple[Rows, Rows] | None]:
+    """(bytes of a row, how to cut) for a second operand that repeats after `period` elements."""
+    count = _row_bytes(build, op, source)
+    return (period, (Rows(1, period), Rows(1, period))) if period > count else (count, None)
+
+
+def _row_bytes(build: Builder, op: Op, source: int) -> int:
+    """Size of a row of an operator whose output has the shape of its input."""
+    shapes = [build.shape(tensor, op) for tensor in (source, op.outputs[0])]
+    if shapes[0] != shapes[1]:
+        raise build.refuse(op, f"does not turn {shapes[0]} into {shapes[1]}; the file is damaged")
+    return shapes[0][1] * shapes[0][2]
 
 
 # --- Shapes, borders and pooling ------------------------------------------------------------------------------------
@@ -383,6 +423,9 @@ def _row_bytes(build: Builder, op: Op) -> int:
 def _reshape(build: Builder, op: Op) -> None:
     """The same bytes, cut into other rows."""
     build.quantization(op.inputs[0], op)
+    before, after = (build.graph.tensors[tensor] for tensor in (op.inputs[0], op.outputs[0]))
+    if before.size != after.size:
+        raise build.refuse(op, f"from {list(before.shape)} to {list(after.shape)}: {OPEN_SIZES}")
     build.view(op.outputs[0], op.inputs[0], _rows(build, op.outputs[0], op))
 
 
@@ -395,7 +438,9 @@ def _rows(build: Builder, tensor: int, op: Op) -> Rows:
 def _axis(build: Builder, op: Op, tensor: int, axis: int) -> int:
     """An axis of a tensor among (batch, height, width, channels)."""
     rank = len(build.graph.tensors[tensor].shape)
-    return axis % max(rank, 1) + 4 - rank
+    if not -rank <= axis < rank:
+        raise build.refuse(op, f"axis {axis} of {rank}; the file is damaged")
+    return axis % rank + 4 - rank
 
 
 def _transpose(build: Builder, op: Op) -> None:
@@ -403,6 +448,8 @@ def _transpose(build: Builder, op: Op) -> None:
     order, shape = build.constant(op, 1, "int32"), build.graph.tensors[op.inputs[0]].shape
     if order is None or sorted(order.tolist()) != list(range(len(shape))) or shape[0] != 1 < len(shape) < 5 or order[0]:
         raise build.refuse(op, "needs a constant order that leaves the batch in place")
+    if build.graph.tensors[op.outputs[0]].shape != tuple(shape[axis] for axis in order):
+        raise build.refuse(op, "its output hasn't the shape that its order gives; the file is damaged")
     if [axis for axis in order if shape[axis] > 1] == [axis for axis in range(len(shape)) if shape[axis] > 1]:
         return _reshape(build, op)
     steps = [math.prod(shape[axis + 1 :]) for axis in order[1:].tolist()]
@@ -412,8 +459,7 @@ def _transpose(build: Builder, op: Op) -> None:
         raise build.refuse(op, f"rows that lie {row} bytes apart are not supported")
     size = build.graph.tensors[op.inputs[0]].size
     build.quantization(op.inputs[0], op)
-    build.view(view := build.new_tensor(), op.inputs[0], Rows(size // row, row))
-    source = build.alias.get(view, view)
+    source = build.recut(op.inputs[0], Rows(size // row, row))
     params = {"steps": (column, channel), "width": width, "channels": channels,
               "flip": -128 if source in build.pixels else 0}  # fmt: skip
     build.emit(op, "reid_transpose_row", "reid_transpose", params, (source,), window=0)
@@ -421,9 +467,13 @@ def _transpose(build: Builder, op: Op) -> None:
 
 def _resize_nearest(build: Builder, op: Op) -> None:
     """RESIZE_NEAREST_NEIGHBOR to a multiple: each row becomes several, held as one."""
-    (height, width, channels), (more, out_width, _) = (build.shape(i, op) for i in (op.inputs[0], op.outputs[0]))
+    (height, width, channels), larger = (build.shape(i, op) for i in (op.inputs[0], op.outputs[0]))
+    more, out_width, _ = larger
     rows, times = more // height, out_width // width
-    if (height * rows, width * times) != (more, out_width) or max(rows, times) > 255:
+    size = build.constant(op, 1, "int32")
+    if size is None or size.tolist() != [more, out_width]:
+        raise build.refuse(op, f"its size isn't that of its output, {more} x {out_width}")
+    if (height * rows, width * times, channels) != larger or max(rows, times) > 255:
         raise build.refuse(op, f"from {height} x {width} to {more} x {out_width} pixels: needs whole multiples")
     if op.options["align_corners"] and max(rows, times) > 1:
         raise build.refuse(op, "align_corners is not supported")
@@ -435,10 +485,17 @@ def _resize_nearest(build: Builder, op: Op) -> None:
 def _concatenation(build: Builder, op: Op) -> None:
     """Inputs side by side, two at a time; along the height, or of fewer axes, as one row each."""
     axis = _axis(build, op, op.outputs[0], op.options["axis"])
+    if not axis:
+        raise build.refuse(op, "joins a batch")
     pairs = {build.quantization(tensor, op) for tensor in (*op.inputs, *op.outputs)}
     if len(pairs) > 1:
         raise build.refuse(op, "its tensors have different scales; quantize the model again")
-    height, width, channels = build.shape(op.outputs[0], op)
+    height, width, channels = joined_shape = build.shape(op.outputs[0], op)
+    given = np.array([build.shape(tensor, op) for tensor in op.inputs])
+    summed = given.max(0)
+    summed[axis - 1] = given[:, axis - 1].sum()
+    if (np.delete(given, axis - 1, 1) != np.delete(given[:1], axis - 1, 1)).any() or tuple(summed) != joined_shape:
+        raise build.refuse(op, f"does not make {joined_shape} of {given.tolist()}: {OPEN_SIZES}")
     whole = height * width * channels
     count = width if axis == 3 else 1
     as_one = axis == 1 and height > 1
@@ -449,8 +506,7 @@ def _concatenation(build: Builder, op: Op) -> None:
         rows = _rows(build, tensor, op)
         source = build.source(op, tensor)
         if as_one:
-            build.view(view := build.new_tensor(), source, Rows(1, rows.nbytes))
-            source = build.alias.get(view, view)
+            source = build.recut(source, Rows(1, rows.nbytes))
         sources.append(source)
     joined, target = sources[0], build.new_tensor() if as_one else op.outputs[0]
     for position, source in enumerate(sources[1:], 2):
@@ -474,7 +530,7 @@ def _slice(build: Builder, op: Op) -> None:
         raise build.refuse(op, "needs a constant place and size for each axis")
     if op.options.get("ellipsis_mask") or op.options.get("new_axis_mask"):
         raise build.refuse(op, "an ellipsis or a new axis is not supported")
-    taken = [slice(0, 1)] * (4 - rank)
+    taken = [slice(0, 1, 1)] * (4 - rank)
     for axis, size in enumerate(build.graph.tensors[source].shape):
         first: int | None = int(begin[axis])
         last: int | None = int(end[axis])
@@ -521,6 +577,8 @@ def _split(build: Builder, op: Op) -> None:
             raise build.refuse(op, "needs a constant axis")
         axis = int(given.reshape(-1)[0])
     axis, shape = _axis(build, op, source, axis), build.shape(source, op)
+    if not axis:
+        raise build.refuse(op, "takes a batch apart")
     sizes = [shape[axis - 1] // len(op.outputs)] * len(op.outputs)
     if op.kind == "SPLIT_V":
         lengths = build.constant(op, 1, "int32")
@@ -528,7 +586,7 @@ def _split(build: Builder, op: Op) -> None:
     start = 0
     for target, size in zip(op.outputs, sizes, strict=True):
         taken = [slice(0, length, 1) for length in shape]
-        taken[axis - 1] = slice(start, start + size, 1)
+        taken[axis - 1] = slice(*slice(start, start + size).indices(shape[axis - 1]))
         _cut(build, op, source, target, shape, taken)
         start += size
 
@@ -578,6 +636,8 @@ def _pool(build: Builder, op: Op, kernel: str, absorb: bool) -> None:
     if build.quantization(op.inputs[0], op) != build.quantization(op.outputs[0], op):
         raise build.refuse(op, "input and output must share one scale")
     size, channels = (op.options["filter_h"], op.options["filter_w"]), build.shape(op.inputs[0], op)[2]
+    if channels != build.shape(op.outputs[0], op)[2]:
+        raise build.refuse(op, "changes the number of channels; the file is damaged")
     if kernel == "reid_average_pool_row" and (size[0] > MAX_WINDOW or size[0] * size[1] > MAX_POOLED):
         height, width, _ = build.shape(op.inputs[0], op)
         if size != (height, width) or build.graph.tensors[op.outputs[0]].size != channels or height * width > 0xFFFF:
@@ -624,11 +684,8 @@ def _mean(build: Builder, op: Op) -> None:
               "pixels": count, "channels": channels}  # fmt: skip
     if outer == 1:
         return build.emit(op, "reid_average_all", "reid_average", params, (source,), window=0)
-    build.view(view := build.new_tensor(), source, Rows(outer, count * channels))
-    made = build.new_tensor()
-    node = Node(op.index, "reid_average_all", "reid_average", params, (build.source(op, view),), made)
-    build.append(node, Rows(outer, channels))
-    build.view(target, made, _rows(build, target, op))
+    cut = Rows(outer, count * channels), Rows(outer, channels)
+    build.emit(op, "reid_average_all", "reid_average", params, (source,), cut)
 
 
 def _reduce_max(build: Builder, op: Op) -> None:
@@ -641,6 +698,11 @@ def _reduce_max(build: Builder, op: Op) -> None:
     build.emit(op, "reid_max_pool_row", "reid_window", params, op.inputs[:1], window=height)
 
 
+def _space_to_batch(build: Builder, op: Op) -> None:
+    """What `dilated` left as it is: raises InputError with the reason."""
+    as_dilated(build.graph, op)
+
+
 HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "ADD": _sum, "SUB": _sum, "MUL": _mul, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
@@ -651,7 +713,8 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "SPLIT": _split, "SPLIT_V": _split, "UNPACK": _split,
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
-    **dict.fromkeys(FUNCTIONS, _table),
+    "SPACE_TO_BATCH_ND": _space_to_batch,
+    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu,
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
 NORMALIZED = "part of an instance normalization, which the C export does not do; take a network without it"

@@ -11,6 +11,7 @@ from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule
 from reidlab.deploy.c_export import CReport, Example, export_c
 from reidlab.deploy.cycles import CHIPS, ESTIMATED, milliseconds, time_lines
+from reidlab.deploy.dilation import dilated
 from reidlab.deploy.emulator import CORES, FirmwareRun, missing_tools, run_firmware
 from reidlab.deploy.footprint import op_costs
 from reidlab.deploy.lowering import lower
@@ -58,16 +59,18 @@ class C99(Target):
 
         Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
         """
-        model = given.file(self.model)
-        if isinstance(given, DeployableFile) and not takes_pixels(given.embedder, lower(read_graph(model))):
+        model, place = given.file(self.model), given.place
+        if isinstance(given, DeployableFile) and not takes_pixels(given.embedder, lower(read_graph(model, place))):
+            name = f"{self.prefix.upper()}_INPUT"
             log.warning(
                 f"{model.name}: the bytes of the C's image are not RGB pixels: prepare them as the network's maker "
-                "says, a byte being round(value / REID_INPUT_SCALE) + REID_INPUT_ZERO"
+                f"says, a byte being round(value / {name}_SCALE) + {name}_ZERO"
             )
-        example = example_of(model)
+        example = example_of(model, place)
         limits = file_thresholds(model, given)
-        report = export_c(model, out, given.distance, self.extra_macs, self.prefix, self.arena, limits, example)
-        write_tables(model, out, self.extra_macs)
+        names = self.prefix, self.arena
+        report = export_c(model, out, given.distance, self.extra_macs, *names, limits, example, place)
+        write_tables(model, out, self.extra_macs, place)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
         install = missing_tools()
         if self.cores and install:
@@ -75,7 +78,7 @@ class C99(Target):
         if install or not self.cores:
             return {}
         pixels = pixels_of(given.datamodule, self.images)
-        expected = reference_embeddings(model, pixels)
+        expected = reference_embeddings(model, pixels, place)
         figures = {}
         for core in self.cores:
             found = run_firmware(out, pixels, core, self.timeout_s)
@@ -108,18 +111,18 @@ def takes_pixels(embedder: Embedder, network: Network) -> bool:
     return embedder.color_order == "RGB" and bool((values == pixels).all())
 
 
-def example_of(model: Path) -> Example:
+def example_of(model: Path, place: int | None = None) -> Example:
     """A drawn image, which is nobody's, and the embedding that the reference kernels compute from it."""
-    (height, width, channels), random = lower(read_graph(model)).image_shape, np.random.default_rng(0)
+    (height, width, channels), random = lower(read_graph(model, place)).image_shape, np.random.default_rng(0)
     blocks = random.integers(16, 240, (-(-height // 8), -(-width // 8), channels))
     image = blocks.repeat(8, 0).repeat(8, 1)[:height, :width] + random.integers(-16, 16, (height, width, channels))
     image = image.astype(np.uint8)
-    return Example(image, reference_embeddings(model, image[None])[0])
+    return Example(image, reference_embeddings(model, image[None], place)[0])
 
 
-def write_tables(model: Path, out: Path, extra_macs: float) -> None:
+def write_tables(model: Path, out: Path, extra_macs: float, place: int | None = None) -> None:
     """Write `costs.csv` by operator, `memory.csv` by rule, and `lifetimes.csv` of the tensors in the arena."""
-    graph = read_graph(model)
+    graph = dilated(read_graph(model, place))
     program = compile_program(graph, extra_macs)
     rules = memory_rules(graph, program)
     write_atomic(out / "costs.csv", pd.DataFrame(op_costs(graph)).to_csv(index=False))
@@ -150,13 +153,16 @@ def pixels_of(datamodule: ImageDataModule, images: int) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(batches))
 
 
-def reference_embeddings(tflite: Path, images: np.ndarray) -> np.ndarray:
-    """Embeddings (N, D) float32 by the TFLite reference kernels, of images (N, H, W, C) uint8 as the C takes them."""
+def reference_embeddings(tflite: Path, images: np.ndarray, place: int | None = None) -> np.ndarray:
+    """Embeddings (N, D) float32 by the TFLite reference kernels, of images (N, H, W, C) uint8 as the C takes them.
+
+    `place`: of the output that holds them, of several.
+    """
     from ai_edge_litert.interpreter import OpResolverType
 
     runner, _ = interpreter(tflite, experimental_op_resolver_type=OpResolverType.BUILTIN_REF)
-    given, output = runner.get_input_details()[0], runner.get_output_details()[0]
-    network = lower(read_graph(tflite)) if given["dtype"] == np.float32 else None
+    given, output = runner.get_input_details()[0], runner.get_output_details()[place or 0]
+    network = lower(read_graph(tflite, place)) if given["dtype"] == np.float32 else None
     rows = []
     for image in images:
         if network:

@@ -111,6 +111,11 @@ class Builder:
         if source in self.pixels:
             self.pixels.add(target)
 
+    def recut(self, tensor: int, rows: Rows) -> int:
+        """A tensor's bytes, cut into other rows."""
+        self.view(made := self.new_tensor(), tensor, rows)
+        return self.alias.get(made, made)
+
     def quantization(self, index: int, op: Op) -> tuple[np.float32, int]:
         """(scale, zero point) of an int8 activation; of one in uint8, which only inputs and outputs are, less 128."""
         tensor = self.graph.tensors[index]
@@ -146,8 +151,20 @@ class Builder:
             raise self.refuse(op, f"{len(op.inputs)} inputs where {count} are needed")
         return op.inputs[:count]
 
-    def emit(self, op: Op, kernel: str, struct: str, params: dict, inputs: tuple[int, ...], **how) -> None:
-        """Append the node of an operator, and one that clamps where a fused activation asks for it."""
+    def emit(
+        self,
+        op: Op,
+        kernel: str,
+        struct: str,
+        params: dict,
+        inputs: tuple[int, ...],
+        cut: tuple[Rows, Rows] | None = None,
+        **how,
+    ) -> None:
+        """Append the node of an operator, and one that clamps where a fused activation asks for it.
+
+        `cut`: the rows that the kernel takes inputs and output as, where these aren't those of their shapes.
+        """
         target = op.outputs[0]
         height, width, channels = self.shape(target, op)
         scale, zero = self.quantization(target, op)
@@ -155,14 +172,18 @@ class Builder:
         if activation not in arithmetic.ACTIVATION_LIMITS:
             raise self.refuse(op, f"fused activation {activation} is not supported")
         low, high = arithmetic.activation_range(activation, scale, zero)
-        rows, inner = Rows(height, width * channels), target
-        if (low, high) != (-128, 127):
-            inner = self.new_tensor()
+        whole = rows = Rows(height, width * channels)
+        if cut:
+            inputs, rows = tuple(self.recut(index, cut[0]) for index in inputs), cut[1]
+        last = target if rows == whole else self.new_tensor()
+        inner = last if (low, high) == (-128, 127) else self.new_tensor()
         sources = tuple(self.source(op, index, as_it_is=struct in READING_PIXELS) for index in inputs)
         self.append(Node(op.index, kernel, struct, params, sources, inner, **how), rows)
-        if inner != target:
+        if inner != last:
             limits = {"low": low, "high": high, "count": rows.row_bytes}
-            self.append(Node(op.index, "reid_range_row", "reid_range", limits, (inner,), target, trailing=True), rows)
+            self.append(Node(op.index, "reid_range_row", "reid_range", limits, (inner,), last, trailing=True), rows)
+        if last != target:
+            self.view(target, last, whole)
 
     def source(self, op: Op, tensor: int, as_it_is: bool = False) -> int:
         """What a node reads for a tensor: of the image's bytes a copy as int8 codes, or themselves `as_it_is`."""

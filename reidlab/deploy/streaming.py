@@ -132,7 +132,7 @@ def with_running_means(network: Network, recompute: frozenset[int]) -> Network:
                     node.op, "reid_totals_row", "reid_totals", params, node.inputs, fresh, window=2, pad=1, running=True
                 )
             )
-            node = replace(node, kernel="reid_average_of_totals", inputs=(fresh,))
+            node = replace(node, kernel="reid_average_totals_row", inputs=(fresh,))
             rows[fresh] = Rows(height, 4 * channels)
             fresh += 1
         nodes.append(node)

@@ -85,6 +85,11 @@ class Deployable:
             raise InputError(f"{file}: made from another checkpoint; run `{command}` to make it again")
         return file
 
+    @property
+    def place(self) -> int | None:
+        """Of the output that is wanted, where a file may have several."""
+        return None
+
     def opened(self, file: Path) -> Embedder:
         """A file as a function of images."""
         return open_model(file)
@@ -139,6 +144,11 @@ class DeployableFile(Deployable):
         if not self.has(path):
             raise InputError(f"{self.embedder.file}: this target takes a {Path(path).suffix} file; convert it first")
         return self.embedder.file
+
+    @property
+    def place(self) -> int:
+        """Of the output that `evaluate.output` or its shape chose."""
+        return self.embedder.place
 
     def opened(self, file: Path) -> Embedder:
         """The file as a function of images."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -109,14 +109,27 @@ class Graph:
                 found.add(op.index)
         return found
 
+    def leading_to(self, place: int) -> "Graph":
+        """The part that computes one of the outputs, which becomes the only one."""
+        needed, ops = {self.outputs[place]}, []
+        for op in reversed(self.ops):
+            if needed.intersection(op.outputs):
+                needed.update(op.inputs)
+                ops.append(op)
+        return replace(self, ops=ops[::-1], outputs=(self.outputs[place],))
+
     def where(self, op: Op) -> str:
         """The name of an operator in error messages."""
         return f"{self.name}: op {op.index} {op.kind}"
 
 
-def read_graph(file: Path) -> Graph:
-    """Read a .tflite file; InputError names the operator, tensor or offset that can't be used."""
-    return parse_graph(read_bytes(file), Path(file).name)
+def read_graph(file: Path, place: int | None = None) -> Graph:
+    """Read a .tflite file; InputError names the operator, tensor or offset that can't be used.
+
+    `place`: of the only output that is wanted, among several.
+    """
+    graph = parse_graph(read_bytes(file), Path(file).name)
+    return graph if place is None else graph.leading_to(place)
 
 
 def parse_graph(content: bytes, name: str = "model.tflite") -> Graph:
@@ -282,7 +295,8 @@ def _check(graph: Graph) -> None:
         if op.kind in WEIGHT_AXES:
             weights, output = (graph.tensors[tensor].shape for tensor in (op.inputs[1], op.outputs[0]))
             if len(weights) != WEIGHT_AXES[op.kind] or not output:
-                raise InputError(f"{graph.where(op)} has weights {list(weights)} and writes {list(output)}, damaged")
+                why = "damaged" if output else "of unknown sizes; convert it with fixed ones"
+                raise InputError(f"{graph.where(op)} has weights {list(weights)} and writes {list(output)}, {why}")
     for tensor in graph.outputs:
         if tensor not in ready:
             raise InputError(f"{graph.name}: output tensor {tensor} is never written")

@@ -3,6 +3,7 @@
 import csv
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from PIL import Image
 
 import reidlab
 from reidlab import card, cli
-from reidlab.card import published, results, use
+from reidlab.card import network, published, results, use
 from reidlab.card.render import md_code, text
 from reidlab.config import CLONE, compose, compose_for, training_differences
 from reidlab.errors import InputError
@@ -433,6 +434,20 @@ def test_networks_without_blocks_have_a_card(tmp_path):
     run = composed(tmp_path, "plain", "model=color_histogram")
     assert "ColorHistogram" in card.write_card(run).read_text()
     assert not (run / "card" / "network.svg").exists()
+
+
+def test_the_c_of_another_prefix_has_its_names(full, tmp_path):
+    shutil.copytree(full[0], tmp_path / "gate")
+    run = Run(tmp_path / "gate")
+    header = run / File.C_HEADER
+    header.with_name("gate.h").write_text(header.read_text().replace("REID", "GATE"))
+    (run / File.C_SOURCE).rename(header.with_name("gate_model.c"))
+    header.unlink()
+    card.write_card(run)
+    (code,) = (part.text for part in use.use(run).parts[1:] if part.language == "c")
+    assert "reid" not in code.lower() and '#include "gate.h"' in code and "gate_run(image, embeddings);" in code
+    assert code == re.search(r"```c\n(.*?)```", (run / File.CARD_MARKDOWN).read_text(), re.DOTALL)[1]
+    assert "deploy/c/src/gate.h" in run.table_of(network.FILES)["file"].tolist()
 
 
 def test_the_lines_of_code_give_what_the_files_do(full, tmp_path, monkeypatch):

@@ -110,6 +110,29 @@ def test_distances_of_floats(package, tmp_path):
     run(sys.executable, "-c", program, library)
 
 
+@needs_gcc
+def test_readme_and_network_of_a_prefix_have_its_names(network, package, tmp_path):
+    folder = package("gate")
+    readme, shared = (folder / "README.md").read_text(), ("KERNELS", "VERSION", "VERSION_NUMBER", "RGB565_BIG")
+    headers = "".join((folder / f"src/reid_{name}.h").read_text() for name in SHARED)
+    for name in {*re.findall(r"reid_\w+|REID_\w+", readme)}:
+        assert name.removeprefix("REID_") in shared or name in headers or list(folder.glob(f"src/{name}.*")), name
+    assert "-DGATE_STATIC_ARENA=0" in readme and "-DGATE_ARENA_ATTRIBUTE=..." in readme and "such as `door`" in readme
+    flags = ["-c", folder / "src/gate_model.c", "-o", tmp_path / "o"]
+    compile_sources('-DGATE_ARENA_ATTRIBUTE=__attribute__((section(".axi")))', *flags)
+    sections = subprocess.run(["size", "-A", tmp_path / "o"], capture_output=True, text=True, check=True).stdout
+    assert ".axi" in sections and ".bss.gate_arena" not in sections
+
+
+def test_a_folder_holds_the_network_of_one_prefix(network, package):
+    folder = package("gate")
+    (folder / "src/my_model.c").write_text("int mine;")
+    export_c(network[0], folder, prefix="door")
+    assert sorted(file.name for file in (folder / "src").iterdir() if "reid" not in file.name) == [
+        "door.h", "door_model.c", "my_model.c"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("prefix", ["reid_b", "2cams", "Gate", "a-b", "string", "", "x" * 40])
 def test_a_prefix_that_makes_no_names_is_refused(network, prefix, tmp_path):
     with pytest.raises(InputError, match=rf"deploy\.prefix={prefix}: give a short C name"):

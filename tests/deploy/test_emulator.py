@@ -1,3 +1,6 @@
+import re
+from importlib.resources import files
+
 import numpy as np
 import pytest
 from test_c_export import omni_scale_net
@@ -5,7 +8,7 @@ from test_random_graphs import random_graph
 from tiny_models import RandomNetwork, reference
 
 from reidlab.deploy.c_export import export_c
-from reidlab.deploy.emulator import CORES, missing_tools, run_firmware
+from reidlab.deploy.emulator import CORES, KERNEL, missing_tools, run_firmware
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
@@ -52,6 +55,12 @@ def test_helium_takes_fewer_instructions(exported):
     assert max(vectors.instructions) < 0.65 * min(words.instructions)
 
 
+def test_every_kernel_is_known_by_its_name():
+    header = (files("reidlab.deploy") / "c" / "reid_kernels.h").read_text()
+    (names,) = re.findall(r"^reid_kernel (reid_[^;]+);", header, re.MULTILINE)
+    assert len(names.split(",")) > 20 and all(KERNEL.fullmatch(name.strip()) for name in names.split(","))
+
+
 @needs_tools
 def test_instructions_by_call_follow_the_order_of_the_stages(exported):
     folder, _, images, _ = exported
@@ -72,7 +81,7 @@ def wide_and_odd(seed: int) -> tuple[RandomNetwork, bytes]:
         pad = random.integers(0, 3, 4).tolist()
         x = net.conv(net.pad(x, tuple(pad)), seed, 3, int(random.integers(1, 3)), depthwise=True)
         x = net.add(x, net.conv(x, seed, 5, depthwise=True), net.scales[x][0] * 1.4)
-    x = net.add(x, net.conv(x, seed), net.scales[x][0] * 1.3, relu=bool(seed % 2))
+    x = net.prelu(net.add(x, net.conv(x, seed), net.scales[x][0] * 1.3, relu=bool(seed % 2)), net.scales[x][0])
     x = net.mul(x, net.curve(net.mean(x, net.scales[x][0]), "LOGISTIC"), net.scales[x][0])
     x = net.pool(x, "MAX_POOL_2D" if seed % 2 else "AVERAGE_POOL_2D", 2, 1, same=True)
     return net, net.content(net.dense(net.mean(net.conv(x, 34 - seed, 3), 0.002, flat=True), 5, 0.001))

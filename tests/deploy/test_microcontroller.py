@@ -9,7 +9,7 @@ from test_c_export import omni_scale_net
 from test_emulator import needs_tools
 from tiny_models import RandomNetwork, reference
 
-from reidlab.deploy import memory_rules, microcontroller, parse_graph, thresholds
+from reidlab.deploy import export_c, memory_rules, microcontroller, parse_graph, thresholds
 from reidlab.deploy.emulator import FirmwareRun
 from reidlab.deploy.memory import lifetime_rows
 from reidlab.deploy.microcontroller import pixels_of, reference_embeddings
@@ -113,6 +113,35 @@ def test_a_file_from_elsewhere_becomes_c(kind, scale, zero, settings, are_pixels
     expected = pairs.verify(run["evaluate.wanted_fpr"], resamples=0, seed=0).threshold
     found = float(re.search(r"#define REID_THRESHOLD (\S+)f\n", (folder / "src/reid.h").read_text())[1])
     assert found == pytest.approx(expected)
+
+
+@needs_gcc
+def test_one_of_several_outputs_is_chosen_by_name(composed, tmp_path):
+    """What leads to the others alone isn't exported, and may be what the C doesn't do."""
+    net = RandomNetwork(0, 20, 9, 3)
+    x = net.conv(net.pixels(), 8, 3)
+    outputs = [net.op("SQUARED_DIFFERENCE", [x, x], net.activation(net.shapes[x], 0.01)), net.mean(x, 0.001, flat=True),
+               net.mean(net.conv(x, 5), 0.002, flat=True)]  # fmt: skip
+    file = tmp_path / "vendor.tflite"
+    file.write_bytes(net.finish([net.image], outputs))
+    with pytest.raises(InputError, match=r"vendor\.tflite: 3 outputs; choose one by model=FILE evaluate\.output=NAME"):
+        export_c(file, tmp_path / "none")
+    listed = r"has 3 outputs, .*t\d+.*; choose by evaluate\.output=NAME"
+    with pytest.raises(InputError, match=listed):
+        deploy.run(composed("deploy.cores=[]", f"evaluate.file={file}"))
+    for place in (1, 2):
+        run = composed("deploy.cores=[]", f"evaluate.file={file}", f"evaluate.output=t{outputs[place]}")
+        folder = deploy.folder(run) / "c"
+        deploy.run(run)
+        assert "SQUARED" not in (folder / "costs.csv").read_text()
+        flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
+        subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+        images = net.images(5)
+        expected = reference(net.finish([net.image], outputs[place : place + 1]), images)
+        scale, zero = net.scales[outputs[place]]
+        found = run_c(folder, images)
+        np.testing.assert_array_equal(found, np.float32(scale) * (expected.astype(np.float32) - zero))
+        assert found.shape == (5, (8, 5)[place - 1]) and len(np.unique(found)) > 5
 
 
 def check_figures(run, images, more=frozenset()):

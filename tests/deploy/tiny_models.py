@@ -21,8 +21,22 @@ OPTIONS = {
     "SHAPE": schema.ShapeOptionsT,
     "STRIDED_SLICE": schema.StridedSliceOptionsT,
     "CONCATENATION": schema.ConcatenationOptionsT,
+    "SUB": schema.SubOptionsT,
+    "SPLIT": schema.SplitOptionsT,
+    "SPLIT_V": schema.SplitVOptionsT,
+    "UNPACK": schema.UnpackOptionsT,
+    "LEAKY_RELU": schema.LeakyReluOptionsT,
+    "GELU": schema.GeluOptionsT,
+    "REDUCE_MAX": schema.ReducerOptionsT,
+    "RESIZE_NEAREST_NEIGHBOR": schema.ResizeNearestNeighborOptionsT,
+    "SPACE_TO_BATCH_ND": schema.SpaceToBatchNDOptionsT,
+    "BATCH_TO_SPACE_ND": schema.BatchToSpaceNDOptionsT,
 }
-VERSIONS = {"RESHAPE": 1, "SHAPE": 1}
+VERSIONS = {
+    "RESHAPE": 1, "SHAPE": 1, "UNPACK": 2, "LEAKY_RELU": 2, "HARD_SWISH": 1, "PRELU": 1, "RELU": 2, "RELU6": 2,
+    "GELU": 2, "RELU_N1_TO_1": 1, "ABS": 2, "EXP": 2, "TRANSPOSE": 2, "SPLIT_V": 2, "SQUARED_DIFFERENCE": 2,
+    "EXPAND_DIMS": 1, "SQUEEZE": 1, "SPACE_TO_BATCH_ND": 2, "BATCH_TO_SPACE_ND": 2,
+}  # fmt: skip
 TYPES = {"uint8": schema.TensorType.UINT8, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32,
          "float32": schema.TensorType.FLOAT32}  # fmt: skip
 
@@ -55,12 +69,12 @@ class TinyModel:
         self.graph.tensors.append(tensor)
         return len(self.graph.tensors) - 1
 
-    def op(self, name: str, inputs: list[int], output: int, **options) -> int:
+    def op(self, name: str, inputs: list[int], *outputs: int, **options) -> int:
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, name)
         code.deprecatedBuiltinCode, code.version = min(code.builtinCode, 127), VERSIONS.get(name, 3)
         operator = schema.OperatorT()
-        operator.opcodeIndex, operator.inputs, operator.outputs = len(self.model.operatorCodes), inputs, [output]
+        operator.opcodeIndex, operator.inputs, operator.outputs = len(self.model.operatorCodes), inputs, [*outputs]
         if name in OPTIONS:
             operator.builtinOptions = OPTIONS[name]()
             kind = OPTIONS[name].__name__.removesuffix("T")
@@ -68,7 +82,7 @@ class TinyModel:
             vars(operator.builtinOptions).update(options)
         self.model.operatorCodes.append(code)
         self.graph.operators.append(operator)
-        return output
+        return outputs[0]
 
     def finish(self, inputs: list[int], outputs: list[int]) -> bytes:
         self.graph.inputs, self.graph.outputs = inputs, outputs
@@ -120,7 +134,7 @@ class RandomNetwork(TinyModel):
         return self.op("QUANTIZE", [self.image], self.activation(self.shapes[self.image], 1 / 255, -128))
 
     def conv(self, source: int, channels: int, kernel: int | tuple[int, int] = 1, stride=1, same=True, relu=False,
-             depthwise=False, bias=True, spread=2.0, scale=None, per_channel=True) -> int:  # fmt: skip
+             depthwise=False, bias=True, spread=2.0, scale=None, per_channel=True, dilation=1) -> int:  # fmt: skip
         """Convolution; `spread` is how far channel scales lie apart, as a power of two."""
         inputs, (rows, columns) = self.shapes[source][2], _pair(kernel)
         shape = [1, rows, columns, channels] if depthwise else [channels, rows, columns, inputs]
@@ -132,9 +146,11 @@ class RandomNetwork(TinyModel):
         weights = self.tensor(shape, weight_scales, 0, data=values, axis=3 if depthwise else 0)
         offsets = self.random.integers(-2000, 2000, channels) if bias else np.zeros(channels)
         biases = self.tensor([channels], np.float32(in_scale) * weight_scales, 0, "int32", offsets)
-        target = self._windowed(source, channels, kernel, stride, same, scale or in_scale, -128 if relu else None)
-        options = {"padding": 0 if same else 1, "strideW": stride, "strideH": stride, "dilationWFactor": 1,
-                   "dilationHFactor": 1, "fusedActivationFunction": int(relu)}  # fmt: skip
+        (down, across), (apart_h, apart_w) = _pair(stride), _pair(dilation)
+        window = (rows - 1) * apart_h + 1, (columns - 1) * apart_w + 1
+        target = self._windowed(source, channels, window, stride, same, scale or in_scale, -128 if relu else None)
+        options = {"padding": 0 if same else 1, "strideW": across, "strideH": down, "dilationWFactor": apart_w,
+                   "dilationHFactor": apart_h, "fusedActivationFunction": int(relu)}  # fmt: skip
         if depthwise:
             options["depthMultiplier"] = channels // inputs
         return self.op("DEPTHWISE_CONV_2D" if depthwise else "CONV_2D", [source, weights, biases], target, **options)
@@ -153,14 +169,14 @@ class RandomNetwork(TinyModel):
 
     def _windowed(self, source, channels, kernel, stride, same, scale, zero_point) -> int:
         height, width, _ = self.shapes[source]
-        taps = zip((height, width), _pair(kernel), strict=True)
-        size = [-(-n // stride) if same else (n - k) // stride + 1 for n, k in taps]
+        taps = zip((height, width), _pair(kernel), _pair(stride), strict=True)
+        size = [-(-n // step) if same else (n - k) // step + 1 for n, k, step in taps]
         return self.activation((*size, channels), scale, zero_point)
 
-    def pool(self, source: int, name: str, kernel: int | tuple[int, int], stride: int, same: bool) -> int:
+    def pool(self, source: int, name: str, kernel: int | tuple[int, int], stride, same: bool) -> int:
         target = self._windowed(source, self.shapes[source][2], kernel, stride, same, *self.scales[source])
-        rows, columns = _pair(kernel)
-        options = {"strideW": stride, "strideH": stride, "filterWidth": columns, "filterHeight": rows}
+        (rows, columns), (down, across) = _pair(kernel), _pair(stride)
+        options = {"strideW": across, "strideH": down, "filterWidth": columns, "filterHeight": rows}
         return self.op(name, [source], target, padding=0 if same else 1, fusedActivationFunction=0, **options)
 
     def add(self, a: int, b: int, scale: float, relu=False) -> int:
@@ -169,6 +185,12 @@ class RandomNetwork(TinyModel):
 
     def mul(self, a: int, b: int, scale: float) -> int:
         return self.op("MUL", [a, b], self.activation(self.shapes[a], scale), fusedActivationFunction=0)
+
+    def prelu(self, source: int, scale: float) -> int:
+        """PRELU with a slope of each channel."""
+        channels = self.shapes[source][2]
+        slopes = self.tensor([1, 1, channels], 0.004, -7, data=self.random.integers(-128, 128, channels))
+        return self.op("PRELU", [source, slopes], self.activation(self.shapes[source], scale))
 
     def mean(self, source: int, scale: float, flat=False) -> int:
         axes = self.tensor([2], dtype="int32", data=[1, 2])

@@ -196,6 +196,22 @@ void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out
   }
 }
 
+void reid_prelu_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_prelu *p = params;
+  const scaling above = scaling_of(p->multiplier[0], p->shift[0], p->zero[2]);
+  const scaling below = scaling_of(p->multiplier[1], p->shift[1], 0);
+  const int period = p->period;
+  const int8_t *from = rows[0];
+  (void)scratch;
+  for (int i = p->count; i > 0; i -= period, from += period, out += period) {
+    for (int c = 0; c < period; c += LANES) {
+      const int left = period - c;
+      const lanes x = load(from + c, left) - p->zero[0], slope = load(p->slopes + c, left) - p->zero[1];
+      store(out + c, left, rescale(&above, greater(x, same(0))) + rescale(&below, lesser(x, same(0)) * slope));
+    }
+  }
+}
+
 void reid_scale_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_scale *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
@@ -318,7 +334,7 @@ void reid_totals_row(const void *params, const int8_t *const *rows, int8_t *out,
   }
 }
 
-void reid_average_of_totals(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+void reid_average_totals_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_average *p = params;
   const scaling s = scaling_of(p->multiplier, p->shift, p->out_zero);
   const int32_t *sums = (const int32_t *)(const void *)rows[0];
