@@ -19,6 +19,7 @@ SIZES = ("num_query", "num_gallery", "num_images")
 FIRST_PICTURES = ("worst", "median", "best")
 MAX_ROWS, MAX_COUNT = 2000, 2**53
 NO_RUNS = ("notebooks",)  # folders beside the runs
+TRACKED = {File.TRACK, File.REENTRY_PAGE}
 SPLIT, NOT_SCORED = "test split", "not scored yet"
 
 
@@ -73,8 +74,9 @@ class Snapshot:
 
 
 def run_folders(root: Path) -> list[Path]:
-    """The folders of runs in `root`, by name."""
-    return sorted(p for p in _children(root) if p.is_dir() and p.name not in NO_RUNS and not p.name.startswith("."))
+    """The folders of runs in `root`, by name; those that hold the tracks of a released network alone are none."""
+    named = (p for p in _children(root) if p.is_dir() and p.name not in NO_RUNS and not p.name.startswith("."))
+    return sorted(p for p in named if {child.name for child in _children(p)} - TRACKED or not (p / File.TRACK).exists())
 
 
 def read_run(folder: Path) -> Snapshot:

@@ -148,7 +148,10 @@ def compare(runs: Sequence[Snapshot]) -> None:
             _show(paired)
     st.caption("Is a difference more than chance? `reidlab evaluate run.name=FIRST --against SECOND`")
     st.subheader("Config", anchor=False)
-    _show(changed, dict(names))
+    if changed.empty:
+        st.caption("No setting differs.")
+    else:
+        _show(changed, dict(names))
     if not (first.history.empty and second.history.empty):
         st.subheader("Curves", anchor=False)
         _charts([first, second])
@@ -235,9 +238,10 @@ def _picture(file: Path) -> None:
 
 def _show(table: pd.DataFrame, columns: dict | None = None) -> None:
     """A table without empty columns; a dash stands for what isn't known."""
-    table = table.dropna(axis="columns", how="all")
-    words = {name: "–" for name in table.select_dtypes(exclude="number")}
-    shown = table.astype(dict.fromkeys(words, object)).fillna(words)
+    shown = table.dropna(axis="columns", how="all")
+    for name in shown.columns[shown.isna().any()]:
+        if not isinstance((columns or {}).get(name), dict):  # Streamlit shows None for a gap among numbers
+            shown = shown.assign(**{name: shown[name].map(_written, na_action="ignore").astype(object).fillna("–")})
     st.dataframe(shown.style.format(_written, na_rep="–"), hide_index=True, column_config=columns)
 
 

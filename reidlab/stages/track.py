@@ -52,6 +52,8 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     shots = [embed_boxes(sequence, model.crops) for sequence in filmed]
     tracks = {name: follow(shots, rules, name == WITH_APPEARANCE) for name in (BY_MOTION, WITH_APPEARANCE)}
     home = resolve_path("runs") / run.name if run.is_released else run.folder
+    if not run.is_released:
+        run.keep_config()
     for earlier in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE):
         (home / earlier).unlink(missing_ok=True)
     for name, table in tracks[WITH_APPEARANCE].items():

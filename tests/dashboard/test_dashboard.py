@@ -214,6 +214,23 @@ def test_every_view_of_whole_runs(runs, page):
     assert shown.dataframe[0].value["difference"].round(6).tolist() == [-0.1, 0.0, 0.0] and not shown.exception
 
 
+def test_gaps_among_numbers_are_dashes(runs, page):
+    file = runs / "good" / "quantize" / "parity.csv"
+    before = file.read_text()
+    file.write_text("stage,mAP,drop\ncheckpoint,0.7,\ntflite int8,0.6904,0.96\n")
+    shown = turn(page(runs), "Devices")
+    shown.selectbox[0].set_value("good").run()
+    assert shown.dataframe[0].value["drop"].tolist() == ["–", "0.960"]
+    file.write_text(before)
+
+
+def test_tracks_of_a_released_network_are_no_run(tmp_path):
+    (tmp_path / "demo_osnet_x0_25" / "track").mkdir(parents=True)
+    (tmp_path / "demo_osnet_x0_25" / "reentry.html").touch()
+    (tmp_path / "mine").mkdir()
+    assert [folder.name for folder in folders.run_folders(tmp_path)] == ["mine"]
+
+
 def test_every_view_of_broken_runs(broken, page):
     shown = page(broken)
     for view in ("Leaderboard", "Curves", "Evaluation", "Devices", "Compare"):
