@@ -24,7 +24,7 @@ from reidlab.export.simulate import QATOptions, Simulation, relative_error
 from reidlab.export.steps import StepNetwork, as_steps
 from reidlab.run import File
 
-METHODS = ("ptq", "equalized", "mixed", "qat")
+METHODS = ("ptq", "equalized", "qat", "mixed")
 FORMATS = ("tflite", "onnx")
 OUTPUTS = ("float32", "int8")
 SENSITIVITY_BATCH = 16
@@ -159,8 +159,8 @@ class Quantizer:
 
         - `ptq`: post-training quantization: weights as they are, ranges as observed
         - `equalized`: the same after cross-layer equalization and bias correction
-        - `mixed`: mixed precision: the steps with the largest error in `costs` stay in float
         - `qat`: quantization-aware training of weights and ranges
+        - `mixed`: mixed precision: the steps with the largest error in `costs` stay in float
         """
         check_choices("method", [method], METHODS)
         found = getattr(self, f"_{method}")()
