@@ -391,10 +391,8 @@ def _quantize(build: Builder, op: Op) -> None:
 def _dequantize(build: Builder, op: Op) -> None:
     (source,) = build.inputs(op, 1)
     if op.outputs[0] not in (-1, *build.graph.outputs):
-        raise build.refuse(
-            op,
-            "only the network's output may be float32: C computes in int8; quantize all of it, by ptq, equalized or qat",
-        )
+        advice = "quantize all of it, by quantize.method=[ptq,equalized,qat]"
+        raise build.refuse(op, f"only the network's output may be float32, since the C computes in int8; {advice}")
     scale, zero = build.quantization(source, op)
     source = build.source(op, source)
     source = build.views.get(source, source)
