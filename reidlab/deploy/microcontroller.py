@@ -96,7 +96,8 @@ class C99(Target):
             }
         made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
         write_json(out / "firmware.json", made_from | figures)
-        print_table(pd.DataFrame(figures, dtype=object).rename_axis("figure"), given.name)
+        shown = {core: pd.Series(of, dtype=object) for core, of in figures.items()}  # counts stay whole
+        print_table(pd.DataFrame(shown).rename_axis("figure"), given.name)
         return figures
 
 

@@ -302,7 +302,8 @@ def _loggers(run: Run) -> list[Logger]:
     """The trackers of the settings; a training that goes on does so in the W&B run that its folder holds."""
     kept = {} if run["run.overwrite"] else tracking.resumed_wandb_run(run.folder)
     chosen = [logger for logger in run.config.logger.values() if logger]
-    return [instantiate(logger, **(kept if logger._target_.endswith("WandbLogger") else {})) for logger in chosen]
+    made = (instantiate(logger, **(kept if logger._target_.endswith("WandbLogger") else {})) for logger in chosen)
+    return [tracking.count_from_one(logger) for logger in made]
 
 
 def _rankings(run: Run, datamodule: ImageDataModule) -> Figure:

@@ -61,6 +61,18 @@ def resumed_wandb_run(folder: Path) -> dict[str, str]:
     return {"id": parts[-1].stem.removeprefix("run-")} if parts else {}
 
 
+def count_from_one(tracker: Logger) -> Logger:
+    """Let a tracker number epochs from 1, as `history.csv` does; Lightning numbers them from 0."""
+    log_metrics = tracker.log_metrics
+
+    def log(metrics: Mapping[str, float], step: int | None = None) -> None:
+        counted = {"epoch": metrics["epoch"] + 1} if "epoch" in metrics else {}
+        log_metrics({**metrics, **counted}, step)
+
+    tracker.log_metrics = log  # type: ignore[method-assign]
+    return tracker
+
+
 def log_settings(trackers: Iterable[Logger], settings: Mapping, made_by: Mapping) -> None:
     """Log the settings of a training, of paths only the last name, and the versions and machine that it runs on."""
     for logger in trackers:

@@ -10,11 +10,21 @@ import time
 import pandas as pd
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.loggers import CSVLogger
 
 from reidlab import cli
 from reidlab.run import Row, Run
 from reidlab.stages import evaluate, train
 from reidlab.training import tracking
+
+
+def test_trackers_number_epochs_from_one(tmp_path):
+    logger = tracking.count_from_one(CSVLogger(tmp_path, name="", version=""))
+    logger.log_metrics({"epoch": 0, "val/mAP": 0.5}, step=7)
+    logger.log_metrics(metrics={"epoch": 1, "val/mAP": 0.6}, step=15)
+    logger.save()
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table.set_index("epoch")["val/mAP"].to_dict() == {1: 0.5, 2: 0.6}
 
 
 @pytest.fixture
@@ -154,11 +164,12 @@ def test_tensorboard_has_graph_settings_and_what_the_test_split_gave(tracked):
     events.Reload()
     tags = events.Tags()
     assert {"train/loss", "val/mAP", "learning_rate", "test/mAP"} <= set(tags["scalars"])
+    assert {event.value for event in events.Scalars("epoch")} == {1} and "hp_metric" not in tags["scalars"]
     assert {"validation/worst_rankings", "test/worst", "test/roc"} <= set(tags["images"]) and tags["graph"]
     (score,) = events.Scalars("test/mAP")
     assert score.value == pytest.approx(run.results[Row.CHECKPOINT].figures["mAP"])
     session = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
-    assert b"optimizer/lr" in session and str(run.folder.parent).encode() not in session
+    assert b"optimizer.lr" in session and str(run.folder.parent).encode() not in session
     assert all(".reidlab." in file.name for file in version.glob("events.out.tfevents.*"))
 
 
