@@ -306,6 +306,19 @@ def _mul(build: Builder, op: Op) -> None:
     build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), cut, trailing=True)
 
 
+def _extreme(build: Builder, op: Op) -> None:
+    """MAXIMUM and MINIMUM."""
+    if _is_function(build, op):
+        return _table(build, op)
+    operands, constant, period = _operands(build, op)
+    if len({build.quantization(op.outputs[0], op), *(_scale_of(build, op, tensor) for tensor in operands)}) > 1:
+        raise build.refuse(op, "its tensors have different scales; quantize the model again")
+    count, cut = _rows_for(build, op, operands[0], period)
+    params = {"constant": constant, "is_least": int(op.kind == "MINIMUM"), "count": count, "period": period}
+    activations = operands if constant is None else operands[:1]
+    build.emit(op, "reid_extreme_row", "reid_extreme", params, tuple(activations), cut, trailing=True)
+
+
 def _prelu(build: Builder, op: Op) -> None:
     if _is_function(build, op):
         return _table(build, op)
@@ -714,7 +727,7 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
     "SPACE_TO_BATCH_ND": _space_to_batch,
-    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu,
+    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu, "MAXIMUM": _extreme, "MINIMUM": _extreme,
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
 NORMALIZED = "part of an instance normalization, which the C export does not do; take a network without it"
