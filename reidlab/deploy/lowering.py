@@ -33,6 +33,8 @@ def lower(graph: Graph) -> Network:
     for op in working:
         if op.kind in WEIGHT_AXES:
             build.constant(op, 1, "int8")
+        if op.kind == "SPACE_TO_BATCH_ND":
+            as_dilated(graph, op)  # raises the reason why it is still there
         if op.kind not in HANDLERS:
             raise build.refuse(op, UNSUPPORTED.get(op.kind, "not supported by the C export"))
     for op in working:
@@ -711,11 +713,6 @@ def _reduce_max(build: Builder, op: Op) -> None:
     build.emit(op, "reid_max_pool_row", "reid_window", params, op.inputs[:1], window=height)
 
 
-def _space_to_batch(build: Builder, op: Op) -> None:
-    """What `dilated` left as it is: raises InputError with the reason."""
-    as_dilated(build.graph, op)
-
-
 HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "ADD": _sum, "SUB": _sum, "MUL": _mul, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
@@ -726,7 +723,6 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "SPLIT": _split, "SPLIT_V": _split, "UNPACK": _split,
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
-    "SPACE_TO_BATCH_ND": _space_to_batch,
     **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu, "MAXIMUM": _extreme, "MINIMUM": _extreme,
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
