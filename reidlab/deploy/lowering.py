@@ -33,6 +33,8 @@ def lower(graph: Graph) -> Network:
     for op in working:
         if op.kind in WEIGHT_AXES:
             build.constant(op, 1, "int8")
+        if op.kind == "SPACE_TO_BATCH_ND":
+            as_dilated(graph, op)  # raises the reason why it is still there
         if op.kind not in HANDLERS:
             raise build.refuse(op, UNSUPPORTED.get(op.kind, "not supported by the C export"))
     for op in working:
@@ -304,6 +306,19 @@ def _mul(build: Builder, op: Op) -> None:
               "count": count, "period": period}  # fmt: skip
     activations = operands if constant is None else operands[:1]
     build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), cut, trailing=True)
+
+
+def _extreme(build: Builder, op: Op) -> None:
+    """MAXIMUM and MINIMUM."""
+    if _is_function(build, op):
+        return _table(build, op)
+    operands, constant, period = _operands(build, op)
+    if len({build.quantization(op.outputs[0], op), *(_scale_of(build, op, tensor) for tensor in operands)}) > 1:
+        raise build.refuse(op, "its tensors have different scales; quantize the model again")
+    count, cut = _rows_for(build, op, operands[0], period)
+    params = {"constant": constant, "is_least": int(op.kind == "MINIMUM"), "count": count, "period": period}
+    activations = operands if constant is None else operands[:1]
+    build.emit(op, "reid_extreme_row", "reid_extreme", params, tuple(activations), cut, trailing=True)
 
 
 def _prelu(build: Builder, op: Op) -> None:
@@ -699,11 +714,6 @@ def _reduce_max(build: Builder, op: Op) -> None:
     build.emit(op, "reid_max_pool_row", "reid_window", params, op.inputs[:1], window=height)
 
 
-def _space_to_batch(build: Builder, op: Op) -> None:
-    """What `dilated` left as it is: raises InputError with the reason."""
-    as_dilated(build.graph, op)
-
-
 HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "ADD": _sum, "SUB": _sum, "MUL": _mul, "CONV_2D": _convolution, "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected, "QUANTIZE": _quantize, "DEQUANTIZE": _dequantize,
@@ -714,8 +724,7 @@ HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "SPLIT": _split, "SPLIT_V": _split, "UNPACK": _split,
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
-    "SPACE_TO_BATCH_ND": _space_to_batch,
-    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu,
+    **dict.fromkeys(FUNCTIONS, _table), "PRELU": _prelu, "MAXIMUM": _extreme, "MINIMUM": _extreme,
 }  # fmt: skip
 RECURRENT = "recurrent, its state lives on between calls: only feed-forward networks are exported"
 NORMALIZED = "part of an instance normalization, which the C export does not do; take a network without it"

@@ -196,6 +196,16 @@ def multiply_by_a_constant_map(net, x):
     return net.op("MUL", [constant, x], net.activation(net.shapes[x], 0.02))
 
 
+def maximum(net, x):
+    other = net.op("QUANTIZE", [net.conv(x, net.shapes[x][2])], alike(net, x, net.shapes[x]))
+    return net.op("MAXIMUM", [other, x], alike(net, x, net.shapes[x]))
+
+
+def minimum_of_channels(net, x):
+    constant = net.tensor([net.shapes[x][2]], *net.scales[x], data=net.random.integers(-90, 90, net.shapes[x][2]))
+    return net.op("MINIMUM", [x, constant], alike(net, x, net.shapes[x]))
+
+
 def prelu(net, x):
     return net.prelu(x, 0.013)
 
@@ -231,7 +241,8 @@ def requantize_coarser(net, x):
 @pytest.mark.parametrize(
     "layer",
     [add_constants, constants_less_an_input, add_one_number, add_a_vector, add_a_constant_map,
-     multiply_by_a_constant_map, prelu, prelu_of_each_element, subtract, multiply_by_constants,
+     multiply_by_a_constant_map, maximum, minimum_of_channels, prelu, prelu_of_each_element, subtract,
+     multiply_by_constants,
      multiply_by_a_gate, requantize_finer, requantize_coarser],
     ids=lambda layer: layer.__name__,
 )  # fmt: skip

@@ -196,6 +196,21 @@ void reid_product_row(const void *params, const int8_t *const *rows, int8_t *out
   }
 }
 
+/* Of codes of one scale. */
+void reid_extreme_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
+  const reid_extreme *p = params;
+  const int period = p->period, is_least = p->is_least;
+  const int8_t *from = rows[0], *const other = p->constant ? p->constant : rows[1];
+  (void)scratch;
+  for (int i = p->count; i > 0; i -= period, from += period, out += period) {
+    for (int c = 0; c < period; c += LANES) {
+      const int left = period - c;
+      const lanes a = load(from + c, left), b = load(other + c, left);
+      store(out + c, left, is_least ? lesser(a, b) : greater(a, b));
+    }
+  }
+}
+
 void reid_prelu_row(const void *params, const int8_t *const *rows, int8_t *out, void *scratch) {
   const reid_prelu *p = params;
   const scaling above = scaling_of(p->multiplier[0], p->shift[0], p->zero[2]);

@@ -108,6 +108,12 @@ typedef struct {
 } reid_product;
 
 typedef struct {
+  const int8_t *constant;   /* in place of the second input, or NULL */
+  uint8_t is_least;         /* 1: the lesser of both, 0: the greater */
+  uint16_t count, period;   /* the second input repeats every `period` elements */
+} reid_extreme;
+
+typedef struct {
   const int8_t *slopes;
   int32_t multiplier[2];    /* at and above zero, and below, where it rescales products with slopes */
   int8_t shift[2];
@@ -190,7 +196,7 @@ typedef struct {
 } reid_float;
 
 reid_kernel reid_conv_row, reid_depthwise3_row, reid_depthwise_row, reid_dense_row, reid_sum_row, reid_signed_sum_row,
-    reid_product_row, reid_prelu_row, reid_average_all, reid_totals_row, reid_average_totals_row, reid_average_pool_all,
+    reid_product_row, reid_extreme_row, reid_prelu_row, reid_average_all, reid_totals_row, reid_average_totals_row, reid_average_pool_all,
     reid_max_pool_row, reid_average_pool_row, reid_pixels_row, reid_border_row, reid_join_row, reid_slice_row,
     reid_repeat_row, reid_transpose_row, reid_table_row, reid_range_row, reid_scale_row, reid_logistic_row,
     reid_softmax_row, reid_float_row;
