@@ -106,7 +106,7 @@ def test_every_public_function_is_drawn_above():
 def test_a_ranking_says_what_each_image_is_by_frame_and_sign():
     axes = plots.ranking_gallery([plots.Ranking(IMAGE, FOUND, "AP 0.5")]).axes[0]
     assert [to_hex(frame.get_edgecolor()) for frame in axes.patches] == [QUERY, MATCH, MISMATCH, IGNORED]
-    assert [text.get_text() for text in axes.texts] == ["AP 0.5", "query", "✓ 0.25", "✗ 0.5", "○ 1"]
+    assert [text.get_text() for text in axes.texts] == ["AP 0.5", "query", "✓ 0.250", "✗ 0.500", "○ 1.000"]
     assert len(axes.images) == 4
 
 
