@@ -25,9 +25,9 @@ demo: install  ## draw people, train an OSNet, score it, to int8 and C, and writ
 tour: install  ## docs/tour.webp: what the stages print and draw, in pictures
 	$(BIN)/python benchmarks/tour.py
 
-test: install  ## the tests, and how many lines of reidlab/ they ran (by file: .venv/bin/coverage report)
+test: install  ## the tests, the ten slowest, and how many lines of reidlab/ they ran (by file: .venv/bin/coverage report)
 	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
-	    $(BIN)/pytest -n 2 --dist loadfile --durations 10 --cov --cov-report= tests
+	    $(BIN)/pytest -n 2 --dist loadfile --durations=10 --cov --cov-report= tests
 	@echo "coverage: $$($(BIN)/coverage report --format=total) %"
 
 test-browser: install  ## pages and notebooks as Chromium sees them

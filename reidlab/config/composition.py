@@ -14,7 +14,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_key, parse
+from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_keys, parse
 from reidlab.config.values import as_config, as_text, check_values, plain
 from reidlab.errors import InputError, one_line
 from reidlab.places import CONF, choices, resolve_path, root
@@ -47,8 +47,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     given = [o for o in parsed if o not in chosen]
     try:
         defaults = _of_groups(tuple(str(o.input_line) for o in chosen), _conf_files())
-        for override in given:
-            check_key(override, defaults)
+        check_keys(given, defaults)
         cfg = copy.deepcopy(defaults)
         ConfigLoaderImpl._apply_overrides_to_config(given, cfg)  # what composing again would do, in a third of a second
         OmegaConf.set_struct(cfg, False)

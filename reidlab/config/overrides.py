@@ -2,7 +2,8 @@
 
 import re
 import shlex
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -119,13 +120,17 @@ def _meant(key: str, known: Collection[str]) -> str:
     return f"; did you mean {meant}?" if meant in known else nearest(key, [*known, *groups()])
 
 
-def check_key(override: Override, defaults: DictConfig) -> None:
+def check_keys(overrides: list[Override], defaults: DictConfig) -> None:
     """Raise InputError, with the nearest key, for a key that a config hasn't, and for a value of another type."""
-    key = override.key_or_group
-    if override.is_add() or override.is_force_add():
-        return
     values = leaves(OmegaConf.to_container(defaults))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
+    for override in overrides:
+        if not (override.is_add() or override.is_force_add()):
+            _check_key(override, values, known)
+
+
+def _check_key(override: Override, values: Mapping[str, Any], known: set[str]) -> None:
+    key = override.key_or_group
     if key not in known:
         raise InputError(f"{key}: no such key{_meant(key, known)}; `reidlab config` prints all, {CONF} explains them")
     default, value = values.get(key), override.value()

@@ -92,8 +92,9 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     try:
         earlier = _stored_overrides(stored)
         then = compose([*earlier, *here])
-        both = {key_of(o): o for o in [*earlier, *here, *overrides]}
-        now = compose(both.values())
+        both = {key_of(o): o for o in [*earlier, *here]}
+        new = {key: o for o in overrides if (key := key_of(o)) not in ("run.root", "run.name")}
+        now = compose((both | new).values()) if new else then
         cfg = as_config(_merge(stored, plain(then), plain(now)))
     except ValueError as error:
         raise InputError(f"{file}: {error}; mend it, or choose another run.name") from error

@@ -56,6 +56,7 @@ def run(run: Run) -> Run:
     if run["evaluate.file"]:
         _score_file(run, resolve_path(run["evaluate.file"]))
         return run
+    run.require_own()  # before its images are drawn, or read
     for difference in run.unlike_training:
         log.warning(f"{run.name}: trained and evaluated with different settings, {difference}")
     datamodule = run.datamodule()

@@ -23,7 +23,8 @@ def content(root):
 
 
 def test_the_same_parameters_give_the_same_bytes(film, tmp_path):
-    assert content(film_people(tmp_path / "again", **SMALL)) == content(film)
+    once, again = (film_people(tmp_path / name, **SMALL | {"frames": 8}) for name in ("once", "again"))
+    assert content(once) == content(again) and len(content(once)) > 16
     with pytest.raises(InputError, match="something else"):
         film_people(film, **SMALL | {"seed": 4})
 
@@ -54,7 +55,7 @@ def test_nobody_stands_in_two_places_and_somebody_returns(film):
     tables = [sequence.truth for sequence in read_sequences(film)]
     assert not any(table.duplicated(["frame", "pid"]).any() for table in tables)
     assert len({*tables[0]["pid"]} & {*tables[1]["pid"]}) >= 2  # by both cameras
-    long = read_sequences(film_people(film.parent / "long", sequences=1, people=3, frames=160, seed=1))[0].truth
+    long = read_sequences(film_people(film.parent / "long", sequences=1, people=3, frames=90, seed=7))[0].truth
     gaps = long.groupby("pid")["frame"].apply(lambda frames: frames.diff().max())
     assert (gaps > 8).any()
 

@@ -1,6 +1,7 @@
 """No `_target_` of a foreign file runs: not from any leaf of a run's config, and none of the callables below."""
 
 import ast
+import copy
 from functools import cache, reduce
 
 import pytest
@@ -95,7 +96,7 @@ def nothing_is_located(monkeypatch):
 
 def plant(settings, key, value):
     """The same settings with a value at a dotted key."""
-    copied = yaml.safe_load(yaml.safe_dump(settings))
+    copied = copy.deepcopy(settings)
     *parents, leaf = key.split(".")
     reduce(dict.__getitem__, parents, copied)[leaf] = value
     return copied
@@ -115,10 +116,10 @@ def at(tree, key):
 
 
 def opened(folder, settings):
-    """The settings of a run whose config.yaml holds these as YAML, `run` left out; "refused" where it isn't opened."""
-    (folder / File.CONFIG).write_text(yaml.safe_dump(settings))
+    """The settings of a run whose config.yaml holds these, as text, `run` left out; "refused" where it isn't opened."""
+    (folder / File.CONFIG).write_text(yaml.dump(settings, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
     try:
-        return yaml.safe_dump({key: value for key, value in Run(folder).settings.items() if key != "run"})
+        return str({key: value for key, value in Run(folder).settings.items() if key != "run"})
     except InputError as error:
         assert "\n" not in str(error)
         return "refused"

@@ -19,10 +19,22 @@ def said(capsys):
     return dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line)
 
 
+def command_in(root, small):
+    return [*small, f"run.root={root / 'runs'}", "run.name=t", "trainer.max_epochs=1", "deploy=stm32"]
+
+
 @pytest.fixture
 def command(small, tmp_path, monkeypatch):
     monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
-    return [*small, f"run.root={tmp_path / 'runs'}", "run.name=t", "trainer.max_epochs=1", "deploy=stm32"]
+    return command_in(tmp_path, small)
+
+
+@pytest.fixture(scope="module")
+def trained(small, tmp_path_factory):
+    """The words of a run that is trained."""
+    words = command_in(tmp_path_factory.mktemp("trained"), small)
+    assert cli.main(["train", *words]) == 0
+    return words
 
 
 def test_each_stage_writes_what_it_said_and_a_dry_run_nothing(command, tmp_path, capsys):
@@ -49,13 +61,13 @@ def test_data_that_is_yet_to_be_drawn_is_not_drawn(tmp_path, monkeypatch, capsys
 
 
 @pytest.mark.parametrize("given", [["train", "seed=5"], ["quantize", "quantize.runtimes=[tvm]"], ["deploy"]])
-def test_what_a_stage_refuses_its_dry_run_refuses_in_the_same_words(given, command, capsys):
+def test_what_a_stage_refuses_its_dry_run_refuses_in_the_same_words(given, trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     stage, *more = given
-    cli.main(["train", *command])
     capsys.readouterr()
     lines = []
     for option in ([], ["--dry-run"]):
-        assert cli.main([stage, *command, *more, *option]) == 2
+        assert cli.main([stage, *trained, *more, *option]) == 2
         lines.append(capsys.readouterr().err)
     assert lines[0] == lines[1] and lines[0].startswith("reidlab: ")
 
