@@ -56,7 +56,7 @@ def test_notebooks_are_offered_by_name():
 
 def test_the_keys_that_are_offered_are_those_of_the_config():
     settings = config.plain(config.compose(["distill=standard", "callbacks=small_first"]))
-    for group in settings.keys() - {"seed", "compile"}:
+    for group in settings.keys() - {"seed", "threads", "compile"}:
         known = {f"{group}.{key}" for key in places.leaves(settings[group])}
         assert known - {"data.root", "run.overrides"} <= {*places.group_keys(group)}, group
     assert "optimizer.nesterov" in places.group_keys("optimizer")  # of a choice that isn't the default
