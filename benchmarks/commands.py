@@ -83,7 +83,8 @@ def quantizing(workspace: Path, run: Path, overrides: list[str]) -> dict[str, tu
     (workspace / "conf" / "experiment").mkdir(parents=True)
     (workspace / "data").symlink_to(root() / "data")
     shutil.copytree(run, workspace / "runs" / run.name)
-    return {"quantize": (["-c", CLI, "quantize", f"run.name={run.name}", *overrides], {"REIDLAB_ROOT": str(workspace)})}
+    given = [f"run.root={workspace / 'runs'}", f"run.name={run.name}", *overrides]
+    return {"quantize": (["-c", CLI, "quantize", *given], {"REIDLAB_ROOT": str(workspace)})}
 
 
 def reading(workspace: Path, count: int) -> dict[str, tuple[list[str], dict[str, str]]]:
