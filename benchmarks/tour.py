@@ -14,6 +14,7 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from reidlab.places import root
 from reidlab.run import File, Row, Run
 
 SIZE, MARGIN, SECONDS = (1000, 620), 24, 7.5  # of a scene
@@ -108,7 +109,7 @@ def main() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     shown = [word for word in args.overrides if ".root=" not in word]
     run = Run.resume(args.overrides)
-    frames = list(scenes(shown, run, done.stdout.replace(f"{run.folder.parent}/", "runs/")))
+    frames = list(scenes(shown, run, done.stdout.replace(f"{run.folder.parent}/", "runs/").replace(f"{root()}/", "")))
     duration = round(1000 * SECONDS)
     frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=duration, loop=0, quality=70, method=6)
     print(f"{args.out}: {len(frames)} scenes, {len(frames) * SECONDS:.0f} s, {args.out.stat().st_size / 1000:,.0f} kB")
