@@ -97,6 +97,11 @@ def test_a_config_of_the_workspace_takes_the_place_of_a_released_namesake(worksp
     assert config.choices("logger").count("none") == 1
 
 
+def test_an_editors_link_to_nowhere_is_no_config(workspace):
+    (workspace / "conf" / "experiment" / ".#mine.yaml").symlink_to("somebody@somewhere.123")
+    assert config.compose(["experiment=mine"]).model.name == "tiny"
+
+
 def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
     file = workspace / "conf" / "experiment" / "mine.yaml"
     file.write_text("# @package _global_\nseed: 1\n")
