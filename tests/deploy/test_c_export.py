@@ -427,6 +427,13 @@ REFUSED = {
     "op 2 CONV_2D: channel": lambda net, x: net.conv(x, 4, scale=1e-9),
     "op 4 DEQUANTIZE: 17000 numbers in a row": lambda net, x: net.dense(net.mean(x, 0.01, flat=True), 17000, 0.01),
     "op 2 MUL: ": lambda net, x: net.mul(x, x, 1e-10),
+    r"op 2 DEQUANTIZE: only the network's output may be .* quantize\.method=\[ptq,equalized,qat\]": lambda net, x: (
+        net.op(
+            "QUANTIZE",
+            [net.op("DEQUANTIZE", [x], net.tensor([1, *net.shapes[x]], dtype="float32"))],
+            net.activation(net.shapes[x], 0.01),
+        )
+    ),
 }
 
 
