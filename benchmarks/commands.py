@@ -1,11 +1,10 @@
 """How long commands take to start, as processor time and wall-clock time, beside those of an earlier commit.
 
     python benchmarks/commands.py [--before COMMIT] [--rounds 3]
-    python benchmarks/commands.py --quantize data/models/demo_osnet_x0_25 experiment=demo [--before COMMIT] [--rounds 1]
+    python benchmarks/commands.py --run data/models/demo_osnet_x0_25 --stages evaluate quantize -- experiment=demo
     python benchmarks/commands.py --images 50000 [--before COMMIT] [--rounds 1]
 
-With `--quantize` it is the whole `reidlab quantize` of a copy of a run, with the data sets of this workspace. With
-`--images` it is the whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a
+With `--run` it is whole stages, of a copy of the run, with the data sets of this workspace. With `--images` it is the whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a
 table of ten times as many rows, each of a file that is there.
 Every figure is the median of its rounds, in which now and before take turns. Processor time (user and system, children
 included) hardly changes on a busy machine; wall-clock time does.
@@ -48,14 +47,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", metavar="COMMIT", help="one to compare with")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--quantize", metavar="RUN", help="the folder of a run; overrides may follow")
+    parser.add_argument("--run", type=Path, help="the folder of a run; overrides may follow")
+    parser.add_argument("--stages", nargs="+", default=["quantize"], help="of that run")
     parser.add_argument("--images", type=int, metavar="COUNT", help="let `data` read so many")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         starts = STARTS
-        if args.quantize:
-            starts = quantizing(Path(folder), Path(args.quantize), args.overrides)
+        if args.run:
+            starts = working(Path(folder), args.run, args.stages, args.overrides)
         elif args.images:
             starts = reading(Path(folder), args.images)
         trees = {"now": ROOT}
@@ -78,13 +78,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def quantizing(workspace: Path, run: Path, overrides: list[str]) -> dict[str, tuple[list[str], dict[str, str]]]:
-    """The command that quantizes a copy of a run, in a workspace with this one's data."""
+def working(
+    workspace: Path, run: Path, stages: list[str], overrides: list[str]
+) -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Stages of a copy of a run, in a workspace with this one's data."""
     (workspace / "conf" / "experiment").mkdir(parents=True)
     (workspace / "data").symlink_to(root() / "data")
     shutil.copytree(run, workspace / "runs" / run.name)
     given = [f"run.root={workspace / 'runs'}", f"run.name={run.name}", *overrides]
-    return {"quantize": (["-c", CLI, "quantize", *given], {"REIDLAB_ROOT": str(workspace)})}
+    return {stage: (["-c", CLI, stage, *given], {"REIDLAB_ROOT": str(workspace)}) for stage in stages}
 
 
 def reading(workspace: Path, count: int) -> dict[str, tuple[list[str], dict[str, str]]]:

@@ -13,6 +13,8 @@ from typing import TypeVar
 
 import torch
 
+from reidlab.memory import keep_freed
+
 WINDOW_S = 0.25  # in which steps are measured
 STARVED = 0.25  # threads' worth of processor time that a step went without
 GAIN = 1.05  # that fewer threads must bring
@@ -51,6 +53,7 @@ class Pace:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """A loop of like steps; torch has its threads again afterwards, and the next loop begins as this one ended."""
+        keep_freed()
         if self.active or self._fixed or "OMP_NUM_THREADS" in os.environ:
             yield
             return

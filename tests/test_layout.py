@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reidlab"
 FLOORS = (
-    ("bounds", "config", "console", "errors", "files", "places", "progress", "threads", "timing", "untrusted"),
+    ("bounds", "config", "console", "errors", "files", "memory", "places", "progress", "threads", "timing", "untrusted"),
     ("data", "metrics", "models", "plots"),
     ("run",),
     ("evaluation", "gallery", "training"),

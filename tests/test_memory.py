@@ -1,0 +1,22 @@
+import resource
+import sys
+
+import pytest
+import torch
+
+from reidlab.memory import keep_freed
+
+PAGE_BYTES, TENSOR_BYTES = resource.getpagesize(), 64 * 2**20
+
+
+def cleared_pages() -> int:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(TENSOR_BYTES // 4)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="of GNU's C library")
+def test_a_large_tensor_takes_the_memory_of_the_one_before():
+    keep_freed()
+    cleared_pages()
+    assert cleared_pages() < 0.01 * TENSOR_BYTES / PAGE_BYTES
