@@ -3,8 +3,6 @@
 import gc
 import os
 
-gc.disable()  # until all is imported, of which nothing becomes garbage
-gc.set_threshold(10_000)
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
@@ -14,6 +12,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported, of which nothing becomes garbage
+gc.set_threshold(10_000)
 
 
 def pytest_collection_finish():

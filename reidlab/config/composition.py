@@ -65,7 +65,7 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
 
 @lru_cache(maxsize=32)
 def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
-    """The config of some choices of groups, pickled (a copy by that takes a sixth of the time); until a file changes."""
+    """The config of some choices of groups, pickled (the fastest way to copy it), until a file changes."""
     Plugins.instance().register(_WorkspaceConfigs)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return pickle.dumps(hydra_compose("config", [*choices]))

@@ -20,7 +20,6 @@ from reidlab.models import osnet_x0_25
 from reidlab.run import Run
 from reidlab.stages import compare, evaluate, matrix, train
 
-
 QUICK = ["data.num_workers=0", "evaluate.resamples=50", "evaluate.pictured_queries=0"]
 
 
