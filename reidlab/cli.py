@@ -1,6 +1,7 @@
 """The `reidlab` command: a subcommand is a stage or a tool, with Hydra overrides after it."""
 
 import argparse
+import gc
 import os
 import re
 import shlex
@@ -359,6 +360,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status: 0 done, 1 a fault of the program, 2 wrong input, 130 interrupted."""
     _open_closed_streams()
+    if argv is None:  # a process of its own
+        gc.set_threshold(50_000, *gc.get_threshold()[1:])  # imports make half a million objects, and no garbage
     args, command = argparse.Namespace(command="arguments"), None
     try:
         parser = build_parser()

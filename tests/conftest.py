@@ -1,5 +1,6 @@
 """What the tests of the stages share: a data set of flat-coloured crops that a network learns in seconds."""
 
+import gc
 import os
 
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -11,6 +12,14 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+gc.disable()  # until all tests are imported, of which nothing becomes garbage
+gc.set_threshold(10_000)
+
+
+def pytest_collection_finish():
+    """Leave what was imported out of each later search for garbage, which took a tenth of the suite's time."""
+    gc.freeze()
+    gc.enable()
 
 
 def draw_market(root, identities=12, cameras=2, images=3, seed=0):
@@ -52,5 +61,7 @@ def small(market):
         "trainer.max_epochs=3",
         "trainer.accelerator=cpu",
         "trainer.devices=1",
+        "evaluate.resamples=50",
+        "evaluate.pictured_queries=1",
         "logger=none",
     ]

@@ -1,5 +1,6 @@
 """Composing configs: what a stranger types wrong is answered with what is right."""
 
+import itertools
 import json
 import shlex
 from pathlib import Path
@@ -279,14 +280,17 @@ def test_only_what_training_depends_on_counts_as_a_difference(tmp_path):
     assert "seed: 1 -> 2" in config.training_differences(one, other)
 
 
-CHOICES = [f"{group}={choice}" for group in config.groups() for choice in config.choices(group)]
+CHOICES = {group: [f"{group}={choice}" for choice in config.choices(group)] for group in config.groups()}
+ALONE = [[choice] for group in ("experiment", "logger", "task") for choice in CHOICES.pop(group)]
+TOGETHER = [[choice for choice in row if choice] for row in itertools.zip_longest(*CHOICES.values())]
 
 
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_builds_what_training_takes(choice, tmp_path):
-    if choice == "logger=mlflow":
+@pytest.mark.parametrize("chosen", [*ALONE, *TOGETHER], ids=" ".join)
+def test_every_choice_builds_what_training_takes(chosen, tmp_path):
+    """Each choice once, one of each group at a time; alone what chooses for other groups or needs more installed."""
+    if "logger=mlflow" in chosen:
         pytest.importorskip("mlflow", reason="needs the mlflow extra")
-    cfg = config.compose([choice, f"run.root={tmp_path}"])
+    cfg = config.compose([*chosen, f"run.root={tmp_path}"])
     assert isinstance(config.instantiate(cfg.data).augment, nn.Module)
     network = config.instantiate(cfg.model.network, num_classes=3)
     assert network.feat_dim > 0

@@ -72,6 +72,7 @@ def walk(market, small, tmp_path, capsys):
         settings = [
             *(override for override in small if not override.startswith(("data=", "data.root="))),
             *given,
+            "model=fdmobilenet_x0_25",
             f"data.root={place}",
             "data.size=[64,32]",
             "trainer.max_epochs=1",

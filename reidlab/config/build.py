@@ -49,23 +49,41 @@ def _build(node: Any, changes: Mapping[str, Any]) -> Any:
         raise InputError(f"config: {target} can't be built ({type(error).__name__}: {one_line(error)})") from error
 
 
+_named_in: dict[str, Path] = {}  # where each target was found last
+
+
 def require_known(target: Any) -> None:
     """Raise InputError for a `_target_` that no file of the released `conf/` or of the workspace's names."""
-    files = {file for conf in (CONF, root() / "conf") for file in conf.rglob("*.yaml")}
-    if not isinstance(target, str) or not any(target in _targets_of(file, file.stat().st_mtime_ns) for file in files):
+    if not (isinstance(target, str) and _is_named(target)):
         raise InputError(
             f"_target_: {target} is named by no file of conf/ and isn't built; to use it, name it in a yaml "
             f"of {root() / 'conf'}"
         )
 
 
-@functools.lru_cache(maxsize=4096)
-def _targets_of(file: Path, changed_ns: int) -> frozenset[str]:
+def _is_named(target: str) -> bool:
+    places = CONF, root() / "conf"
+    last = _named_in.get(target)
+    if last and any(last.is_relative_to(place) for place in places) and target in _targets_of(last):
+        return True
+    for file in (file for place in places for file in place.rglob("*.yaml")):
+        if target in _targets_of(file):
+            _named_in[target] = file
+            return True
+    return False
+
+
+def _targets_of(file: Path) -> frozenset[str]:
     """The `_target_`s that a file of `conf/` names; none where it can't be read, which Hydra says when it is chosen."""
     try:
-        return frozenset(_targets_in(yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+        return _targets_then(file, file.stat().st_mtime_ns)
     except (OSError, yaml.YAMLError, ValueError):
         return frozenset()
+
+
+@functools.lru_cache(maxsize=4096)
+def _targets_then(file: Path, changed_ns: int) -> frozenset[str]:
+    return frozenset(_targets_in(yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
 
 
 def _targets_in(node: Any) -> Iterator[str]:

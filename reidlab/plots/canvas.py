@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 MATCH, MISMATCH, IGNORED, QUERY = "#1b8a3d", "#d63030", "#8f8f8f", "#3b73cf"
@@ -140,9 +141,11 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, width: float, height: floa
     h, w = tile.image.shape[:2]
     scale = min(width / w, height / h)
     x0, y0 = x + (width - w * scale) / 2, y + (height - h * scale) / 2
-    axes.imshow(tile.image, extent=(x0, x0 + w * scale, y0 + h * scale, y0), aspect="auto", cmap="gray")
+    image = AxesImage(axes, cmap="gray", extent=(x0, x0 + w * scale, y0 + h * scale, y0))
+    image.set_data(tile.image)
+    axes.add_artist(image)  # unlike imshow and add_patch, looks for no new limits: a fifth of the time
     if tile.color:
-        axes.add_patch(Rectangle((x0, y0), w * scale, h * scale, fill=False, edgecolor=tile.color, linewidth=2.6))
+        axes.add_artist(Rectangle((x0, y0), w * scale, h * scale, fill=False, edgecolor=tile.color, linewidth=2.6))
     if tile.caption:
         axes.text(
             x + width / 2,

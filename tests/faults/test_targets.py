@@ -81,11 +81,16 @@ def composed(run, monkeypatch):
     monkeypatch.setattr(config.stored, "compose", lambda overrides: once(tuple(overrides)))
 
 
+@cache
+def released_targets():
+    return {target for file in config.CONF.rglob("*.yaml") for target in config.build._targets_of(file)}
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_located(monkeypatch):
     """Fails a test in which a name outside of conf/ is looked up, let alone called."""
     resolve = config.build.pkgutil.resolve_name
-    known = {target for file in config.CONF.rglob("*.yaml") for target in config.build._targets_of(file, 0)}
+    known = released_targets()
 
     def checked(name):
         assert name in known, f"{name} was looked up"
@@ -247,7 +252,13 @@ def test_a_class_of_the_users_own_conf_is_built_and_only_while_it_stands_there(m
     config.require_known("datetime.date")
     with pytest.raises(InputError, match=r"os\.system"):
         config.require_known("os.system")  # of a comment
-    own.unlink()
+    with monkeypatch.context() as elsewhere, pytest.raises(InputError, match=r"collections\.Counter"):
+        elsewhere.setenv("REIDLAB_ROOT", str(tmp_path / "other"))
+        config.require_known("collections.Counter")
+    own.rename(own.with_stem("renamed"))
+    own.symlink_to("somebody@somewhere.123")  # as editors leave them
+    config.require_known("collections.Counter")
+    own.with_stem("renamed").unlink()
     with pytest.raises(InputError, match=r"collections\.Counter is named by no file of conf/"):
         config.require_known("collections.Counter")
 

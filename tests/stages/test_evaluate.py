@@ -20,6 +20,8 @@ from reidlab.models import osnet_x0_25
 from reidlab.run import Run
 from reidlab.stages import compare, evaluate, matrix, train
 
+QUICK = ["data.num_workers=0", "evaluate.resamples=50", "evaluate.pictured_queries=0"]
+
 
 def definition(embed, root, distance):
     """mAP and rank-1 of a Market-1501 folder, one query at a time, matches of the same camera left out."""
@@ -61,7 +63,7 @@ def test_a_published_checkpoint_scores_as_the_definition_says(measure, checkpoin
         [
             "data=market1501", f"data.root={market}", "data.size=[64,32]", "data.num_workers=0", "model=osnet_x0_25",
             f"model.weights={file}", f"run.root={tmp_path}", "run.name=published", f"evaluate.distance={measure}",
-            "evaluate.baselines=[untrained,color-histogram]",
+            "evaluate.baselines=[untrained,color-histogram]", "evaluate.resamples=50", "evaluate.pictured_queries=1",
         ]
     )  # fmt: skip
     metrics = figures(evaluate.run(run))
@@ -102,7 +104,7 @@ def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, cap
     file = tmp_path / "crops.csv"
     pd.DataFrame(rows).to_csv(file, index=False)
     overrides = ["data=csv", f"data.source.file={file}", f"data.root={market}", "data.size=[64,32]"]
-    run = Run.compose([*overrides, "data.num_workers=0", f"run.root={tmp_path}", "run.name=lonely"])
+    run = Run.compose([*QUICK, *overrides, f"run.root={tmp_path}", "run.name=lonely"])
     metrics = figures(evaluate.run(run))["checkpoint"]
     assert metrics["num_query"] == 10
     assert "left out, no match in the gallery: query/0007_c1" in capsys.readouterr().out
@@ -113,8 +115,8 @@ def test_queries_without_a_match_are_reported_and_left_out(market, tmp_path, cap
 def test_training_names_the_folder_that_is_missing(market, tmp_path):
     for folder in ("query", "bounding_box_test"):
         shutil.copytree(market / folder, tmp_path / "test" / folder)
-    given = ["data=market1501", f"data.root={tmp_path / 'test'}", "data.size=[64,32]", "data.num_workers=0"]
-    run = Run.compose([*given, f"run.root={tmp_path}"])
+    given = ["data=market1501", f"data.root={tmp_path / 'test'}", "data.size=[64,32]"]
+    run = Run.compose([*QUICK, *given, f"run.root={tmp_path}"])
     assert figures(evaluate.run(run))["checkpoint"]["num_query"] > 0
     with pytest.raises(InputError, match=r"no images to train on; train: .*bounding_box_train doesn't exist"):
         train.run(run)
@@ -134,9 +136,7 @@ def test_a_gallery_of_one_identity_is_said(tmp_path, capsys):
     for file in (crops / pid / f"{image}.png" for pid in "ab" for image in range(3)):
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (16, 32)).save(file)
-    run = Run.compose(
-        ["data=folders", f"data.root={crops}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}"]
-    )
+    run = Run.compose([*QUICK, "data=folders", f"data.root={crops}", "data.size=[64,32]", f"run.root={tmp_path}"])
     evaluate.run(run)
     assert "checkpoint: the gallery holds one identity only" in capsys.readouterr().out
     assert any("can't be ranked: the gallery holds one identity" in note for note in run.datamodule().notes)
@@ -169,7 +169,7 @@ def scored(market, tmp_path_factory):
     evaluate.run(
         Run.compose([*overrides, "run.name=again", "evaluate.against=all", "seed=1", "evaluate.pictured_queries=0"])
     )
-    return root, overrides
+    return root, [*overrides, *QUICK]
 
 
 def test_every_switch_adds_its_own_row_beside_the_plain_one(scored):
@@ -261,8 +261,8 @@ def test_the_cross_domain_matrix_has_a_row_a_run(scored):
 
 def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, tmp_path, capsys):
     network, weights = checkpoint
-    common = ["data=market1501", f"data.root={market}", "data.num_workers=0", "model=osnet_x0_25",
-              f"run.root={tmp_path}", "run.name=foreign"]  # fmt: skip
+    common = [*QUICK, "data=market1501", f"data.root={market}", "model=osnet_x0_25", f"run.root={tmp_path}",
+              "run.name=foreign"]  # fmt: skip
     steps = as_steps(deployable(network, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]), (64, 32))
     (tmp_path / "theirs.onnx").write_bytes(qdq.float_onnx(steps, {}))
     assert main(["evaluate", f"model={tmp_path / 'theirs.onnx'}", *common]) == 0

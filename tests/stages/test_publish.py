@@ -23,10 +23,13 @@ from reidlab.run import File, Run
 from reidlab.stages import evaluate, export, publish, train
 
 FRESH = """
-import sys, numpy as np, reidlab
-model = reidlab.load(sys.argv[1])
+import runpy, sys, numpy as np, reidlab
+_, place, out, *files = sys.argv
+model = reidlab.load(place)
 threshold = model.verdict.get("threshold", -1)
-np.savez(sys.argv[2], embeddings=model(sys.argv[3:]), threshold=threshold, classes=model.classes)
+np.savez(out, embeddings=model(files), threshold=threshold, classes=model.classes)
+sys.argv[1:] = files
+runpy.run_path(f"{place}/example.py", run_name="__main__")
 """
 
 
@@ -61,12 +64,13 @@ def images(folder, count=3):
 
 
 def loaded_elsewhere(place, folder, files):
-    """What a process in another folder, without the run, gets."""
+    """What a process in another folder, without the run, gets; and what the example prints there."""
     out = folder / "out.npz"
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others sums are rounded in another order
-    subprocess.run([sys.executable, "-c", FRESH, str(place), str(out), *files], check=True, cwd=folder,
-                   env=os.environ | threads)  # fmt: skip
-    return np.load(out)
+    done = subprocess.run([sys.executable, "-c", FRESH, str(place), str(out), *files], capture_output=True, text=True,
+                          cwd=folder, env=os.environ | threads)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return np.load(out), done.stdout
 
 
 @pytest.mark.parametrize("kind", ["trained", "classifier"])
@@ -75,13 +79,11 @@ def test_a_fresh_process_gets_the_same_embeddings(kind, tmp_path, request):
     place = publish.run(run, str(tmp_path / "pub"))
     files = images(tmp_path)
     moved = shutil.move(place, tmp_path / "elsewhere")
-    found, model = loaded_elsewhere(moved, tmp_path, files), reidlab.load(run.folder)
+    (found, said), model = loaded_elsewhere(moved, tmp_path, files), reidlab.load(run.folder)
     assert np.array_equal(found["embeddings"], model(files))
     assert found["threshold"] == model.verdict.get("threshold", -1) and found["classes"].tolist() == model.classes
     assert (kind == "trained") == ("threshold" in model.verdict)
-    said = subprocess.run([sys.executable, Path(moved) / "example.py", *files], capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    assert ("distance" if kind == "trained" else f"{files[0]} ") in said.stdout
+    assert ("distance" if kind == "trained" else f"{files[0]} ") in said
 
 
 def test_the_folder_is_whole_and_tells_nothing_of_this_machine(trained, tmp_path):

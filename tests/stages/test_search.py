@@ -143,54 +143,55 @@ def test_a_trial_that_cannot_be_trained_fails_alone_unless_it_is_the_first(small
         searched(small, tmp_path / "other", trials=3)
 
 
-PROCESS = """
-import os, signal, sys, time
+PROCESSES = """
+import multiprocessing, os, signal, sys, time
 from pathlib import Path
 from reidlab.run import File, Run
 from reidlab.stages import search
 from tests.stages.test_search import pretend_training
 
-root, killed, *overrides = sys.argv[1:]
+root, *overrides = sys.argv[1:]
 
-def run(run, callbacks):
-    with (Path(root) / "begun").open("a") as file:
-        file.write(f"{run.name} {os.getpid()}\\n")
-    if killed == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.3)
-    pretend_training(run, callbacks)
+def started(killed):
+    "A process of the search, forked when all is imported; `killed` ends as soon as it trains."
 
-search.train.run = run
+    def run(run, callbacks):
+        with (Path(root) / "begun").open("a") as file:
+            file.write(f"{run.name} {os.getpid()}\\n")
+        if killed:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.3)
+        pretend_training(run, callbacks)
+
+    search.train.run = run
+    options = {"trials": 4, "patient_epochs": 9}
+    process = multiprocessing.get_context("fork").Process(target=search.run, args=(overrides,), kwargs=options)
+    process.start()
+    return process
+
+def ended(process):
+    process.join(120)
+    return process.exitcode
+
 search.POLL_S = 0.1
-search.run(overrides, trials=6, patient_epochs=9)
+ends = [ended(started(killed=True))]
+ends += map(ended, [started(killed=False) for _ in range(2)])
+print(ends)
+for process in multiprocessing.active_children():
+    process.kill()
 """
 
 
-@pytest.fixture
-def start():
-    """Start a process of the search; `killed` ends as soon as it trains."""
-    started = []
-
-    def start(root, overrides, word):
-        command = [sys.executable, "-c", PROCESS, str(root), word, *overrides]
-        started.append(subprocess.Popen(command, cwd=Path(__file__).parents[2]))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-
-
-def test_processes_share_the_trials_and_repeat_that_of_a_killed_one(small, tmp_path, start):
+def test_processes_share_the_trials_and_repeat_that_of_a_killed_one(small, tmp_path):
     overrides = [*small, *AXES, f"run.root={tmp_path}", "run.name=s"]
-    assert start(tmp_path, overrides, "killed").wait(120) == -signal.SIGKILL
-    for process in [start(tmp_path, overrides, "lives") for _ in range(2)]:
-        assert process.wait(120) == 0
+    command = [sys.executable, "-c", PROCESSES, str(tmp_path), *overrides]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
+    assert done.stdout.splitlines()[-1] == f"[{-signal.SIGKILL}, 0, 0]"
     begun = [line.split() for line in (tmp_path / "begun").read_text().splitlines()]
     names = [name for name, _ in begun]
     table = pd.read_csv(tmp_path / "s" / "trials.csv")
-    assert sorted(table["trial"]) == list(range(6)) and set(table["state"]) == {"complete"}
-    assert names.count(names[0]) == 2 and len(names) == 7 and len(set(names)) == 6  # the killed one's twice
+    assert sorted(table["trial"]) == list(range(4)) and set(table["state"]) == {"complete"}
+    assert names.count(names[0]) == 2 and len(names) == 5 and len(set(names)) == 4  # the killed one's twice
     assert len({process for _, process in begun}) == 3  # both took trials
 
 
