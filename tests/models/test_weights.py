@@ -259,7 +259,9 @@ def test_bare_pickle_is_never_run(protocol, network, tmp_path):
 def test_whole_pickled_network_is_refused_with_advice(source, network, tmp_path):
     file = tmp_path / "model.pth"
     torch.save(source, file)
-    with pytest.raises(InputError, match=r"holds pickled code \(reidlab\.models\.fdmobilenet\.FDMobileNet\); save its state_dict"):
+    with pytest.raises(
+        InputError, match=r"holds pickled code \(reidlab\.models\.fdmobilenet\.FDMobileNet\); save its state_dict"
+    ):
         load_weights(network, file)
 
 
