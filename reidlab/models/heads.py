@@ -118,6 +118,8 @@ class GeM(nn.Module):
 
 def initialize(module: nn.Module) -> None:
     """Standard random weights: He et al. (arXiv 1502.01852) for convolutions, N(0, 0.01) for linear layers."""
+    if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.is_meta:
+        return  # only shapes are asked for, and torch takes a second to fill an OSNet's with nothing
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):

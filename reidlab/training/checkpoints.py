@@ -29,9 +29,9 @@ class WholeCheckpoints(TorchCheckpointIO):
         content, place = io.BytesIO(), Path(path)
         torch.save(_moved(checkpoint, str(place.parent), HERE), content)
         with replacing(place) as file:
-            file.write(content.getbuffer())
+            file.write(content.getvalue())
             file.flush()
-            if not is_whole(Path(file.name)):
+            if Path(file.name).read_bytes() != content.getvalue():
                 raise StorageError(f"{place}: can't be read back after writing; check its disk")
             if place.exists():
                 _keep(place)

@@ -27,13 +27,13 @@ def compile_c(content: bytes, folder: Path, flags: tuple[str, ...] = ("-O1", *SA
     model.write_bytes(content)
     report = export_c(model, folder, **options)
     compile_sources(
-        *flags, f"-I{folder}/src", _kernels(flags), folder / "src" / "reid_model.c", HOST, "-o", folder / "host"
+        *flags, f"-I{folder}/src", kernels(flags), folder / "src" / "reid_model.c", HOST, "-o", folder / "host"
     )
     return report
 
 
 @functools.cache
-def _kernels(flags: tuple[str, ...]) -> Path:
+def kernels(flags: tuple[str, ...]) -> Path:
     """The kernels as an object file: they are the same for every model."""
     source = files("reidlab.deploy") / "c" / "reid_kernels.c"
     folder = tempfile.mkdtemp()

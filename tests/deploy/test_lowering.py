@@ -5,7 +5,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from host import SANITIZERS, compile_c, compile_sources, needs_gcc, run_c
+from host import SANITIZERS, compile_c, compile_sources, kernels, needs_gcc, run_c
 from tiny_models import RandomNetwork, reference
 
 from reidlab.deploy.lowering import lower
@@ -449,8 +449,9 @@ def test_running_means(rows, pixels, channels, tmp_path):
              "MULTIPLIER": round(fraction * 2**31), "SHIFT": -exponent}  # fmt: skip
     (tmp_path / "main.c").write_text(TOTALS)
     folder = files("reidlab.deploy") / "c"
-    flags = ["-O1", *SANITIZERS, f"-I{folder}", *(f"-D{name}={value}" for name, value in sizes.items())]
-    compile_sources(*flags, folder / "reid_kernels.c", tmp_path / "main.c", "-o", tmp_path / "host")
+    flags = "-O1", *SANITIZERS
+    defined = [f"-D{name}={value}" for name, value in sizes.items()]
+    compile_sources(*flags, f"-I{folder}", *defined, kernels(flags), tmp_path / "main.c", "-o", tmp_path / "host")
     done = subprocess.run([tmp_path / "host"], input=codes.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr
     sums = codes.astype(int).sum((0, 1))

@@ -55,7 +55,7 @@ def test_stage_writes_c_that_compiles_and_tables(composed):
 
 
 @needs_gcc
-def test_stage_writes_thresholds_of_the_int8_network_and_a_self_test(composed):
+def test_stage_writes_thresholds_of_the_int8_network_and_a_self_test(composed, blank_pictures):
     run = composed("deploy.cores=[]", "deploy.prefix=gate", "deploy.arena=caller")
     out = deploy.run(run) / File.DEPLOY_C
     header = (out / "src/gate.h").read_text()
@@ -68,7 +68,7 @@ def test_stage_writes_thresholds_of_the_int8_network_and_a_self_test(composed):
     assert "#define GATE_STATIC_ARENA 0" in header and (out / "src/gate_self_test.c").is_file()
 
 
-def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed, monkeypatch, capsys):
+def test_without_pairs_the_header_says_that_no_threshold_is_calibrated(composed, monkeypatch, capsys, blank_pictures):
     def fail(*_):
         raise InputError("no pair of one identity")
 
@@ -90,7 +90,9 @@ NORMALIZED = ["evaluate.mean=[0.5,0.4,0.3]", "evaluate.std=[0.2,0.2,0.2]"]
         ("float32", 0.03, 30, NORMALIZED, False),
     ],
 )
-def test_a_file_from_elsewhere_becomes_c(kind, scale, zero, settings, are_pixels, composed, tmp_path, capsys):
+def test_a_file_from_elsewhere_becomes_c(
+    kind, scale, zero, settings, are_pixels, composed, tmp_path, capsys, blank_pictures
+):
     net = RandomNetwork(0, 20, 9, 3)
     codes = net.activation((20, 9, 3), scale, zero)
     net.image = codes if kind == "int8" else net.tensor([1, 20, 9, 3], dtype="float32")
@@ -116,7 +118,7 @@ def test_a_file_from_elsewhere_becomes_c(kind, scale, zero, settings, are_pixels
 
 
 @needs_gcc
-def test_one_of_several_outputs_is_chosen_by_name(composed, tmp_path):
+def test_one_of_several_outputs_is_chosen_by_name(composed, tmp_path, blank_pictures):
     """What leads to the others alone isn't exported, and may be what the C doesn't do."""
     net = RandomNetwork(0, 20, 9, 3)
     x = net.conv(net.pixels(), 8, 3)
@@ -155,7 +157,7 @@ def check_figures(run, images, more=frozenset()):
 
 
 @needs_tools
-def test_a_core_computes_the_reference_embeddings(composed, capsys):
+def test_a_core_computes_the_reference_embeddings(composed, capsys, blank_pictures):
     run = deploy.run(composed("deploy.images=10"))
     check_figures(run, 10, TIMES)
     assert "m7 at 400 MHz (STM32H747): estimated" in capsys.readouterr().out
@@ -184,7 +186,7 @@ def host_core(monkeypatch):
 
 
 @needs_gcc
-def test_what_a_core_needs_is_recorded_and_no_accuracy(composed, host_core, capsys):
+def test_what_a_core_needs_is_recorded_and_no_accuracy(composed, host_core, capsys, blank_pictures):
     host_core()
     run = deploy.run(composed("deploy.images=10", "deploy.cores=[m7,m55]"))
     check_figures(run, 10)
@@ -192,7 +194,7 @@ def test_what_a_core_needs_is_recorded_and_no_accuracy(composed, host_core, caps
 
 
 @needs_gcc
-def test_a_core_that_computes_anything_else_is_refused(composed, host_core):
+def test_a_core_that_computes_anything_else_is_refused(composed, host_core, blank_pictures):
     host_core(change=1e-6)
     run = composed("deploy.images=10")
     with pytest.raises(InputError, match=r"model_int8\.tflite on m7: 1 of 10 embeddings differ from TFLite's"):

@@ -53,13 +53,13 @@ def test_estimates_by_board_and_a_table_to_choose_from(composed, no_tool, capsys
     assert "STEdgeAI Core is not on the PATH" in said and "this network on each target" in said
 
 
-def test_board_without_published_figures_says_so_in_its_row(composed, no_tool):
+def test_board_without_published_figures_says_so_in_its_row(composed, no_tool, blank_pictures):
     table = estimates(composed("deploy.boards=[B-U585I-IOT02A,STM32H747I-DISCO]"))
     assert "nothing is published to calibrate on" in table.loc["B-U585I-IOT02A", "note"]
     assert pd.isna(table.loc["B-U585I-IOT02A", "ram_kib"]) and table.loc["STM32H747I-DISCO", "ram_kib"] > 0
 
 
-def test_reported_stands_beside_estimated(composed, stedgeai, capsys):  # noqa: F811
+def test_reported_stands_beside_estimated(composed, stedgeai, capsys, blank_pictures):  # noqa: F811
     calls = stedgeai() / "calls"
     boards = ["deploy.boards=[STM32H747I-DISCO,STM32MP135F-DK2]", "deploy.validate='serial:921600'"]
     table = estimates(composed(*boards)).reset_index()
@@ -71,7 +71,7 @@ def test_reported_stands_beside_estimated(composed, stedgeai, capsys):  # noqa: 
     assert "estimates only" not in capsys.readouterr().out
 
 
-def test_raw_codes_are_scored_and_a_safe_form_is_written(composed, no_tool, capsys):
+def test_raw_codes_are_scored_and_a_safe_form_is_written(composed, no_tool, capsys, blank_pictures):
     run = composed()
     deploy.run(run)
     scores = pd.read_csv(run / "deploy/stm32/raw_codes.csv", index_col="compared")
@@ -95,7 +95,7 @@ def test_raw_codes_are_scored_and_a_safe_form_is_written(composed, no_tool, caps
     export_c(clamped, run / "clamped_c")
 
 
-def test_a_safe_form_is_compared_right_by_its_raw_codes(composed, no_tool, capsys):
+def test_a_safe_form_is_compared_right_by_its_raw_codes(composed, no_tool, capsys, blank_pictures):
     run = composed()
     deploy.run(run)
     capsys.readouterr()

@@ -27,12 +27,20 @@ class Code:
 
 @pytest.fixture(scope="module")
 def source():
+    """A network of few tensors."""
     torch.manual_seed(1)
-    return models.osnet_x0_25(num_classes=10)
+    return models.FDMobileNet(0.25, num_classes=10)
 
 
 @pytest.fixture
 def network():
+    """The same with other weights."""
+    torch.manual_seed(2)
+    return models.FDMobileNet(0.25, num_classes=10)
+
+
+@pytest.fixture
+def osnet():
     torch.manual_seed(2)
     return models.osnet_x0_25(num_classes=10)
 
@@ -65,7 +73,7 @@ FORMS = {
     "tao": lambda state: {"state_dict": prefixed("model.base.", state), "pytorch-lightning_version": "2.6.0"},
     "compiled": lambda state: prefixed("_orig_mod.", state),
     "compiled inside data parallel": lambda state: {"net": prefixed("module._orig_mod.", state)},
-    "a compiled stage": lambda state: {k.replace("conv2.", "conv2._orig_mod.", 1): t for k, t in state.items()},
+    "a compiled stage": lambda state: {k.replace("block2.", "block2._orig_mod.", 1): t for k, t in state.items()},
     "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
     "net": lambda state: {"net": state, "acc": 0.9, "epoch": 2},
     "net_dict": lambda state: {"net_dict": state},
@@ -125,13 +133,13 @@ def test_numpy_score_of_an_older_numpy_loads(source, tmp_path):
     assert len(read_weights(file)) == len(source.state_dict())
 
 
-def test_other_identities_leave_the_classifier_out_and_say_so(network, tmp_path):
+def test_other_identities_leave_the_classifier_out_and_say_so(osnet, tmp_path):
     file = tmp_path / "market.pth"
     torch.save(models.osnet_x0_25(num_classes=751).state_dict(), file)
-    own = network.classifier.weight.clone()
-    report = load_weights(network, file)
+    own = osnet.classifier.weight.clone()
+    report = load_weights(osnet, file)
     assert report.complete
-    assert torch.equal(network.classifier.weight, own)
+    assert torch.equal(osnet.classifier.weight, own)
     assert report.missing == ["classifier.weight", "classifier.bias"]
     assert report.left_out["classifier.weight"] == "751x512 in the file, 10x512 here"
     assert str(report) == (
@@ -143,7 +151,7 @@ def test_other_identities_leave_the_classifier_out_and_say_so(network, tmp_path)
 def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(source.state_dict(), file)
-    report = load_weights(models.osnet_x0_25(), file)
+    report = load_weights(models.FDMobileNet(0.25), file)
     assert report.complete
     assert set(report.left_out) == {"classifier.weight", "classifier.bias"}
 
@@ -152,15 +160,15 @@ def test_averaged_weights_are_taken_before_the_last_ones_and_it_is_said(source, 
     other = {name: torch.zeros_like(tensor) for name, tensor in source.state_dict().items()}
     torch.save({"state_dict": other, "state_dict_ema": source.state_dict()}, tmp_path / "w.pth.tar")
     report = load_weights(network, tmp_path / "w.pth.tar")
-    assert torch.equal(network.fc[0].weight, source.fc[0].weight)
+    assert torch.equal(network.stem.conv.weight, source.stem.conv.weight)
     assert "taken from state_dict_ema, there is state_dict too" in str(report)
 
 
 def test_two_tensors_for_one_name_are_refused(source, network, tmp_path):
     state = source.state_dict()
-    twice = prefixed("model.", state) | {"network.conv5.conv.weight": state["conv5.conv.weight"] + 1}
+    twice = prefixed("model.", state) | {"network.stem.conv.weight": state["stem.conv.weight"] + 1}
     torch.save(twice, tmp_path / "w.pth")
-    with pytest.raises(InputError, match=r"both model\.conv5\.conv\.weight and network\.conv5\.conv\.weight would be"):
+    with pytest.raises(InputError, match=r"both model\.stem\.conv\.weight and network\.stem\.conv\.weight would be"):
         load_weights(network, tmp_path / "w.pth")
 
 
@@ -198,34 +206,34 @@ def test_parts_of_a_network_that_are_not_here_are_incomplete(tmp_path):
     assert report.unfit == ["NL_2.0.g.weight"]
 
 
-def test_another_embedding_width_is_reported_as_incomplete(source, tmp_path):
+def test_another_embedding_width_is_reported_as_incomplete(osnet, tmp_path):
     file = tmp_path / "weights.pth"
-    torch.save(source.state_dict(), file)
+    torch.save(osnet.state_dict(), file)
     narrow = models.osnet_x0_25(feat_dim=256, num_classes=10)
     report = load_weights(narrow, file)
     assert not report.complete
     assert "fc.0.weight (512x128 in the file, 256x128 here)" in str(report)
-    assert torch.equal(narrow.conv5.conv.weight, source.conv5.conv.weight)
+    assert torch.equal(narrow.conv5.conv.weight, osnet.conv5.conv.weight)
 
 
 @pytest.mark.parametrize("other", ["osnet_x0_5", "osnet_ain_x0_25", "osnet_ibn_x1_0"])
-def test_another_architecture_is_refused_by_its_name(other, network, tmp_path):
+def test_another_architecture_is_refused_by_its_name(other, osnet, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(getattr(models, other)(num_classes=10).state_dict(), file)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in osnet.state_dict().items()}
     with pytest.raises(
         InputError, match=rf"weights\.pth: doesn't fit .*conv1\.\w+.* and \d+ more; .*like {other}$"
     ) as info:
-        load_weights(network, file)
+        load_weights(osnet, file)
     assert "\n" not in str(info.value)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in osnet.state_dict().items())
 
 
-def test_unknown_architecture_is_refused(network, tmp_path):
+def test_unknown_architecture_is_refused(osnet, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save({"stem.weight": torch.zeros(3)}, file)
     with pytest.raises(InputError, match=r"doesn't fit this network at conv1\.conv\.weight.*another architecture"):
-        load_weights(network, file)
+        load_weights(osnet, file)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "old style"])
@@ -251,7 +259,9 @@ def test_bare_pickle_is_never_run(protocol, network, tmp_path):
 def test_whole_pickled_network_is_refused_with_advice(source, network, tmp_path):
     file = tmp_path / "model.pth"
     torch.save(source, file)
-    with pytest.raises(InputError, match=r"holds pickled code \(reidlab\.models\.osnet\.OSNet\); save its state_dict"):
+    with pytest.raises(
+        InputError, match=r"holds pickled code \(reidlab\.models\.fdmobilenet\.FDMobileNet\); save its state_dict"
+    ):
         load_weights(network, file)
 
 

@@ -76,14 +76,16 @@ def test_a_perfect_student_has_nothing_to_learn(term, pair):
 @pytest.fixture(scope="module")
 def teacher(small, tmp_path_factory):
     root = tmp_path_factory.mktemp("teacher")
-    place = [f"run.root={root}", "run.name=teacher", "trainer.max_epochs=1", "model.network.feat_dim=64"]
+    network = ["model=fdmobilenet_x0_25", "model.network.feat_dim=64"]
+    place = [f"run.root={root}", "run.name=teacher", "trainer.max_epochs=1", *network]
     return train.run(Run.compose([*small, *place])).folder
 
 
 def student(small, root, name, teacher, *more):
     terms = ["distill=standard", "distill.distance=25", "distill.angle=50"]
     place = [f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *terms]
-    return Run.compose([*small, *place, "model.network.feat_dim=32", f"distill.teacher={teacher}", *more])
+    network = ["model=fdmobilenet_x0_25", "model.network.feat_dim=32"]
+    return Run.compose([*small, *place, *network, f"distill.teacher={teacher}", *more])
 
 
 def test_a_student_learns_by_all_terms_and_resumes(small, tmp_path, teacher, monkeypatch):

@@ -9,6 +9,7 @@ from reidlab.stages import train
 from reidlab.training.tasks import ReidTask, mean_cosine
 
 STATEFUL = [
+    "model=osnet_x0_25",
     "loss=softmax_triplet_center",
     "callbacks=ema",
     "callbacks.ema.decay=0.5",
@@ -20,7 +21,8 @@ STATEFUL = [
 
 
 def trained(small, root, name, *more):
-    return train.run(Run.compose([*small, f"run.root={root}", f"run.name={name}", "trainer.max_epochs=2", *more]))
+    place = [f"run.root={root}", f"run.name={name}"]
+    return train.run(Run.compose([*small, "model=fdmobilenet_x0_25", "trainer.max_epochs=2", *place, *more]))
 
 
 def stop_before(epoch, monkeypatch):
@@ -69,7 +71,8 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
 
 
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
-    run = trained(small, tmp_path, "clipped", "trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0")
+    more = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0", "trainer.max_epochs=1"]
+    run = trained(small, tmp_path, "clipped", *more)
     assert run.training["finished"]
 
 
