@@ -6,6 +6,7 @@ PIP_QUIETLY := pip install --disable-pip-version-check --progress-bar off -q
 .PHONY: help install demo tour test test-browser test-notebooks test-install faults test-all lint notebooks lab wheel lock \
     sbom audit docs clean
 .DEFAULT_GOAL := help
+export PYTHONDONTWRITEBYTECODE :=  # else each process of the tests compiles all that it imports
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,10 +26,9 @@ demo: install  ## draw people, train an OSNet, score it, to int8 and C, and writ
 tour: install  ## docs/tour.webp: what the stages print and draw, in pictures
 	$(BIN)/python benchmarks/tour.py
 
-test: install  ## the tests, the ten slowest, and how many lines of reidlab/ they ran (by file: .venv/bin/coverage report)
-	COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
-	    $(BIN)/pytest -n 2 --dist loadfile --durations=10 --cov --cov-report= tests
-	@echo "coverage: $$($(BIN)/coverage report --format=total) %"
+test: install  ## the tests and the ten slowest; COVERAGE=1: and how many lines of reidlab/ they ran, in a fifth more time
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10 $(if $(COVERAGE),--cov --cov-report=) tests
+	$(if $(COVERAGE),@echo "coverage: $$($(BIN)/coverage report --format=total) %")
 
 test-browser: install  ## pages and notebooks as Chromium sees them
 	$(BIN)/pytest -m browser tests
