@@ -1,7 +1,8 @@
 """Memory of large tensors, kept for the next ones when it is freed.
 
 The C library gives blocks of 32 MiB and more back to the system at once, and the system clears every page of the next
-one: with large networks that can take as long as the computation.
+one: with large networks that can take as long as the computation. A process that keeps its memory needs some more of
+it, a few of its largest tensors.
 """
 
 import ctypes

@@ -16,7 +16,7 @@ def cleared_pages() -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of GNU's C library")
-def test_a_large_tensor_takes_the_memory_of_the_one_before():
+def test_large_tensors_take_the_memory_of_those_before():
     keep_freed()
-    cleared_pages()
-    assert cleared_pages() < 0.01 * TENSOR_BYTES / PAGE_BYTES
+    cleared = [cleared_pages() for _ in range(40)]
+    assert sum(cleared[20:]) < TENSOR_BYTES / PAGE_BYTES  # at first some find no gap that is wide enough
