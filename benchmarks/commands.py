@@ -4,8 +4,9 @@
     python benchmarks/commands.py --run data/models/demo_osnet_x0_25 --stages evaluate quantize -- experiment=demo
     python benchmarks/commands.py --images 50000 [--before COMMIT] [--rounds 1]
 
-With `--run` it is whole stages, of a copy of the run, with the data sets of this workspace. With `--images` it is the whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a
-table of ten times as many rows, each of a file that is there.
+With `--run` it is whole stages, of a copy of the run, with the data sets of this workspace. With `--images` it is the
+whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a table of ten times as
+many rows, each of a file that is there.
 Every figure is the median of its rounds, in which now and before take turns. Processor time (user and system, children
 included) hardly changes on a busy machine; wall-clock time does.
 """
