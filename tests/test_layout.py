@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "reidlab"
 FLOORS = (
-    ("bounds", "config", "console", "errors", "files", "memory", "places", "progress", "threads", "timing", "untrusted"),
+    ("bounds", "config", "console", "errors", "files", "memory", "places", "progress", "threads", "timing",
+     "untrusted"),
     ("data", "metrics", "models", "plots"),
     ("run",),
     ("evaluation", "gallery", "training"),
@@ -21,7 +22,7 @@ FLOORS = (
     ("stages",),
     ("notebook",),
     ("cli", "__init__"),
-)
+)  # fmt: skip
 FLOOR = {module: number for number, modules in enumerate(FLOORS) for module in modules}
 KNOWS_CONFIGS = ("config", "run", "stages", "cli", "notebook")
 CONFIG_NAMES = {"cfg", "DictConfig", "OmegaConf", "omegaconf"}
