@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import torch
 
-from reidlab.memory import keep_freed
+from reidlab.memory import kept_when_freed
 
 WINDOW_S = 0.25  # in which steps are measured
 STARVED = 0.25  # threads' worth of processor time that a step went without
@@ -53,7 +53,11 @@ class Pace:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """A loop of like steps; torch has its threads again afterwards, and the next loop begins as this one ended."""
-        keep_freed()
+        with kept_when_freed(), self._threads_kept():
+            yield
+
+    @contextmanager
+    def _threads_kept(self) -> Iterator[None]:
         if self.active or self._fixed or "OMP_NUM_THREADS" in os.environ:
             yield
             return
