@@ -67,6 +67,13 @@ class Task(pl.LightningModule):
         if not self.regime.backbone_lr_scale:
             self.regime.begin_epoch(self.network, 0)
 
+    def on_fit_start(self) -> None:
+        """Let no convolution go by that the processor computes wrongly."""
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision):
+            for name, module in self.network.named_modules():
+                if isinstance(module, nn.Conv2d):
+                    module.register_forward_pre_hook(partial(refuse_narrow_map, name))
+
     def on_train_epoch_start(self) -> None:
         """Reseed for this epoch, log its learning rate, freeze or unfreeze the backbone."""
         self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
@@ -136,6 +143,21 @@ class Task(pl.LightningModule):
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer.* or schedule.*: {error}; change that setting") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+
+def refuse_narrow_map(name: str, layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+    """InputError where oneDNN, as of torch 2.13, takes outputs or gradients in bf16 from memory that it never wrote.
+
+    It does so in strided convolutions over maps no wider than the stride, in depthwise ones over narrower maps. Of a
+    grid of kernels, strides, channels and sizes no others were wrong.
+    """
+    width, stride, depthwise = inputs[0].shape[-1], layer.stride[1], layer.groups == layer.in_channels
+    wrong = layer.kernel_size[1] > 1 and stride > 1 and width <= stride - depthwise
+    if wrong and (torch.is_autocast_enabled("cpu") or inputs[0].dtype == torch.bfloat16):
+        raise InputError(
+            f"trainer.precision: in bf16 the processor computes '{name}' wrongly, a convolution of stride {stride} "
+            f"over a map {width} pixels wide; set a larger width in data.size, or trainer.precision=32-true"
+        )
 
 
 def mean_cosine(embeddings: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """One step of training: what stops it, what a resumed run must remember."""
 
+import math
+
 import pytest
 import torch
 
 from reidlab.errors import InputError
 from reidlab.run import File, Run
 from reidlab.stages import train
-from reidlab.training.tasks import ReidTask, mean_cosine
+from reidlab.training.tasks import ReidTask, mean_cosine, refuse_narrow_map
 
 STATEFUL = [
     "model=osnet_x0_25",
@@ -63,7 +65,7 @@ def test_a_loss_that_is_no_longer_finite_is_named_with_its_place(small, tmp_path
 def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
     seen, step = [], ReidTask.training_step
     monkeypatch.setattr(ReidTask, "training_step", lambda *a: seen.append(step(*a)) or seen[-1])
-    more = ["loss=arcface", "model.network.neck=null", "trainer.precision=bf16-mixed", "trainer.max_epochs=1"]
+    more = ["data.size=[32,48]", "loss=arcface", "model.network.neck=null", "trainer.precision=bf16-mixed"]
     run = trained(small, tmp_path, "half", *more)
     state = torch.load(run / File.BEST, weights_only=True)["state_dict"]
     assert seen[0].dtype == state["loss.losses.arcface.W"].dtype == torch.float32
@@ -71,9 +73,52 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
 
 
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
-    more = ["trainer.precision=bf16-mixed", "trainer.gradient_clip_val=1.0", "trainer.max_epochs=1"]
+    more = [
+        "data.size=[32,48]",
+        "trainer.precision=bf16-mixed",
+        "trainer.gradient_clip_val=1.0",
+        "trainer.max_epochs=1",
+    ]
     run = trained(small, tmp_path, "clipped", *more)
     assert run.training["finished"]
+
+
+def test_maps_that_bf16_gets_wrong_on_a_processor_are_refused(small, tmp_path):
+    said = "'block6.depthwise' wrongly, a convolution of stride 2 over a map 1 pixels wide.* trainer.precision=32-true"
+    with pytest.raises(InputError, match=said):
+        trained(small, tmp_path, "narrow", "trainer.max_epochs=1", "trainer.precision=bf16-mixed")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "float32"])
+@pytest.mark.parametrize(("groups", "kernel", "stride", "height", "width"), [
+    (1, 3, 2, 16, 3), (1, 7, 2, 24, 4), (64, 3, 2, 5, 2), (64, 5, 2, 16, 5), (64, 3, 1, 7, 1), (1, 1, 2, 5, 1),
+    (64, 3, 3, 6, 4),
+])  # fmt: skip
+def test_convolutions_that_are_not_refused_agree_with_double_precision(
+    precision, groups, kernel, stride, height, width
+):
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(64, 64, kernel, stride, kernel // 2, groups=groups).to(memory_format=torch.channels_last)
+    images = torch.randn(8, 64, height, width).contiguous(memory_format=torch.channels_last).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        refuse_narrow_map("layer", layer, (images,))
+        spoil_free_memory()
+        outputs = layer(images)
+    gradient = torch.randn_like(outputs)
+    spoil_free_memory()
+    found = outputs, *torch.autograd.grad(outputs, (images, layer.weight), gradient)
+    images = images.detach().double().requires_grad_()
+    outputs = layer.double()(images)
+    exact = outputs, *torch.autograd.grad(outputs, (images, layer.weight), gradient.double())
+    for some, others in zip(found, exact, strict=True):
+        torch.testing.assert_close(some.double(), others, rtol=0, atol=0.02 * others.abs().max().item())
+
+
+def spoil_free_memory():
+    """Leave NaN in it, so that what reads memory that it never wrote is seen."""
+    sizes = [2**power for power in range(2, 18)] * 4
+    kept = [torch.full((size,), math.nan) for size in sizes]
+    del kept
 
 
 def test_the_mean_cosine_is_that_of_all_pairs():
