@@ -7,6 +7,7 @@ some more of it, a few of its largest tensors.
 
 import ctypes
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +15,8 @@ from functools import cache
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # of GNU's mallopt
 KEEP, USUAL = 2**31 - 1, 32 * 2**20  # bytes: the largest int, and what the library comes to by itself
 
-_loops = 0  # that are going on, one within the other
+_loops = 0  # that are going on, one within the other or side by side
+_count = threading.Lock()  # of loops
 
 
 @contextmanager
@@ -25,15 +27,17 @@ def kept_when_freed() -> Iterator[None]:
     if libc is None:
         yield
         return
-    _loops += 1
-    _give_back_from(KEEP, libc)
+    with _count:
+        _loops += 1
+        _give_back_from(KEEP, libc)
     try:
         yield
     finally:
-        _loops -= 1
-        if not _loops:
-            _give_back_from(USUAL, libc)
-            libc.malloc_trim(0)
+        with _count:
+            _loops -= 1
+            if not _loops:
+                _give_back_from(USUAL, libc)
+                libc.malloc_trim(0)
 
 
 def _give_back_from(size: int, libc: ctypes.CDLL) -> None:

@@ -148,8 +148,8 @@ class Task(pl.LightningModule):
 def refuse_narrow_map(name: str, layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
     """InputError where oneDNN, as of torch 2.13, takes outputs or gradients in bf16 from memory that it never wrote.
 
-    It does so in strided convolutions over maps no wider than the stride, in depthwise ones over narrower maps. Of a
-    grid of kernels, strides, channels and sizes no others were wrong.
+    It does so in strided convolutions over maps no wider than the stride, in depthwise ones over narrower maps. On a
+    processor with AMX no others of a grid of kernels, strides, channels and sizes were wrong.
     """
     width, stride, depthwise = inputs[0].shape[-1], layer.stride[1], layer.groups == layer.in_channels
     wrong = layer.kernel_size[1] > 1 and stride > 1 and width <= stride - depthwise
