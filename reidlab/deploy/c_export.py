@@ -1,5 +1,6 @@
 """A .tflite model as dependency-free C99: kernels and API are files of this package, only tables are generated."""
 
+import functools
 import re
 import zlib
 from collections.abc import Iterable, Mapping
@@ -101,16 +102,16 @@ def export_c(
     if arena not in ("static", "caller"):
         raise InputError(f"deploy.arena={arena}: choose static or caller")
     program = compile_program(read_graph(tflite, place), extra_macs)
-    source, templates, folder = _Source(program), files("reidlab.deploy") / "c", Path(folder)
-    shared = {name: (templates / name).read_bytes() for name in SHARED}
+    source, folder = _Source(program), Path(folder)
+    shared = {name: _text(name) for name in SHARED}
     values = source.values() | {
         "name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance, "prefix": prefix,
         "PREFIX": prefix.upper(), "other": "door" if prefix == "gate" else "gate",
         "static_arena": int(arena == "static"), "version": __version__, "version_number": _number(__version__),
-        "kernels": zlib.crc32(b"".join(shared.values())),
+        "kernels": zlib.crc32("".join(shared.values()).encode()),
         **_verdict(distance, thresholds or {}), **(source.self_test(example) if example else {}),
     }  # fmt: skip
-    own = _own_names((templates / "reid.h").read_text())
+    own = _own_names(_text("reid.h"))
     for model in (folder / "src").glob("*_model.c"):
         if model.name != f"{prefix}_model.c" and GENERATED in model.read_text():
             for end in ("_model.c", "_self_test.c", ".h"):
@@ -120,14 +121,20 @@ def export_c(
     for name, target in TEMPLATES.items():
         if name == "reid_self_test.c" and not example:
             continue
-        text = Template((templates / name).read_text()).substitute(values)
-        if name != "reid_version.h":
+        text = Template(_text(name)).substitute(values)
+        if prefix != "reid" and name != "reid_version.h":
             target, text = (_renamed(word, own, prefix) for word in (target, text))
         write_atomic(folder / target, text)
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs
     )
+
+
+@functools.cache
+def _text(name: str) -> str:
+    """A file of this package's C."""
+    return (files("reidlab.deploy") / "c" / name).read_text()
 
 
 def _number(version: str) -> int:

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,9 +16,7 @@ from reidlab.deploy.c_export import CReport, export_c
 
 needs_gcc = pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
-
-HOST = Path(__file__).with_name("host.c")
+HOST, LOADER = (Path(__file__).with_name(name) for name in ("host.c", "host_loader.c"))
 WARNINGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion", "-Werror")
 
 
@@ -26,15 +25,29 @@ def compile_c(content: bytes, folder: Path, flags: tuple[str, ...] = ("-O1", *SA
     model = folder / "model.tflite"
     model.write_bytes(content)
     report = export_c(model, folder, **options)
-    compile_sources(
-        *flags, f"-I{folder}/src", kernels(flags), folder / "src" / "reid_model.c", HOST, "-o", folder / "host"
-    )
+    compile_network(folder, flags)
     return report
+
+
+def compile_network(folder: Path, flags: tuple[str, ...] = ("-O1",)) -> None:
+    """Build an exported network for `run_c`: by itself, as linking a program takes longer than compiling it."""
+    source = folder / "src" / "reid_model.c"
+    compile_sources(*flags, "-fPIC", "-shared", "-nostdlib", f"-I{folder}/src", source, "-o", folder / "network.so")
+    (folder / "host").unlink(missing_ok=True)
+    (folder / "host").symlink_to(loader(flags))
+
+
+@functools.cache
+def loader(flags: tuple[str, ...]) -> Path:
+    """The program that loads a network, with the kernels, which are the same for every network."""
+    program = kernels(flags).with_name("loader")
+    compile_sources(*flags, "-rdynamic", LOADER, kernels(flags), "-ldl", "-o", program)
+    return program
 
 
 @functools.cache
 def kernels(flags: tuple[str, ...]) -> Path:
-    """The kernels as an object file: they are the same for every model."""
+    """The kernels as an object file."""
     source = files("reidlab.deploy") / "c" / "reid_kernels.c"
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
@@ -50,6 +63,8 @@ def compile_sources(*arguments: str | Path) -> None:
 
 def run_c(folder: Path, images: np.ndarray) -> np.ndarray:
     """Embeddings (N, D) of uint8 images (N, H, W, C)."""
-    done = subprocess.run([folder / "host"], input=images.tobytes(), capture_output=True)
+    size = re.search(r"define REID_EMBEDDING_SIZE (\d+)", (folder / "src" / "reid.h").read_text())[1]
+    command = [folder / "host", folder / "network.so", str(images[0].nbytes), size]
+    done = subprocess.run(command, input=images.tobytes(), capture_output=True)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     return np.frombuffer(done.stdout, np.float32).reshape(len(images), -1)

@@ -15,8 +15,9 @@ from test_emulator import needs_tools
 from tiny_models import reference
 
 from reidlab import __version__
+from reidlab.deploy import emulator
 from reidlab.deploy.c_export import Example, export_c
-from reidlab.deploy.emulator import CORES, build_firmware, run_firmware
+from reidlab.deploy.emulator import CORES, run_firmware
 from reidlab.errors import InputError
 
 HERE = Path(__file__).parent
@@ -157,21 +158,29 @@ def test_cmake_builds_the_example_which_recognizes_a_person(package, prefix, tmp
     assert float(lines[2].split()[-1]) > 0
 
 
-def test_cmake_takes_two_networks(package, tmp_path):
+@pytest.fixture(scope="module")
+def quick_gcc(tmp_path_factory):
+    """For CMake: gcc that optimizes nothing, for builds that differ from another in what they take and link."""
     need("cmake", "gcc")
+    script = tmp_path_factory.mktemp("bin") / "gcc"
+    script.write_text('#!/bin/sh\nexec gcc "$@" -O0\n')
+    script.chmod(0o755)
+    return f"-DCMAKE_C_COMPILER={script}"
+
+
+def test_cmake_takes_two_networks(package, quick_gcc, tmp_path):
     (tmp_path / "main.c").write_bytes((HERE / "host_package.c").read_bytes())
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.13)\nproject(two C)\n"
         f"add_subdirectory({package()} one)\nadd_subdirectory({package('gate')} two)\n"
         "add_executable(app main.c)\ntarget_link_libraries(app PRIVATE reid gate)\n"
     )
-    run("cmake", "-S", tmp_path, "-B", tmp_path / "build")
+    run("cmake", quick_gcc, "-S", tmp_path, "-B", tmp_path / "build")
     run("cmake", "--build", tmp_path / "build")
 
 
-def test_zephyr_builds_what_the_module_names(package, tmp_path):
+def test_zephyr_builds_what_the_module_names(package, quick_gcc, tmp_path):
     """Zephyr's CMake functions in a few lines."""
-    need("cmake", "gcc")
     folder = package()
     (tmp_path / "main.c").write_text('#include "reid.h"\nint main(void) { return reid_init(); }\n')
     (tmp_path / "CMakeLists.txt").write_text(f"""cmake_minimum_required(VERSION 3.20)
@@ -195,7 +204,7 @@ include_directories({folder}/src)
 add_executable(app main.c)
 target_link_libraries(app PRIVATE reid_network reid_shared)
 """)
-    run("cmake", "-S", tmp_path, "-B", tmp_path / "build")
+    run("cmake", quick_gcc, "-S", tmp_path, "-B", tmp_path / "build")
     run("cmake", "--build", tmp_path / "build")
     run(tmp_path / "build/app")
     assert "config REID\n" in (folder / "zephyr/Kconfig").read_text()
@@ -271,7 +280,7 @@ def test_the_self_test_passes_on_the_core_and_finds_a_changed_code(package, tmp_
 
     def differing():
         parts = "proof.o semihosting.o reid_kernels.o reid_model.o reid_self_test.o"
-        build_firmware(FIRMWARE, tmp_path, "m7", MODEL=folder / "src", PARTS=parts)
+        emulator.build_firmware(FIRMWARE, tmp_path, "m7", MODEL=folder / "src", PARTS=parts)
         return subprocess.run(run_qemu).returncode - 10
 
     assert differing() == 0

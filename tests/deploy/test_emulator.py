@@ -1,5 +1,4 @@
 import re
-import shutil
 from importlib.resources import files
 
 import numpy as np
@@ -8,9 +7,8 @@ from test_c_export import omni_scale_net
 from test_random_graphs import random_graph
 from tiny_models import RandomNetwork, reference
 
-from reidlab.deploy import emulator
 from reidlab.deploy.c_export import export_c
-from reidlab.deploy.emulator import CORES, KERNEL, build_firmware, missing_tools, run_firmware
+from reidlab.deploy.emulator import CORES, KERNEL, missing_tools, run_firmware
 from reidlab.deploy.program import compile_program
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
@@ -91,22 +89,6 @@ def wide_and_odd(seed: int) -> tuple[RandomNetwork, bytes]:
     return net, net.content(net.dense(net.mean(net.conv(x, 34 - seed, 3), 0.002, flat=True), 5, 0.001))
 
 
-@pytest.fixture
-def built_once(tmp_path, monkeypatch):
-    """Builds for one core take over what is the same for every model: kernels, start-up, input and output, counter."""
-    kept = tmp_path / "kept"
-    kept.mkdir()
-
-    def build(sources, out, core, **variables):
-        for file in kept.iterdir():
-            shutil.copy(file, out)
-        build_firmware(sources, out, core, **variables)
-        for name in ("reid_kernels.o", "startup.o", "semihosting.o", "count.so"):
-            shutil.copy(out / name, kept)
-
-    monkeypatch.setattr(emulator, "build_firmware", build)
-
-
 @needs_tools
 @pytest.mark.parametrize("core", [core for core in CORES if core != "m7"])
 @pytest.mark.parametrize(
@@ -116,7 +98,7 @@ def built_once(tmp_path, monkeypatch):
                   marks=pytest.mark.slow)],
     ids=["6 graphs", "233 graphs"],
 )  # fmt: skip
-def test_random_graphs_on_the_core_equal_the_reference_kernels(core, graphs, built_once, tmp_path):
+def test_random_graphs_on_the_core_equal_the_reference_kernels(core, graphs, tmp_path):
     wrong = {}
     for index, (build, seed) in enumerate(graphs):
         folder = tmp_path / str(index)

@@ -4,7 +4,7 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-from host import HOST, needs_gcc, run_c
+from host import compile_network, needs_gcc, run_c
 from test_c_export import omni_scale_net
 from test_emulator import needs_tools
 from tiny_models import RandomNetwork, reference
@@ -103,8 +103,7 @@ def test_a_file_from_elsewhere_becomes_c(
     folder = deploy.folder(run) / "c"
     deploy.run(run)
     assert ("bytes of the C's image are not RGB pixels" in capsys.readouterr().out) == (not are_pixels)
-    flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
-    subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+    compile_network(folder)
     images = np.random.default_rng(0).integers(0, 256, (5, 20, 9, 3), np.uint8)
     np.testing.assert_array_equal(run_c(folder, images), reference_embeddings(file, images))
     embedder = open_model(file, *([0.5, 0.4, 0.3], [0.2, 0.2, 0.2]) if settings else (None, None))
@@ -136,8 +135,7 @@ def test_one_of_several_outputs_is_chosen_by_name(composed, tmp_path, blank_pict
         folder = deploy.folder(run) / "c"
         deploy.run(run)
         assert "SQUARED" not in (folder / "costs.csv").read_text()
-        flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
-        subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+        compile_network(folder)
         images = net.images(5)
         expected = reference(net.finish([net.image], outputs[place : place + 1]), images)
         scale, zero = net.scales[outputs[place]]
@@ -173,8 +171,7 @@ def host_core(monkeypatch):
 
     def make(change=0.0):
         def run_firmware(folder, images, core, timeout_s, caches=None):
-            flags = ["-O1", f"-I{folder}/src", f"{folder}/src/reid_kernels.c", f"{folder}/src/reid_model.c"]
-            subprocess.run(["gcc", *flags, HOST, "-o", f"{folder}/host"], check=True)
+            compile_network(folder)
             embeddings = run_c(folder, images).copy()
             embeddings[-1, 0] += change
             return FirmwareRun(core, embeddings, [7] * len(images), {".text": 5}, {".bss": 3}, 1)
