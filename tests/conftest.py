@@ -12,7 +12,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
-os.fsync = lambda descriptor: None  # no test cuts the power; hundreds of small files, each waiting for the disk, do take long
+os.fsync = lambda descriptor: None  # no test cuts the power, and each of many small files would wait for the disk
 gc.disable()  # until all tests are imported, of which nothing becomes garbage
 gc.set_threshold(10_000)
 

@@ -1,5 +1,6 @@
 """A .tflite model as dependency-free C99: kernels and API are files of this package, only tables are generated."""
 
+import contextlib
 import functools
 import re
 import zlib
@@ -82,7 +83,8 @@ def export_c(
 ) -> CReport:
     """Write a folder of C for CMake, Zephyr, Arduino and others: sources, an example and a README.
 
-    The folder holds one network: that of another prefix, if this package wrote it, is removed.
+    The folder holds one network: that of another prefix, if this package wrote it, is removed. A file that is there
+    as it would be written keeps its time.
 
     Raises InputError, naming the operator, for what can't be exported.
 
@@ -117,14 +119,14 @@ def export_c(
             for end in ("_model.c", "_self_test.c", ".h"):
                 model.with_name(model.name.removesuffix("_model.c") + end).unlink(missing_ok=True)
     for name, content in shared.items():
-        write_atomic(folder / "src" / name, content)
+        _renew(folder / "src" / name, content)
     for name, target in TEMPLATES.items():
         if name == "reid_self_test.c" and not example:
             continue
         text = Template(_text(name)).substitute(values)
         if prefix != "reid" and name != "reid_version.h":
             target, text = (_renamed(word, own, prefix) for word in (target, text))
-        write_atomic(folder / target, text)
+        _renew(folder / target, text)
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs
@@ -135,6 +137,15 @@ def export_c(
 def _text(name: str) -> str:
     """A file of this package's C."""
     return (files("reidlab.deploy") / "c" / name).read_text()
+
+
+def _renew(file: Path, text: str) -> None:
+    """Write a file unless it is there as it is: a firmware built again after an export compiles what has changed."""
+    content = text.encode()
+    with contextlib.suppress(OSError):
+        if file.read_bytes() == content:
+            return
+    write_atomic(file, content)
 
 
 def _number(version: str) -> int:

@@ -31,3 +31,9 @@ def built_once(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(emulator, "build_firmware", build)
         yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One for all networks of a module, as the most of what is exported is the same for each."""
+    return tmp_path_factory.mktemp("c")

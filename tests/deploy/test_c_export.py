@@ -160,19 +160,19 @@ LAYERS = [
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
-def test_layer_equals_the_reference_kernels(layer, tmp_path):
+def test_layer_equals_the_reference_kernels(layer, folder):
     net, x = stem()
     content = net.content(layer(net, x))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(6)
     expected = reference(content, images).reshape(len(images), -1)
-    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
     assert len(np.unique(expected)) > 1 or layer is conv_all_zero
 
 
 @pytest.mark.parametrize("pad", [(0, 0, 1, 1), (0, 0, 1, 0), (0, 1, 0, 0), (2, 1, 3, 0)])
 @pytest.mark.parametrize(("channels", "out_channels", "whole"), [(8, 8, False), (7, 6, True), (16, 4, True)])
-def test_pointwise_convolution_after_pad(pad, channels, out_channels, whole, tmp_path):
+def test_pointwise_convolution_after_pad(pad, channels, out_channels, whole, folder):
     """An output of fewer channels, held whole, may replace its input only where it is never ahead of it."""
     net, x = stem(channels)
     padded = net.conv(net.pad(x, pad), out_channels, same=False)
@@ -180,9 +180,9 @@ def test_pointwise_convolution_after_pad(pad, channels, out_channels, whole, tmp
         padded = net.mul(padded, net.curve(net.mean(padded, 0.003), "LOGISTIC"), 0.001)
         padded = net.mul(padded, net.curve(net.conv(net.mean(x, 0.003), out_channels), "LOGISTIC"), 0.0007)
     content = net.content(padded)
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(3)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(3, -1))
 
 
 def image_normalized(net, pixels):
@@ -219,12 +219,12 @@ def image_twice(net, pixels):
      image_twice],
     ids=lambda layer: layer.__name__,
 )  # fmt: skip
-def test_every_kernel_reads_the_image(layer, tmp_path):
+def test_every_kernel_reads_the_image(layer, folder):
     net = RandomNetwork(1, 9, 11, 3)
     content = net.content(layer(net, net.pixels()))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(6)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(6, -1))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(6, -1))
 
 
 def model_settings(name):
@@ -248,36 +248,36 @@ def test_the_known_normalizations_are_found():
 
 
 @pytest.mark.parametrize(("mean", "std"), normalizations())
-def test_every_normalization_of_the_configs_equals_the_reference_kernels(mean, std, tmp_path):
+def test_every_normalization_of_the_configs_equals_the_reference_kernels(mean, std, folder):
     content = int8_tflite(fdmobilenet_x0_25(), (64, 32), mean, std)
     assert (parse_graph(content).ops[1].kind == "DEPTHWISE_CONV_2D") == (std != (1.0,) * 3)
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = soft_images(6, (64, 32), seed=7)
-    found = run_c(tmp_path, images)
+    found = run_c(folder, images)
     np.testing.assert_array_equal(found, reference(content, images))
     assert len(np.unique(found)) > 30
 
 
 @pytest.mark.parametrize(("scale", "zero_point"), [(0.08, 0), (0.5, -128), (0.03, 127), (0.0001, 3), (3.0, 0)])
-def test_logistic_of_every_code(scale, zero_point, tmp_path):
+def test_logistic_of_every_code(scale, zero_point, folder):
     net = RandomNetwork(0, 16, 16, 3)
     content = net.content(net.curve(net.every_code(scale, zero_point), "LOGISTIC"))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(1, -1))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(1, -1))
 
 
 @pytest.mark.parametrize("scale", [0.001, 0.05, 0.3, 2.0])
 @pytest.mark.parametrize("classes", [2, 150])
-def test_softmax_of_peaked_and_flat_scores(scale, classes, tmp_path):
+def test_softmax_of_peaked_and_flat_scores(scale, classes, folder):
     net, x = stem()
     scores = net.mean(net.conv(x, classes, scale=0.01), 0.003, flat=True)
     spread = net.op("QUANTIZE", [scores], net.activation((1, 1, classes), scale, 0, flat=True))
     net.scales[spread] = (scale, 0)
     content = net.content(net.curve(spread, "SOFTMAX", beta=1.0))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(10)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
 
 
 def omni_scale_net(seed=3, height=32, width=16, channels=(8, 32)):
@@ -291,11 +291,11 @@ def omni_scale_net(seed=3, height=32, width=16, channels=(8, 32)):
 
 
 @pytest.mark.parametrize("extra_macs", [0.0, 0.1])
-def test_omni_scale_blocks_equal_the_reference_kernels_in_a_smaller_arena(extra_macs, tmp_path):
+def test_omni_scale_blocks_equal_the_reference_kernels_in_a_smaller_arena(extra_macs, folder):
     net, content = omni_scale_net()
-    report = compile_c(content, tmp_path, extra_macs=extra_macs)
+    report = compile_c(content, folder, extra_macs=extra_macs)
     images = net.images(20)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
     assert report.arena_lower_bound <= report.arena_bytes
 
 
@@ -308,16 +308,16 @@ def test_repeating_work_lowers_the_arena_and_is_bounded(tmp_path):
     assert plain.macs < frugal.macs <= 1.2 * plain.macs
 
 
-def test_a_gate_takes_its_mean_from_rows_that_nobody_holds(tmp_path):
+def test_a_gate_takes_its_mean_from_rows_that_nobody_holds(folder):
     net, content = omni_scale_net(height=256, width=48, channels=(9, 36))  # channels that fill no vector
-    report = compile_c(content, tmp_path, extra_macs=0.3)
-    assert "reid_totals_row" in (tmp_path / "src" / "reid_model.c").read_text()
+    report = compile_c(content, folder, extra_macs=0.3)
+    assert "reid_totals_row" in (folder / "src" / "reid_model.c").read_text()
     assert report.arena_bytes == report.arena_lower_bound
     images = net.images(5)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
 
 
-def test_random_small_networks_equal_the_reference_kernels(tmp_path):
+def test_random_small_networks_equal_the_reference_kernels(folder):
     for seed in range(4):
         random = np.random.default_rng(seed)
         net, x = stem(int(random.integers(1, 13)), int(random.integers(5, 20)), int(random.integers(5, 20)), seed)
@@ -332,40 +332,36 @@ def test_random_small_networks_equal_the_reference_kernels(tmp_path):
                 x = net.conv(x, int(random.integers(1, 20)), int(random.integers(1, 4)), int(random.integers(1, 3)))
             else:
                 x = net.mul(x, net.curve(net.mean(x, net.scales[x][0]), "LOGISTIC"), net.scales[x][0])
-        folder = tmp_path / str(seed)
-        folder.mkdir()
         content = net.content(x)
         compile_c(content, folder)
         images = net.images(4)
         np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(4, -1))
 
 
-def test_long_chains_are_cut_to_what_the_stack_allows(tmp_path):
+def test_long_chains_are_cut_to_what_the_stack_allows(folder):
     net, x = stem()
     for _ in range(30):
         x = net.conv(x, 8, 3, relu=True)
     content = net.content(x)
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(3)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images).reshape(3, -1))
-    counts = [
-        int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (tmp_path / "src/reid_model.c").read_text())
-    ]
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images).reshape(3, -1))
+    counts = [int(count) for count in re.findall(r"{stage_\d+, \d+, (\d+),", (folder / "src/reid_model.c").read_text())]
     *stages, codes = counts  # the last stage stands there twice: without the conversion to float, too
     assert sum(stages) == 32 and max(stages) == 24 and codes == stages[-1]
 
 
-def test_int8_input_and_output_are_accepted(tmp_path):
+def test_int8_input_and_output_are_accepted(folder):
     net = RandomNetwork(0, 6, 7, 3)
     pixels = net.activation((6, 7, 3), 1 / 255, -128)
     net.image = pixels
     output = net.mean(net.conv(pixels, 8, 3), 0.001, flat=True)
     content = net.finish([pixels], [output])
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = np.random.default_rng(0).integers(0, 256, (5, 6, 7, 3), np.uint8)
     codes = reference(content, (images.astype(int) - 128).astype(np.int8)).astype(np.float64)
     scale, zero_point = net.scales[output]
-    np.testing.assert_array_equal(run_c(tmp_path, images), np.float32((codes - zero_point) * np.float32(scale)))
+    np.testing.assert_array_equal(run_c(folder, images), np.float32((codes - zero_point) * np.float32(scale)))
 
 
 def test_damaged_constants_are_noticed(tmp_path):
@@ -383,7 +379,7 @@ def test_damaged_constants_are_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("relu", [True, False])
-def test_pruned_channels_are_constants(relu, tmp_path):
+def test_pruned_channels_are_constants(relu, folder):
     """Converters give a channel of zeros a tiny scale and a bias of -2^30: published files are full of them."""
     net, x = stem()
     y = net.conv(x, 8, 3, relu=relu)
@@ -393,14 +389,14 @@ def test_pruned_channels_are_constants(relu, tmp_path):
     values[[1, 5]] = [-(1 << 30), 1 << 30]
     net.model.buffers[biases.buffer].data = values.view(np.uint8)
     content = net.content(net.mean(y, net.scales[y][0], flat=True))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(6)
     expected = reference(content, images)
-    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
     assert len(np.unique(expected[:, 5])) == 1 < len(np.unique(expected[:, 0]))
 
 
-def test_arithmetic_on_shapes_is_left_out(tmp_path):
+def test_arithmetic_on_shapes_is_left_out(folder):
     """Keras files compute the shape of a RESHAPE from a tensor's: SHAPE, STRIDED_SLICE, PACK."""
     net, x = stem()
     mean = net.mean(x, 0.01)
@@ -410,9 +406,9 @@ def test_arithmetic_on_shapes_is_left_out(tmp_path):
     sizes = net.op("CONCATENATION", [batch, size], net.tensor([2], dtype="int32"))
     flat = net.activation((1, 1, 8), *net.scales[mean], flat=True)
     content = net.content(net.op("RESHAPE", [mean, sizes], flat))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(3)
-    np.testing.assert_array_equal(run_c(tmp_path, images), reference(content, images))
+    np.testing.assert_array_equal(run_c(folder, images), reference(content, images))
 
 
 def broken(change):
@@ -446,10 +442,10 @@ def test_what_is_not_supported_is_refused_by_operator(message, tmp_path):
     assert not (tmp_path / "c").exists()
 
 
-def test_header_tells_what_the_report_does(tmp_path):
+def test_header_tells_what_the_report_does(folder):
     _, content = omni_scale_net()
-    report = compile_c(content, tmp_path)
-    header = (tmp_path / "src/reid.h").read_text()
+    report = compile_c(content, folder)
+    header = (folder / "src/reid.h").read_text()
     for name, value in {"ARENA_BYTES": report.arena_bytes, "WEIGHT_BYTES": report.weight_bytes,
                         "EMBEDDING_SIZE": 32, "IMAGE_HEIGHT": 32}.items():  # fmt: skip
         assert f"#define REID_{name} {value}" in header

@@ -1,5 +1,6 @@
 """The folder that a firmware takes in: builds, names, memory and the examples."""
 
+import os
 import re
 import subprocess
 import sys
@@ -132,6 +133,17 @@ def test_a_folder_holds_the_network_of_one_prefix(network, package):
     assert sorted(file.name for file in (folder / "src").iterdir() if "reid" not in file.name) == [
         "door.h", "door_model.c", "my_model.c"
     ]  # fmt: skip
+
+
+def test_what_another_export_leaves_as_it_is_is_not_compiled_again(network, package):
+    file, images, expected = network
+    folder = package()
+    for old in folder.rglob("*"):
+        os.utime(old, (1, 1))
+    (folder / "src/reid_kernels.h").write_text("")
+    export_c(file, folder, thresholds={"cosine": 0.5}, example=Example(images[2], expected[2]))
+    new = {str(file.relative_to(folder)) for file in folder.rglob("*.*") if file.stat().st_mtime > 1}
+    assert new == {"src/reid.h", "src/reid_kernels.h"} and (folder / "src/reid_kernels.h").stat().st_size > 0
 
 
 @pytest.mark.parametrize("prefix", ["reid_b", "2cams", "Gate", "a-b", "string", "", "x" * 40])

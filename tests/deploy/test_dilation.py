@@ -42,16 +42,16 @@ def converted(shape, layers):
     ],
     ids=["same", "valid", "1d"],
 )  # fmt: skip
-def test_the_converters_files_equal_the_reference_kernels(shape, layers, tmp_path):
+def test_the_converters_files_equal_the_reference_kernels(shape, layers, folder):
     content = converted(shape, layers)
     kinds = [op.kind for op in parse_graph(content).ops]
     assert kinds.count("SPACE_TO_BATCH_ND") == kinds.count("BATCH_TO_SPACE_ND") == 2
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = np.random.default_rng(1).integers(0, 256, (5, *shape), np.uint8)
     codes = reference(content, (images ^ 128).view(np.int8)).reshape(5, -1)
     output = parse_graph(content).tensors[parse_graph(content).outputs[0]].quantization
     expected = output.scale[0] * (codes.astype(np.float32) - np.float32(output.zero_point[0]))
-    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
     assert len(np.unique(expected)) > 50
 
 
@@ -79,13 +79,13 @@ def group(net, x, kernel, block, pads, crops, depthwise=False, **convolution):
         (1, (5, 2), ((5, 3), (1, 0)), ((0, 3), (1, 0))),
     ],
 )
-def test_any_padding_and_cropping(kernel, block, pads, crops, depthwise, tmp_path):
+def test_any_padding_and_cropping(kernel, block, pads, crops, depthwise, folder):
     net, x = started((7, 5, 3))
     y = group(net, x, kernel, block, pads, crops, depthwise)
     graph = dilated(parse_graph(net.finish([x], [y])))
     assert [op.kind for op in graph.ops] == ["PAD", "DEPTHWISE_CONV_2D" if depthwise else "CONV_2D"]
     assert (graph.ops[1].options["dilation_h"], graph.ops[1].options["dilation_w"]) == block
-    check(net, y, tmp_path)
+    check(net, y, folder)
 
 
 EVEN = {"kernel": 3, "block": (2, 2), "pads": ((2, 3), (2, 3)), "crops": ((0, 1), (0, 1))}

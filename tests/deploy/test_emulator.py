@@ -98,11 +98,9 @@ def wide_and_odd(seed: int) -> tuple[RandomNetwork, bytes]:
                   marks=pytest.mark.slow)],
     ids=["6 graphs", "233 graphs"],
 )  # fmt: skip
-def test_random_graphs_on_the_core_equal_the_reference_kernels(core, graphs, tmp_path):
+def test_random_graphs_on_the_core_equal_the_reference_kernels(core, graphs, folder):
     wrong = {}
-    for index, (build, seed) in enumerate(graphs):
-        folder = tmp_path / str(index)
-        folder.mkdir()
+    for build, seed in graphs:
         net, content = build(seed)
         (folder / "model.tflite").write_bytes(content)
         export_c(folder / "model.tflite", folder)

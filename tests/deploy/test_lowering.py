@@ -99,20 +99,20 @@ def depthwise_pointwise(net, x):
      depthwise_unequal_strides, depthwise_dilated, depthwise_multiplied, depthwise_pointwise],
     ids=lambda layer: layer.__name__,
 )  # fmt: skip
-def test_convolutions(layer, shape, tmp_path):
+def test_convolutions(layer, shape, folder):
     net, x = started(shape)
-    check(net, layer(net, x), tmp_path)
+    check(net, layer(net, x), folder)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_convolution_equals_a_slow_loop_in_integers(seed, tmp_path):
+def test_a_convolution_equals_a_slow_loop_in_integers(seed, folder):
     """By TFLite's quantization specification: sums of 32 bits, high half rounded, shift rounded, zero point, clamp."""
     random = np.random.default_rng(seed)
     height, width, channels, kernel, stride = 5, 7, (1, 3, 17)[seed], (3, 1, 2)[seed], (2, 1, 2)[seed]
     net, x = started((height, width, channels), seed, zero=int(random.integers(-128, 128)))
     y = net.conv(x, 3, kernel, stride, scale=0.02)
     content = net.content(y)
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     (in_scale, in_zero), (out_scale, out_zero) = net.scales[x], net.scales[y]
     weights, bias = (net.graph.tensors[index] for index in net.graph.operators[0].inputs[1:])
     taps = net.model.buffers[weights.buffer].data.view(np.int8).reshape(weights.shape).tolist()
@@ -133,7 +133,7 @@ def test_a_convolution_equals_a_slow_loop_in_integers(seed, tmp_path):
                             total += sum(taps[out][i][j][c] * (codes[at][across][c] - in_zero) for c in range(channels))
                 real = np.float32(in_scale).item() * weights.quantization.scale[out].item() / np.float32(out_scale)
                 expected.append(min(max(rescaled(total, real.item()) + out_zero, -128), 127))
-    found = run_c(tmp_path, image)[0] / np.float32(out_scale) + out_zero
+    found = run_c(folder, image)[0] / np.float32(out_scale) + out_zero
     np.testing.assert_array_equal(np.rint(found), expected)
     assert len(set(expected)) > 8
 
@@ -147,21 +147,21 @@ def rescaled(value: int, real: float) -> int:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 17])
-def test_dense(channels, tmp_path):
+def test_dense(channels, folder):
     net, x = started((1, 1, channels))
     weights = net.tensor(
         [5, channels], 0.01 * 2.0 ** np.arange(-2, 3), data=net.random.integers(-127, 128, (5, channels))
     )
-    check(net, net.op("FULLY_CONNECTED", [x, weights, -1], net.activation((1, 1, 5), 0.01)), tmp_path)
+    check(net, net.op("FULLY_CONNECTED", [x, weights, -1], net.activation((1, 1, 5), 0.01)), folder)
 
 
 @pytest.mark.parametrize("relu", [0, 1])
-def test_dense_of_every_pixel(relu, tmp_path):
+def test_dense_of_every_pixel(relu, folder):
     net, x = started(MAP)
     weights = net.tensor([5, 3], 0.01, data=net.random.integers(-127, 128, (5, 3)))
     target = net.activation((6, 5, 5), 0.01, -128 if relu else 3)
     y = net.op("FULLY_CONNECTED", [x, weights, -1], target, keepNumDims=True, fusedActivationFunction=relu)
-    check(net, y, tmp_path)
+    check(net, y, folder)
 
 
 # --- Element by element -----------------------------------------------------------------------------------------------
@@ -246,9 +246,9 @@ def requantize_coarser(net, x):
      multiply_by_a_gate, requantize_finer, requantize_coarser],
     ids=lambda layer: layer.__name__,
 )  # fmt: skip
-def test_element_by_element(layer, shape, tmp_path):
+def test_element_by_element(layer, shape, folder):
     net, x = started(shape)
-    check(net, layer(net, x), tmp_path)
+    check(net, layer(net, x), folder)
 
 
 @pytest.mark.parametrize(
@@ -257,22 +257,22 @@ def test_element_by_element(layer, shape, tmp_path):
      ("RELU", None, {}), ("RELU6", None, {}), ("RELU_N1_TO_1", None, {}), ("GELU", None, {"approximate": True}),
      ("ABS", None, {}), ("EXP", None, {}), ("MAXIMUM", 40, {}), ("MINIMUM", 40, {})],
 )  # fmt: skip
-def test_functions_of_every_code(kind, constant, options, tmp_path):
+def test_functions_of_every_code(kind, constant, options, folder):
     net, x = started((16, 16, 1), scale=0.03)
     same = kind in ("MAXIMUM", "MINIMUM")
     scale, zero = {"TANH": (1 / 128, 0)}.get(kind, (0.03, 17) if same else (0.025, -9))
     inputs = [x] if constant is None else [x, net.tensor([1, 1, 1], 0.03, 17, data=constant)]
     content = net.content(net.op(kind, inputs, net.activation((16, 16, 1), scale, zero), **options))
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
     expected = reference(content, (images ^ 128).view(np.int8)).reshape(1, -1)
-    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
     assert len(np.unique(expected)) > 30
 
 
-def test_softmax_of_each_pixel(tmp_path):
+def test_softmax_of_each_pixel(folder):
     net, x = started((2, 3, 5), scale=0.1)
-    check(net, net.op("SOFTMAX", [x], net.activation((2, 3, 5), 1 / 256, -128), beta=0.7), tmp_path)
+    check(net, net.op("SOFTMAX", [x], net.activation((2, 3, 5), 1 / 256, -128), beta=0.7), folder)
 
 
 # --- Moving codes: the expected ones are numpy's ----------------------------------------------------------------------
@@ -289,24 +289,24 @@ def moved(net, output, folder, move):
 
 @pytest.mark.parametrize("shape", [COLUMN, MAP], ids=str)
 @pytest.mark.parametrize("axis", [1, 2, 3, -1])
-def test_concatenation(axis, shape, tmp_path):
+def test_concatenation(axis, shape, folder):
     net, x = started(shape)
     higher = net.op("MAXIMUM", [x, net.tensor([1], 0.02, 17, data=-40)], alike(net, x, shape))
     place = (axis - 1) % 3 if axis > 0 else 2
     joined = tuple(3 * size if here == place else size for here, size in enumerate(shape))
     y = net.op("CONCATENATION", [x, higher, x], alike(net, x, joined), axis=axis)
-    moved(net, y, tmp_path, lambda codes: np.concatenate([codes, np.maximum(codes, -40), codes], place))
+    moved(net, y, folder, lambda codes: np.concatenate([codes, np.maximum(codes, -40), codes], place))
 
 
 @pytest.mark.parametrize("shape", [PIXEL, MAP], ids=str)
 @pytest.mark.parametrize("amounts", [[(0, 0), (2, 1), (0, 3), (0, 0)], [(0, 0), (1, 0), (2, 0), (3, 4)]])
 @pytest.mark.parametrize("value", [None, 99])
-def test_pad(shape, amounts, value, tmp_path):
+def test_pad(shape, amounts, value, folder):
     net, x = started(shape)
     padded = tuple(size + before + after for size, (before, after) in zip(shape, amounts[1:], strict=True))
     given = [] if value is None else [net.tensor([1], 0.02, 17, data=value)]
     y = net.op("PAD" if value is None else "PADV2", [x, numbers(net, amounts), *given], alike(net, x, padded))
-    moved(net, y, tmp_path, lambda codes: np.pad(codes, amounts[1:], constant_values=17 if value is None else value))
+    moved(net, y, folder, lambda codes: np.pad(codes, amounts[1:], constant_values=17 if value is None else value))
 
 
 @pytest.mark.parametrize(
@@ -318,16 +318,16 @@ def test_pad(shape, amounts, value, tmp_path):
         ([0, -1, 0, 0], [1, 6, 5, 3], [1, 1, 2, 1], {"shrinkAxisMask": 2}, np.s_[-1, ::2, :]),
     ],
 )
-def test_strided_slice(begin, end, steps, options, taken, tmp_path):
+def test_strided_slice(begin, end, steps, options, taken, folder):
     net, x = started(MAP)
     size = np.zeros(MAP)[taken].shape
     y = net.tensor([1, *size], *net.scales[x])
     net.op("STRIDED_SLICE", [x, *(numbers(net, values) for values in (begin, end, steps))], y, **options)
-    moved(net, y, tmp_path, lambda codes: codes[taken])
+    moved(net, y, folder, lambda codes: codes[taken])
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3), (1, 3), (1, 5, 2, 3)], ids=len)
-def test_slice_of_fewer_axes(shape, tmp_path):
+def test_slice_of_fewer_axes(shape, folder):
     """Vectors have no height and no width to begin at."""
     net, x = started((1,) * (4 - len(shape)) + shape[1:])
     if len(shape) < 4:
@@ -335,12 +335,12 @@ def test_slice_of_fewer_axes(shape, tmp_path):
         net.scales[x] = net.scales[net.image]
     begin, size = [0] * (len(shape) - 1) + [1], [*shape[:-1], -1]
     y = net.tensor([*shape[:-1], 2 if shape[-1] == 3 else 1], *net.scales[x])
-    moved(net, net.op("SLICE", [x, numbers(net, begin), numbers(net, size)], y), tmp_path, lambda codes: codes[..., 1:])
+    moved(net, net.op("SLICE", [x, numbers(net, begin), numbers(net, size)], y), folder, lambda codes: codes[..., 1:])
 
 
 @pytest.mark.parametrize("kind", ["SPLIT", "SPLIT_V", "UNPACK"])
 @pytest.mark.parametrize("axis", [1, 2, 3])
-def test_parts_are_put_together_in_reverse(kind, axis, tmp_path):
+def test_parts_are_put_together_in_reverse(kind, axis, folder):
     shape = (4, 4, 4)
     net, x = started(shape)
     sizes = {"SPLIT": [2, 2], "SPLIT_V": [1, 3], "UNPACK": [1] * 4}[kind]
@@ -358,29 +358,29 @@ def test_parts_are_put_together_in_reverse(kind, axis, tmp_path):
     if kind == "UNPACK":
         shape = tuple(16 if place == 1 else 4 for place in range(2))
         y = net.op("CONCATENATION", parts[::-1], net.tensor([1, 16, 4], *net.scales[x]), axis=1)
-        return moved(net, y, tmp_path, lambda codes: np.concatenate(np.moveaxis(codes, axis - 1, 0)[::-1]))
+        return moved(net, y, folder, lambda codes: np.concatenate(np.moveaxis(codes, axis - 1, 0)[::-1]))
     y = net.op("CONCATENATION", parts[::-1], alike(net, x, shape), axis=axis)
     cut = len(parts) - 1 if kind == "SPLIT_V" else 2
-    moved(net, y, tmp_path, lambda codes: np.concatenate(np.split(codes, [cut], axis - 1)[::-1], axis - 1))
+    moved(net, y, folder, lambda codes: np.concatenate(np.split(codes, [cut], axis - 1)[::-1], axis - 1))
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1, 3), (0, 3, 1, 2), (0, 2, 3, 1), (0, 3, 2, 1), (0, 1, 3, 2)])
 @pytest.mark.parametrize("of_image", [True, False])
-def test_transpose(order, of_image, tmp_path):
+def test_transpose(order, of_image, folder):
     net, x = started(MAP)
     if not of_image:
         x = net.op("MINIMUM", [x, net.tensor([1], 0.02, 17, data=90)], alike(net, x, MAP))
     axes = [axis - 1 for axis in order[1:]]
     y = net.op("TRANSPOSE", [x, numbers(net, order)], alike(net, x, tuple(MAP[axis] for axis in axes)))
-    moved(net, y, tmp_path, lambda codes: np.transpose(codes if of_image else np.minimum(codes, 90), axes))
+    moved(net, y, folder, lambda codes: np.transpose(codes if of_image else np.minimum(codes, 90), axes))
 
 
 @pytest.mark.parametrize("times", [(2, 2), (3, 1), (1, 5)])
-def test_nearest_neighbors(times, tmp_path):
+def test_nearest_neighbors(times, folder):
     net, x = started(MAP)
     size = [MAP[0] * times[0], MAP[1] * times[1]]
     y = net.op("RESIZE_NEAREST_NEIGHBOR", [x, numbers(net, size)], alike(net, x, (*size, 3)), halfPixelCenters=True)
-    moved(net, y, tmp_path, lambda codes: codes.repeat(times[0], 0).repeat(times[1], 1))
+    moved(net, y, folder, lambda codes: codes.repeat(times[0], 0).repeat(times[1], 1))
 
 
 # --- Pooling ----------------------------------------------------------------------------------------------------------
@@ -388,7 +388,7 @@ def test_nearest_neighbors(times, tmp_path):
 
 @pytest.mark.parametrize("shape", [*SHAPES, (66, 2, 5), (50, 43, 1)], ids=str)
 @pytest.mark.parametrize("kind", ["MEAN", "AVERAGE_POOL_2D", "REDUCE_MAX"])
-def test_global_pooling_of_any_size(kind, shape, tmp_path):
+def test_global_pooling_of_any_size(kind, shape, folder):
     """Beyond 64 rows or 2,047 pixels a window is another kernel's."""
     net, x = started(shape)
     if kind == "AVERAGE_POOL_2D":
@@ -400,22 +400,22 @@ def test_global_pooling_of_any_size(kind, shape, tmp_path):
     else:
         axes = numbers(net, [1, 2])
         y = net.op(kind, [x, axes], net.tensor([1, shape[2]], *net.scales[x]))
-    check(net, y, tmp_path)
+    check(net, y, folder)
 
 
 @pytest.mark.parametrize("axes", [[2], [3], [-1, 2], [1]])
-def test_means_of_some_axes(axes, tmp_path):
+def test_means_of_some_axes(axes, folder):
     net, x = started(MAP)
     size = [1 if axis in np.mod(axes, 4) else size for axis, size in enumerate((1, *MAP))]
-    check(net, net.op("MEAN", [x, numbers(net, axes)], net.activation(tuple(size[1:]), 0.008), keepDims=True), tmp_path)
+    check(net, net.op("MEAN", [x, numbers(net, axes)], net.activation(tuple(size[1:]), 0.008), keepDims=True), folder)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("kind", ["MAX_POOL_2D", "AVERAGE_POOL_2D"])
-def test_windows(kind, shape, tmp_path):
+def test_windows(kind, shape, folder):
     net, x = started(shape)
     y = net.pool(x, kind, (2, 3), (2, 1), same=True)
-    check(net, net.pool(y, kind, tuple(min(size, 2) for size in net.shapes[y][:2]), 1, same=False), tmp_path)
+    check(net, net.pool(y, kind, tuple(min(size, 2) for size in net.shapes[y][:2]), 1, same=False), folder)
 
 
 TOTALS = """#include <stdio.h>
@@ -466,7 +466,7 @@ def test_running_means(rows, pixels, channels, tmp_path):
 @pytest.mark.parametrize("given", ["uint8", "int8", "float32"])
 @pytest.mark.parametrize("made", ["uint8", "int8", "float32"])
 @pytest.mark.parametrize("shape", [PIXEL, MAP], ids=str)
-def test_ends_of_every_type(given, made, shape, tmp_path):
+def test_ends_of_every_type(given, made, shape, folder):
     """A depthwise convolution first; codes of uint8 become int8 of another scale, and back."""
     net, x = started(shape, scale=0.013, zero=30)
     if given != "int8":
@@ -479,7 +479,7 @@ def test_ends_of_every_type(given, made, shape, tmp_path):
         target = net.tensor([1, *shape], *scale, dtype=made)
         y = net.op("QUANTIZE" if made == "uint8" else "DEQUANTIZE", [y], target)
     content = net.finish([net.image], [y])
-    compile_c(content, tmp_path)
+    compile_c(content, folder)
     images = net.images(4)
     fed = {"uint8": images, "int8": (images ^ 128).view(np.int8),
            "float32": np.float32(0.013) * (images.astype(np.float32) - 158)}[given]  # fmt: skip
@@ -487,7 +487,7 @@ def test_ends_of_every_type(given, made, shape, tmp_path):
     if made != "float32":
         scale, zero = (0.012, 80) if made == "uint8" else net.scales[y]
         expected = np.float32(scale) * (expected.astype(np.float32) - zero)
-    np.testing.assert_array_equal(run_c(tmp_path, images), expected)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
     assert len(np.unique(expected)) > 3
 
 

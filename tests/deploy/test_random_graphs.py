@@ -57,11 +57,9 @@ def random_layer(net: RandomNetwork, source: int, random: np.random.Generator) -
 @pytest.mark.parametrize(
     "seeds", [range(30), pytest.param(range(1000), marks=pytest.mark.slow)], ids=["30 graphs", "1,000 graphs"]
 )
-def test_random_graphs_equal_the_reference_kernels(seeds, tmp_path):
+def test_random_graphs_equal_the_reference_kernels(seeds, folder):
     wrong = {}
     for seed in seeds:
-        folder = tmp_path / str(seed)
-        folder.mkdir()
         net, content = random_graph(seed)
         compile_c(content, folder)
         images = net.images(4)
