@@ -1,15 +1,20 @@
 """The config of `conf/`, of the workspace's own files in it, and of overrides."""
 
+import copy
 import pickle
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import Self, cast
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -63,11 +68,41 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     return cfg
 
 
+class _ReadOnce(ConfigRepository):
+    """Configs as their files have them, each read once for all that is composed of it: a third of composing's time."""
+
+    def __init__(self, repository: ConfigRepository) -> None:
+        self.sources, self.known = repository.sources, dict[str, bytes]()
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self.known = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.known:
+            self.known[config_path] = pickle.dumps(super().load_config(config_path))
+        return pickle.loads(self.known[config_path])
+
+    def __deepcopy__(self, memo: dict) -> Self:  # Hydra takes a copy for each config, should the sources change
+        return copy.copy(self)
+
+
+@lru_cache(maxsize=4)
+def _repository(conf_files: tuple) -> ConfigRepository:
+    """Of files as they are now, in place of Hydra's own."""
+    return _ReadOnce(_loader().repository)
+
+
+def _loader() -> ConfigLoaderImpl:
+    return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+
+
 @lru_cache(maxsize=32)
 def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     """The config of some choices of groups, pickled (the fastest way to copy it), until a file changes."""
     Plugins.instance().register(_WorkspaceConfigs)
     with initialize_config_dir(str(CONF), version_base="1.3"):
+        _loader().repository = _repository(conf_files)
         return pickle.dumps(hydra_compose("config", [*choices]))
 
 

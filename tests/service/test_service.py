@@ -160,18 +160,23 @@ def as_told(found):
     return {"verdict": verdict, "pid": found.pid, "distance": found.distance, "nearest": nearest}
 
 
-def enroll_all(folder, overrides, files):
-    gallery = Gallery.open(folder, reidlab.load(Run.resume(overrides).folder), template="best")
+@pytest.fixture(scope="module")
+def model(trained):
+    return reidlab.load(Run.resume(trained[0]).folder)
+
+
+def enroll_all(folder, model, files):
+    gallery = Gallery.open(folder, model, template="best")
     pids, cameras = [file.name[:4] for file in files], [file.name[6] for file in files]
     gallery.enroll(files, pids, camids=cameras, times=[float(number) for number in range(len(files))])
     return gallery
 
 
 @pytest.fixture(scope="module")
-def service(trained, tmp_path_factory):
+def service(trained, model, tmp_path_factory):
     overrides, files, _ = trained
     place = tmp_path_factory.mktemp("served")
-    enroll_all(place / "gallery", overrides, files)
+    enroll_all(place / "gallery", model, files)
     served = Service(place / "gallery", [*overrides, "gallery.template=best", "service.timeout_s=2"], place / "tmp")
     yield served
     served.process.kill()
@@ -179,8 +184,8 @@ def service(trained, tmp_path_factory):
 
 
 @pytest.fixture
-def gallery(service, trained):
-    return Gallery.open(service.folder, reidlab.load(Run.resume(trained[0]).folder), template="best")
+def gallery(service, model):
+    return Gallery.open(service.folder, model, template="best")
 
 
 def test_answers_are_those_of_python(service, gallery, trained):
@@ -444,10 +449,10 @@ def test_enrolling_while_others_ask(service, gallery, trained):
 
 
 @pytest.mark.slow
-def test_a_full_queue(trained, tmp_path):
+def test_a_full_queue(trained, model, tmp_path):
     """While one request that is accepted hasn't arrived, the next one is refused; then there is room again."""
     overrides, files, queries = trained
-    enroll_all(tmp_path / "gallery", overrides, files)
+    enroll_all(tmp_path / "gallery", model, files)
     full = Service(tmp_path / "gallery", [*overrides, "service.max_waiting=1"], tmp_path / "tmp")
     whole, answers = raw_request([image(queries[0])]), []
 
@@ -481,10 +486,10 @@ def test_a_gallery_that_is_gone_answers_nothing(service, gallery, trained):
 
 
 @pytest.mark.slow
-def test_the_end_and_a_second_start(trained, tmp_path):
+def test_the_end_and_a_second_start(trained, model, tmp_path):
     """SIGTERM answers what was accepted, closes the port, and the next start finds what was enrolled."""
     overrides, files, queries = trained
-    enroll_all(tmp_path / "gallery", overrides, files)
+    enroll_all(tmp_path / "gallery", model, files)
     first = Service(tmp_path / "gallery", overrides, tmp_path / "tmp")
     raw = raw_request([image(queries[0]), ("pid", "late")], "/enroll")
 
@@ -511,9 +516,9 @@ def test_the_end_and_a_second_start(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_while_it_enrolls(trained, tmp_path):
+def test_killed_while_it_enrolls(trained, model, tmp_path):
     overrides, files, queries = trained
-    gallery = enroll_all(tmp_path / "gallery", overrides, files)
+    gallery = enroll_all(tmp_path / "gallery", model, files)
     whole = len(gallery)
     for _ in range(2):
         served = Service(tmp_path / "gallery", overrides, tmp_path / "tmp")
@@ -537,9 +542,9 @@ def test_killed_while_it_enrolls(trained, tmp_path):
 
 
 @pytest.mark.slow
-def test_beyond_this_machine(trained, tmp_path, capsys):
+def test_beyond_this_machine(trained, model, tmp_path, capsys):
     overrides, files, queries = trained
-    enroll_all(tmp_path / "gallery", overrides, files)
+    enroll_all(tmp_path / "gallery", model, files)
     argv = ["serve", "--gallery", str(tmp_path / "gallery"), "--host", "0.0.0.0", "--http-port", "0", *overrides]
     for wrong, says in (
         (argv, "--token-file"),
