@@ -4,6 +4,8 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,15 +31,32 @@ CONFIG_NAMES = {"cfg", "DictConfig", "OmegaConf", "omegaconf"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imports(file):
-    """The modules that a file imports, anywhere in it."""
+@dataclass
+class Source:
+    """What a file imports anywhere in it, its names, and (name, attribute) wherever an attribute is taken of a name."""
+
+    imports: set[str]
+    names: set[str]
+    attributes: set[tuple[str, str]]
+
+
+@cache
+def source(file):
+    found = Source(set(), set(), set())
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found.imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "reidlab":
-            yield from (f"reidlab.{alias.name}" for alias in node.names)
+            found.imports |= {f"reidlab.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            yield node.module
+            found.imports.add(node.module)
+        elif isinstance(node, ast.Name):
+            found.names.add(node.id)
+        elif isinstance(node, ast.arg):
+            found.names.add(node.arg)
+        elif isinstance(node, ast.Attribute):
+            found.attributes.add((getattr(node.value, "id", ""), node.attr))
+    return found
 
 
 def owner(file):
@@ -51,7 +70,7 @@ def test_every_module_has_a_floor():
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_downwards(file):
     own = owner(file)
-    for name in imports(file):
+    for name in source(file).imports:
         other = name.split(".")[1] if name.startswith("reidlab.") else own
         if other in FLOOR and other != own:
             assert FLOOR[other] < FLOOR[own] or FLOOR[own] == 0, f"{own} (floor {FLOOR[own]}) imports {name}"
@@ -61,17 +80,13 @@ def test_imports_point_downwards(file):
 def test_only_stages_and_what_serves_them_know_configs(file):
     if owner(file) in KNOWS_CONFIGS:
         return
-    tree = ast.parse(file.read_text())
-    named = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    named |= {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    named |= {name.split(".")[0] for name in imports(file) if name}
-    assert not named & CONFIG_NAMES
-    attributes = {(node.value, node.attr) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not [name for name, attribute in attributes if attribute == "config" and getattr(name, "id", "") == "run"]
+    found = source(file)
+    assert not (found.names | {name.split(".")[0] for name in found.imports}) & CONFIG_NAMES
+    assert ("run", "config") not in found.attributes
 
 
 def test_hydra_stays_in_config():
-    users = {owner(file) for file in FILES if any(name.split(".")[0] == "hydra" for name in imports(file))}
+    users = {owner(file) for file in FILES if any(name.split(".")[0] == "hydra" for name in source(file).imports)}
     assert users == {"config"}
 
 

@@ -515,12 +515,15 @@ def test_a_change_that_is_cut_off_anywhere_leaves_the_old_gallery_or_the_new(cha
 
 
 @pytest.fixture(scope="module")
-def spawn():
-    return multiprocessing.get_context("spawn")
+def processes():
+    """New ones, of which all but the first needn't import what they run."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["reidlab.gallery"])
+    return context
 
 
-def test_several_processes_lose_nothing(tmp_path, model, spawn):
-    workers = [spawn.Process(target=enroll_one_by_one, args=(tmp_path, name, 12)) for name in "xy"]
+def test_several_processes_lose_nothing(tmp_path, model, processes):
+    workers = [processes.Process(target=enroll_one_by_one, args=(tmp_path, name, 12)) for name in "xy"]
     for worker in workers:
         worker.start()
     gallery = Gallery.open(tmp_path, model)
@@ -532,9 +535,9 @@ def test_several_processes_lose_nothing(tmp_path, model, spawn):
 
 
 @pytest.mark.slow
-def test_a_killed_process_leaves_a_whole_gallery_and_no_lock(tmp_path, model, spawn):
+def test_a_killed_process_leaves_a_whole_gallery_and_no_lock(tmp_path, model, processes):
     for _ in range(4):
-        worker = spawn.Process(target=enroll_one_by_one, args=(tmp_path, "x", 10**6))
+        worker = processes.Process(target=enroll_one_by_one, args=(tmp_path, "x", 10**6))
         worker.start()
         before = len(Gallery.open(tmp_path, model))
         while len(Gallery.open(tmp_path, model)) < before + 5:
