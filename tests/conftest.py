@@ -1,7 +1,12 @@
 """What the tests of the stages share: a data set of flat-coloured crops that a network learns in seconds."""
 
 import gc
+import json
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -66,3 +71,27 @@ def small(market):
         "evaluate.pictured_queries=1",
         "logger=none",
     ]
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """What stands for `python` before `-c` and `-m` and has torch and other packages imported: see `warm.py`."""
+    file, place = Path(__file__).with_name("warm.py"), tmp_path_factory.mktemp("warm") / "socket"
+    server = subprocess.Popen([sys.executable, file, place], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    while not place.exists():
+        assert server.poll() is None
+        time.sleep(0.05)
+    yield [sys.executable, "-S", str(file), str(place)]
+    server.kill()
+    server.wait()
+
+
+@pytest.fixture(scope="session")
+def warm_kernels(warm, tmp_path_factory):
+    """The JUPYTER_PATH by which a notebook's kernel is such a process."""
+    place = tmp_path_factory.mktemp("jupyter")
+    kernel = place / "kernels" / "python3" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [*warm, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    return place

@@ -154,7 +154,8 @@ def test_mistakes_are_listed_surest_first():
 
 @pytest.fixture(scope="module")
 def quantized(trained, root):
-    run = config(root, "trained", "quantize.method=ptq", "quantize.max_drop=100", "quantize.images=40")
+    quick = ["quantize.method=ptq", "quantize.max_drop=100", "quantize.images=40", "quantize.threads=1"]
+    run = config(root, "trained", *quick)
     return quantize.run(export.run(run))
 
 
@@ -192,7 +193,14 @@ def test_a_microcontroller_gives_the_same_confidences(root):
 
 
 def test_the_sensitivity_of_a_classifier_is_measured_evenly_over_its_classes(root, trained):
-    options = ["method=mixed", "sensitivity_images=10", "mixed_steps=2", "max_drop=100", "formats=[tflite]"]
+    options = [
+        "method=mixed",
+        "sensitivity_images=10",
+        "mixed_steps=2",
+        "max_drop=100",
+        "formats=[tflite]",
+        "threads=1",
+    ]
     run = config(root, "trained", *(f"quantize.{option}" for option in options))
     costs = pd.read_csv(quantize.run(run) / File.SENSITIVITY, index_col="step")
     assert (costs["relative_error"] >= 0).all() and costs["drop"].between(-100, 100).all()

@@ -83,6 +83,7 @@ def walk(market, small, tmp_path, capsys):
             "evaluate.pictured_queries=1",
             "quantize.method=ptq",
             "quantize.images=8",
+            "quantize.threads=1",
             "quantize.runtimes=[litert,onnxruntime]",
             "quantize.max_drop=100",
             "deploy.images=2",

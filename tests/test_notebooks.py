@@ -100,9 +100,10 @@ def test_it_is_stripped(notebook):
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory):
+def executed(tmp_path_factory, warm_kernels):
     """The notebooks of the main job, executed in order into one folder."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(warm_kernels))
         folder = tmp_path_factory.mktemp("notebooks")
         yield folder, run_tiny(MAIN, folder, TINY, patch)
 

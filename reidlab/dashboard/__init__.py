@@ -45,6 +45,7 @@ def command(root: Path, port: int) -> list[str]:
         "client.toolbarMode": "minimal",
         "client.showErrorDetails": "none",
         "logger.level": "error",
+        "runner.postScriptGC": "false",  # a search of all that is imported for garbage, at each click and refresh
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-m", "streamlit", "run", str(APP), *flags, "--", str(root)]

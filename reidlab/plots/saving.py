@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import matplotlib
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from reidlab.files import write_atomic
@@ -24,9 +25,14 @@ def save_figure(figure: Figure, file: Path) -> Path:
 
 
 def png(figure: Figure, dpi: int) -> bytes:
-    """A figure as the content of a PNG file."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})  # 4 x as fast, a fifth larger
+    """A figure as the content of a PNG file, drawn once: `savefig` draws one that has a layout twice."""
+    content, own, canvas = io.BytesIO(), figure.dpi, figure.canvas
+    try:
+        figure.dpi = dpi
+        FigureCanvasAgg(figure).print_png(content, pil_kwargs={"compress_level": 1})  # 4 x as fast, a fifth larger
+    finally:
+        figure.dpi = own
+        figure.set_canvas(canvas)
     return content.getvalue()
 
 

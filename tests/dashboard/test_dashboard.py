@@ -186,6 +186,7 @@ def test_what_is_broken_is_named(broken):
 @pytest.fixture
 def page(monkeypatch):
     testing = pytest.importorskip("streamlit.testing.v1", reason="needs the dashboard extra")
+    pytest.importorskip("streamlit.config").set_option("runner.postScriptGC", False)  # as `dashboard.command` does
 
     def open_page(root):
         monkeypatch.setattr(sys, "argv", ["page.py", str(root)])

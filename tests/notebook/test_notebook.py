@@ -20,8 +20,9 @@ from reidlab.notebook import execute
 
 
 @pytest.fixture
-def write(tmp_path, monkeypatch):
+def write(tmp_path, monkeypatch, warm_kernels):
     """A function that writes a notebook of code cells, the first one its parameters, where `execute_all` looks."""
+    monkeypatch.setenv("JUPYTER_PATH", str(warm_kernels))
     monkeypatch.setattr(places, "SHIPPED", tmp_path)
     monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
     (tmp_path / "notebooks").mkdir()
