@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from pathlib import Path
 
 PACKAGES = (
     "cv2", "hydra", "ipykernel.kernelapp", "ipywidgets", "jinja2", "matplotlib.backends.backend_agg", "onnxruntime",
@@ -24,7 +25,7 @@ def ask(place, words):
     """Have the words run, and end as they do."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(place)
-        given = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
+        given = json.dumps([words, str(Path.cwd()), dict(os.environ)]).encode()
         socket.send_fds(connection, [len(given).to_bytes(8, "big")], [0, 1, 2])
         connection.sendall(given)
         status = int(connection.makefile().read() or 1)

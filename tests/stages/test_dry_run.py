@@ -20,7 +20,8 @@ def said(capsys):
 
 
 def command_in(root, small):
-    return [*small, f"run.root={root / 'runs'}", "run.name=t", "trainer.max_epochs=1", "deploy=stm32"]
+    place = [f"run.root={root / 'runs'}", "run.name=t"]
+    return [*small, "model=fdmobilenet_x0_25", *place, "trainer.max_epochs=1", "deploy=stm32"]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ PATTERN = r"gallery.pattern=(?P<pid>\d+)_c(?P<camid>\d+)s(?P<time>\d+)"  # as a 
 def trained(market, small, tmp_path_factory):
     """The overrides of a run with a threshold, and its test set."""
     root = tmp_path_factory.mktemp("gallery")
-    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1", "model=fdmobilenet_x0_25"]
     run = train.run(Run.compose(overrides))
     verdict = {"threshold": 5.0, "distance": run["model.distance"], "checkpoint": run.checkpoint}
     write_json(run / File.VERIFICATION, verdict)

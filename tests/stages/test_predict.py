@@ -41,7 +41,7 @@ def classes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def people(market, small, tmp_path_factory):
     root = tmp_path_factory.mktemp("people")
-    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1", "model=fdmobilenet_x0_25"]
     train.run(Run.compose(overrides))
     return [f"run.root={root}", "run.name=people"], market
 
@@ -91,7 +91,8 @@ def test_several_files_and_folders_each_image_once(classes, tmp_path):
 
 def test_one_file_by_an_int8_model(classes):
     overrides, some = classes
-    run = Run.resume([*overrides, "quantize.method=ptq", "quantize.max_drop=100", "quantize.formats=[tflite]"])
+    quick = ["quantize.method=ptq", "quantize.max_drop=100", "quantize.formats=[tflite]", "quantize.threads=1"]
+    run = Run.resume([*overrides, *quick])
     quantize.run(run)
     model = run / File.TFLITE_INT8
     command = ["predict", str(some / "star" / "0001.png"), "predict.k=2", f"predict.model={model}", *overrides]

@@ -102,6 +102,12 @@ def test_a_matrix_of_several_protocols_is_marked(places, capsys):
         matrix.transfer_matrix([one])
 
 
+@pytest.fixture(scope="module")
+def other(places):
+    run = scored(places, "other")
+    return run, run.results["checkpoint"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [({"distance": "cosine"}, "its distance is cosine, here it is euclidean"), ({"flip": True}, "its flip is True"),
@@ -109,10 +115,9 @@ def test_a_matrix_of_several_protocols_is_marked(places, capsys):
      ({"test": "x"}, "its test images are others"),
      (None, "protocol of its figures isn't recorded")],
 )  # fmt: skip
-def test_against_refuses_another_protocol(change, message, places):
-    other = scored(places, "other")
-    found = other.results["checkpoint"]
-    other.record({"checkpoint": found.figures}, None if change is None else found.protocol | change, found.checkpoint)
+def test_against_refuses_another_protocol(change, message, places, other):
+    run, found = other
+    run.record({"checkpoint": found.figures}, None if change is None else found.protocol | change, found.checkpoint)
     with pytest.raises(InputError, match=f"evaluate.against=other: .*{message}"):
         scored(places, "against", "evaluate.against=other")
 
@@ -190,6 +195,7 @@ def test_data_keeps_its_config_and_training_goes_on_from_it(market, tmp_path, mo
     given = [
         "data=market1501",
         f"data.root={crops}",
+        "model=fdmobilenet_x0_25",
         "data.size=[32,16]",
         "data.num_workers=0",
         "logger=none",

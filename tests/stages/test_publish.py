@@ -63,23 +63,23 @@ def images(folder, count=3):
     return [*map(str, files)]
 
 
-def loaded_elsewhere(place, folder, files):
+def loaded_elsewhere(python, place, folder, files):
     """What a process in another folder, without the run, gets; and what the example prints there."""
     out = folder / "out.npz"
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # with others sums are rounded in another order
-    done = subprocess.run([sys.executable, "-c", FRESH, str(place), str(out), *files], capture_output=True, text=True,
-                          cwd=folder, env=os.environ | threads)  # fmt: skip
+    command = [*python, "-c", FRESH, str(place), str(out), *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=os.environ | threads)
     assert done.returncode == 0, done.stderr
     return np.load(out), done.stdout
 
 
 @pytest.mark.parametrize("kind", ["trained", "classifier"])
-def test_a_fresh_process_gets_the_same_embeddings(kind, tmp_path, request):
+def test_a_fresh_process_gets_the_same_embeddings(kind, tmp_path, request, warm):
     run = request.getfixturevalue(kind)
     place = publish.run(run, str(tmp_path / "pub"))
     files = images(tmp_path)
     moved = shutil.move(place, tmp_path / "elsewhere")
-    (found, said), model = loaded_elsewhere(moved, tmp_path, files), reidlab.load(run.folder)
+    (found, said), model = loaded_elsewhere(warm, moved, tmp_path, files), reidlab.load(run.folder)
     assert np.array_equal(found["embeddings"], model(files))
     assert found["threshold"] == model.verdict.get("threshold", -1) and found["classes"].tolist() == model.classes
     assert (kind == "trained") == ("threshold" in model.verdict)

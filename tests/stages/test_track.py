@@ -24,7 +24,7 @@ FILM = dict(sequences=2, people=3, frames=30, seed=2)
 @pytest.fixture(scope="module")
 def trained(small, tmp_path_factory):
     root = tmp_path_factory.mktemp("track")
-    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1", "model=fdmobilenet_x0_25"]
     train.run(Run.compose(overrides))
     return [f"run.root={root}", "run.name=people", "track.resamples=20", "track.gaps=[1,10]"]
 

@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -18,6 +17,9 @@ from reidlab.stages import train
 
 def settings(small, root, name, *more):
     return Run.compose([*small, f"run.root={root}", f"run.name={name}", *more])
+
+
+QUICK = ["model=fdmobilenet_x0_25", "trainer.max_epochs=1"]
 
 
 def weights(checkpoint):
@@ -57,7 +59,7 @@ def test_the_number_of_threads_is_that_of_the_settings(small, tmp_path):
     seen = []
     counts = LambdaCallback(on_train_batch_end=lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
-    train.run(settings(small, tmp_path, "threads", "threads=3", "trainer.max_epochs=1"), [counts])
+    train.run(settings(small, tmp_path, "threads", "threads=3", *QUICK), [counts])
     assert set(seen) == {3} and torch.get_num_threads() == before
 
 
@@ -74,7 +76,7 @@ def test_another_config_in_the_same_folder_is_refused(small, unbroken):
 
 
 def test_a_time_takes_the_place_of_a_number_of_epochs(small, tmp_path):
-    options = "trainer.max_time=0.06", "schedule=warmup_cosine", "schedule.warmup_epochs=0"
+    options = QUICK[0], "trainer.max_time=0.06", "schedule=warmup_cosine", "schedule.warmup_epochs=0"
     run = train.run(settings(small, tmp_path, "timed", *options, "schedule.final_factor=0"))
     rates = pd.read_csv(run / File.HISTORY)["learning_rate"]
     assert run.training["finished"] and run.training["epochs"] == len(rates)
@@ -84,7 +86,7 @@ def test_a_time_takes_the_place_of_a_number_of_epochs(small, tmp_path):
 
 
 def test_without_validation_identities_the_last_epoch_is_the_best(small, tmp_path):
-    run = train.run(settings(small, tmp_path, "all", "data.val_fraction=0", "trainer.max_epochs=1"))
+    run = train.run(settings(small, tmp_path, "all", "data.val_fraction=0", *QUICK))
     assert torch.load(run / File.BEST, weights_only=True)["epoch"] == 0
     assert read_json(tmp_path / "all" / "train.json")["num_identities"] == 6
 
@@ -108,9 +110,9 @@ sys.exit(cli.main(["train", *sys.argv[2:]]))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_path, unbroken):
+def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_path, unbroken, warm):
     """Stopped by Ctrl-C or killed in its second epoch, the same command ends with the same weights and history."""
-    command = [sys.executable, "-c", STOPS_ITSELF, str(int(how)), *small, f"run.root={tmp_path}", "run.name=broken"]
+    command = [*warm, "-c", STOPS_ITSELF, str(int(how)), *small, f"run.root={tmp_path}", "run.name=broken"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
     if how == signal.SIGINT:
@@ -127,7 +129,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_
 
 
 def test_overwriting_removes_all_that_the_old_network_left_and_keeps_the_data(small, tmp_path):
-    run = train.run(settings(small, tmp_path, "twice", "trainer.max_epochs=1"))
+    run = train.run(settings(small, tmp_path, "twice", *QUICK))
     left = [
         *("metrics.json", "verification.json", "evaluate/checkpoint/worst.png", "export/model.onnx"),
         *("quantize/parity.csv", "deploy/c/firmware.json", "card.html", "card.md", "evaluation.html"),
@@ -135,6 +137,6 @@ def test_overwriting_removes_all_that_the_old_network_left_and_keeps_the_data(sm
     for name in [*left, "data/summary.csv", "wandb/offline-run-1/x"]:
         run.write(name, "{}")
     old = run.checkpoint
-    again = train.run(settings(small, tmp_path, "twice", "trainer.max_epochs=1", "seed=1", "run.overwrite=true"))
+    again = train.run(settings(small, tmp_path, "twice", *QUICK, "seed=1", "run.overwrite=true"))
     assert again.checkpoint != old and not again.there(*left)
     assert again.there("data/summary.csv", "wandb/offline-run-1/x") == ["data/summary.csv", "wandb/offline-run-1/x"]
