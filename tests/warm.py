@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 PACKAGES = (
-    "cv2", "hydra", "ipykernel.kernelapp", "ipywidgets", "jinja2", "matplotlib.backends.backend_agg", "onnxruntime",
-    "pandas.io.formats.style", "PIL.Image", "pytorch_lightning", "safetensors.torch", "scipy.optimize", "torchmetrics",
+    "cv2", "hydra", "ipykernel.kernelapp", "ipywidgets", "jinja2", "matplotlib.backends.backend_agg",
+    "PIL.Image", "pytorch_lightning", "safetensors.torch", "scipy.optimize", "torchmetrics",
 )  # fmt: skip
 
 
@@ -40,6 +40,8 @@ def serve(place):
 
     for name in PACKAGES:
         importlib.import_module(name)
+    if (threads := Path("/proc/self/task")).is_dir():
+        assert len(list(threads.iterdir())) == 1, "a package began a thread, which forked processes lack: they hang"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(place)
         server.listen()

@@ -3,6 +3,7 @@
 import math
 import signal
 import subprocess
+import sys
 import types
 from pathlib import Path
 
@@ -181,9 +182,9 @@ for process in multiprocessing.active_children():
 """
 
 
-def test_processes_share_the_trials_and_repeat_that_of_a_killed_one(small, tmp_path, warm):
+def test_processes_share_the_trials_and_repeat_that_of_a_killed_one(small, tmp_path):
     overrides = [*small, *AXES, f"run.root={tmp_path}", "run.name=s"]
-    command = [*warm, "-c", PROCESSES, str(tmp_path), *overrides]
+    command = [sys.executable, "-c", PROCESSES, str(tmp_path), *overrides]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True)
     assert done.stdout.splitlines()[-1] == f"[{-signal.SIGKILL}, 0, 0]"
     begun = [line.split() for line in (tmp_path / "begun").read_text().splitlines()]
@@ -237,7 +238,6 @@ def test_a_picture_without_scores_says_so():
 
 def test_a_real_training_is_stopped_by_its_reports(small, tmp_path, monkeypatch):
     monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda trial: True)
-    place = ["model=fdmobilenet_x0_25", f"run.root={tmp_path}", "run.name=s"]
-    folder = search.run([*small, AXES[0], *place], trials=1)
+    folder = search.run([*small, AXES[0], f"run.root={tmp_path}", "run.name=s"], trials=1)
     table = pd.read_csv(folder / "trials.csv")
     assert table["state"].tolist() == ["pruned"] and table["epochs"].tolist() == [1]

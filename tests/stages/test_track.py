@@ -131,9 +131,9 @@ def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_pa
 
 
 def test_an_override_is_no_folder(trained, tmp_path):
-    small = ["track.film.sequences=1", "track.film.people=2", "track.film.frames=60", f"track.root={tmp_path}"]
+    small = ["track.film.sequences=1", "track.film.people=2", "track.film.frames=20", f"track.root={tmp_path}"]
     assert cli.main(["track", *small, *trained]) == 0
-    assert (tmp_path / "1-2-60-1-0" / "scene1-c1" / "gt" / "gt.txt").is_file()
+    assert (tmp_path / "1-2-20-1-0" / "scene1-c1" / "gt" / "gt.txt").is_file()
 
 
 def test_a_classifier_has_no_tracks(tmp_path):
