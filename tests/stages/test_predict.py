@@ -41,7 +41,7 @@ def classes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def people(market, small, tmp_path_factory):
     root = tmp_path_factory.mktemp("people")
-    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1", "model=fdmobilenet_x0_25"]
+    overrides = [*small, f"run.root={root}", "run.name=people", "trainer.max_epochs=1"]
     train.run(Run.compose(overrides))
     return [f"run.root={root}", "run.name=people"], market
 
