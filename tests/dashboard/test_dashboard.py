@@ -187,6 +187,8 @@ def test_what_is_broken_is_named(broken):
 def page(monkeypatch):
     testing = pytest.importorskip("streamlit.testing.v1", reason="needs the dashboard extra")
     pytest.importorskip("streamlit.config").set_option("runner.postScriptGC", False)  # as `dashboard.command` does
+    runner = pytest.importorskip("streamlit.runtime.scriptrunner.script_runner")
+    monkeypatch.setattr(runner, "_clean_problem_modules", lambda: None)  # at each click it clears other tests' Keras
 
     def open_page(root):
         monkeypatch.setattr(sys, "argv", ["page.py", str(root)])
