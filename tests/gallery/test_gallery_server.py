@@ -41,7 +41,10 @@ def milvus_port(tmp_path_factory):
     pytest.importorskip("pymilvus", reason="pip install 'reidlab[milvus]'")
     served = pytest.importorskip("milvus_lite.adapter.grpc.server", reason="pip install 'reidlab[milvus]'")
     running, db, port = served.start_server_in_thread(str(tmp_path_factory.mktemp("milvus") / "all.db"), port=0)
-    yield port
+    impatient = SimpleNamespace(time=time.time, sleep=lambda seconds: time.sleep(seconds / 100))
+    with pytest.MonkeyPatch.context() as patched:  # it sleeps half a second before it asks for an index that is there
+        patched.setattr("pymilvus.client.grpc_handler.time", impatient)
+        yield port
     running.stop(grace=0)
     db.close()
 
