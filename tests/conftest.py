@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -74,16 +75,21 @@ def small(market):
 
 
 @pytest.fixture(scope="session")
-def warm(tmp_path_factory):
+def warm():
     """What stands for `python` before `-c` and `-m` and has torch and other packages imported: see `warm.py`."""
-    file, place = Path(__file__).with_name("warm.py"), tmp_path_factory.mktemp("warm") / "socket"
-    server = subprocess.Popen([sys.executable, file, place], env=os.environ | {"OMP_NUM_THREADS": "1"})
-    while not place.exists():
-        assert server.poll() is None
-        time.sleep(0.05)
-    yield [sys.executable, "-S", str(file), str(place)]
-    server.kill()
-    server.wait()
+    if sys.platform != "linux":  # elsewhere a process that has imported them may not be forked
+        yield [sys.executable]
+        return
+    alone = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+    with tempfile.TemporaryDirectory() as folder:  # the path of a socket is short
+        file, place = Path(__file__).with_name("warm.py"), Path(folder, "socket")
+        server = subprocess.Popen([sys.executable, file, place], env=os.environ | alone)
+        while not place.exists():
+            assert server.poll() is None
+            time.sleep(0.05)
+        yield [sys.executable, "-S", str(file), str(place)]
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture(scope="session")
