@@ -19,7 +19,7 @@ from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
-from reidlab.files import write_atomic
+from reidlab.files import read_bytes, write_atomic
 
 SHARED = (
     "reid_kernels.c", "reid_kernels.h", "reid_words.h", "reid_vectors.h", "reid_resize.c", "reid_resize.h",
@@ -142,8 +142,8 @@ def _text(name: str) -> str:
 def _renew(file: Path, text: str) -> None:
     """Write a file unless it is there as it is: a firmware built again after an export compiles what has changed."""
     content = text.encode()
-    with contextlib.suppress(OSError):
-        if file.read_bytes() == content:
+    with contextlib.suppress(InputError):
+        if read_bytes(file, len(content)) == content:
             return
     write_atomic(file, content)
 
