@@ -151,7 +151,8 @@ def refuse_narrow_map(name: str, layer: nn.Conv2d, inputs: tuple[Tensor]) -> Non
     It does so in strided convolutions over maps no wider than the stride, in depthwise ones over narrower maps. On a
     processor with AMX no others of a grid of kernels, strides, channels and sizes were wrong.
     """
-    width, stride, depthwise = inputs[0].shape[-1], layer.stride[1], layer.groups == layer.in_channels
+    width, stride = inputs[0].shape[-1], layer.stride[1]
+    depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
     wrong = layer.kernel_size[1] > 1 and stride > 1 and width <= stride - depthwise
     if wrong and (torch.is_autocast_enabled("cpu") or inputs[0].dtype == torch.bfloat16):
         raise InputError(

@@ -89,6 +89,20 @@ def test_maps_that_bf16_gets_wrong_on_a_processor_are_refused(small, tmp_path):
         trained(small, tmp_path, "narrow", "trainer.max_epochs=1", "trainer.precision=bf16-mixed")
 
 
+@pytest.mark.parametrize(("channels", "groups", "stride", "width"), [
+    (64, 1, 2, 2), (64, 1, 2, 1), (64, 64, 3, 2), (1, 1, 2, 2), (8, 8, 3, 3),
+])  # fmt: skip
+def test_a_narrow_map_is_refused_in_bf16_alone(channels, groups, stride, width):
+    """What gave NaN of spoilt memory, by hand: the last one, of two outputs for each input, isn't plainly depthwise."""
+    outputs = 16 if channels == 8 else 64
+    layer, images = torch.nn.Conv2d(channels, outputs, 3, stride, 1, groups=groups), torch.zeros(1, channels, 16, width)
+    refuse_narrow_map("layer", layer, (images,))
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=f"over a map {width} pixels wide"):
+        refuse_narrow_map("layer", layer, (images,))
+    with pytest.raises(InputError, match="wrongly"):
+        refuse_narrow_map("layer", layer, (images.bfloat16(),))
+
+
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 @pytest.mark.parametrize(("groups", "kernel", "stride", "height", "width"), [
     (1, 3, 2, 16, 3), (1, 7, 2, 24, 4), (64, 3, 2, 5, 2), (64, 5, 2, 16, 5), (64, 3, 1, 7, 1), (1, 1, 2, 5, 1),
