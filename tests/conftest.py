@@ -1,6 +1,7 @@
 """What the tests of the stages share: a data set of flat-coloured crops that a network learns in seconds."""
 
 import gc
+import importlib.util
 import json
 import os
 import subprocess
@@ -17,10 +18,14 @@ import numpy as np
 import pytest
 import torch
 
+sys.modules["rfc3987_syntax"] = None  # a second to import, and no schema here asks whether a text is an IRI
+if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("wandb"):
+    import wandb  # noqa: F401  while few modules are loaded: its settings search them all, ten seconds of it later on
+
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: None  # no test cuts the power, and each of many small files would wait for the disk
 gc.disable()  # until all tests are imported, of which nothing becomes garbage
-gc.set_threshold(10_000)
+gc.set_threshold(50_000)
 
 
 def pytest_collection_finish():

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from reidlab import config, places
+from reidlab.config.values import settle
 from reidlab.errors import InputError
 from reidlab.run import Run
 from reidlab.stages import train
@@ -138,6 +139,20 @@ def test_overrides_do_what_they_do_in_hydra(overrides):
     del found.run.overrides
     relative = json.dumps(OmegaConf.to_container(found)).replace(f"{config.CLONE}/", "")
     assert json.loads(relative) == expected
+
+
+def test_a_settled_config_is_one_of_its_plain_values():
+    """References are followed, to leaves and mappings, in lists too; what is quoted stays text."""
+    content = {
+        "a": 1, "b": "${a}", "c": r"\${a}", "d": "${c}", "e": ["${a}", {"f": "${e[0]} and ${a}"}],
+        "g": {"h": "${b}", "i": None}, "j": "${g}", "k": "x${c}", "l": [], "m": {}, "n": True, "o": 1.5,
+        "p": r"\\${a}", "q": {"1.2": "${a}", 3: "${d}"},
+    }  # fmt: skip
+    settled = OmegaConf.create({"deeper": content, **content})
+    values = config.plain(settled)
+    settle(settled, values)
+    assert OmegaConf.to_container(settled) == OmegaConf.to_container(config.as_config(values))
+    assert config.plain(settled) == values
 
 
 def test_paths_start_at_the_workspace_above_the_working_folder(workspace, monkeypatch, tmp_path_factory):

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_keys, parse
-from reidlab.config.values import as_config, as_text, check_values, plain
+from reidlab.config.values import as_text, check_values, plain, settle
 from reidlab.errors import InputError, one_line
 from reidlab.places import CONF, choices, resolve_path, root
 
@@ -54,16 +54,16 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
         cfg = pickle.loads(_of_groups(tuple(str(o.input_line) for o in chosen), _conf_files()))
         check_keys(given, cfg)
         ConfigLoaderImpl._apply_overrides_to_config(given, cfg)  # what composing again would do, in a third of a second
-        OmegaConf.set_struct(cfg, False)
+        OmegaConf.set_struct(cfg, None)
         for group in absent:
             cfg.pop(group, None)
         for key in PATH_KEYS:
             if value := OmegaConf.select(cfg, key):
                 OmegaConf.update(cfg, key, as_text(str(resolve_path(value))))
-        cfg = as_config(plain(cfg))
+        settle(cfg, values := plain(cfg))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"config: {one_line(error)}") from error
-    check_values(cfg, [o.key_or_group for o in given])
+    check_values(values, [o.key_or_group for o in given])
     cfg.run.overrides = as_text([o for o in overrides if not o.startswith("run.")])
     return cfg
 

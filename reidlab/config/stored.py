@@ -86,7 +86,8 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     The file may be somebody else's and is data: it decides on values, not on what is built nor where it is written.
     Raises InputError where it has a mapping or a `_target_` that the composed config hasn't.
     """
-    file, stored = folder / "config.yaml", plain(read_config(folder / "config.yaml"))
+    file = folder / "config.yaml"
+    stored = _read(file)
     place = {"root": str(folder.parent.absolute()), "name": folder.name}
     here = [f"run.{key}={quoted(as_text(value))}" for key, value in place.items()]
     try:
@@ -95,23 +96,28 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
         both = {key_of(o): o for o in [*earlier, *here]}
         new = {key: o for o in overrides if (key := key_of(o)) not in ("run.root", "run.name")}
         now = compose((both | new).values()) if new else then
-        cfg = as_config(_merge(stored, plain(then), plain(now)))
-    except ValueError as error:
-        raise InputError(f"{file}: {error}; mend it, or choose another run.name") from error
+        merged = _merge(stored, plain(then), plain(now))
+        cfg = as_config(merged)
+    except (ValueError, OmegaConfBaseException) as error:
+        raise InputError(f"{file}: {one_line(error)}; mend it, or choose another run.name") from error
     cfg.run = as_text({**plain(now.run), **place, "overrides": earlier})
-    check_values(cfg, [])
+    check_values(merged, [])
     return cfg
 
 
 def read_config(file: Path) -> DictConfig:
     """A config written by `write_config`, in the present spelling whatever release wrote it."""
-    content = read_yaml(file, STORED)
+    content = _read(file)
     try:
-        return as_config(modernize(content))
+        return as_config(content)
     except (ValueError, OmegaConfBaseException) as error:
         raise InputError(
             f"{file}: not readable as a config ({one_line(error)}); mend it, or choose another run.name"
         ) from error
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return modernize(read_yaml(file, STORED))
 
 
 def write_config(cfg: DictConfig, file: Path) -> Path:

@@ -18,6 +18,19 @@ def as_config(tree: Mapping[str, Any]) -> DictConfig:
     return OmegaConf.create(as_text(tree))
 
 
+def settle(cfg: DictConfig, values: Mapping[str, Any]) -> None:
+    """Make `as_config(values)` of the config that has these values: few refer to others, so it is soon done."""
+    _settle(cfg, OmegaConf.to_container(cfg), as_text(values))
+
+
+def _settle(cfg: DictConfig, unresolved: Any, values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(unresolved[key], dict):
+            _settle(cfg[key], unresolved[key], value)
+        elif unresolved[key] != value:
+            cfg[key] = value
+
+
 def plain(cfg: Any) -> Any:
     """The values of a config, or of a part of it, as nested dicts and lists."""
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -55,9 +68,9 @@ def is_like(value: Any, default: Any) -> bool:
     )
 
 
-def check_values(cfg: DictConfig, given: list[str]) -> None:
+def check_values(tree: Mapping[str, Any], given: list[str]) -> None:
     """Hold all values to `reidlab.bounds`; of those that depend on each other, a given one is named first."""
-    values = leaves(plain(cfg))
+    values = leaves(tree)
     named = [key for key in values if {*prefixes(key)} & {*given}]
     check_bounds({key: values[key] for key in [*named, *values]})
 
