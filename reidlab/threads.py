@@ -103,9 +103,9 @@ class Pace:
             return
         self._work, self._seconds, self._used = self._work + work, self._seconds + seconds, self._used + used
         if self._seconds >= WINDOW_S:
-            rate, starved = self._work / self._seconds, self.count - self._used / self._seconds
+            rate, starved, took = self._work / self._seconds, self.count - self._used / self._seconds, self._seconds
             self._forget()
-            self._decide(rate, starved)
+            self._decide(rate, starved, took)
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A loop over batches `{"image": (B, ...)}`, each of which is a step."""
@@ -115,7 +115,7 @@ class Pace:
                 yield batch
                 self.end(len(batch["image"]))
 
-    def _decide(self, rate: float, starved: float) -> None:
+    def _decide(self, rate: float, starved: float, took: float) -> None:
         now = self._clock()
         if self._compared:
             self._judge(*self._compared, rate, starved, now)
@@ -124,12 +124,12 @@ class Pace:
         if now < self._next_trial:
             return
         if again and self._suspected:  # in a whole window
-            self._try(max(1, int(self.count - starved)), rate)
+            self._try(max(1, int(self.count - starved)), rate, now - took)  # as long as trying so many again takes
         elif starved <= STARVED and self.count < self.most:
-            self._try(self.count + 1, rate)
+            self._try(self.count + 1, rate, now)
 
-    def _try(self, count: int, rate: float) -> None:
-        self._compared, self._tried_at = (self.count, rate), self._clock()
+    def _try(self, count: int, rate: float, begun: float) -> None:
+        self._compared, self._tried_at = (self.count, rate), begun
         self._change(count)
 
     def _judge(self, count: int, before: float, rate: float, starved: float, now: float) -> None:
