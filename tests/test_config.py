@@ -44,6 +44,12 @@ def test_a_value_of_another_type_is_refused():
     assert "expected bool" in message("run.overwrite=3")
 
 
+def test_a_value_may_be_of_another_type_than_an_experiments_where_its_bound_allows_it():
+    hour = ["experiment=people_in_an_hour", "trainer.max_time=00:01:30:00"]
+    assert config.compose(hour).trainer.max_time == "00:01:30:00"
+    assert "or a time such as" in message("trainer.max_time=true")
+
+
 def test_an_unreadable_override_is_named():
     assert "write key=value" in message("data.root")
 
