@@ -5,11 +5,12 @@ while the others spin: two threads on two cores can be slower than one. A step t
 has threads shows it.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -21,6 +22,7 @@ GAIN = 1.05  # that fewer threads must bring
 TRIALS = 0.03  # the share of the time that may go into trials
 
 Batch = TypeVar("Batch", bound=Mapping)
+Stage = TypeVar("Stage", bound=Callable)
 
 
 class Pace:
@@ -158,3 +160,14 @@ class Pace:
 
 
 pace = Pace()  # of this process
+
+
+def with_its_threads(stage: Stage) -> Stage:
+    """A stage in whose loops torch has as many threads as `threads` of its run says; null leaves them free."""
+
+    @functools.wraps(stage)
+    def held(run: Mapping, *more: Any, **options: Any) -> Any:
+        with pace.fixed(run["threads"]):
+            return stage(run, *more, **options)
+
+    return cast(Stage, held)
