@@ -60,7 +60,7 @@ class Task(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Output:
         """Embeddings (B, D) and logits (B, C) of normalized images (B, 3, H, W)."""
-        return self.network(image.contiguous(memory_format=torch.channels_last))
+        return self.network(image.to(self.dtype, memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
         """Freeze a backbone that is never trained, before anything wraps the network."""

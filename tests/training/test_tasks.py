@@ -72,6 +72,14 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
     assert not any("classifier" in name for name in state)  # no term learns from its logits
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision_take_images_as_they_are(small, tmp_path, precision):
+    run = trained(
+        small, tmp_path, precision, "data.size=[32,48]", "trainer.max_epochs=1", f"trainer.precision={precision}"
+    )
+    assert run.training["finished"]
+
+
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
     more = [
         "data.size=[32,48]",
