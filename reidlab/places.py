@@ -56,7 +56,8 @@ def choices(group: str) -> list[str]:
 
 def config_files(place: Path) -> list[Path]:
     """The YAML files of a `conf/`, also of groups that are links to folders."""
-    return [*place.rglob("*.yaml"), *place.glob("*/*.yaml")]
+    links = (folder for folder in place.glob("*") if folder.is_symlink())  # which rglob doesn't follow
+    return [*place.rglob("*.yaml"), *(file for folder in links for file in folder.glob("*.yaml"))]
 
 
 def groups() -> list[str]:

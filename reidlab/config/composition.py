@@ -109,5 +109,5 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
 
 def _conf_files() -> tuple[tuple[str, int, int], ...]:
     """Path, time and size of every file that a config may be made of."""
-    files = {file for place in (CONF, root() / "conf") for file in config_files(place) if file.is_file()}
+    files = {file for place in {CONF, root() / "conf"} for file in config_files(place) if file.is_file()}
     return tuple((str(file), (state := file.stat()).st_ctime_ns, state.st_size) for file in sorted(files))
