@@ -195,7 +195,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "schedule.patience": whole(0, MANY),
     "schedule.min_lr": WEIGHT,
     "trainer.max_epochs": whole(1, MANY),
-    "trainer.max_time": Maybe(Either((Number(0, MANY, above=True), NAME))),
+    "trainer.max_time": Maybe(Either((Number(0, MANY, above=True), Word("a time such as 00:01:30:00")))),
     "trainer.num_nodes": whole(1, MANY),
     "trainer.devices": Either((NAME, whole(-1, MANY), Many(whole(), least=1))),
     "trainer.accelerator": Choice(("auto", "cpu", "cuda", "gpu", "mps", "tpu")),

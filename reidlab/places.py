@@ -54,6 +54,12 @@ def choices(group: str) -> list[str]:
     return [*find_files(f"conf/{group}", "[!_]*.yaml")]
 
 
+def config_files(place: Path) -> list[Path]:
+    """The YAML files of a `conf/`, also of groups that are links to folders."""
+    links = (folder for folder in place.glob("*") if folder.is_symlink())  # which rglob doesn't follow
+    return [*place.rglob("*.yaml"), *(file for folder in links for file in folder.glob("*.yaml"))]
+
+
 def groups() -> list[str]:
     """The config groups."""
     return [name for name, place in find_files("conf", "*").items() if place.is_dir()]

@@ -5,11 +5,12 @@ while the others spin: two threads on two cores can be slower than one. A step t
 has threads shows it.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -21,6 +22,7 @@ GAIN = 1.05  # that fewer threads must bring
 TRIALS = 0.03  # the share of the time that may go into trials
 
 Batch = TypeVar("Batch", bound=Mapping)
+Stage = TypeVar("Stage", bound=Callable)
 
 
 class Pace:
@@ -103,9 +105,9 @@ class Pace:
             return
         self._work, self._seconds, self._used = self._work + work, self._seconds + seconds, self._used + used
         if self._seconds >= WINDOW_S:
-            rate, starved = self._work / self._seconds, self.count - self._used / self._seconds
+            rate, starved, took = self._work / self._seconds, self.count - self._used / self._seconds, self._seconds
             self._forget()
-            self._decide(rate, starved)
+            self._decide(rate, starved, took)
 
     def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """A loop over batches `{"image": (B, ...)}`, each of which is a step."""
@@ -115,7 +117,7 @@ class Pace:
                 yield batch
                 self.end(len(batch["image"]))
 
-    def _decide(self, rate: float, starved: float) -> None:
+    def _decide(self, rate: float, starved: float, took: float) -> None:
         now = self._clock()
         if self._compared:
             self._judge(*self._compared, rate, starved, now)
@@ -124,12 +126,12 @@ class Pace:
         if now < self._next_trial:
             return
         if again and self._suspected:  # in a whole window
-            self._try(max(1, int(self.count - starved)), rate)
+            self._try(max(1, int(self.count - starved)), rate, now - took)  # as long as trying so many again takes
         elif starved <= STARVED and self.count < self.most:
-            self._try(self.count + 1, rate)
+            self._try(self.count + 1, rate, now)
 
-    def _try(self, count: int, rate: float) -> None:
-        self._compared, self._tried_at = (self.count, rate), self._clock()
+    def _try(self, count: int, rate: float, begun: float) -> None:
+        self._compared, self._tried_at = (self.count, rate), begun
         self._change(count)
 
     def _judge(self, count: int, before: float, rate: float, starved: float, now: float) -> None:
@@ -158,3 +160,14 @@ class Pace:
 
 
 pace = Pace()  # of this process
+
+
+def with_its_threads(stage: Stage) -> Stage:
+    """A stage in whose loops torch has as many threads as `threads` of its run says; null leaves them free."""
+
+    @functools.wraps(stage)
+    def held(run: Mapping, *more: Any, **options: Any) -> Any:
+        with pace.fixed(run["threads"]):
+            return stage(run, *more, **options)
+
+    return cast(Stage, held)

@@ -149,7 +149,7 @@ def test_mistakes_are_listed_surest_first():
     found = Classification(Outputs(torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.6, 0.4]]), table), [4, 7], ["x", "y"])
     assert found.mistakes()["path"].tolist() == ["a", "c"]
     shown = found.pictures(lambda path: np.zeros((8, 8, 3), np.uint8), 1)["mistakes"].axes[0].texts
-    assert [text.get_text() for text in shown] == ["y 90%, not x"]
+    assert [text.get_text() for text in shown] == ["y 90%,\nnot x"]
 
 
 @pytest.fixture(scope="module")

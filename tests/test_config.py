@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import os
 import shlex
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,12 @@ def test_a_misspelled_choice_suggests_the_right_one_and_lists_all():
 def test_a_value_of_another_type_is_refused():
     assert "expected int, as in data.batch_size=" in message("data.batch_size=many")
     assert "expected bool" in message("run.overwrite=3")
+
+
+def test_a_value_may_be_of_another_type_than_an_experiments_where_its_bound_allows_it():
+    hour = ["experiment=people_in_an_hour", "trainer.max_time=00:01:30:00"]
+    assert config.compose(hour).trainer.max_time == "00:01:30:00"
+    assert "or a time such as" in message("trainer.max_time=true")
 
 
 def test_an_unreadable_override_is_named():
@@ -112,6 +120,41 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
     assert config.compose(["experiment=mine"]).seed == 22
     config.compose(["experiment=mine"]).seed = 3
     assert config.compose(["experiment=mine"]).seed == 22
+    state, other = file.stat(), file.with_name(".other")
+    other.write_text("# @package _global_\nseed: 33\n")
+    os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
+    other.replace(file)  # of the same size and time
+    assert config.compose(["experiment=mine"]).seed == 33
+
+
+def test_a_group_may_be_a_link_to_a_folder(workspace):
+    (workspace / "shared").mkdir()
+    (workspace / "conf" / "optimizer").symlink_to(workspace / "shared")
+    for rate in (0.5, 0.7):
+        (workspace / "shared" / "ours.yaml").write_text(f"_target_: torch.optim.Rprop\n_partial_: true\nlr: {rate}\n")
+        cfg = config.compose(["optimizer=ours"])
+        assert cfg.optimizer.lr == rate and config.instantiate(cfg.optimizer).func is torch.optim.Rprop
+
+
+@pytest.mark.parametrize(
+    "text", [b"seed: [1\n", b"seed: 1\nseed: 2\n", b"optimizer:\n\tlr: 1\n", b"# caf\xe9\nseed: 1\n"]
+)
+def test_a_file_that_is_no_yaml_is_named(workspace, text):
+    file = workspace / "conf" / "experiment" / "mine.yaml"
+    file.write_bytes(b"# @package _global_\n" + text)
+    assert message("experiment=mine").startswith("conf/experiment/mine: can't be read (")
+    file.write_text("# @package _global_\nseed: 1\n")
+    assert config.compose(["experiment=mine"]).seed == 1
+
+
+def test_threads_compose_at_once_and_within_a_hydra_of_the_users_own(workspace):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 1\n")
+    (workspace / "theirs").mkdir()
+    (workspace / "theirs" / "app.yaml").write_text("mine: 5\n")
+    with initialize_config_dir(str(workspace / "theirs"), version_base="1.3"), ThreadPoolExecutor(4) as threads:
+        seeds = threads.map(lambda seed: config.compose(["experiment=mine", f"seed={seed}"]).seed, range(4))
+        assert [*seeds] == [*range(4)]
+        assert compose("app", ["mine=6"]) == {"mine": 6}
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,15 @@ def test_threads_make_room_for_others_and_come_back(cores, others, drag, a_step)
     assert machine.count == cores
 
 
+def test_the_first_trial_of_more_threads_waits_as_long_as_its_steps_are_known_to_take():
+    machine, pace = make(2, drag=18, a_step=0.5)
+    machine.others = 1
+    with pace.kept():
+        while machine.count == 2:
+            machine.step(pace)
+        assert machine.run(pace, 250) > 0.97
+
+
 def test_threads_stay_where_fewer_are_no_faster():
     machine, pace = make(2, drag=1.02)
     machine.others = 1

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from reidlab.config.values import plain
 from reidlab.errors import InputError, one_line
-from reidlab.places import CONF, root
+from reidlab.places import CONF, config_files, root
 
 RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")  # keys of a node that are no arguments
 
@@ -66,7 +66,7 @@ def _is_named(target: str) -> bool:
     last = _named_in.get(target)
     if last and any(last.is_relative_to(place) for place in places) and target in _targets_of(last):
         return True
-    for file in (file for place in places for file in place.rglob("*.yaml")):
+    for file in (file for place in places for file in config_files(place)):
         if target in _targets_of(file):
             _named_in[target] = file
             return True
@@ -76,7 +76,7 @@ def _is_named(target: str) -> bool:
 def _targets_of(file: Path) -> frozenset[str]:
     """The `_target_`s that a file of `conf/` names; none where it can't be read, which Hydra says when it is chosen."""
     try:
-        return _targets_then(file, file.stat().st_mtime_ns)
+        return _targets_then(file, file.stat().st_ctime_ns)
     except (OSError, yaml.YAMLError, ValueError):
         return frozenset()
 

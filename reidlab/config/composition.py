@@ -4,34 +4,24 @@ import copy
 import pickle
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Self, cast
+from typing import Self
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
+import yaml
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_keys, parse
 from reidlab.config.values import as_text, check_values, plain, settle
 from reidlab.errors import InputError, one_line
-from reidlab.places import CONF, choices, resolve_path, root
-
-
-class _WorkspaceConfigs(SearchPathPlugin):
-    """Lets Hydra look into `conf/` of the workspace before it looks into the released one."""
-
-    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        own, released = str(root() / "conf"), str(CONF)
-        if own != released and any(element.path == released for element in search_path.get_path()):
-            search_path.prepend("workspace", own, SearchPathQuery(path=released))
+from reidlab.places import CONF, choices, config_files, resolve_path, root
 
 
 def compose(overrides: Iterable[str] = ()) -> DictConfig:
@@ -80,7 +70,10 @@ class _ReadOnce(ConfigRepository):
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.known:
-            self.known[config_path] = pickle.dumps(super().load_config(config_path))
+            try:
+                self.known[config_path] = pickle.dumps(super().load_config(config_path))
+            except (yaml.YAMLError, UnicodeDecodeError) as error:
+                raise InputError(f"conf/{config_path}: can't be read ({one_line(error)}); mend that file") from error
         return pickle.loads(self.known[config_path])
 
     def __deepcopy__(self, memo: dict) -> Self:  # Hydra takes a copy for each config, should the sources change
@@ -94,19 +87,27 @@ def _repository(conf_files: tuple) -> ConfigRepository:
 
 
 def _loader() -> ConfigLoaderImpl:
-    return cast(ConfigLoaderImpl, GlobalHydra.instance().config_loader())
+    """Looks into `conf/` of the workspace before it looks into the released one; a user's own Hydra isn't touched."""
+    version.setbase("1.3")
+    own, released = str(root() / "conf"), str(CONF)
+    places = create_config_search_path(released)
+    if own != released:
+        places.prepend("workspace", own, SearchPathQuery(path=released))
+    return ConfigLoaderImpl(places)
 
 
 @lru_cache(maxsize=32)
 def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     """The config of some choices of groups, pickled (the fastest way to copy it), until a file changes."""
-    Plugins.instance().register(_WorkspaceConfigs)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        _loader().repository = _repository(conf_files)
-        return pickle.dumps(hydra_compose("config", [*choices]))
+    loader = _loader()
+    loader.repository = _repository(conf_files)
+    cfg = loader.load_configuration("config", [*choices], RunMode.RUN, from_shell=False)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return pickle.dumps(cfg)
 
 
 def _conf_files() -> tuple[tuple[str, int, int], ...]:
     """Path, time and size of every file that a config may be made of."""
-    files = [file for place in {CONF, root() / "conf"} for file in place.rglob("*.yaml") if file.is_file()]
-    return tuple((str(file), (state := file.stat()).st_mtime_ns, state.st_size) for file in sorted(files))
+    files = {file for place in {CONF, root() / "conf"} for file in config_files(place) if file.is_file()}
+    return tuple((str(file), (state := file.stat()).st_ctime_ns, state.st_size) for file in sorted(files))

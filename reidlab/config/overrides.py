@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from reidlab.bounds import bound_of
 from reidlab.config.values import is_like, nearest, prefixes
 from reidlab.errors import InputError
 from reidlab.places import CONF, choices, groups, leaves
@@ -139,5 +140,7 @@ def _check_key(override: Override, values: Mapping[str, Any], known: set[str]) -
             example = f"give it a value, as in {key}={default}" if key in values else "set what is in it instead"
             raise InputError(f"~{key}: no setting can be deleted; {example}")
         return
-    if key in values and not is_like(value, default) and not str(value).startswith("${"):
+    bound = bound_of(key)
+    fits = is_like(value, default) or (bound and bound.holds(value)) or str(value).startswith("${")
+    if key in values and not fits:
         raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")

@@ -19,7 +19,7 @@ from reidlab.deploy.program import Program, compile_program
 from reidlab.deploy.streaming import Stage
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
-from reidlab.files import read_bytes, write_atomic
+from reidlab.files import MAX_BYTES, read_bytes, write_atomic
 
 SHARED = (
     "reid_kernels.c", "reid_kernels.h", "reid_words.h", "reid_vectors.h", "reid_resize.c", "reid_resize.h",
@@ -115,13 +115,14 @@ def export_c(
     }  # fmt: skip
     own = _own_names(_text("reid.h"))
     for model in (folder / "src").glob("*_model.c"):
-        if model.name != f"{prefix}_model.c" and GENERATED in model.read_text():
+        if model.name != f"{prefix}_model.c" and GENERATED.encode() in _content(model):
             for end in ("_model.c", "_self_test.c", ".h"):
                 model.with_name(model.name.removesuffix("_model.c") + end).unlink(missing_ok=True)
     for name, content in shared.items():
         _renew(folder / "src" / name, content)
     for name, target in TEMPLATES.items():
         if name == "reid_self_test.c" and not example:
+            (folder / target.replace("reid", prefix)).unlink(missing_ok=True)  # of an earlier network
             continue
         text = Template(_text(name)).substitute(values)
         if prefix != "reid" and name != "reid_version.h":
@@ -142,10 +143,15 @@ def _text(name: str) -> str:
 def _renew(file: Path, text: str) -> None:
     """Write a file unless it is there as it is: a firmware built again after an export compiles what has changed."""
     content = text.encode()
+    if _content(file, len(content)) != content:
+        write_atomic(file, content)
+
+
+def _content(file: Path, limit: int = MAX_BYTES) -> bytes:
+    """The content of a file of at most so many bytes; none where there is no such file to read."""
     with contextlib.suppress(InputError):
-        if read_bytes(file, len(content)) == content:
-            return
-    write_atomic(file, content)
+        return read_bytes(file, limit)
+    return b""
 
 
 def _number(version: str) -> int:

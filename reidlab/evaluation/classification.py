@@ -85,7 +85,7 @@ class Classification:
     def pictures(self, read: Callable[[str], np.ndarray], mistakes: int) -> dict[str, Figure]:
         """Draw the confusion matrix, the calibration, and the first `mistakes`; `read` gives the image of a path."""
         worst = self.mistakes().head(mistakes)
-        captions = worst["predicted"] + worst["confidence"].map(" {:.0%}, not ".format) + worst["class"]
+        captions = worst["predicted"] + worst["confidence"].map(" {:.0%},\nnot ".format) + worst["class"]
         tiles = [
             plots.Tile(read(path), text, plots.MISMATCH) for path, text in zip(worst["path"], captions, strict=True)
         ]

@@ -18,6 +18,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#00
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 
 _MARGIN, _GAP, _CAPTION, _TITLE, _LABEL = 0.12, 0.10, 0.19, 0.26, 0.62  # inches
+_LETTER = 0.0085  # inches, of a letter of each point of its size, wide ones being rare
 
 
 class Drawn(NamedTuple):
@@ -29,7 +30,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Tile:
-    """One image (H, W, 3) uint8 of a sheet, with a line under it and a frame where `color` is given."""
+    """One image (H, W, 3) uint8 of a sheet, with a line or more under it and a frame where `color` is given."""
 
     image: np.ndarray
     caption: str = ""
@@ -48,6 +49,12 @@ class TileRow:
 def blank(width: float, height: float) -> Figure:
     """An opaque white figure in inches, outside of pyplot's global list, legible in dark notebooks too."""
     return Figure(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+
+
+def literal(name: str, longest: int = 28) -> str:
+    """A name as matplotlib draws it as it is, `$` beginning no formula; of a long one the middle is left out."""
+    half = max(longest - 1, 2) // 2
+    return (name if len(name) <= longest else f"{name[:half]}…{name[-half:]}").replace("$", r"\$")
 
 
 def tidy(
@@ -84,30 +91,33 @@ def tile_sheet(rows: Sequence[TileRow], title: str = "", tile_width: float = 0.8
     """Rows of image tiles; all cells have one size (the tallest image's shape) and images keep theirs inside.
 
     Sheets have no paper, for pages of any color. Sizes in inches. Under a row with captions, above one with a title and
-    left of labeled ones there is room for them.
+    left of labeled ones there is room for them; long labels and captions lose their middle.
     """
     if not any(tile for row in rows for tile in row.tiles):
         return empty(title or "no images to show")
     shapes = [tile.image.shape for row in rows for tile in row.tiles if tile]
     height = tile_width * min(max(h / w for h, w, *_ in shapes), 2.6)
     columns = max(len(row.tiles) for row in rows)
-    left = _MARGIN + (_LABEL if any(row.label for row in rows) else 0.0)
+    label = max(len(literal(row.label)) for row in rows)
+    left = _MARGIN + (max(_LABEL, 8.5 * _LETTER * label + _GAP) if label else 0.0)
     header = _TITLE + 0.06 if title else 0.0
     tops = list(_tops(rows, _MARGIN + header, height))
-    width = max(left + columns * (tile_width + _GAP) + _MARGIN, 3.2)
+    words = max(_MARGIN + 11 * _LETTER * len(title), *(left + 8.5 * _LETTER * len(row.title) for row in rows))
+    width = max(left + columns * (tile_width + _GAP) + _MARGIN, words + _MARGIN, 3.2)
 
     figure = Figure(figsize=(width, tops[-1] + _MARGIN), dpi=100, facecolor="none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(tops[-1] + _MARGIN, 0))
     axes.set_axis_off()
     if title:
-        axes.text(_MARGIN, _MARGIN, title, fontsize=11, va="top", color=ON_ANY)
+        axes.text(_MARGIN, _MARGIN, title.replace("$", r"\$"), fontsize=11, va="top", color=ON_ANY)
     for row, top in zip(rows, tops, strict=False):
         if row.title:
-            axes.text(left, top + 0.03, row.title, fontsize=8.5, va="top", color=ON_ANY)
+            axes.text(left, top + 0.03, row.title.replace("$", r"\$"), fontsize=8.5, va="top", color=ON_ANY)
             top += _TITLE
         if row.label:
-            axes.text(left - _GAP, top + height / 2, row.label, fontsize=8.5, va="center", ha="right", color=ON_ANY)
+            place = left - _GAP, top + height / 2
+            axes.text(*place, literal(row.label), fontsize=8.5, va="center", ha="right", color=ON_ANY)
         for column, tile in enumerate(row.tiles):
             if tile:
                 _draw(axes, tile, left + column * (tile_width + _GAP), top, tile_width, height)
@@ -131,7 +141,7 @@ def _tops(rows: Sequence[TileRow], start: float, height: float) -> Iterator[floa
     """The top of each row, and at last the end of the sheet."""
     for row in rows:
         yield start
-        captions = _CAPTION if any(tile and tile.caption for tile in row.tiles) else 0.0
+        captions = _CAPTION * max((len(tile.caption.splitlines()) for tile in row.tiles if tile), default=0)
         start += (_TITLE if row.title else 0.0) + height + captions + _GAP
     yield start
 
@@ -147,10 +157,11 @@ def _draw(axes: Axes, tile: Tile, x: float, y: float, width: float, height: floa
     if tile.color:
         axes.add_artist(Rectangle((x0, y0), w * scale, h * scale, fill=False, edgecolor=tile.color, linewidth=2.6))
     if tile.caption:
+        longest = round((width + _GAP) / (7.5 * _LETTER))
         axes.text(
             x + width / 2,
             y + height + 0.05,
-            tile.caption,
+            "\n".join(literal(line, longest) for line in tile.caption.splitlines()),
             fontsize=7.5,
             ha="center",
             va="top",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from reidlab.plots.canvas import FAINT, INK, SERIES, blank, tidy
+from reidlab.plots.canvas import FAINT, INK, SERIES, blank, literal, tidy
 
 NUMBERED = 20  # classes up to which every cell says its count
 
@@ -19,8 +19,8 @@ def confusion_matrix(counts: pd.DataFrame) -> Figure:
     picture = axes.imshow(shares, cmap="viridis", vmin=0, vmax=1)
     axes.spines[:].set_visible(False)
     if len(counts) <= NUMBERED:
-        axes.set_xticks(range(len(counts)), counts.columns, rotation=40, ha="right")
-        axes.set_yticks(range(len(counts)), counts.index)
+        axes.set_xticks(range(len(counts)), [literal(str(name)) for name in counts.columns], rotation=40, ha="right")
+        axes.set_yticks(range(len(counts)), [literal(str(name)) for name in counts.index])
         for row, column in np.argwhere(values):
             color = "white" if shares[row, column] < 0.62 else INK
             axes.text(column, row, str(values[row, column]), ha="center", va="center", fontsize=8, color=color)

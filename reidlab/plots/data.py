@@ -51,7 +51,7 @@ def images_per_identity(table: pd.DataFrame, noun: str = "identity", plural: str
     for axes, split in zip(panels, splits, strict=True):
         own = table[(table.split == split) & (table.pid > 0)]
         counts = own.groupby("pid").size().to_numpy()
-        tidy(axes, f"{split} ({len(counts)} {plural})", f"images of one {noun}")
+        tidy(axes, f"{split} ({len(counts)} {noun if len(counts) == 1 else plural})", f"images of one {noun}")
         if len(counts) and counts.min() == counts.max():
             axes.text(0.5, 0.5, f"{counts[0]} of each", transform=axes.transAxes, ha="center", va="center", color=FAINT)
             axes.set(xticks=[], yticks=[])

@@ -39,12 +39,14 @@ from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 from reidlab.run.contract import SCHEMAS
+from reidlab.threads import with_its_threads
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
 LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
 
 
 @storage_errors()
+@with_its_threads
 def run(run: Run) -> Run:
     """Score the run's network, in every protocol that its settings switch on, and the baselines.
 

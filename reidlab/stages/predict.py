@@ -29,6 +29,7 @@ from reidlab.metrics.closeness import Distance
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
 from reidlab.stages.evaluate import file_distance, open_file
+from reidlab.threads import with_its_threads
 
 SHOWN = 30  # images in the printed table and in the picture
 
@@ -42,6 +43,7 @@ class _Model(NamedTuple):
 
 
 @storage_errors()
+@with_its_threads
 def run(run: Run, *images: Path) -> Path:
     """Predict files, or all images below folders; returns `predict/<name>.csv` of the run folder, `.png` beside it.
 

@@ -23,6 +23,7 @@ from reidlab.export.simulate import QATOptions
 from reidlab.files import storage_errors, temporary_folder, write_json
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
+from reidlab.threads import with_its_threads
 
 INT8 = {"tflite": File.TFLITE_INT8, "onnx": File.ONNX_INT8}
 SET_ASIDE = 0.2  # of the training split, where there is no validation split
@@ -32,6 +33,7 @@ SHOWN = ("drop_low", "drop_high", "rank-1", "top-5", "cosine", "centered", "agre
 
 
 @storage_errors()
+@with_its_threads
 def run(run: Run) -> Run:
     """Quantize the run's network to .tflite and .onnx in `export/`, by the methods in turn until one keeps the bound.
 

@@ -226,7 +226,8 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     fixed = []
     for override in overrides:
         key, _, value = override.partition("=")
-        choices = re.split(r",(?![^\[{(]*[\]})])", value)  # commas outside of brackets
+        listed = value[7:-1] if value.startswith("choice(") and value.endswith(")") else value  # Hydra's word for a,b
+        choices = re.split(r",(?![^\[{(]*[\]})])", listed)  # commas outside of brackets
         try:
             if match := RANGE.fullmatch(value):
                 axes[key] = DISTRIBUTIONS[match[1]](match[2], match[3])

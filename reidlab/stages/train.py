@@ -113,6 +113,8 @@ def _require_files(run: Run) -> None:
         raise InputError(f"model.weights={weights}: no such file; give the path of a checkpoint")
     if isinstance(teacher := run["distill.teacher"], str):
         _teacher_run(teacher)
+    if (weights := run["distill.weights"]) and not resolve_path(weights).is_file():
+        raise InputError(f"distill.weights={weights}: no such file; give that of the teacher's weights")
 
 
 def _require_trainer(run: Run) -> None:

@@ -174,6 +174,8 @@ class CropDistillation(nn.Module):
         seen = self.maps.float().mean((1, 2))  # (N, E)
         self.register_buffer("center", seen.mean(0), persistent=False)
         self.register_buffer("spread", (seen - self.center).std(), persistent=False)
+        if not self.spread > 0:
+            raise InputError(f"distill.weights={weights}: this teacher sees all images alike; give trained weights")
         labels = torch.tensor([datamodule.classes.index(pid) for pid in table["pid"]])
         fitted = fit_classifier((seen - self.center) / self.spread, labels, datamodule.num_classes, decay)
         for name, tensor in zip(("weight", "bias"), fitted, strict=True):

@@ -60,7 +60,7 @@ class Task(pl.LightningModule):
 
     def forward(self, image: Tensor) -> Output:
         """Embeddings (B, D) and logits (B, C) of normalized images (B, 3, H, W)."""
-        return self.network(image.contiguous(memory_format=torch.channels_last))
+        return self.network(image.to(self.dtype, memory_format=torch.channels_last))
 
     def setup(self, stage: str) -> None:
         """Freeze a backbone that is never trained, before anything wraps the network."""
@@ -72,7 +72,7 @@ class Task(pl.LightningModule):
         if self.device.type == "cpu" and "bf16" in str(self.trainer.precision):
             for name, module in self.network.named_modules():
                 if isinstance(module, nn.Conv2d):
-                    module.register_forward_pre_hook(partial(refuse_narrow_map, name))
+                    module.register_forward_hook(partial(refuse_narrow_map, name))
 
     def on_train_epoch_start(self) -> None:
         """Reseed for this epoch, log its learning rate, freeze or unfreeze the backbone."""
@@ -145,16 +145,18 @@ class Task(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
 
-def refuse_narrow_map(name: str, layer: nn.Conv2d, inputs: tuple[Tensor]) -> None:
+def refuse_narrow_map(name: str, layer: nn.Conv2d, inputs: tuple[Tensor], output: Tensor) -> None:
     """InputError where oneDNN, as of torch 2.13, takes outputs or gradients in bf16 from memory that it never wrote.
 
-    It does so in strided convolutions over maps no wider than the stride, in depthwise ones over narrower maps. On a
-    processor with AMX no others of a grid of kernels, strides, channels and sizes were wrong.
+    Of strided convolutions it does so in gradients of weights over maps narrower than the stride, and in outputs of one
+    column and several rows, if they aren't plainly depthwise. On a processor with AMX no others of a grid of kernels,
+    strides, paddings, channels and sizes were wrong.
     """
-    width, stride = inputs[0].shape[-1], layer.stride[1]
+    width, stride, (height_out, width_out) = inputs[0].shape[-1], layer.stride[1], output.shape[-2:]
     depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
-    wrong = layer.kernel_size[1] > 1 and stride > 1 and width <= stride - depthwise
-    if wrong and (torch.is_autocast_enabled("cpu") or inputs[0].dtype == torch.bfloat16):
+    wrong = width < stride or (width_out == 1 < height_out and not depthwise)
+    in_bf16 = torch.is_autocast_enabled("cpu") or inputs[0].dtype == torch.bfloat16
+    if wrong and in_bf16 and layer.kernel_size[1] > 1 and stride > 1:
         raise InputError(
             f"trainer.precision: in bf16 the processor computes '{name}' wrongly, a convolution of stride {stride} "
             f"over a map {width} pixels wide; set a larger width in data.size, or trainer.precision=32-true"

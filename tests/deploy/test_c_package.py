@@ -128,11 +128,22 @@ def test_readme_and_network_of_a_prefix_have_its_names(network, package, tmp_pat
 
 def test_a_folder_holds_the_network_of_one_prefix(network, package):
     folder = package("gate")
-    (folder / "src/my_model.c").write_text("int mine;")
+    (folder / "src/my_model.c").write_bytes(b"int mine; /* caf\xe9 */")
+    (folder / "src/link_model.c").symlink_to("nowhere")
+    (folder / "src/folder_model.c").mkdir()
+    os.mkfifo(folder / "src/pipe_model.c")  # never waited for
     export_c(network[0], folder, prefix="door")
     assert sorted(file.name for file in (folder / "src").iterdir() if "reid" not in file.name) == [
-        "door.h", "door_model.c", "my_model.c"
+        "door.h", "door_model.c", "folder_model.c", "link_model.c", "my_model.c", "pipe_model.c"
     ]  # fmt: skip
+
+
+def test_an_export_without_an_example_leaves_no_self_test_of_another_network(network, package):
+    for prefix in ("reid", "gate"):
+        folder = package(prefix)
+        assert (folder / f"src/{prefix}_self_test.c").exists()
+        export_c(network[0], folder, prefix=prefix)
+        assert not (folder / f"src/{prefix}_self_test.c").exists()
 
 
 def test_what_another_export_leaves_as_it_is_is_not_compiled_again(network, package):

@@ -10,6 +10,7 @@ from PIL import Image
 
 from reidlab import plots
 from reidlab.plots.canvas import IGNORED, MATCH, MISMATCH, ON_ANY, QUERY
+from reidlab.plots.saving import png
 
 RNG = np.random.default_rng(0)
 RATES = {f"{name}{end}": [0.1, 0.2] for name in ("FPR", "TPR") for end in ("", " low", " high")}
@@ -118,6 +119,22 @@ def test_tiles_keep_their_shape_and_do_not_overlap():
     shapes = [(bottom - top) / (right - left) for left, right, bottom, top in boxes]
     assert shapes == pytest.approx([0.5, 2.0])
     assert boxes[0][1] < boxes[1][0]
+
+
+@pytest.mark.parametrize(
+    "name", ["Apple___Cedar_apple_rust_seen_on_leaves", "$\\frac$", "$5-$10", "Ромашка обыкновенная"]
+)
+def test_any_names_fit_a_sheet_and_a_confusion_matrix(name):
+    tile = plots.Tile(IMAGE, f"{name}\nnot {name}")
+    sheet = plots.tile_sheet([plots.TileRow([tile, tile], f"a row of {name}", name)], f"a sheet of {name}")
+    counts = pd.DataFrame(np.eye(2, dtype=int), [name, "b"], [name, "b"])
+    for figure in (sheet, plots.confusion_matrix(counts)):
+        png(figure, 100)
+        (left, bottom), (right, top) = figure.get_tightbbox().get_points()
+        width, height = figure.get_size_inches()
+        assert left >= -0.01 and right <= width + 0.01 and bottom >= -0.01 and top <= height + 0.01
+    first, second = (t.get_window_extent() for t in sheet.axes[0].texts if "not" in t.get_text())
+    assert first.x1 < second.x0
 
 
 def test_an_identity_sheet_shows_all_cameras_evenly_and_in_order():

@@ -53,7 +53,7 @@ def searched(small, root, *more, trials=8):
 def test_overrides_with_several_values_are_axes():
     axes, fixed = search.split_axes(
         ["seed=1", "data.size=[32,16]", "a.b=x,y", "c=interval(0, 0.5)", "d=log(1e-4,1e-2)", "e=range(2,8)",
-         "f=[1,2],[3,4]"]
+         "f=[1,2],[3,4]", "g=choice(x,[1,2])"]
     )  # fmt: skip
     assert fixed == ["seed=1", "data.size=[32,16]"]
     assert axes == {
@@ -62,6 +62,7 @@ def test_overrides_with_several_values_are_axes():
         "d": FloatDistribution(1e-4, 1e-2, log=True),
         "e": IntDistribution(2, 8),
         "f": CategoricalDistribution(["[1,2]", "[3,4]"]),
+        "g": CategoricalDistribution(["x", "[1,2]"]),
     }
 
 

@@ -12,7 +12,8 @@ from pytorch_lightning.callbacks import LambdaCallback
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.run import File, Run
-from reidlab.stages import train
+from reidlab.stages import evaluate, train
+from reidlab.threads import Pace
 
 
 def settings(small, root, name, *more):
@@ -55,11 +56,15 @@ def test_the_seed_fixes_training(small, tmp_path, unbroken):
     assert all(torch.equal(tensor, expected[name]) for name, tensor in weights(again / File.BEST).items())
 
 
-def test_the_number_of_threads_is_that_of_the_settings(small, tmp_path):
+def test_the_number_of_threads_is_that_of_the_settings(small, tmp_path, monkeypatch):
     seen = []
     counts = LambdaCallback(on_train_batch_end=lambda *_: seen.append(torch.get_num_threads()))
     before = torch.get_num_threads()
-    train.run(settings(small, tmp_path, "threads", "threads=3", *QUICK), [counts])
+    run = train.run(settings(small, tmp_path, "threads", "threads=3", *QUICK), [counts])
+    assert set(seen) == {3} and torch.get_num_threads() == before
+    seen.clear()
+    monkeypatch.setattr(Pace, "end", lambda *_: seen.append(torch.get_num_threads()))
+    evaluate.run(run)
     assert set(seen) == {3} and torch.get_num_threads() == before
 
 

@@ -194,6 +194,14 @@ def crops(tmp_path_factory):
     ]  # fmt: skip
 
 
+def test_a_teacher_that_is_absent_or_sees_nothing_is_refused(crops, tmp_path):
+    with pytest.raises(InputError, match=r"distill\.weights=/nowhere\.pth: no such file"):
+        train.check(Run.compose([*crops, "run.name=absent", "distill.weights=/nowhere.pth"]))
+    torch.save(efficientnet_lite0().state_dict(), tmp_path / "blind.pth")  # features of random layers vanish
+    with pytest.raises(InputError, match="sees all images alike"):
+        train.run(Run.compose([*crops, "run.name=blind", f"distill.weights={tmp_path}/blind.pth"]))
+
+
 def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops):
     run = train.run(Run.compose([*crops, "run.name=student"]))
     assert {"train/distill_feature", "train/distill_logits"} <= set(run.table_of(File.HISTORY))

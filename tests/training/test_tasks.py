@@ -72,6 +72,14 @@ def test_losses_are_float32_in_mixed_precision(small, tmp_path, monkeypatch):
     assert not any("classifier" in name for name in state)  # no term learns from its logits
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_of_another_precision_take_images_as_they_are(small, tmp_path, precision):
+    run = trained(
+        small, tmp_path, precision, "data.size=[32,48]", "trainer.max_epochs=1", f"trainer.precision={precision}"
+    )
+    assert run.training["finished"]
+
+
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
     more = [
         "data.size=[32,48]",
@@ -89,24 +97,26 @@ def test_maps_that_bf16_gets_wrong_on_a_processor_are_refused(small, tmp_path):
         trained(small, tmp_path, "narrow", "trainer.max_epochs=1", "trainer.precision=bf16-mixed")
 
 
-@pytest.mark.parametrize(("channels", "groups", "stride", "width"), [
-    (64, 1, 2, 2), (64, 1, 2, 1), (64, 64, 3, 2), (1, 1, 2, 2), (8, 8, 3, 3),
+@pytest.mark.parametrize(("channels", "groups", "stride", "width", "padding"), [
+    (64, 1, 2, 2, 1), (64, 1, 2, 1, 1), (64, 64, 3, 2, 1), (1, 1, 2, 2, 1), (8, 8, 3, 3, 1), (64, 1, 2, 4, 0),
+    (8, 8, 3, 5, 0),
 ])  # fmt: skip
-def test_a_narrow_map_is_refused_in_bf16_alone(channels, groups, stride, width):
-    """What gave NaN of spoilt memory, by hand: the last one, of two outputs for each input, isn't plainly depthwise."""
-    outputs = 16 if channels == 8 else 64
-    layer, images = torch.nn.Conv2d(channels, outputs, 3, stride, 1, groups=groups), torch.zeros(1, channels, 16, width)
-    refuse_narrow_map("layer", layer, (images,))
+def test_a_narrow_map_is_refused_in_bf16_alone(channels, groups, stride, width, padding):
+    """What gave NaN of spoilt memory, by hand; with two outputs for each of 8 inputs it isn't plainly depthwise."""
+    layer = torch.nn.Conv2d(channels, 16 if channels == 8 else 64, 3, stride, padding, groups=groups)
+    images = torch.zeros(1, channels, 16, width)
+    output = layer(images)
+    refuse_narrow_map("layer", layer, (images,), output)
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match=f"over a map {width} pixels wide"):
-        refuse_narrow_map("layer", layer, (images,))
+        refuse_narrow_map("layer", layer, (images,), output)
     with pytest.raises(InputError, match="wrongly"):
-        refuse_narrow_map("layer", layer, (images.bfloat16(),))
+        refuse_narrow_map("layer", layer, (images.bfloat16(),), output)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "float32"])
 @pytest.mark.parametrize(("groups", "kernel", "stride", "height", "width"), [
     (1, 3, 2, 16, 3), (1, 7, 2, 24, 4), (64, 3, 2, 5, 2), (64, 5, 2, 16, 5), (64, 3, 1, 7, 1), (1, 1, 2, 5, 1),
-    (64, 3, 3, 6, 4),
+    (64, 3, 3, 6, 4), (1, 3, 2, 2, 2),
 ])  # fmt: skip
 def test_convolutions_that_are_not_refused_agree_with_double_precision(
     precision, groups, kernel, stride, height, width
@@ -115,9 +125,9 @@ def test_convolutions_that_are_not_refused_agree_with_double_precision(
     layer = torch.nn.Conv2d(64, 64, kernel, stride, kernel // 2, groups=groups).to(memory_format=torch.channels_last)
     images = torch.randn(8, 64, height, width).contiguous(memory_format=torch.channels_last).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        refuse_narrow_map("layer", layer, (images,))
         spoil_free_memory()
         outputs = layer(images)
+        refuse_narrow_map("layer", layer, (images,), outputs)
     gradient = torch.randn_like(outputs)
     spoil_free_memory()
     found = outputs, *torch.autograd.grad(outputs, (images, layer.weight), gradient)
