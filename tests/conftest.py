@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's, which spin while the other worker computes
 
 import cv2
 import numpy as np
@@ -24,8 +26,19 @@ if "PYTEST_XDIST_WORKER" in os.environ and importlib.util.find_spec("wandb"):
 
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: None  # no test cuts the power, and each of many small files would wait for the disk
+connect = sqlite3.connect
 gc.disable()  # until all tests are imported, of which nothing becomes garbage
 gc.set_threshold(50_000)
+
+
+def connect_without_sync(*args, **options):
+    """A connection to SQLite that doesn't wait for the disk either: a gallery in Qdrant's files has one a change."""
+    connection = connect(*args, **options)
+    connection.execute("PRAGMA synchronous = OFF")
+    return connection
+
+
+sqlite3.connect = connect_without_sync
 
 
 def pytest_collection_finish():

@@ -10,12 +10,12 @@ import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_keys, parse
@@ -101,9 +101,10 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     """The config of some choices of groups, pickled (the fastest way to copy it), until a file changes."""
     loader = _loader()
     loader.repository = _repository(conf_files)
-    cfg = loader.load_configuration("config", [*choices], RunMode.RUN, from_shell=False)
-    with open_dict(cfg):
-        del cfg["hydra"]
+    overrides, repository = loader._parse_overrides_and_create_caching_repo("config", [*choices])
+    defaults = create_defaults_list(repository, "config", overrides, prepend_hydra=False, skip_missing=False).defaults
+    cfg = loader._compose_config_from_defaults_list(defaults, repository)
+    OmegaConf.set_struct(cfg, True)
     return pickle.dumps(cfg)
 
 
