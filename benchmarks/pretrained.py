@@ -36,8 +36,8 @@ CARD_OF_PEOPLE = """# {name}
 
 A backbone for the first minutes on real people: {network}, at 128 x 64 pixels.
 
-mAP {mAP:.3f} on {queries:.0f} queries of drawn people that it did not see; trained on {classes} others for {epochs} epochs,
-seed 0. What it is worth on real people: docs/accuracy.md. Weights in float16. No photograph was used.
+mAP {mAP:.3f} on {queries:.0f} queries of drawn people that it did not see; trained on {classes} others for {epochs}
+epochs, seed 0. What it is worth on real people: docs/accuracy.md. Weights in float16. No photograph was used.
 
     reidlab train experiment=people_in_an_hour data.root=people model.weights=data/models/{name}/checkpoints/best.ckpt
 
