@@ -1,7 +1,7 @@
 """Backbones to start from: small classifiers' trained on nine tenths of Tiny ImageNet, OSNet's on drawn people.
 
     python benchmarks/pretrained.py --keep data/models data.root=TINY_IMAGENET   # an hour on a CPU
-    python benchmarks/pretrained.py --keep data/models --networks osnet_x0_25    # a quarter of an hour
+    python benchmarks/pretrained.py --keep data/models --networks osnet_x0_25 trainer.precision=bf16-mixed  # 15 minutes
 
 Scored on the rest of Tiny ImageNet and on other drawn people. Runs are kept in `runs/`, and the same command goes on
 where it was stopped. `--keep` copies the weights to a folder, in float16.
@@ -41,7 +41,7 @@ epochs, seed 0. What it is worth on real people: docs/accuracy.md. Weights in fl
 
     reidlab train experiment=people_in_an_hour data.root=people model.weights=data/models/{name}/checkpoints/best.ckpt
 
-Made by `python benchmarks/pretrained.py --networks {network} --keep data/models`.
+Made by `python benchmarks/pretrained.py --networks {network} --keep data/models trainer.precision=bf16-mixed`.
 """
 
 

@@ -88,3 +88,14 @@ def test_demo_people_are_found_as_often_as_the_figures_say(network, tmp_path):
     found, stated = (each.results[Row.CHECKPOINT].figures for each in (evaluate.run(run), Run(folder)))
     assert found["num_query"] == stated["num_query"]
     assert abs(found["mAP"] - stated["mAP"]) < 0.005  # weights in float16, and files of other decoders
+
+
+def test_the_backbone_of_drawn_people_knows_others_at_once(tmp_path):
+    people = {"num_identities": 18, "train_identities": 4, "num_cameras": 3, "images_per_camera": 2, "seed": 7}
+    drawn = (f"data.source.{key}={number}" for key, number in people.items())
+    given = ["data=synthetic", f"data.root={tmp_path}/people", "data.size=[128,64]", "data.source.size=[128,64]",
+             "model=osnet_x0_25", f"run.root={tmp_path}", *drawn]  # fmt: skip
+    weights = CLONE / "data" / "models" / "pretrained_osnet_x0_25" / "checkpoints" / "best.ckpt"
+    run = evaluate.run(Run.compose([*given, f"model.weights={weights}", "evaluate.baselines=[untrained]"]))
+    known, chance = (run.results[row].figures["mAP"] for row in (Row.CHECKPOINT, Row.UNTRAINED))
+    assert known > chance + 0.4
