@@ -127,6 +127,14 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
     assert config.compose(["experiment=mine"]).seed == 33
 
 
+def test_settings_of_hydras_own_are_none_of_a_run(workspace):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nhydra: {run: {dir: x}}\nseed: 3\n"
+    )
+    cfg = config.compose(["experiment=mine"])
+    assert cfg.seed == 3 and "hydra" not in cfg
+
+
 def test_a_group_may_be_a_link_to_a_folder(workspace):
     (workspace / "shared").mkdir()
     (workspace / "conf" / "optimizer").symlink_to(workspace / "shared")

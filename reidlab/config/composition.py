@@ -104,6 +104,7 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     overrides, repository = loader._parse_overrides_and_create_caching_repo("config", [*choices])
     defaults = create_defaults_list(repository, "config", overrides, prepend_hydra=False, skip_missing=False).defaults
     cfg = loader._compose_config_from_defaults_list(defaults, repository)
+    cfg.pop("hydra", None)  # of an experiment that other programs read, too
     OmegaConf.set_struct(cfg, True)
     return pickle.dumps(cfg)
 
