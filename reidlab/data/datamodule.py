@@ -83,6 +83,9 @@ class _Loader(DataLoader):
     epoch that orders the batches. An InputError of a worker arrives without its traceback.
     """
 
+    def check_worker_number_rationality(self) -> None:
+        """Say nothing of more workers than processors: they wait for disks."""
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # a generator, to start late
         try:
             yield from super().__iter__()

@@ -1,6 +1,7 @@
 """What data modules of identities and of classes have in common, on one of identities."""
 
 import hashlib
+import warnings
 
 import pytest
 import pytorch_lightning as pl
@@ -72,6 +73,13 @@ def test_a_cache_changes_no_pixel(make, tmp_path, num_workers):
     other = plain.samples.table.assign(path="10_0.png")
     assert torch.equal(next(iter(cached.loader(other)))["image"], next(iter(plain.loader(other)))["image"])
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_more_workers_than_processors_are_no_matter_for_a_warning(make, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(make(num_workers=2).test_dataloader())) > 0
 
 
 def test_reduced_decoding_is_for_training_alone(make, people, write_image):
