@@ -50,7 +50,7 @@ def chromium():
 
 @pytest.fixture
 def wrong():
-    """What went wrong in a page: errors in the console, answers that refuse, what was asked of another machine."""
+    """Errors in a page's console, refused answers, and requests to other machines."""
     return []
 
 

@@ -113,7 +113,7 @@ def check_choice(override: Override) -> None:
 
 
 def _meant(key: str, known: Collection[str]) -> str:
-    """What a key that doesn't exist was meant to do, by the words of other tools, else by its spelling."""
+    """Guess what an unknown key was meant to be, by the words of other tools, else by its spelling."""
     word = key.rpartition(".")[2]
     if word in OF_THE_IMAGES:
         return ", it follows from the images: see data=class_folders and data=class_csv, or data=folders for identities"

@@ -173,7 +173,7 @@ def _verdict(distance: str, thresholds: Mapping[str, float]) -> dict[str, str]:
 
 
 def _own_names(header: str) -> re.Pattern:
-    """What a prefix renames: the macros and functions of the network's header, its files, its arena and its targets."""
+    """Names under a prefix: the macros and functions of the network's header, its files, its arena and its targets."""
     functions = re.findall(r"^(?:int|void|static inline float) (reid_\w+)\(", header, re.MULTILINE)
     macros = {
         *re.findall(r"#define (REID_\w+)", header),

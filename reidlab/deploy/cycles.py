@@ -47,7 +47,7 @@ class Caches:
 
 @dataclass(frozen=True)
 class Trace:
-    """What ran: basic blocks, the disassembly by address, and fetched lines of code, constants and RAM."""
+    """An execution: basic blocks, the disassembly by address, and fetched lines of code, constants and RAM."""
 
     blocks: Sequence[Block]
     program: Mapping[int, tuple[Instruction, int]]
@@ -200,7 +200,7 @@ ESTIMATED = {  # core -> the chips that its time is estimated for; all have the 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the model's cycles are multiplied by; NaN where nothing is published for the core, then with bounds alone.
+    """Factor on the model's cycles; NaN where nothing is published for the core, then with bounds alone.
 
     - `low`, `high`: bounds that hold the true factor with probability `COVERAGE`
     - `errors`: relative error of each network's latency by the other networks of its core, see `_left_out`

@@ -65,7 +65,7 @@ def as_dilated(graph: Graph, start: Op) -> Graph:
 
 
 def _group(graph: Graph, start: Op) -> list[Op]:
-    """What goes from a SPACE_TO_BATCH_ND to BATCH_TO_SPACE_ND, with one convolution in it."""
+    """Operators from a SPACE_TO_BATCH_ND to BATCH_TO_SPACE_ND, with one convolution in it."""
     group = [start]
     while (op := group[-1]).kind != "BATCH_TO_SPACE_ND":
         users = graph.consumers.get(op.outputs[0], [])

@@ -143,7 +143,7 @@ class GalleryShape:
 def gallery_commands(
     shape: GalleryShape, operations: Sequence[tuple[GalleryOp, np.ndarray, int]], rules: DeviceRules
 ) -> bytes:
-    """What `firmware/gallery.c` reads: operations with their codes (N, size) int8 and their numbers."""
+    """Write the input of `firmware/gallery.c`: operations with their codes (N, size) int8 and their numbers."""
     parts = [np.array(astuple(shape), "<i4").tobytes()]
     for kind, codes, number in operations:
         parts += [np.array([kind, len(codes), number, *astuple(rules)], "<i4").tobytes(), codes.tobytes()]
@@ -151,7 +151,7 @@ def gallery_commands(
 
 
 def gallery_answers(content: bytes) -> list[Match]:
-    """What `firmware/gallery.c` wrote: one match for each operation, or for each crop of a frame."""
+    """Read the output of `firmware/gallery.c`: one match for each operation, or for each crop of a frame."""
     return [Match(*pair) for pair in np.frombuffer(content, "<i4").reshape(-1, 2).tolist()]
 
 
@@ -227,7 +227,7 @@ def _calls(parts: list[int], runs: int) -> list[int]:
 
 
 def trace_in(build: Path, core: str, output: str) -> Trace:
-    """What ran of `firmware.elf`, from what the counter printed."""
+    """Parse the counter's output: the executed parts of `firmware.elf`."""
     decoder = ["-marmv8.1-m.main"] if core == "m55" else []  # GNU's objdump finds no vectors by itself
     listing = _output("arm-none-eabi-objdump", "-d", "--no-show-raw-insn", *decoder, build / "firmware.elf")
     return trace_of(output, program_of(listing))

@@ -437,7 +437,7 @@ def _row_bytes(build: Builder, op: Op, source: int) -> int:
 
 
 def _reshape(build: Builder, op: Op) -> None:
-    """The same bytes, cut into other rows."""
+    """Cut the bytes into other rows."""
     build.quantization(op.inputs[0], op)
     before, after = (build.graph.tensors[tensor] for tensor in (op.inputs[0], op.outputs[0]))
     if before.size != after.size:
@@ -672,7 +672,7 @@ def _pool(build: Builder, op: Op, kernel: str, absorb: bool) -> None:
 
 
 def _reduced(build: Builder, op: Op) -> tuple[int, int, int]:
-    """What an operator over some neighboring axes takes together: (how often, how many, of how many numbers each)."""
+    """Shape of an operator over neighboring axes: (how often, how many taken together, of how many numbers each)."""
     axes = build.constant(op, 1, "int32")
     if axes is None:
         raise build.refuse(op, "needs constant axes")

@@ -1,4 +1,4 @@
-"""What ST's re-identification application for the STM32N6 takes: its header, the compiler's profile, the command."""
+"""Input of ST's re-identification application for the STM32N6: its header, the compiler's profile, the command."""
 
 import json
 import shutil
@@ -68,7 +68,7 @@ def write_application(model: Path, out: Path, threshold: float | None, app: Mapp
 
 
 def _remark(graph: Graph) -> str:
-    """What a comparison of raw output codes, zero point ignored, does to this network."""
+    """Effect on this network of comparing raw output codes, zero point ignored."""
     try:
         _, zero = quantization_of(graph)
     except InputError as error:

@@ -186,7 +186,7 @@ class Builder:
             self.view(target, last, whole)
 
     def source(self, op: Op, tensor: int, as_it_is: bool = False) -> int:
-        """What a node reads for a tensor: of the image's bytes a copy as int8 codes, or themselves `as_it_is`."""
+        """Input of a node for a tensor: of the image's bytes a copy as int8 codes, or themselves `as_it_is`."""
         tensor = self.alias.get(tensor, tensor)
         if as_it_is or tensor not in self.pixels:
             return tensor

@@ -19,7 +19,7 @@ def is_published(folder: Path) -> bool:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What a published network says of itself; InputError where its weights aren't those that were published."""
+    """Description in a published network; InputError where its weights aren't those that were published."""
     about = read_json(folder / ABOUT, ABOUT_SCHEMA)
     if about.get("weights_file_hash") != file_hash(folder / WEIGHTS):
         raise InputError(f"{folder / WEIGHTS}: not the weights that {ABOUT} tells of; publish or download it again")

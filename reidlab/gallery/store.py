@@ -129,7 +129,7 @@ class Store:
         return True
 
     def _read(self) -> dict[str, Any]:
-        """What the manifest says; empty before the first change."""
+        """Content of the manifest; empty before the first change."""
         file = self.folder / MANIFEST
         try:
             about = read_json(file)

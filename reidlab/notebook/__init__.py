@@ -135,7 +135,7 @@ def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
 
 
 def difference(run: Run, other: Run) -> str:
-    """What `evaluate.against` found of two runs, in words: the paired difference, and whether it may be chance."""
+    """Comparison of two runs by `evaluate.against`, in words: the paired difference, and whether it may be chance."""
     main = run.figures[0]
     found = pd.read_csv(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", index_col=0)
     value, low, high = found.loc[main, ["difference", "low", "high"]]
