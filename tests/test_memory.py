@@ -26,7 +26,7 @@ def test_in_a_loop_large_tensors_take_the_memory_of_those_before():
     with kept_when_freed():
         cleared = [cleared_pages() for _ in range(40)]
     assert sum(cleared[20:]) < TENSOR_BYTES / PAGE_BYTES  # at first some find no gap that is wide enough
-    assert cleared_pages() + cleared_pages() > TENSOR_BYTES / PAGE_BYTES
+    assert cleared_pages() > 0.9 * TENSOR_BYTES / PAGE_BYTES  # though the next may find this one's gap in the heap
 
 
 def test_after_the_outermost_loop_memory_goes_back():
