@@ -3,10 +3,12 @@
     python benchmarks/commands.py [--before COMMIT] [--rounds 3]
     python benchmarks/commands.py --run data/models/demo_osnet_x0_25 --stages evaluate quantize -- experiment=demo
     python benchmarks/commands.py --images 50000 [--before COMMIT] [--rounds 1]
+    python benchmarks/commands.py --demo [--before COMMIT]
 
 With `--run` it is whole stages, of a copy of the run, with the data sets of this workspace. With `--images` it is the
 whole `reidlab data` on so many images of 128x64 in Market-1501's layout, and the reading of a table of ten times as
-many rows, each of a file that is there.
+many rows, each of a file that is there. With `--demo` it is the demo to its export, once, in a fresh checkout of the
+last commit: the people drawn, a network trained, scored and exported.
 Every figure is the median of its rounds, in which now and before take turns. Processor time (user and system, children
 included) hardly changes on a busy machine; wall-clock time does.
 """
@@ -51,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--run", type=Path, help="the folder of a run; overrides may follow")
     parser.add_argument("--stages", nargs="+", default=["quantize"], help="of that run")
     parser.add_argument("--images", type=int, metavar="COUNT", help="let `data` read so many")
+    parser.add_argument("--demo", action="store_true", help="run the demo once, from nothing to its export")
     parser.add_argument("overrides", nargs="*")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -59,16 +62,20 @@ def main(argv: list[str] | None = None) -> int:
             starts = working(Path(folder), args.run, args.stages, args.overrides)
         elif args.images:
             starts = reading(Path(folder), args.images)
-        trees = {"now": ROOT}
+        elif args.demo:
+            starts, args.rounds = {"the demo": (["-c", CLI, "run", "experiment=demo"], {})}, 1
+        trees, commits = {"now": ROOT}, {"now": "HEAD"} if args.demo else {}
         if args.before:
-            trees["before"] = Path(folder) / "before"
-            git("worktree", "add", "--detach", str(trees["before"]), args.before)
+            commits["before"] = args.before
+        for tree, commit in commits.items():
+            trees[tree] = Path(folder) / tree
+            git("worktree", "add", "--detach", str(trees[tree]), commit)
         try:
             rows = [(start, tree, *cost(*starts[start], place)) for _ in range(args.rounds)
                     for start in starts for tree, place in trees.items()]  # fmt: skip
         finally:
-            if args.before:
-                git("worktree", "remove", "--force", str(trees["before"]))
+            for tree in commits:
+                git("worktree", "remove", "--force", str(trees[tree]))
     found = pd.DataFrame(rows, columns=["start", "tree", "processor_s", "wall_s"])
     table = found.groupby(["start", "tree"], sort=False).median().unstack("tree")
     table.columns = [f"{figure} {tree}" for figure, tree in table.columns]
