@@ -48,7 +48,7 @@ from reidlab.run.provenance import provenance
 if TYPE_CHECKING:  # a command that reads tables alone starts without torch
     from torch import nn
 
-    from reidlab.data import ImageDataModule
+    from reidlab.data import ImageDataModule, Samples
     from reidlab.models import LoadReport
 
 __all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
@@ -211,6 +211,28 @@ class Run:
     def checkpoint(self) -> str:
         """The hash of the network's weights; `initial` where they come from no file."""
         return file_hash(self.weights) if self.weights else INITIAL
+
+    def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
+        """InputError where a network learned images that are held out here, as after another division of the data set.
+
+        Nothing is known of networks from elsewhere, nor of those of releases that didn't note what they learned.
+
+        Args:
+            samples: the data set.
+            held_out: rows of it.
+            file: the network's checkpoint or exported file; None for `weights`.
+        """
+        folder = (file or self.weights or self / File.BEST).resolve().parent.parent
+        if not (folder / File.CONFIG).exists():
+            return
+        learned, table = Run.stored(folder).table_of(File.LEARNED), pd.concat(held_out)
+        if learned.empty or not (seen := np.isin(samples.digests(table), learned["sha256"])).any():
+            return
+        raise InputError(
+            f"{samples.root}: the network of {folder} learned {seen.sum()} of the {len(table)} images that are held "
+            f"out here, such as {table['path'].iloc[int(seen.argmax())]}; give the images and the data.* and seed of "
+            "its training, or train on this division by another run.name"
+        )
 
     # -- what is known of the network
 

@@ -64,6 +64,8 @@ def run(run: Run) -> Run:
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
+    validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
+    run.require_unlearned(datamodule.samples, datamodule.test, validation)
     elsewhere: list[tuple[ReidDataModule, RetrievalProtocol]] = []
     if isinstance(protocol, RetrievalProtocol):
         _check_rows(run, datamodule)
@@ -89,7 +91,6 @@ def run(run: Run) -> Run:
 
     record(Row.CHECKPOINT, found.ranking, found)
     _report_unmatched(found)
-    validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
 
     def unseen() -> Retrieval:
         return protocol.evaluate(embed(run.network, datamodule, validation, run.device, "validation"), VALIDATION)
@@ -167,6 +168,7 @@ def _score_file(run: Run, file: Path) -> None:
         log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
+    run.require_unlearned(datamodule.samples, datamodule.test, datamodule.validation, file=file)
     if isinstance(protocol, RetrievalProtocol) and file.suffix in EXPORTED:
         protocol = replace(protocol, distance=file_distance(run, embedder))
 
@@ -327,6 +329,7 @@ def _other_test_sets(
                 raise InputError(f"{place}: a data set of classes; give one of identities")
             theirs = protocol.elsewhere(home, module)
             theirs.require_test(module)
+            run.require_unlearned(module.samples, module.test)
         except InputError as error:
             raise InputError(f"evaluate.also: {error}") from error
         yield module, theirs
