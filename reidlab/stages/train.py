@@ -33,6 +33,7 @@ from reidlab.training.callbacks import (
     KeepsPace,
     StaysStopped,
     TimeBudget,
+    ValidatesLast,
     interruptible,
     progress,
     quiet_lightning,
@@ -204,7 +205,7 @@ def build_trainer(
     return instantiate(
         run.config.trainer,
         max_time=None,
-        callbacks=[*chosen, *_time_budget(run), *callbacks, StaysStopped(), shown],
+        callbacks=[*chosen, *_time_budget(run), *callbacks, ValidatesLast(), StaysStopped(), shown],
         plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=str(run.folder),
