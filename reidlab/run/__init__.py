@@ -55,6 +55,11 @@ __all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Tas
 
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
+RULES = {  # of rows: what differs by them, and the rows that do so by their names
+    "size": ("images of several sizes", ()),
+    "distance": ("several distances", (Row.CHECKPOINT.under("expansion"),)),
+    "exclude_same_camera": ("both same-camera rules", (Row.CHECKPOINT.under("same-camera"),)),
+}
 INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
 
@@ -256,6 +261,28 @@ class Run:
         present = (None, self.checkpoint)
         baselines = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
         return {row: result for row, result in found.items() if result.checkpoint in present or row in baselines}
+
+    def rules_of(self, row: str) -> dict[str, Any]:
+        """Distance, same-camera rule and image size that a row was measured by, else those of the settings."""
+        left_out = bool(self["evaluate.exclude_same_camera"] and self["data.exclude_same_camera"])
+        settings = {"size": self["data.size"], "distance": self["evaluate.distance"], "exclude_same_camera": left_out}
+        recorded = self.results[row].protocol if row in self.results else {}
+        return {key: recorded.get(key, value) for key, value in settings.items()}
+
+    @property
+    def incomparable(self) -> list[str]:
+        """Lines that name rows of several image sizes, distances or same-camera rules, unless their names say so."""
+        lines = []
+        for key, (what, telling) in RULES.items():
+            rows = {
+                row: " x ".join(map(str, found)) if isinstance(found := result.protocol[key], list) else str(found)
+                for row, result in self.results.items()
+                if key in result.protocol and not row.startswith((Row.CHECKPOINT.on(""), *telling))
+            }
+            if len({*rows.values()}) > 1:
+                listed = ", ".join(f"{row} {value}" for row, value in rows.items())
+                lines.append(f"rows of {what}, which don't compare: {listed}")
+        return lines
 
     @property
     def stale_results(self) -> list[str]:

@@ -137,10 +137,8 @@ def print_results(run: Run) -> None:
     print_table(
         table.astype(dict.fromkeys(counts, int)), f"{run.name}: test split, with 95 % intervals over its {over}"
     )
-    sizes = {row: result.protocol["size"] for row, result in run.results.items() if "size" in result.protocol}
-    if len({*map(tuple, sizes.values())}) > 1:
-        listed = ", ".join(f"{row} {' x '.join(map(str, size))}" for row, size in sizes.items())
-        log.warning(f"rows of images of several sizes, which don't compare: {listed}")
+    for line in run.incomparable:
+        log.warning(line)
     if stale := run.stale_results:
         log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")
     places = {
