@@ -217,27 +217,30 @@ class Run:
         """The hash of the network's weights; `initial` where they come from no file."""
         return file_hash(self.weights) if self.weights else INITIAL
 
-    def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
-        """InputError where a network learned images that are held out here, as after another division of the data set.
-
-        Nothing is known of networks from elsewhere, nor of those of releases that didn't note what they learned.
+    def learned(self, samples: "Samples", table: pd.DataFrame, file: Path | None = None) -> np.ndarray:
+        """Which images (N,) a network learned; none of them where nobody noted it, as of networks from elsewhere.
 
         Args:
             samples: the data set.
-            held_out: rows of it.
+            table: rows of it (N).
             file: the network's checkpoint or exported file; None for `weights`.
         """
         folder = (file or self.weights or self / File.BEST).resolve().parent.parent
-        if not (folder / File.CONFIG).exists():
-            return
-        learned, table = Run.stored(folder).table_of(File.LEARNED), pd.concat(held_out)
-        if learned.empty or not (seen := np.isin(samples.digests(table), learned["sha256"])).any():
-            return
-        raise InputError(
-            f"{samples.root}: the network of {folder} learned {seen.sum()} of the {len(table)} images that are held "
-            f"out here, such as {table['path'].iloc[int(seen.argmax())]}; give the images and the data.* and seed of "
-            "its training, or train on this division by another run.name"
-        )
+        noted = Run.stored(folder).table_of(File.LEARNED) if (folder / File.CONFIG).exists() else pd.DataFrame()
+        return np.zeros(len(table), bool) if noted.empty else np.isin(samples.digests(table), noted["sha256"])
+
+    def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
+        """InputError where images that are held out here were learned, as after another division of the data set.
+
+        Args: those of `learned`.
+        """
+        table = pd.concat(held_out)
+        if (seen := self.learned(samples, table, file)).any():
+            raise InputError(
+                f"{samples.root}: the network of {file or self.weights} learned {seen.sum()} of the {len(table)} "
+                f"images that are held out here, such as {table['path'].iloc[int(seen.argmax())]}; give the images "
+                "and the data.* and seed of its training, or train on this division by another run.name"
+            )
 
     # -- what is known of the network
 

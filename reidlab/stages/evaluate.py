@@ -166,7 +166,7 @@ def _score_file(run: Run, file: Path) -> None:
         log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
-    run.require_unlearned(datamodule.samples, datamodule.test, datamodule.validation, file=file)
+    run.require_unlearned(datamodule.samples, datamodule.test, file=file)
     if isinstance(protocol, RetrievalProtocol) and file.suffix in EXPORTED:
         protocol = replace(protocol, distance=file_distance(run, embedder))
 
@@ -184,6 +184,9 @@ def _score_file(run: Run, file: Path) -> None:
         _write_row(run, file.name, found.ranking, found)
         _report_unmatched(found)
         validation, place = datamodule.validation, run / File.EVALUATE / file.name
+        if (seen := run.learned(datamodule.samples, validation, file)).any():
+            log.warning(f"{file.name}: learned {seen.sum()} of the {len(validation)} validation images; left out")
+            validation = validation[:0]
 
         def unseen() -> Retrieval:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))

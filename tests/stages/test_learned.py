@@ -1,13 +1,13 @@
 """Images that a network learned are held out from it no more."""
 
 import hashlib
-import json
 import shutil
 
 import pandas as pd
 import pytest
 
 from reidlab.errors import InputError
+from reidlab.files import read_json
 from reidlab.run import File, Run
 from reidlab.stages import evaluate, export, quantize, train
 
@@ -46,7 +46,7 @@ def trained(small, crops, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("change", ["data.source.seed=1", "data.source.test_fraction=0.7", "seed=1"])
+@pytest.mark.parametrize("change", ["data.source.seed=1", "data.source.test_fraction=0.7"])
 def test_another_division_than_that_of_training_is_refused(change, small, crops, trained):
     run = settings(small, crops, trained.folder.parent, change)
     seen = {*sums(trained, "train")} & {*sums(run, *HELD)}
@@ -55,10 +55,24 @@ def test_another_division_than_that_of_training_is_refused(change, small, crops,
     for stage in (evaluate, quantize):
         with pytest.raises(InputError, match=expected):
             stage.run(run)
+    tested = rf"learned {len({*sums(trained, 'train')} & {*sums(run, *HELD[:2])})} of"
     for file in (File.BEST, File.ONNX):
-        with pytest.raises(InputError, match=expected):
+        with pytest.raises(InputError, match=tested):
             evaluate.run(settings(small, crops, trained.folder.parent, change, f"evaluate.file={trained / file}"))
     assert not trained.has(File.METRICS)
+
+
+def test_another_validation_split_chooses_nothing(small, crops, trained, tmp_path, capsys):
+    """The run's own is refused; a file from elsewhere is tested, and gets its threshold there."""
+    run = settings(small, crops, trained.folder.parent, "seed=1")
+    seen = {*sums(trained, "train")} & {*sums(run, *HELD)}
+    assert seen and not seen & {*sums(run, *HELD[:2])}
+    with pytest.raises(InputError, match=rf"learned {len(seen)} of"):
+        evaluate.run(run)
+    here = settings(small, crops, tmp_path, "seed=1", f"evaluate.file={trained / File.ONNX}", "run.name=other")
+    evaluate.run(here)
+    assert f"model.onnx: learned {len(seen)} of the" in capsys.readouterr().out
+    assert read_json(here / "evaluate" / "model.onnx" / "verification.json")["calibrated_on"] == "test"
 
 
 def test_a_folder_that_somebody_new_is_put_into_divides_people_anew(small, crops, trained, tmp_path):
@@ -88,4 +102,4 @@ def test_copies_that_were_in_both_splits_when_it_was_trained_are_no_reason(small
     assert {*sums(run, "train")} & {*sums(run, "query")}
     assert {*pd.read_csv(run / File.LEARNED)["sha256"]} == {*sums(run, "train")} - {*sums(run, *HELD)}
     evaluate.run(run)
-    assert "mAP" in json.loads((run / File.METRICS).read_text())["checkpoint"]
+    assert "mAP" in read_json(run / File.METRICS)["checkpoint"]
