@@ -47,6 +47,7 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
     if scored not in (None, run["data.size"]):
         here, now = (" x ".join(map(str, size)) for size in (scored, run["data.size"]))
         texts.append(f"The checkpoint's row is of images of {here}, the settings are of {now}.")
+    texts += [f"Careful: {line}." for line in run.incomparable]
     page = run.there(File.EVALUATION_PAGE)
     if page:
         texts.append("Pictures of its confusions are on the evaluation's own page.")

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Iterator, Mapping
 
+import pandas as pd
+
 from reidlab.card.facts import image_size, training
 from reidlab.card.parts import Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
+from reidlab.data.samples import VALIDATION_SPLITS
 from reidlab.run import UNFINISHED, File, Row, Run
 
 TEST_SIZES = {"num_query": "queries", "num_gallery": "gallery images", "num_images": "images"}
 RECIPE = {  # what a reader asks first -> key of the settings
     "epochs at most": "trainer.max_epochs",
+    "time (minutes, or days:hours:minutes:seconds)": "trainer.max_time",
     "batch": "data.batch_size",
     "images per {one} in a batch": "data.num_instances",
     "optimizer": "optimizer._target_",
@@ -36,15 +40,17 @@ def data(run: Run) -> Section:
         rows.append(("set aside for validation", f"{fraction} of each class's images"))
         rows.append(("classes", ", ".join(run.classes)))
     else:
-        rows.append(("set aside for validation", f"{fraction} of the training {run.kind.several}"))
-        counted = "left out" if run["data.exclude_same_camera"] else "counted"
-        rows.append(("matches of the query's own camera", counted))
+        rows.append(("set aside for validation", _set_aside(run, summary)))
+        rules = run.rules_of(Row.CHECKPOINT)
+        counted = "left out" if rules["exclude_same_camera"] else "counted"
+        rows += [("tested by", f"{rules['distance']} distance"), ("matches of the query's own camera", counted)]
     scored = run.results.get(Row.CHECKPOINT)
     if scored:
         counts = [f"{scored.figures[name]:,.0f} {word}" for name, word in TEST_SIZES.items() if name in scored.figures]
         rows.append(("test split", ", ".join(counts)))
         rows.append(("SHA-256 of its images", scored.protocol.get("test")))
-    parts: list[Part] = [two_columns(rows, run.there(File.CONFIG, File.TRAINING, *[File.METRICS] * bool(scored)))]
+    sources = run.there(File.CONFIG, File.TRAINING, File.DATA_SUMMARY, *[File.METRICS] * bool(scored))
+    parts: list[Part] = [two_columns(rows, sources)]
     parts += _samples(run)
     if summary.empty:
         parts.append(Missing(f"counts of images and {run.kind.several}", run.command_from_config("data")))
@@ -56,6 +62,16 @@ def data(run: Run) -> Section:
     text = f"`reidlab data` warns of {kinds}." if kinds else "`reidlab data` found nothing wrong with it."
     parts.append(Paragraph([text], run.there(File.DATA_FINDINGS)))
     return Section("Data and split", parts)
+
+
+def _set_aside(run: Run, summary: pd.DataFrame) -> str:
+    """How many identities choose the best epoch, as counted, or else by the rule."""
+    if summary.empty:
+        least = run["data.val_identities"]
+        return f"{run['data.val_fraction']:g} of the training {run.kind.several}, or {least} where that is more"
+    counts = summary.set_index("split")["identities"].reindex(["train", *VALIDATION_SPLITS]).fillna(0)
+    chosen, learned = counts[[*VALIDATION_SPLITS]].max(), counts["train"]
+    return f"{chosen:.0f} {run.kind.several}, beside {learned:.0f} to learn from" if chosen else "nobody"
 
 
 def _samples(run: Run) -> Iterator[Part]:
@@ -72,7 +88,8 @@ def recipe(run: Run) -> Section:
     trained, weights = training(run), run["model.weights"]
     parts: list[Part]
     if trained.get("finished"):
-        main = [(name.format(one=run.kind.one), run[key]) for name, key in RECIPE.items()]
+        unused = "trainer.max_epochs" if run["trainer.max_time"] else "trainer.max_time"
+        main = [(name.format(one=run.kind.one), run[key]) for name, key in RECIPE.items() if key != unused]
         terms = [name for name, term in run["loss"].items() if isinstance(term, Mapping)]
         main += [("loss", " + ".join(terms)), ("initial weights", "given" if weights else "random")]
         rows = [(name, None if value is None else str(value).rpartition("torch.optim.")[2]) for name, value in main]

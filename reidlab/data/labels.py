@@ -11,6 +11,14 @@ from reidlab.errors import InputError
 
 MISSING = frozenset(["", "nan", "NaN", "None", "null", "NULL", "<NA>"])  # how tables spell a label that isn't there
 
+# as tables spell them whose columns a program took for numbers, with or without ".0"
+JUNK, NOBODY, NO_CAMERA = (re.compile(number + r"(\.0+)?") for number in ("-[0-9]+", "0+", "-1"))
+
+
+def is_known_camera(label: str) -> bool:
+    """Whether a label names a camera: it isn't missing, and not -1."""
+    return label not in MISSING and not NO_CAMERA.fullmatch(label)
+
 
 def number_labels(labels: Iterable[str]) -> dict[str, int]:
     """A number for each label: the one that it spells, or else 1, 2, ... in the order of the sorted labels.
@@ -46,12 +54,12 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
             f"{root}: {shortened(nameless, 3)}: no identity (read as '{example}'); name it or leave it out"
         )
     labels = set(table["label"])
-    special = {label: -1 for label in labels if junk and re.fullmatch("-[0-9]+", label)}
-    special |= {label: 0 for label in labels if distractors and re.fullmatch("0+", label)}
+    special = {label: -1 for label in labels if junk and JUNK.fullmatch(label)}
+    special |= {label: 0 for label in labels if distractors and NOBODY.fullmatch(label)}
     pids = number_labels(labels - special.keys())
     notes = [*notes, *_renumbered(pids, "identities")]
     names = {pid: label for label, pid in pids.items()} if _is_text(pids) else {}
-    known = ~table["camid"].isin(MISSING | {"-1"})
+    known = table["camid"].map(is_known_camera).astype(bool)
     cameras = number_labels(table.loc[known, "camid"])
     notes += _renumbered(cameras, "cameras")
     if _is_text(cameras):

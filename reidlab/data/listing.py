@@ -19,7 +19,7 @@ import numpy as np
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, is_hidden, require_utf8, walk_each
 from reidlab.data.images import MAX_IMAGE_BYTES, decode, read_image
-from reidlab.data.labels import MISSING, labels_of
+from reidlab.data.labels import MISSING, is_known_camera, labels_of
 from reidlab.data.mot import BOX, corners, in_view, numbered, read_sequence, read_video
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError, one_line
@@ -127,13 +127,14 @@ def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
     if any(UNPRINTABLE.search(text) for text in given):
         return entry._replace(refused="its pid, camid or time holds a character that isn't printable")
     texts = [None if text.strip() in MISSING else text.strip() for text in given]
+    camid = texts[1] if is_known_camera(texts[1] or "") else None
     try:
         seconds = None if texts[2] is None else float(texts[2])
     except ValueError:
         seconds = math.nan
     if seconds is not None and not math.isfinite(seconds):
         return entry._replace(refused=f"its time {texts[2]!r} is no number of seconds since 1970")
-    return entry._replace(pid=texts[0], camid=None if texts[1] == "-1" else texts[1], time=seconds)
+    return entry._replace(pid=texts[0], camid=camid, time=seconds)
 
 
 def _table(file: Path) -> Iterator[Entry]:

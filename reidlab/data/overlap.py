@@ -27,6 +27,18 @@ def seen_in_training(learned: Samples, own: Samples, *splits: str) -> pd.DataFra
     return held[seen.to_numpy()]
 
 
+def learned_images(samples: Samples, held_out: pd.DataFrame) -> pd.DataFrame:
+    """SHA-256 and class, 1, 2, ..., of each training image, sorted; without those whose bytes are held out as well.
+
+    Args:
+        samples: of a training.
+        held_out: its rows for validation and testing.
+    """
+    train = samples.split("train")
+    found = pd.DataFrame({"sha256": samples.digests(train), "class": train["pid"].rank(method="dense").astype(int)})
+    return found[~found["sha256"].isin(samples.digests(held_out))].sort_values([*found], ignore_index=True)
+
+
 def _same_images(files: list[Path], others: list[Path]) -> pd.Series:
     """Whether each of the files has the bytes of one of the others; only files of equal size are read."""
     sizes, other_sizes = (pd.Series([file.stat().st_size for file in side], dtype="int64") for side in (files, others))

@@ -50,10 +50,13 @@ class Samples:
     def content_hash(self, *splits: str) -> str:
         """SHA-256 over rows and image bytes, of some splits or of all, whatever the order of the rows and the root."""
         table = self.split(*splits) if splits else self.table
-        with ThreadPoolExecutor() as pool:
-            digests = pool.map(lambda path: digest(read_bytes(self.root / path)), table["path"])
-            rows = sorted(zip(*(table[column] for column in COLUMNS), digests, strict=True))
+        rows = sorted(zip(*(table[column] for column in COLUMNS), self.digests(table), strict=True))
         return digest("\n".join("\t".join(map(str, row)) for row in rows).encode())
+
+    def digests(self, table: pd.DataFrame) -> list[str]:
+        """SHA-256 of the image file of each of these rows."""
+        with ThreadPoolExecutor() as pool:
+            return [*pool.map(lambda path: digest(read_bytes(self.root / path)), table["path"])]
 
 
 def digest(raw: bytes) -> str:

@@ -214,7 +214,8 @@ class CsvSamples:
             text = read_bytes(self.file).decode("utf-8-sig")
             separator = max(",;\t", key=text.partition("\n")[0].count)
             options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False, "header": None}
-            cells = pd.read_csv(io.StringIO(text, newline=""), sep=separator, index_col=False, **options)
+            options |= {"index_col": False, "skipinitialspace": True}
+            cells = pd.read_csv(io.StringIO(text, newline=""), sep=separator, **options)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise InputError(f"{self.file}: not a CSV in UTF-8 ({str(error).strip()})") from error
         header = cells.iloc[0].fillna("")
@@ -239,12 +240,13 @@ class CsvSamples:
 
     def _check_rows(self, table: pd.DataFrame) -> None:
         path, split = table["path"], table["split"]
-        found = path.map(lambda name: os.path.isfile(os.path.join(self.root, name)))  # noqa: PTH113, PTH118  # faster
+        place = path.map(lambda name: os.path.normpath(os.path.join(self.root.absolute(), name)))  # noqa: PTH118  # faster
+        found = place.map(os.path.isfile)
         problems = {
             "has no path": path == "",
             f"has no {self.label}": table["label"].isin(MISSING),
             f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
-            "repeats the path of a row above": path.duplicated() & (path != ""),
+            "repeats the path of a row above": place.duplicated() & (path != ""),
             "names a file that isn't there": ~found & (path != ""),
         }
         bad = [(row, problem) for problem, rows in problems.items() for row in table.index[rows]]

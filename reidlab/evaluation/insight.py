@@ -17,11 +17,11 @@ from reidlab import plots
 from reidlab.data import ReidDataModule
 from reidlab.errors import InputError
 from reidlab.evaluation.outputs import embed
-from reidlab.evaluation.protocols import protocol_of
+from reidlab.evaluation.protocols import RetrievalProtocol
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.models import ReIdNetwork
 from reidlab.plots import Drawn
-from reidlab.run import Run
+from reidlab.run import File, Row, Run
 
 QUERIES_AT_A_TIME = 256
 
@@ -36,10 +36,19 @@ class Retrieved:
 
 
 def retrieve(run: Run) -> Retrieved:
-    """Retrieve the test queries with a run's network, as stage `evaluate` does."""
-    datamodule = cast(ReidDataModule, run.datamodule())
-    embeddings = embed(run.network, datamodule, datamodule.test, run.device, "test")
-    found = cast(Retrieval, protocol_of(run, datamodule).evaluate(embeddings))
+    """Retrieve the test queries with a run's network by the rules of its figures, as stage `evaluate` did.
+
+    Raises InputError where it was given other test images.
+    """
+    rules, scored = run.rules_of(Row.CHECKPOINT), run.results.get(Row.CHECKPOINT)
+    datamodule = cast(ReidDataModule, run.datamodule(size=rules["size"]))
+    protocol = RetrievalProtocol(rules["distance"], rules["exclude_same_camera"])
+    if scored and scored.protocol.get("test", test := protocol.record(datamodule)["test"]) != test:
+        raise InputError(
+            f"{run / File.METRICS}: figures of other test images than {datamodule.samples.root} has by these settings; "
+            f"give the data.* that they were measured on, or run `{run.command('evaluate')}` again"
+        )
+    found = protocol.evaluate(embed(run.network, datamodule, datamodule.test, run.device, "test"))
     return Retrieved(cast(ReIdNetwork, run.network), datamodule, found)
 
 

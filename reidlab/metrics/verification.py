@@ -19,6 +19,7 @@ CELLS = 2**24  # counts that the bootstrap keeps: query groups x gallery groups 
 MOST_BINS = 2**10  # of these
 SPARSE = 0.1  # the share of them below which those that aren't 0 are faster alone
 PAIRS = 2**22  # counted at a time
+ROUNDING = 1e-5  # of a cosine in float32, at most
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -174,10 +175,27 @@ def _groups(ids: Pairing, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _reach(closeness: Closeness) -> float:
-    """An upper bound of all distances; a little above, for rounding."""
-    if closeness.distance == "cosine":
+    """An upper bound of all distances; a little above, for rounding.
+
+    That of cosine distances is by the chords |a - b|, 1 - cosine = |a - b|^2 / 2: embeddings that are nearly parallel,
+    as those of networks that have learned little, would share a few bins of all that are possible.
+    """
+    sides = (closeness.query, closeness.query_norms), (closeness.gallery, closeness.gallery_norms)
+    if closeness.distance == "euclidean":
+        return 1.001 * float(sum(norms.amax() for _, norms in sides)) or 1.0
+    if any((norms == 0).any() for _, norms in sides):
         return 2.001
-    return 1.001 * float(closeness.query_norms.amax() + closeness.gallery_norms.amax()) or 1.0
+    center = (1 / closeness.gallery_norms).float() @ closeness.gallery / len(closeness.gallery)
+    chords = sum(_farthest(*side, center) for side in sides)
+    return min(2.001, 1.001 * chords**2 / 2 + ROUNDING)
+
+
+def _farthest(embeddings: Tensor, norms: Tensor, center: Tensor) -> float:
+    """The largest distance of embeddings (N, D), brought to unit length, from a center (D,)."""
+    rows = spans(len(embeddings), PAIRS // len(center))
+    return max(
+        float(torch.linalg.vector_norm(embeddings[a:b] / norms[a:b, None] - center, dim=1).amax()) for a, b in rows
+    )
 
 
 def _binned(closeness: Closeness, ids: Pairing) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:

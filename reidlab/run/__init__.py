@@ -48,13 +48,18 @@ from reidlab.run.provenance import provenance
 if TYPE_CHECKING:  # a command that reads tables alone starts without torch
     from torch import nn
 
-    from reidlab.data import ImageDataModule
+    from reidlab.data import ImageDataModule, Samples
     from reidlab.models import LoadReport
 
 __all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
 
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
+RULES = {  # of rows: what differs by them, and the rows that do so by their names
+    "size": ("images of several sizes", ()),
+    "distance": ("several distances", (Row.CHECKPOINT.under("expansion"),)),
+    "exclude_same_camera": ("both same-camera rules", (Row.CHECKPOINT.under("same-camera"),)),
+}
 INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
 
@@ -212,6 +217,31 @@ class Run:
         """The hash of the network's weights; `initial` where they come from no file."""
         return file_hash(self.weights) if self.weights else INITIAL
 
+    def learned(self, samples: "Samples", table: pd.DataFrame, file: Path | None = None) -> np.ndarray:
+        """Which images (N,) a network learned; none of them where nobody noted it, as of networks from elsewhere.
+
+        Args:
+            samples: the data set.
+            table: rows of it (N).
+            file: the network's checkpoint or exported file; None for `weights`.
+        """
+        folder = (file or self.weights or self / File.BEST).resolve().parent.parent
+        noted = Run.stored(folder).table_of(File.LEARNED) if (folder / File.CONFIG).exists() else pd.DataFrame()
+        return np.zeros(len(table), bool) if noted.empty else np.isin(samples.digests(table), noted["sha256"])
+
+    def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
+        """InputError where images that are held out here were learned, as after another division of the data set.
+
+        Args: those of `learned`.
+        """
+        table = pd.concat(held_out)
+        if (seen := self.learned(samples, table, file)).any():
+            raise InputError(
+                f"{samples.root}: the network of {file or self.weights} learned {seen.sum()} of the {len(table)} "
+                f"images that are held out here, such as {table['path'].iloc[int(seen.argmax())]}; give the images "
+                "and the data.* and seed of its training, or train on this division by another run.name"
+            )
+
     # -- what is known of the network
 
     @property
@@ -234,6 +264,28 @@ class Run:
         present = (None, self.checkpoint)
         baselines = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
         return {row: result for row, result in found.items() if result.checkpoint in present or row in baselines}
+
+    def rules_of(self, row: str) -> dict[str, Any]:
+        """Distance, same-camera rule and image size that a row was measured by, else those of the settings."""
+        left_out = bool(self["evaluate.exclude_same_camera"] and self["data.exclude_same_camera"])
+        settings = {"size": self["data.size"], "distance": self["evaluate.distance"], "exclude_same_camera": left_out}
+        recorded = self.results[row].protocol if row in self.results else {}
+        return {key: recorded.get(key, value) for key, value in settings.items()}
+
+    @property
+    def incomparable(self) -> list[str]:
+        """Lines that name rows of several image sizes, distances or same-camera rules, unless their names say so."""
+        lines = []
+        for key, (what, telling) in RULES.items():
+            rows = {
+                row: " x ".join(map(str, found)) if isinstance(found := result.protocol[key], list) else str(found)
+                for row, result in self.results.items()
+                if key in result.protocol and not row.startswith((Row.CHECKPOINT.on(""), *telling))
+            }
+            if len({*rows.values()}) > 1:
+                listed = ", ".join(f"{row} {value}" for row, value in rows.items())
+                lines.append(f"rows of {what}, which don't compare: {listed}")
+        return lines
 
     @property
     def stale_results(self) -> list[str]:

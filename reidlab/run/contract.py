@@ -31,6 +31,7 @@ class File(StrEnum):
     DATA_FINDINGS = "data/findings.csv"
     BEST = "checkpoints/best.ckpt"
     LAST = "checkpoints/last.ckpt"
+    LEARNED = "checkpoints/learned.csv"
     TRAINING = "train.json"
     HISTORY = "history.csv"
     CURVES = "curves.png"
@@ -86,6 +87,7 @@ class File(StrEnum):
 
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
+    File.LEARNED: ("sha256",),
     File.METHODS: ("method",),
     File.ESTIMATES: ("board", "by", "note"),
     File.C_LIFETIMES: ("first", "last", "offset", "bytes"),

@@ -64,6 +64,8 @@ def run(run: Run) -> Run:
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
+    validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
+    run.require_unlearned(datamodule.samples, datamodule.test, validation)
     elsewhere: list[tuple[ReidDataModule, RetrievalProtocol]] = []
     if isinstance(protocol, RetrievalProtocol):
         _check_rows(run, datamodule)
@@ -89,7 +91,6 @@ def run(run: Run) -> Run:
 
     record(Row.CHECKPOINT, found.ranking, found)
     _report_unmatched(found)
-    validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
 
     def unseen() -> Retrieval:
         return protocol.evaluate(embed(run.network, datamodule, validation, run.device, "validation"), VALIDATION)
@@ -136,10 +137,8 @@ def print_results(run: Run) -> None:
     print_table(
         table.astype(dict.fromkeys(counts, int)), f"{run.name}: test split, with 95 % intervals over its {over}"
     )
-    sizes = {row: result.protocol["size"] for row, result in run.results.items() if "size" in result.protocol}
-    if len({*map(tuple, sizes.values())}) > 1:
-        listed = ", ".join(f"{row} {' x '.join(map(str, size))}" for row, size in sizes.items())
-        log.warning(f"rows of images of several sizes, which don't compare: {listed}")
+    for line in run.incomparable:
+        log.warning(line)
     if stale := run.stale_results:
         log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")
     places = {
@@ -167,6 +166,7 @@ def _score_file(run: Run, file: Path) -> None:
         log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
+    run.require_unlearned(datamodule.samples, datamodule.test, file=file)
     if isinstance(protocol, RetrievalProtocol) and file.suffix in EXPORTED:
         protocol = replace(protocol, distance=file_distance(run, embedder))
 
@@ -184,6 +184,9 @@ def _score_file(run: Run, file: Path) -> None:
         _write_row(run, file.name, found.ranking, found)
         _report_unmatched(found)
         validation, place = datamodule.validation, run / File.EVALUATE / file.name
+        if (seen := run.learned(datamodule.samples, validation, file)).any():
+            log.warning(f"{file.name}: learned {seen.sum()} of the {len(validation)} validation images; left out")
+            validation = validation[:0]
 
         def unseen() -> Retrieval:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))
@@ -327,6 +330,7 @@ def _other_test_sets(
                 raise InputError(f"{place}: a data set of classes; give one of identities")
             theirs = protocol.elsewhere(home, module)
             theirs.require_test(module)
+            run.require_unlearned(module.samples, module.test)
         except InputError as error:
             raise InputError(f"evaluate.also: {error}") from error
         yield module, theirs

@@ -49,6 +49,7 @@ def run(run: Run) -> Run:
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
+    run.require_unlearned(datamodule.samples, datamodule.test, datamodule.validation)
     held = _set_aside(run, datamodule)
     quantizer = _quantizer(run, held.datamodule, protocol, options)
     found, chosen = _choose(run, methods, quantizer, held, protocol)

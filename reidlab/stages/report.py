@@ -132,6 +132,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
         kind=run.kind,
         results=of_frame(run.table().reset_index()),
         published=None if others.empty else of_frame(others),
+        careful=run.incomparable,
         verdict=run.verdict if row == Row.CHECKPOINT else {},
         has_protocols=any(name.startswith(Row.CHECKPOINT.under("")) for name in run.results),
         charts=CHARTS,
@@ -148,8 +149,9 @@ def _facts(run: Run, row: str) -> dict[str, str]:
     facts = {"model": network, "data": run["data.name"]}
     if run.is_classifier:
         return facts | ({"classes": ", ".join(run.classes)} if run.classes else {})
-    left_out = run["evaluate.exclude_same_camera"] and run["data.exclude_same_camera"]
-    return facts | {"distance": run["evaluate.distance"], "same-camera matches": "left out" if left_out else "counted"}
+    rules = run.rules_of(row)
+    left_out = "left out" if rules["exclude_same_camera"] else "counted"
+    return facts | {"distance": rules["distance"], "same-camera matches": left_out}
 
 
 def _drawn(run: Run) -> Iterator[tuple[str, Drawn]]:

@@ -17,7 +17,7 @@ from reidlab import plots
 from reidlab.config import instantiate, resolve_path
 from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule
-from reidlab.data.overlap import seen_in_training
+from reidlab.data.overlap import learned_images, seen_in_training
 from reidlab.errors import InputError, one_line
 from reidlab.evaluation import VALIDATION, Retrieval, embed, protocol_of
 from reidlab.files import alone, storage_errors, write_atomic, write_json
@@ -33,6 +33,7 @@ from reidlab.training.callbacks import (
     KeepsPace,
     StaysStopped,
     TimeBudget,
+    ValidatesLast,
     interruptible,
     progress,
     quiet_lightning,
@@ -86,6 +87,7 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     datamodule.setup()
     for note in datamodule.notes:
         log.info(f"note: {note}")
+    _note_learned(run, datamodule)
     made_by = provenance() | {"data_hash": datamodule.samples.content_hash()}
     task = build_task(run, datamodule, made_by["data_hash"])
     loggers, history, paced = _loggers(run), History(run.folder), KeepsPace()
@@ -99,6 +101,18 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
         if len(datamodule.validation) and not run.is_classifier:
             tracking.log_rankings(loggers, lambda: _rankings(run, datamodule), share=bool(run["privacy.share_images"]))
     _record(run, trainer, task, datamodule, made_by | {"steps_by_threads": dict(paced.steps)})
+
+
+def _note_learned(run: Run, datamodule: ImageDataModule) -> None:
+    """Keep which images are learned; InputError where a training that goes on has learned others so far."""
+    held_out = pd.concat([datamodule.validation, datamodule.test])
+    learned, noted = learned_images(datamodule.samples, held_out), run.table_of(File.LEARNED)
+    if run.has(File.LAST) and not (noted.empty or noted.equals(learned)):
+        raise InputError(
+            f"{run.folder}: its training began with other images or another division of them; bring those back, choose "
+            "another run.name, or run.overwrite=true to start again"
+        )
+    run.write(File.LEARNED, learned.to_csv(index=False))
 
 
 def check(run: Run) -> None:
@@ -191,7 +205,7 @@ def build_trainer(
     return instantiate(
         run.config.trainer,
         max_time=None,
-        callbacks=[*chosen, *_time_budget(run), *callbacks, StaysStopped(), shown],
+        callbacks=[*chosen, *_time_budget(run), *callbacks, ValidatesLast(), StaysStopped(), shown],
         plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=str(run.folder),

@@ -179,12 +179,30 @@ class TimeBudget(pl.Callback):
     def _plan(self, trainer: pl.Trainer, done: int) -> None:
         """Set the number of epochs after those done, as the first of several processes sees it."""
         epochs, last = done * max(1.0, self.seconds / self.used), self.used + self.epoch > self.seconds
-        epochs, last = trainer.strategy.broadcast((epochs, last))
+        one_more = self.used + 2 * self.epoch > self.seconds
+        epochs, last, one_more = trainer.strategy.broadcast((epochs, last, one_more))
         trainer.should_stop |= last
-        trainer.fit_loop.max_epochs = done if last else max(round(epochs), done + 1)
+        trainer.fit_loop.max_epochs = done if last else done + 1 if one_more else max(round(epochs), done + 1)
         for planned in trainer.lr_scheduler_configs:
             if isinstance(planned.scheduler, Planned):
                 planned.scheduler.plan(epochs)
+
+
+class ValidatesLast(pl.Callback):
+    """Validates the last epoch, often the best, though `check_val_every_n_epoch` would leave it out.
+
+    So is the first one of a training that ends by time, which may be the only one.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look how many epochs there are by now."""
+        self.every = trainer.check_val_every_n_epoch
+        if self.every and trainer.max_epochs in (trainer.current_epoch + 1, -1):
+            trainer.check_val_every_n_epoch = 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Another epoch may follow."""
+        trainer.check_val_every_n_epoch = self.every
 
 
 class KeepsPace(pl.Callback):

@@ -342,6 +342,32 @@ def test_what_is_said_of_the_data_is_no_training_setting(tmp_path):
     assert later.data.about.license == "CC0-1.0" and later.data.about.source and later.card.pipeline_tag
 
 
+def rows_of(run):
+    """The lines of two columns in a card, by their first."""
+    card.write_card(run)
+    lines = [line.split(" | ") for line in (run / File.CARD_MARKDOWN).read_text().splitlines()]
+    return {line[0].removeprefix("| "): line[1].removesuffix(" |") for line in lines if len(line) == 2}
+
+
+def test_who_chooses_the_epoch_is_counted_and_not_the_fraction_asked_for(tmp_path):
+    """Of 40 identities a tenth is too few, and ten were set aside."""
+    run = composed(tmp_path, "few", "data=market1501", "data.val_fraction=0.1")
+    assert rows_of(run)["set aside for validation"] == "0.1 of the training people, or 10 where that is more"
+    header = "split,identities,images,cameras,distractors\n"
+    run.write(File.DATA_SUMMARY, header + "train,30,314,6,0\nval_query,10,28,6,0\nval_gallery,9,75,6,0\n")
+    assert rows_of(run)["set aside for validation"] == "10 people, beside 30 to learn from"
+    run.write(File.DATA_SUMMARY, header + "train,9,27,6,0\n")
+    assert rows_of(run)["set aside for validation"] == "nobody"
+
+
+@pytest.mark.parametrize(("given", "said", "unsaid"), [("60", "time", "epochs"), ("null", "epochs", "time")])
+def test_what_ended_the_training_is_said(given, said, unsaid, tmp_path):
+    run = composed(tmp_path, "timed", "experiment=people_in_an_hour", f"trainer.max_time={given}")
+    write_json(run / File.TRAINING, TRAINED)
+    found = {name.split()[0]: value for name, value in rows_of(run).items() if name.startswith(("time (", "epochs at"))}
+    assert found == {said: "60"} and unsaid not in found
+
+
 def test_published_rows_are_of_the_same_network_and_the_newest_tool():
     rows = published.stm32("fdmobilenet_x0_25", "flowers", (128, 128))
     assert set(rows["dataset"]) == {"tf_flowers"} and set(rows["resolution"]) == {"128x128x3"}

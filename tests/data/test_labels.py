@@ -44,6 +44,14 @@ def test_labels_that_would_be_one_number_are_noted(tmp_path):
     assert read_csv(tmp_path, "0001", "2").notes == []
 
 
+def test_a_program_s_floats_are_junk_distractors_and_unknown_cameras_as_well(tmp_path):
+    """pandas writes 0 and -1 so where a column had an empty cell once."""
+    samples = read_csv(tmp_path, "3.0,1.0", "4.0,-1.0", "4.0,2.0", "0.0,1.0", "-1.0,1.0", distractors=True)
+    assert people(samples) == ["0.jpg", "1.jpg 2.jpg", "3.jpg"]
+    assert samples.table["pid"].tolist()[3] == 0 and samples.table["camid"].tolist() == [1, 0, 2, 1]
+    assert "gallery: 1 junk images (negative pid) dropped" in samples.notes
+
+
 def test_a_number_of_20_digits_is_a_label(tmp_path):
     samples = read_csv(tmp_path, "9" * 20, "9" * 19 + "8")
     assert samples.table["pid"].tolist() == [2, 1] and samples.names[2] == "9" * 20

@@ -201,6 +201,12 @@ def test_csv_with_names_and_without_cameras(table):
     assert samples.names == {1: "ann", 2: "bob", 3: "zoe"}
 
 
+def test_csv_may_have_blanks_before_quotes(table):
+    """As Python's csv reads it with skipinitialspace."""
+    samples = table('path, pid\n1.jpg, "ann"\n2.jpg,ann\n3.jpg, "bob, jr."\n4.jpg, bob\n')()
+    assert [samples.names[pid] for pid in samples.table["pid"]] == ["ann", "ann", "bob, jr.", "bob"]
+
+
 def test_csv_without_split_is_divided_by_identity(table):
     lines = [f"{pid}_{image}.jpg,{pid},{image % 2}" for pid in range(20) for image in range(4)]
     samples = table("\n".join(["path,pid,camid", *lines]))()
@@ -235,6 +241,8 @@ def test_csv_with_distractors(table):
         ("path,pid,split\n1.jpg,1,train\n2.jpg,1,trian\n", "row 3 has a split other than train, "),
         ("path,pid,split\n1.jpg,1,train\n2.jpg,1,\n", "row 3 has a split other than train, "),
         ("path,pid\n1.jpg,1\n1.jpg,2\n", "row 3 repeats the path of a row above"),
+        ("path,pid\n1.jpg,1\n./1.jpg,2\n", "row 3 repeats the path of a row above"),
+        ("path,pid\n1.jpg,1\na/../1.jpg,2\n", "row 3 repeats the path of a row above"),
         ("path,pid\n1.jpg,1\ngone.jpg,2\n", "row 3 names a file that isn't there"),
         ("path,pid\n" + "1.jpg,\n" * 9, "; and 12 more"),
         ("path,pid\n\n1.jpg,1\n\n2.jpg,\n", "samples.csv: row 5 has no pid"),

@@ -63,6 +63,31 @@ def test_rates_are_counts_at_the_thresholds():
     assert result.fpr[np.searchsorted(result.thresholds, result.threshold)] <= result.wanted_fpr
 
 
+@pytest.mark.parametrize("common", [10, 100])
+def test_nearly_parallel_embeddings_are_told_apart_by_their_cosine(common):
+    """What all have in common, as in a network that has learned little, leaves cosines of 0.99 or 0.9999 and more."""
+    query, gallery, *ids = people()
+    world = query + common, gallery + common, *ids
+    result = verify(*world, distance="cosine", wanted_fpr=0.01, resamples=0)
+    distances, same = all_pairs(*world, "cosine")
+    assert len(distances) == result.positives[-1] + result.negatives[-1]
+    fpr, tpr, thresholds = roc_curve(same, -distances, drop_intermediate=False)
+    at = np.flatnonzero(fpr <= 0.01)[-1]
+    assert result.figures["tpr"] == pytest.approx(tpr[at], abs=2 / same.sum())
+    assert result.threshold == pytest.approx(-thresholds[at], rel=0.01)
+    assert result.figures["AUC"] == pytest.approx(roc_auc_score(same, -distances), abs=1e-3)
+
+
+def test_no_cosine_distance_is_beyond_its_bound():
+    """Opposite, parallel and zero embeddings: every pair is counted."""
+    few = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [2.0, 1e-4], [0.0, 3.0]])
+    for query, gallery in ((few, few), (few, 0 * few), (few[:1], few[1:2]), (few[:1], few[:1])):
+        pids = torch.arange(len(query)) + 1
+        with_others = torch.cat([gallery, gallery]), torch.cat([pids, pids + 99])
+        result = verify(query, with_others[0], pids, with_others[1], distance="cosine", resamples=0)
+        assert result.positives[-1] + result.negatives[-1] == 2 * len(query) * len(gallery)
+
+
 def test_blocks_and_groups_add_up(monkeypatch):
     world = people()
     whole = verify(*world, resamples=0)

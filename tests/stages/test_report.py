@@ -3,6 +3,7 @@
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from reidlab.card import published
 from reidlab.errors import InputError
 from reidlab.export.onnx import export
+from reidlab.files import read_json, write_json
 from reidlab.models import Confidences
 from reidlab.run import File, Run
 from reidlab.stages import evaluate, report
@@ -65,6 +67,36 @@ def test_it_says_the_figures_the_threshold_and_what_made_it(page, run):
     assert run.table().loc["checkpoint", "mAP"] in page.text
     assert "Two images show the same person if their euclidean distance is at most" in page.text.replace("\n", " ")
     assert re.search(r"Made by reidlab \d", page.text)
+
+
+def test_the_page_is_of_the_rules_that_its_figures_were_measured_by(small, tmp_path):
+    """They were given to `evaluate` alone, and the settings have others; distances against numpy's."""
+    given = [*small, f"run.root={tmp_path}", "run.name=ruled", "model=osnet_x0_25", "evaluate.resamples=20"]
+    other = ["evaluate.distance=cosine", "evaluate.exclude_same_camera=false"]
+    evaluate.run(Run.compose([*given, "evaluate.flip=true"]))
+    evaluate.run(Run.compose([*given, *other]))
+    run = report.run(Run.compose(given))
+    text = " ".join(Page((run / File.EVALUATION_PAGE).read_text()).text.split())
+    assert "distance: cosine · same-camera matches: counted" in text
+    assert "several distances, which don't compare: checkpoint cosine, checkpoint+flip euclidean" in text
+    assert "both same-camera rules" in (run / File.CARD_MARKDOWN).read_text()
+    drawn = pd.read_csv(run / File.EVALUATE / "checkpoint" / "confusions.csv").iloc[0]
+    datamodule = run.datamodule()
+    table = datamodule.test.reset_index(drop=True)
+    values = evaluate.embed(run.network, datamodule, table, "cpu", "").values.double().numpy()
+    query, found = (values[table.index[table["path"] == drawn[side]][0]] for side in ("query", "found"))
+    cosine = query @ found / np.linalg.norm(query) / np.linalg.norm(found)
+    assert drawn["distance"] == pytest.approx(1 - cosine, abs=1e-6)
+
+
+def test_a_page_of_other_test_images_is_refused(small, tmp_path):
+    given = [*small, f"run.root={tmp_path}", "run.name=moved", "model=osnet_x0_25", "evaluate.resamples=20"]
+    run = evaluate.run(Run.compose(given))
+    rows = read_json(run / File.METRICS)
+    rows["checkpoint"]["made_by"]["protocol"]["test"] = "another digest"
+    write_json(run / File.METRICS, rows)
+    with pytest.raises(InputError, match=r"figures of other test images.*reidlab evaluate"):
+        report.run(run)
 
 
 def test_published_figures_stand_beside(page):

@@ -122,6 +122,33 @@ def test_one_epoch_is_trained_however_short_the_time(tmp_path, monkeypatch):
     assert trained([10] * 9, tmp_path, monkeypatch, time=1 / 60)[0] == [1.0]
 
 
+class Validated(Clocked):
+    """Notes the epochs that it is validated after."""
+
+    def on_validation_end(self):
+        self.judged = [*getattr(self, "judged", []), self.current_epoch]
+
+
+@pytest.mark.parametrize(("budget", "seconds", "judged"), [
+    ([], [10] * 7, [2, 5, 6]),
+    ([1], [10] * 6, [0, 2, 5]),
+    ([80 / 60], [10] * 8, [0, 2, 5, 7]),
+    ([75 / 60], [10] * 3 + [20] * 2 + [99], [0, 2, 4]),  # slows down: a sixth epoch would take too long
+    ([5 / 60], [10], [0]),
+])  # fmt: skip
+def test_the_last_epoch_is_validated_where_only_each_third_is(budget, seconds, judged, monkeypatch):
+    task = Validated(seconds)
+    monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
+    given = [*map(callbacks.TimeBudget, budget), callbacks.ValidatesLast()]
+    trainer = pl.Trainer(
+        max_epochs=7, check_val_every_n_epoch=3, num_sanity_val_steps=0, limit_train_batches=1, limit_val_batches=1,
+        logger=False, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=given,
+    )  # fmt: skip
+    trainer.fit(task)
+    assert task.judged == judged and trainer.check_val_every_n_epoch == 3
+
+
 @pytest.mark.parametrize(
     "time", ["1 h", "00:00:00:00", "60", {"hours": 1}, [], -1, "::::", "0:0:0:x", math.nan, math.inf, 1e300]
 )

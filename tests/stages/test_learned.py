@@ -1,0 +1,105 @@
+"""Images that a network learned are held out from it no more."""
+
+import hashlib
+import shutil
+
+import pandas as pd
+import pytest
+
+from reidlab.errors import InputError
+from reidlab.files import read_json
+from reidlab.run import File, Run
+from reidlab.stages import evaluate, export, quantize, train
+
+
+@pytest.fixture(scope="module")
+def crops(market, tmp_path_factory):
+    """One folder per identity."""
+    root = tmp_path_factory.mktemp("crops")
+    for file in sorted(market.glob("*/*.jpg")):
+        (root / f"p{file.name[:4]}").mkdir(exist_ok=True)
+        shutil.copy(file, root / f"p{file.name[:4]}" / f"{file.parent.name}_{file.name}")
+    return root
+
+
+def settings(small, crops, root, *more):
+    rest = [o for o in small if not o.startswith(("data=", "data.root="))]
+    given = ["data=folders", f"data.root={crops}", f"run.root={root}", "run.name=r", "model=fdmobilenet_x0_25"]
+    return Run.compose([*given, *rest, "trainer.max_epochs=1", *more])
+
+
+def sums(run, *splits):
+    """SHA-256 of the images of some splits, by hashlib."""
+    samples = run.datamodule().samples
+    table = samples.table[samples.table["split"].isin(splits)]
+    return {hashlib.sha256((samples.root / path).read_bytes()).hexdigest(): path for path in table["path"]}
+
+
+HELD = ("query", "gallery", "val", "val_query", "val_gallery")
+
+
+@pytest.fixture(scope="module")
+def trained(small, crops, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    run = train.run(settings(small, crops, root))
+    export.run(run)
+    return run
+
+
+@pytest.mark.parametrize("change", ["data.source.seed=1", "data.source.test_fraction=0.7"])
+def test_another_division_than_that_of_training_is_refused(change, small, crops, trained):
+    run = settings(small, crops, trained.folder.parent, change)
+    seen = {*sums(trained, "train")} & {*sums(run, *HELD)}
+    assert seen, "the change moves nobody"
+    expected = rf"learned {len(seen)} of the {len(sums(run, *HELD))} images"
+    for stage in (evaluate, quantize):
+        with pytest.raises(InputError, match=expected):
+            stage.run(run)
+    tested = rf"learned {len({*sums(trained, 'train')} & {*sums(run, *HELD[:2])})} of"
+    for file in (File.BEST, File.ONNX):
+        with pytest.raises(InputError, match=tested):
+            evaluate.run(settings(small, crops, trained.folder.parent, change, f"evaluate.file={trained / file}"))
+    assert not trained.has(File.METRICS)
+
+
+def test_another_validation_split_chooses_nothing(small, crops, trained, tmp_path, capsys):
+    """The run's own is refused; a file from elsewhere is tested, and gets its threshold there."""
+    run = settings(small, crops, trained.folder.parent, "seed=1")
+    seen = {*sums(trained, "train")} & {*sums(run, *HELD)}
+    assert seen and not seen & {*sums(run, *HELD[:2])}
+    with pytest.raises(InputError, match=rf"learned {len(seen)} of"):
+        evaluate.run(run)
+    here = settings(small, crops, tmp_path, "seed=1", f"evaluate.file={trained / File.ONNX}", "run.name=other")
+    evaluate.run(here)
+    assert f"model.onnx: learned {len(seen)} of the" in capsys.readouterr().out
+    assert read_json(here / "evaluate" / "model.onnx" / "verification.json")["calibrated_on"] == "test"
+
+
+def test_a_folder_that_somebody_new_is_put_into_divides_people_anew(small, crops, trained, tmp_path):
+    newcomer = tmp_path / "crops" / "a newcomer"
+    shutil.copytree(crops, tmp_path / "crops")
+    shutil.copytree(crops / "p0001", newcomer)
+    for file in newcomer.iterdir():
+        file.write_bytes(file.read_bytes() + b"0")  # other bytes, the same picture
+    shutil.copytree(trained.folder, tmp_path / "r")
+    run = settings(small, tmp_path / "crops", tmp_path)
+    assert {*sums(trained, "train")} & {*sums(run, *HELD)}
+    with pytest.raises(InputError, match=r"the network of .* learned \d+ of"):
+        evaluate.run(run)
+    (tmp_path / "r" / File.TRAINING).unlink()
+    with pytest.raises(InputError, match=r"began with other images.*run\.overwrite=true"):
+        train.run(run)
+
+
+def test_copies_that_were_in_both_splits_when_it_was_trained_are_no_reason(small, crops, trained, tmp_path):
+    """They are for `reidlab data` to find."""
+    twice = tmp_path / "crops"
+    shutil.copytree(crops, twice)
+    run = settings(small, twice, tmp_path)
+    train_image, test_image = (sorted(sums(run, split).values())[0] for split in ("train", "query"))
+    shutil.copy(twice / train_image, twice / test_image)
+    run = train.run(run)
+    assert {*sums(run, "train")} & {*sums(run, "query")}
+    assert {*pd.read_csv(run / File.LEARNED)["sha256"]} == {*sums(run, "train")} - {*sums(run, *HELD)}
+    evaluate.run(run)
+    assert "mAP" in read_json(run / File.METRICS)["checkpoint"]
