@@ -9,7 +9,7 @@ import numpy as np
 from reidlab.deploy import arithmetic
 from reidlab.deploy.dilation import as_dilated, dilated
 from reidlab.deploy.functions import FUNCTIONS, function_table
-from reidlab.deploy.network import Builder, Network, Node, Rows
+from reidlab.deploy.network import ALL_INTEGER, Builder, Network, Node, Rows
 from reidlab.deploy.tflite_graph import WEIGHT_AXES, Graph, Op, Tensor
 from reidlab.errors import InputError
 
@@ -406,8 +406,7 @@ def _quantize(build: Builder, op: Op) -> None:
 def _dequantize(build: Builder, op: Op) -> None:
     (source,) = build.inputs(op, 1)
     if op.outputs[0] not in (-1, *build.graph.outputs):
-        advice = "quantize all of it, by quantize.method=[ptq,equalized,qat]"
-        raise build.refuse(op, f"only the network's output may be float32, since the C computes in int8; {advice}")
+        raise build.refuse(op, f"only the network's output may be float32, since the C computes in int8; {ALL_INTEGER}")
     scale, zero = build.quantization(source, op)
     source = build.source(op, source)
     source = build.views.get(source, source)

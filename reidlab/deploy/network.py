@@ -71,6 +71,7 @@ class Network:
         return self.views.get(tensor, tensor)
 
 
+ALL_INTEGER = "quantize all of it, by quantize.method=[ptq,equalized,qat]"
 READING_PIXELS = ("reid_conv", "reid_transpose")  # structs of kernels that flip the sign of the image's bytes
 
 
@@ -141,8 +142,10 @@ class Builder:
         tensor = self.graph.tensors[index]
         if tensor.dtype == "uint8" != dtype:
             raise self.refuse(op, f"tensor {index} is uint8, the legacy quantization; quantize to int8")
-        if tensor.data is None or tensor.dtype != dtype:
-            raise self.refuse(op, f"input {position} must be constant {dtype}")
+        if tensor.data is None:
+            raise self.refuse(op, f"input {position} must be constant")
+        if tensor.dtype != dtype:
+            raise self.refuse(op, f"input {position} is {tensor.dtype}, not {dtype}; {ALL_INTEGER}")
         return tensor.data
 
     def inputs(self, op: Op, count: int) -> tuple[int, ...]:

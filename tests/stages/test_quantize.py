@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parents[1] / "export"))
 from small_net import SmallNet, unsettle
 
 from reidlab.config import compose
+from reidlab.deploy.lowering import lower
+from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
 from reidlab.export.quantizer import Quantizer
@@ -171,6 +173,10 @@ def test_the_more_expensive_methods_deliver_too(cfg, done, method, no_costs, cap
         assert f"float in the int8 files: {', '.join(worst)}" in capsys.readouterr().out
         assert integers.count("DEQUANTIZE") > 1 and (run / File.SENSITIVITY).with_suffix(".png").exists()
         assert {"kind", "drop", "relative_error"} == set(costs)
+        with pytest.raises(
+            InputError, match=r"CONV_2D: .*quantize all of it, by quantize.method=\[ptq,equalized,qat\]"
+        ):
+            lower(read_graph(run / File.TFLITE_INT8))
     else:
         assert integers.count("DEQUANTIZE") == 1 and not run.has(File.SENSITIVITY)
 
@@ -226,6 +232,16 @@ def test_the_first_method_that_surely_keeps_the_bound_is_taken(choice, capsys):
     quantize.run(run)
     assert pd.read_csv(run / File.METHODS)["method"].unique().tolist() == ["ptq", "equalized"]
     assert len(seen) == 3 and "not proven" not in capsys.readouterr().out
+
+
+def test_layers_stay_in_float_only_where_that_alone_keeps_the_bound(choice, monkeypatch):
+    for name, mixed, chosen in (("unproven", (0.1, 0.6), "qat"), ("proven", (0.1, 0.5), "mixed")):
+        run, _ = choice(name, ptq=(0.6, 0.65), qat=(0.2, 0.7), mixed=mixed)
+        monkeypatch.setattr(
+            Quantizer, "quantize", lambda self, method: Fake(method, float_steps=("a",) * (method == "mixed"))
+        )
+        quantize.run(run)
+        assert set(pd.read_csv(run / File.PARITY)["method"]) == {chosen}
 
 
 def test_strictly_the_upper_end_must_keep_the_bound(choice):
