@@ -226,7 +226,7 @@ class Run:
             file: the network's checkpoint or exported file; None for `weights`.
         """
         folder = (file or self.weights or self / File.BEST).resolve().parent.parent
-        noted = Run.stored(folder).table_of(File.LEARNED) if (folder / File.CONFIG).exists() else pd.DataFrame()
+        noted = Run.stored(folder).table_of(File.LEARNED) if (folder / File.LEARNED).exists() else pd.DataFrame()
         return np.zeros(len(table), bool) if noted.empty else np.isin(samples.digests(table), noted["sha256"])
 
     def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:

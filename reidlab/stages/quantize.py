@@ -127,7 +127,7 @@ def _choose(
     run.write(File.METHODS, tried.assign(chosen_on=held.source, checkpoint=run.checkpoint).to_csv())
 
     def failings(attempt: tuple[Quantized, pd.DataFrame]) -> tuple[bool, bool, bool, float]:
-        (found, table), worst = attempt, attempt[1][["drop", "drop_high"]].max()
+        found, worst = attempt[0], attempt[1][["drop", "drop_high"]].max()
         return worst["drop_high"] > bound, worst["drop"] > bound, bool(found.float_steps), worst["drop_high"]
 
     return min(attempts, key=failings)

@@ -75,6 +75,13 @@ def test_another_validation_split_chooses_nothing(small, crops, trained, tmp_pat
     assert read_json(here / "evaluate" / "model.onnx" / "verification.json")["calibrated_on"] == "test"
 
 
+def test_a_file_beside_another_tools_settings_has_noted_nothing(trained, tmp_path):
+    (tmp_path / "config.yaml").write_text("model: [yolo")
+    samples = trained.datamodule().samples
+    assert not trained.learned(samples, samples.split("train"), tmp_path / "export" / "model.onnx").any()
+    assert trained.learned(samples, samples.split("train")).all()
+
+
 def test_a_folder_that_somebody_new_is_put_into_divides_people_anew(small, crops, trained, tmp_path):
     newcomer = tmp_path / "crops" / "a newcomer"
     shutil.copytree(crops, tmp_path / "crops")
