@@ -69,8 +69,8 @@ def _set_aside(run: Run, summary: pd.DataFrame) -> str:
     if summary.empty:
         least = run["data.val_identities"]
         return f"{run['data.val_fraction']:g} of the training {run.kind.several}, or {least} where that is more"
-    counts = summary.set_index("split")["identities"].reindex(["train", *VALIDATION_SPLITS]).fillna(0)
-    chosen, learned = counts[[*VALIDATION_SPLITS]].max(), counts["train"]
+    counts = pd.to_numeric(summary["identities"], errors="coerce").fillna(0).groupby(summary["split"]).max()
+    chosen, learned = max(counts.get(split, 0) for split in VALIDATION_SPLITS), counts.get("train", 0)
     return f"{chosen:.0f} {run.kind.several}, beside {learned:.0f} to learn from" if chosen else "nobody"
 
 

@@ -29,7 +29,7 @@ def test_a_kill_changes_no_result(stage, pipeline, tally):
 def half_trained(pipeline):
     """The folder of a training that was killed when its second epoch was nearly over."""
     pipeline.again("train")
-    pipeline.command("train", "kill", pipeline.stages["train"].operations * 3 // 4)
+    pipeline.command("train", "kill", pipeline.stages["train"].operations * 7 // 8)
     checkpoints = pipeline.root / "run" / "checkpoints"
     assert {file.name for file in checkpoints.glob("*.ckpt")} == {
         *("best.ckpt", "last.ckpt", "previous-best.ckpt", "previous-last.ckpt"),
