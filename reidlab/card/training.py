@@ -66,7 +66,7 @@ def data(run: Run) -> Section:
 
 def _set_aside(run: Run, summary: pd.DataFrame) -> str:
     """How many identities choose the best epoch, as counted, or else by the rule."""
-    if summary.empty:
+    if not {"split", "identities"} <= {*summary}:
         least = run["data.val_identities"]
         return f"{run['data.val_fraction']:g} of the training {run.kind.several}, or {least} where that is more"
     counts = pd.to_numeric(summary["identities"], errors="coerce").fillna(0).groupby(summary["split"]).max()

@@ -87,7 +87,6 @@ class File(StrEnum):
 
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
-    File.DATA_SUMMARY: ("split", "identities"),
     File.LEARNED: ("sha256",),
     File.METHODS: ("method",),
     File.ESTIMATES: ("board", "by", "note"),
