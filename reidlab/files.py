@@ -12,9 +12,9 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -102,11 +102,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w+b", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            _hold(file.fileno())
-            yield cast(BinaryIO, file)
+        temporary, descriptor = _begun(path, tempfile.mkstemp)
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())  # before the rename, or a power cut leaves an empty file under the name
             temporary.chmod(0o644)
@@ -127,12 +125,9 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     """
     folder = None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         sweep(parent, name)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{name}."))
-        descriptor = os.open(folder, os.O_RDONLY)
+        folder, descriptor = _begun(parent / name, _make_folder)
         try:
-            _hold(descriptor)
             folder.chmod(0o755)
             yield folder
         finally:
@@ -142,6 +137,23 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
     finally:
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _begun(path: Path, make: Callable[..., tuple[int, str]]) -> tuple[Path, int]:
+    """A new file or folder `.name.xxxxxxxx` beside a path, and the open descriptor that locks it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        descriptor, name = make(dir=path.parent, prefix=f".{path.name}.")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.lexists(name):
+            return Path(name), descriptor
+        os.close(descriptor)  # a sweep was faster than the lock
+
+
+def _make_folder(**where: Any) -> tuple[int, str]:
+    name = tempfile.mkdtemp(**where)
+    return os.open(name, os.O_RDONLY), name
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
@@ -154,22 +166,13 @@ def sweep(folder: Path, name: str | None = None) -> None:
     for place in folder.glob(f".{glob.escape(name)}.*") if name else folder.rglob(".*.*"):
         if not TEMPORARY.fullmatch(place.name):
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # held, or on a file system without locks, where nobody can tell
             descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
-                if _hold(descriptor):
-                    shutil.rmtree(place) if place.is_dir() else place.unlink()
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(place) if place.is_dir() else place.unlink()
             finally:
                 os.close(descriptor)
-
-
-def _hold(descriptor: int) -> bool:
-    """Lock an open file or folder until it is closed; False where another process holds it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or on a file system without locks, where nobody can tell
-        return False
-    return True
 
 
 def unwritable(path: Path, error: OSError) -> StorageError:

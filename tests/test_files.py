@@ -1,3 +1,4 @@
+import fcntl
 import subprocess
 import sys
 
@@ -67,6 +68,25 @@ def test_a_folder_that_is_not_moved_vanishes_and_one_that_a_kill_left_is_swept(t
         files.sweep(tmp_path, "people")  # as another process would
         assert (folder / "a.jpg").exists()
     assert [place.name for place in tmp_path.iterdir()] == [".others.ab12cd34"]
+
+
+def test_a_sweep_of_another_process_between_a_file_and_its_lock_costs_nothing(tmp_path, monkeypatch):
+    lock, sweeps = fcntl.flock, [True]
+
+    def late(*given):
+        if sweeps:
+            sweeps.pop()
+            files.sweep(tmp_path)
+            assert [*tmp_path.iterdir()] == []
+        lock(*given)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert files.write_atomic(tmp_path / "metrics.json", "{}").read_text() == "{}"
+    sweeps.append(True)
+    (tmp_path / "metrics.json").unlink()
+    with files.temporary_folder(tmp_path, "people") as folder:
+        (folder / "a.jpg").write_text("x")
+    assert [*tmp_path.iterdir()] == [] and not sweeps
 
 
 @pytest.mark.parametrize("name", files.RANKS)

@@ -259,9 +259,10 @@ def _embedded(rows: Iterable[Entry], reader: Reader, model: Embeds, about: Mappi
 
 
 def _finish(folder: Path) -> Extraction:
-    """Gather the refusals of all shards into one table."""
+    """Gather the refusals of all shards into one table, and remove what killed processes left."""
     images = refused = 0
     shards = read_manifest(folder)["shards"]
+    sweep(folder)
     with replacing(folder / REFUSED) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")

@@ -42,6 +42,14 @@ def by_hand(folder):
     return [file.relative_to(folder).as_posix() for file in files], np.stack(rows)
 
 
+def test_what_a_process_left_that_was_killed_meanwhile_is_swept(tmp_path):
+    left = tmp_path / "out" / ".part-00001.parquet.ab12cd34"
+    left.parent.mkdir()
+    images = images_in(tmp_path / "in", 6)
+    extract(images, left.parent, partial(SlowColors, left), shard_images=3)  # which writes there as it embeds
+    assert not left.exists() and len([*left.parent.glob("part-*")]) == 2
+
+
 @pytest.mark.parametrize(("precision", "error"), [("float32", 0), ("float16", 2**-11), ("int8", 1 / 254)])
 @pytest.mark.parametrize("shard_images", [1, 7, 1000])
 def test_a_folder_as_a_loop_embeds_it(precision, error, shard_images, tmp_path):
