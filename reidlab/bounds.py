@@ -135,7 +135,7 @@ MANY = 1_000_000  # of what takes memory or time each
 NAME, TRUTH = Word(), Choice((True, False))
 SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
 DISTANCE = Choice(("euclidean", "cosine"))
-PRECISION = Choice(("32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
+PRECISION = Choice(("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
 
 BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "privacy.*": TRUTH,

@@ -103,7 +103,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     temporary = None
     try:
         temporary, descriptor = _begun(path, tempfile.mkstemp)
-        with os.fdopen(descriptor, "w+b") as file:
+        with open(temporary, "w+b", opener=lambda *_: descriptor) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # before the rename, or a power cut leaves an empty file under the name

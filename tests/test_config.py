@@ -369,8 +369,8 @@ def test_every_choice_builds_what_training_takes(chosen, tmp_path):
     assert callable(config.instantiate(cfg.task))
     callbacks = [config.instantiate(callback) for callback in cfg.callbacks.values() if callback]
     loggers = [config.instantiate(logger) for logger in cfg.logger.values() if logger]
-    options = {"max_time": None, "default_root_dir": tmp_path, "accelerator": "cpu"}
-    config.instantiate(cfg.trainer, callbacks=callbacks, logger=loggers, **options)
+    options = {"default_root_dir": tmp_path, "accelerator": "cpu"}
+    train.bare_trainer(Run.of(cfg), callbacks=callbacks, logger=loggers, **options)
     if cfg.get("distill"):
         file = "weights" if "weights" in cfg.distill else "teacher"
         cfg.distill[file] = None

@@ -95,6 +95,7 @@ def recipe(run: Run) -> Section:
         rows = [(name, None if value is None else str(value).rpartition("torch.optim.")[2]) for name, value in main]
         best = {name: value for name, value in trained.items() if name.startswith("best_val") and value is not None}
         done = [("epochs trained", str(trained.get("epochs")))]
+        done += [("precision", trained["precision"])] if trained.get("precision") else []
         done += [(name.replace("_", " "), f"{value:.3f}") for name, value in best.items()]
         parts = [two_columns(rows, [File.CONFIG]), two_columns(done, [File.TRAINING])]
         if run.has(File.CURVES):

@@ -111,6 +111,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         **{name: _COUNT for name in ("epochs", "num_identities", "parameters")},
         **{f"best_val_{name}": _NUMBER for name in ("mAP", "top-1")},
         "finished": (None, bool),
+        "precision": _TEXT,
         "classes": (None, [str]),
     },
     File.METRICS: {str: {"made_by": (None, {"checkpoint": _TEXT, "protocol": (None, {"size": (None, [int])})})}},

@@ -136,7 +136,7 @@ def _require_trainer(run: Run) -> None:
     _time_budget(run)
     try:
         with quiet_lightning():
-            trainer = instantiate(run.config.trainer, max_time=None, logger=False, enable_checkpointing=False)
+            trainer = bare_trainer(run, logger=False, enable_checkpointing=False)
     except InputError as error:
         raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
     processors = os.cpu_count() or 1
@@ -202,15 +202,29 @@ def build_trainer(
     chosen = [instantiate(callback) for callback in run.config.callbacks.values() if callback]
     if not len(datamodule.validation):
         chosen = [callback for callback in chosen if getattr(callback, "monitor", None) is None]
-    return instantiate(
-        run.config.trainer,
-        max_time=None,
+    return bare_trainer(
+        run,
         callbacks=[*chosen, *_time_budget(run), *callbacks, ValidatesLast(), StaysStopped(), shown],
         plugins=[WholeCheckpoints()],
         logger=loggers,
         default_root_dir=str(run.folder),
         enable_progress_bar=not isinstance(shown, EpochLines),
     )
+
+
+def bare_trainer(run: Run, **options: Any) -> pl.Trainer:
+    """Lightning's trainer of the settings, with other arguments of it; `trainer.precision=auto` becomes a precision."""
+    precision = run["trainer.precision"]
+    if precision == "auto":
+        precision = "bf16-mixed" if _has_bf16(run.device) else "32-true"
+    return instantiate(run.config.trainer, max_time=None, precision=precision, **options)
+
+
+def _has_bf16(device: str) -> bool:
+    """Whether a GPU or an x86 processor has instructions for bf16; what it is worth on others, nobody measured."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 def _time_budget(run: Run) -> list[pl.Callback]:
@@ -249,6 +263,7 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
         {
             "finished": True,
             "epochs": trainer.current_epoch,
+            "precision": trainer.precision,
             best_key(task.monitor): None if best is None or not best.isfinite() else float(best),
             "num_identities": datamodule.num_classes,
             **({"classes": cast(ClassDataModule, datamodule).class_names} if run.is_classifier else {}),

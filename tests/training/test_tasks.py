@@ -80,6 +80,23 @@ def test_weights_of_another_precision_take_images_as_they_are(small, tmp_path, p
     assert run.training["finished"]
 
 
+@pytest.mark.parametrize(("instructions", "expected"), [
+    ({"amx_bf16": True}, "bf16-mixed"), ({"amx_bf16": False, "avx512_bf16": True}, "bf16-mixed"),
+    ({"avx512_bf16": False}, "32-true"), ({}, "32-true"),
+])  # fmt: skip
+def test_auto_is_the_precision_that_the_processor_has_instructions_for(
+    small, tmp_path, monkeypatch, instructions, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    mixed, step = [], ReidTask.training_step
+    monkeypatch.setattr(
+        ReidTask, "training_step", lambda *a: mixed.append(torch.is_autocast_enabled("cpu")) or step(*a)
+    )
+    more = ["data.size=[32,48]", "trainer.precision=auto", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+    run = trained(small, tmp_path, "auto", *more)
+    assert run.training["precision"] == expected and {*mixed} == {expected == "bf16-mixed"}
+
+
 def test_mixed_precision_clips_in_spite_of_fused_optimizers(small, tmp_path):
     more = [
         "data.size=[32,48]",
