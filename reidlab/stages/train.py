@@ -1,5 +1,6 @@
 """Stage `train`: from settings to the checkpoint that is best on the validation samples."""
 
+import copy
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -134,11 +135,8 @@ def _require_files(run: Run) -> None:
 def _require_trainer(run: Run) -> None:
     """InputError where Lightning can't train on this machine as `trainer` says."""
     _time_budget(run)
-    try:
-        with quiet_lightning():
-            trainer = instantiate(run.config.trainer, max_time=None, logger=False, enable_checkpointing=False)
-    except InputError as error:
-        raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
+    with quiet_lightning():
+        trainer = instantiate(run.config.trainer, max_time=None, logger=False, enable_checkpointing=False)
     processors = os.cpu_count() or 1
     if isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator) and trainer.num_devices > max(processors, 2):
         raise InputError(f"trainer.devices={run['trainer.devices']}: this machine has {processors} processors, no more")
@@ -150,8 +148,11 @@ def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
     network = build_network(run, datamodule.num_classes if _needs_classifier(run) else 0)
     if cfg.compile:
         network.compile()
-    options = {key: value for key, value in cfg.task.items() if key != "kind"}
-    return instantiate(options)(
+    options = copy.copy(cfg.task)
+    for key in ("kind", "_partial_"):
+        options.pop(key, None)
+    return instantiate(
+        options,
         network=network,
         loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
         optimizer=instantiate(cfg.optimizer),
