@@ -168,6 +168,8 @@ def test_a_threshold_of_few_identities_or_few_accepted_pairs_warns(places, capsy
     assert verdict["num_identity_pairs"] == 6 * 5 and verdict["threshold"] > 0
     assert "the threshold rests on 30 pairs of two identities (test), and this rate takes 1,000 or more" in said
     assert "data.val_identities=33" in said  # 33 x 32 pairs are 1,056, 32 x 31 are 992
+    scored(places, "few", "evaluate.wanted_fpr=0.001", "data.exclude_same_camera=false")
+    assert "data.val_identities=46" in capsys.readouterr().out  # each image with all others: 46 x 45 / 2 are 1,035
     accepts = f"accepts {verdict['test_tpr']:.0%} of the test pairs of one identity"
     assert (accepts in said) == (verdict["test_tpr"] < 0.2)
     run = scored(places, "few", "evaluate.wanted_fpr=0.9")
