@@ -140,8 +140,17 @@ def test_a_threshold_of_one_distance_is_never_used_on_another(places, market):
     assert "threshold" in metadata(run)
     run = scored(places, "threshold", "evaluate.wanted_fpr=0.1", "model.distance=cosine", "evaluate.distance=euclidean")
     assert run.verification["distance"] == "euclidean" and run.threshold("cosine") is None
-    with pytest.raises(InputError, match="no calibrated threshold on its cosine distance"):
+    with pytest.raises(
+        InputError, match=r"^evaluate\.distance=euclidean: .* model\.distance=euclidean .*run\.name=thres"
+    ):
         compare.run(run, *images)
+    asked = ["data=market1501", *places[1], "run.name=threshold"]
+    with pytest.raises(
+        InputError, match=r"on its cosine distance, but on the euclidean .*`reidlab evaluate run\.name=thr"
+    ):
+        compare.run(Run.compose([*asked, "model.distance=cosine"]), *images)
+    by_the_other = compare.run(Run.compose([*asked, "model.distance=euclidean"]), *images)
+    assert by_the_other.threshold == run.verification["threshold"] and by_the_other.measure == "euclidean"
     assert "same" not in pd.read_csv(predict.run(run, images[0]))
     export.run(run)
     assert "threshold" not in metadata(run) and metadata(run)["distance"] == "cosine"
