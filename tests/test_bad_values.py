@@ -130,7 +130,30 @@ def test_names_that_an_onnx_file_cannot_have(refused):
 def test_what_libraries_refuse_names_its_settings(refused):
     refused(["train", "optimizer=sgd", "optimizer.momentum=0"], "optimizer.*", "Nesterov")
     refused(["train", "trainer.limit_train_batches=0.01"], "trainer.*", "limit_train_batches")
-    refused(["train", "+trainer.foo=1"], "trainer.*", "foo")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("+data.source.num_identity=5", "data.source.num_identity: .* did you mean num_identities"),
+        ("+data.foo=1", "data.foo: .* leave it out"),
+        ("+trainer.max_epoch=1", "trainer.max_epoch: .* did you mean max_epochs"),
+        ("+schedule.gama=1", "schedule.gama: "),
+        ("+optimizer.foo=1", "optimizer.foo: "),
+        ("+callbacks.best.foo=1", "callbacks.best.foo: "),
+        ("+regime.foo=1", "regime.foo: "),
+    ],
+)
+def test_a_key_that_is_no_argument_of_what_it_belongs_to_is_named(given, told):
+    group = given[1:].partition(".")[0]
+    with pytest.raises(InputError, match=f"^{told}"):
+        config.instantiate(config.compose(["data.root=nosuch", given])[group])
+
+
+def test_a_key_that_is_passed_on_to_where_nothing_takes_it_is_named_with_its_group(refused):
+    refused(["train", "+task.foo=1"], "reidlab: task.foo: ")
+    refused(["train", "+loss.softmax.foo=1"], "reidlab: loss.*: ", "'foo'")
+    refused(["train", "+model.network.foo=1"], "reidlab: model.network.foo: ")
 
 
 def test_devices_that_the_machine_lacks_are_refused_before_images_are_read(refused):

@@ -192,6 +192,34 @@ def test_overrides_do_what_they_do_in_hydra(overrides):
     assert json.loads(relative) == expected
 
 
+@pytest.mark.parametrize(
+    ("experiment", "choice", "gone", "kept"),
+    [
+        ("people_in_an_hour", "schedule=warmup_multistep", "schedule.final_factor", {"schedule.warmup_epochs": 0}),
+        ("osnet_x1_0_market1501", "schedule=constant", "schedule.milestones", {"schedule.factor": 1}),
+        ("flowers_st_fdmobilenet_v1_128", "augment=none", "augment.policy.p", {"augment.policy": None}),
+        ("flowers_st_fdmobilenet_v1_128", "callbacks=default", "callbacks.ema", {"callbacks.early_stopping": None}),
+        ("smoke", "data=folders", "data.source.num_identities", {"data.size": [64, 32], "data.source.seed": 1}),
+    ],
+)
+def test_another_choice_beside_an_experiment_has_no_keys_of_the_experiments_own(experiment, choice, gone, kept):
+    assert OmegaConf.select(config.compose([f"experiment={experiment}"]), gone) is not None
+    cfg = config.compose([f"experiment={experiment}", choice])
+    assert OmegaConf.select(cfg, gone) is None
+    assert {key: OmegaConf.select(cfg, key) for key in kept} == kept
+
+
+def test_an_experiments_fitting_values_and_whole_objects_stay_beside_another_choice(workspace):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nschedule: {warmup_epochs: 3, final_factor: 0.5}\n"
+        "callbacks: {mine: {_target_: a.B, c: 1}, best: {mode: min}, ema: {decay: 0.5}}\n"
+    )
+    cfg = config.compose(["experiment=mine", "schedule=warmup_multistep", "callbacks=default"])
+    assert cfg.schedule.warmup_epochs == 3 and "final_factor" not in cfg.schedule
+    assert cfg.callbacks.mine == {"_target_": "a.B", "c": 1} and cfg.callbacks.best.mode == "min"
+    assert "ema" not in cfg.callbacks
+
+
 def test_a_settled_config_is_one_of_its_plain_values():
     """References are followed, to leaves and mappings, in lists too; what is quoted stays text."""
     content = {

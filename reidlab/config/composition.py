@@ -4,7 +4,7 @@ import copy
 import pickle
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from hydra import version
@@ -105,8 +105,23 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     defaults = create_defaults_list(repository, "config", overrides, prepend_hydra=False, skip_missing=False).defaults
     cfg = loader._compose_config_from_defaults_list(defaults, repository)
     cfg.pop("hydra", None)  # of an experiment that other programs read, too
+    others = [o for o in overrides if o.key_or_group != "experiment"]
+    if others != overrides:
+        without = pickle.loads(_of_groups(tuple(str(o.input_line) for o in others), conf_files))
+        for group in {o.key_or_group for o in others} & {*cfg} & {*without}:
+            cfg[group] = _fitting(*(OmegaConf.to_container(tree[group]) for tree in (cfg, without)))
     OmegaConf.set_struct(cfg, True)
     return pickle.dumps(cfg)
+
+
+def _fitting(node: Any, chosen: Any) -> Any:
+    """What an experiment sets of a group, without keys that another choice hasn't; whole objects stay."""
+    if not isinstance(node, dict) or (not isinstance(chosen, dict) and "_target_" in node):
+        return node
+    if not isinstance(chosen, dict):
+        return chosen
+    fitting = {key: _fitting(child, chosen.get(key)) for key, child in node.items()}
+    return {key: child for key, child in fitting.items() if key in chosen or isinstance(child, dict)}
 
 
 def _conf_files() -> tuple[tuple[str, int, int], ...]:

@@ -15,6 +15,7 @@ from reidlab.data.samples import Samples
 from reidlab.data.sources import CsvSamples, found_in, require_folder, require_no_splits
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
+from reidlab.untrusted import printable
 
 CLASS_SPLITS = ("train", "val", "test")
 
@@ -121,6 +122,8 @@ def number_classes(rows: Iterable[tuple[str, str, str]], root: Path, notes: list
     """Samples of (path, class, split); classes are numbered 1, 2, ... in natural order of their names."""
     table = pd.DataFrame(list(rows), columns=["path", "label", "split"])
     names = dict(enumerate(sorted(table["label"].unique(), key=natural), start=1))
+    if odd := next((name for name in names.values() if name != printable(name)), None):
+        raise InputError(f"{root}: the class {odd!r} has a control character in its name; rename it")
     if len(names) < 2:
         raise InputError(f"{root}: holds one class only, {names[1]}; a classifier needs two or more")
     pids = {name: pid for pid, name in names.items()}

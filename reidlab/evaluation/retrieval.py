@@ -111,7 +111,9 @@ class Retrieval:
     def verify(self, wanted_fpr: float, resamples: int, seed: int) -> Verification:
         """Every pair that the protocol compares, as a decision."""
         sides = self._sides(self.query)
-        return verify(*sides, **self._protocol, wanted_fpr=wanted_fpr, resamples=resamples, seed=seed)
+        found = verify(*sides, **self._protocol, wanted_fpr=wanted_fpr, resamples=resamples, seed=seed)
+        times = 2 if self._leaves_one_out else 1  # that two identities are compared by the same images
+        return replace(found, num_identity_pairs=found.num_identity_pairs // times)
 
     def per_query(self, ranking: Ranking) -> pd.DataFrame:
         """One row a query: its image, figures and matches; queries without a match have empty figures."""

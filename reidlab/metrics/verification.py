@@ -19,7 +19,6 @@ CELLS = 2**24  # counts that the bootstrap keeps: query groups x gallery groups 
 MOST_BINS = 2**10  # of these
 SPARSE = 0.1  # the share of them below which those that aren't 0 are faster alone
 PAIRS = 2**22  # counted at a time
-ROUNDING = 1e-5  # of a cosine in float32, at most
 FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
 
 
@@ -27,8 +26,9 @@ FPRS = (1e-1, 1e-2, 1e-3, 1e-4)
 class Verification:
     """Numbers of pairs within each threshold; a pair is accepted as the same identity if distance <= threshold.
 
-    All rates are exact counts at the `thresholds`, which are equally spaced; between two nothing is interpolated but
-    the equal error rate, and the area under the curve is off by `auc_error` at most. Intervals are 95 %.
+    All rates are exact counts at the `thresholds`, which are equally spaced, but for the last one, which no distance is
+    beyond; between two nothing is interpolated but the equal error rate, and the area under the curve is off by
+    `auc_error` at most. Intervals are 95 %.
     Shapes: (BINS + 1,), float64.
     """
 
@@ -118,19 +118,21 @@ def verify(
     at = order.to(query.device)
     ids = Pairing(ids.query_pids[at], ids.gallery_pids, ids.query_camids[at], ids.gallery_camids, exclude_same_camera)
     closeness = Closeness(query[at], gallery, distance)
-    positives, negatives = (_cumulative(pairs) for pairs in _totals(closeness, ids))
+    bound = _bound(closeness)
+    reach = min(bound, _usual_reach(closeness, ids))
+    positives, negatives = (_cumulative(pairs) for pairs in _totals(closeness, ids, reach))
     for pairs, kind in ((positives, "of the same identity"), (negatives, "of two identities")):
         if not pairs[-1]:
             raise InputError(
                 f"verification: no query and gallery image {kind} are compared; add such images or a split"
             )
-    thresholds = np.arange(BINS + 1) * (_reach(closeness) / BINS)
+    thresholds = np.append(np.arange(BINS) * (reach / BINS), bound)
     figures = _figures(positives[None], negatives[None], wanted_fpr, thresholds)
     intervals = {}
     if resamples:
         most = CELLS // ((int(rows.max()) + 1) * (int(torch.maximum(rows.max(), columns.max())) + 1))
         edges = _edges(positives, negatives, wanted_fpr, min(MOST_BINS, most))
-        cells = _cells(closeness, ids, rows[order], columns, edges)
+        cells = _cells(closeness, ids, rows[order], columns, edges, reach)
         intervals = _bootstrap(*cells, wanted_fpr, thresholds[edges], resamples, seed)
     return Verification(
         thresholds,
@@ -174,51 +176,48 @@ def _groups(ids: Pairing, seed: int) -> tuple[Tensor, Tensor]:
     return group[identity], columns[other]
 
 
-def _reach(closeness: Closeness) -> float:
-    """An upper bound of all distances; a little above, for rounding.
-
-    That of cosine distances is by the chords |a - b|, 1 - cosine = |a - b|^2 / 2: embeddings that are nearly parallel,
-    as those of networks that have learned little, would share a few bins of all that are possible.
-    """
-    sides = (closeness.query, closeness.query_norms), (closeness.gallery, closeness.gallery_norms)
-    if closeness.distance == "euclidean":
-        return 1.001 * float(sum(norms.amax() for _, norms in sides)) or 1.0
-    if any((norms == 0).any() for _, norms in sides):
+def _bound(closeness: Closeness) -> float:
+    """An upper bound of all distances; a little above, for rounding."""
+    if closeness.distance == "cosine":
         return 2.001
-    center = (1 / closeness.gallery_norms).float() @ closeness.gallery / len(closeness.gallery)
-    chords = sum(_farthest(*side, center) for side in sides)
-    return min(2.001, 1.001 * chords**2 / 2 + ROUNDING)
+    return 1.001 * float(closeness.query_norms.amax() + closeness.gallery_norms.amax()) or 1.0
 
 
-def _farthest(embeddings: Tensor, norms: Tensor, center: Tensor) -> float:
-    """The largest distance of embeddings (N, D), brought to unit length, from a center (D,)."""
-    rows = spans(len(embeddings), PAIRS // len(center))
-    return max(
-        float(torch.linalg.vector_norm(embeddings[a:b] / norms[a:b, None] - center, dim=1).amax()) for a, b in rows
-    )
+def _usual_reach(closeness: Closeness, ids: Pairing) -> float:
+    """Four times the distance that nine in ten pairs of two identities are within, of the first queries.
+
+    By the bound of all distances a single long embedding, or those that are nearly parallel, as of networks that have
+    learned little, would leave all others a few bins.
+    """
+    distances = _distances_(next(closeness.blocks(max(1, PAIRS // len(closeness.gallery)))), closeness, 0)
+    matches = ids.mask(distances, 0, torch.inf)
+    distances[matches] = torch.inf
+    others = distances[distances.isfinite()]
+    if not len(others):
+        return torch.inf
+    return 4 * float(others.kthvalue(1 + 9 * len(others) // 10).values) or torch.inf
 
 
-def _binned(closeness: Closeness, ids: Pairing) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def _binned(closeness: Closeness, ids: Pairing, reach: float) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Bins of the distances of consecutive queries.
 
-    Yields the first query's position; the rows (M,) and bins (M,) of matches; and the bins (n, G) of pairs of two
-    identities, with BINS for all other pairs.
+    The last bin holds what is beyond the reach, too. Yields the first query's position; the rows (M,) and bins (M,) of
+    matches; and the bins (n, G) of pairs of two identities, with BINS for all other pairs.
     """
-    reach, start = _reach(closeness), 0
+    start = 0
     for scores in closeness.blocks():
-        distances = _distances_(scores, closeness, start)
-        matches = ids.mask(distances, start, value=2 * reach)
-        bins = distances.mul_(BINS / reach).clamp_max_(BINS).short()
+        bins = _distances_(scores, closeness, start).mul_(BINS / reach).clamp_max_(BINS - 1).short()
+        matches = ids.mask(bins, start, value=BINS)
         own = bins[matches]
         bins[matches] = BINS
         yield start, matches.row, own, bins
         start += len(scores)
 
 
-def _totals(closeness: Closeness, ids: Pairing) -> np.ndarray:
+def _totals(closeness: Closeness, ids: Pairing, reach: float) -> np.ndarray:
     """Numbers of pairs of one identity and of two in each bin. (2, BINS)"""
     totals = np.zeros((2, BINS + 1), np.int64)
-    for _, _, own, bins in _binned(closeness, ids):
+    for _, _, own, bins in _binned(closeness, ids, reach):
         for side, pairs in enumerate((own, bins.flatten())):
             for part in pairs.split(PAIRS):
                 totals[side] += torch.bincount(part, minlength=BINS + 1).cpu().numpy()
@@ -241,7 +240,7 @@ def _around(rate: float) -> tuple[float, float]:
 
 
 def _cells(
-    closeness: Closeness, ids: Pairing, rows: Tensor, columns: Tensor, edges: np.ndarray
+    closeness: Closeness, ids: Pairing, rows: Tensor, columns: Tensor, edges: np.ndarray, reach: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of pairs between the edges: of one identity (R, bins), of two by both groups (R, C, bins); float32.
 
@@ -251,6 +250,7 @@ def _cells(
         rows: group of each query (Q,), ascending.
         columns: group of each gallery item (G,).
         edges: (bins + 1,).
+        reach: up to which bins are equally wide.
     """
     sizes = torch.bincount(rows).tolist()
     ends, count, width = np.cumsum(sizes), max(len(sizes), int(columns.max()) + 1), len(edges)
@@ -258,7 +258,7 @@ def _cells(
     coarse, offset = coarse.to(closeness.query.device), columns.to(closeness.query.device) * width
     positives = np.zeros((len(sizes), width), np.float32)
     negatives = np.zeros((len(sizes), count, width), np.float32)
-    for start, row, own, bins in _binned(closeness, ids):
+    for start, row, own, bins in _binned(closeness, ids, reach):
         own, first = coarse[own.long()], 0
         while first < len(bins):
             group = int(np.searchsorted(ends, start + first, side="right"))

@@ -1,6 +1,7 @@
 """Figures as files: PNG for run folders, SVG for pages that have a light and a dark theme."""
 
 import io
+import warnings
 from pathlib import Path
 
 import matplotlib
@@ -15,6 +16,7 @@ THEMES = (
     f":root {{ --ink: {INK}; --faint: {FAINT}; --grid: {GRID}; }} "
     "@media (prefers-color-scheme: dark) { :root { --ink: #ececec; --faint: #a6a6a6; --grid: #3a3f47; } }"
 )
+NO_GLYPH = r"Glyph (\d|[12]\d|3[01]|12[789]|1[345]\d) "  # matplotlib's warning of a control character, drawn as a box
 SHARPNESS = 2  # pixels of a figure that a notebook shows, per CSS pixel
 
 
@@ -29,7 +31,9 @@ def png(figure: Figure, dpi: int) -> bytes:
     content, own, canvas = io.BytesIO(), figure.dpi, figure.canvas
     try:
         figure.dpi = dpi
-        FigureCanvasAgg(figure).print_png(content, pil_kwargs={"compress_level": 1})  # 4 x as fast, a fifth larger
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", NO_GLYPH)
+            FigureCanvasAgg(figure).print_png(content, pil_kwargs={"compress_level": 1})  # 4 x as fast, a fifth larger
     finally:
         figure.dpi = own
         figure.set_canvas(canvas)

@@ -217,6 +217,12 @@ class Run:
         """The hash of the network's weights; `initial` where they come from no file."""
         return file_hash(self.weights) if self.weights else INITIAL
 
+    @staticmethod
+    def noted(file: Path) -> pd.DataFrame:
+        """What `learned.csv` says beside a checkpoint or an exported file; empty where it isn't there."""
+        folder = file.resolve().parent.parent
+        return Run.stored(folder).table_of(File.LEARNED) if (folder / File.LEARNED).exists() else pd.DataFrame()
+
     def learned(self, samples: "Samples", table: pd.DataFrame, file: Path | None = None) -> np.ndarray:
         """Which images (N,) a network learned; none of them where nobody noted it, as of networks from elsewhere.
 
@@ -225,8 +231,7 @@ class Run:
             table: rows of it (N).
             file: the network's checkpoint or exported file; None for `weights`.
         """
-        folder = (file or self.weights or self / File.BEST).resolve().parent.parent
-        noted = Run.stored(folder).table_of(File.LEARNED) if (folder / File.LEARNED).exists() else pd.DataFrame()
+        noted = self.noted(file or self.weights or self / File.BEST)
         return np.zeros(len(table), bool) if noted.empty else np.isin(samples.digests(table), noted["sha256"])
 
     def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
@@ -239,7 +244,7 @@ class Run:
             raise InputError(
                 f"{samples.root}: the network of {file or self.weights} learned {seen.sum()} of the {len(table)} "
                 f"images that are held out here, such as {table['path'].iloc[int(seen.argmax())]}; give the images "
-                "and the data.* and seed of its training, or train on this division by another run.name"
+                "and the data.* and seed of its training, or a network that was trained on this division of them"
             )
 
     # -- what is known of the network

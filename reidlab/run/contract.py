@@ -87,7 +87,7 @@ class File(StrEnum):
 
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
-    File.LEARNED: ("sha256",),
+    File.LEARNED: ("sha256", "class"),
     File.METHODS: ("method",),
     File.ESTIMATES: ("board", "by", "note"),
     File.C_LIFETIMES: ("first", "last", "offset", "bytes"),

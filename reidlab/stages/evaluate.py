@@ -423,7 +423,7 @@ def _calibrate(
         "protocol": recorded,
     }
     write_json(file, verdict)
-    _warn_of(verdict)
+    _warn_of(verdict, by_camera=test.exclude_same_camera and bool(test.query.column("camid").any()))
     curve = plots.Roc(verification.fpr, verification.tpr, (fpr, tpr))
     save_figure(plots.roc_curve({"test": curve}), pictures / "roc.png")
     positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
@@ -431,11 +431,17 @@ def _calibrate(
     save_figure(histogram, pictures / "distances.png")
 
 
-def _warn_of(verdict: Mapping[str, Any]) -> None:
-    """Say where a threshold rests on too few identities, or rejects most pairs of one identity."""
+def _warn_of(verdict: Mapping[str, Any], by_camera: bool) -> None:
+    """Say where a threshold rests on too few identities, or rejects most pairs of one identity.
+
+    Args:
+        verdict: the threshold and its rates.
+        by_camera: whether validation identities are divided into queries and gallery, see `split_validation`.
+    """
     needed, key = 1 / verdict["wanted_fpr"], f"evaluate.wanted_fpr={verdict['wanted_fpr']:g}"
     if verdict["num_identity_pairs"] < needed:
-        identities = math.ceil((1 + math.sqrt(1 + 4 * needed)) / 2)  # each with all others
+        ordered = needed if by_camera else 2 * needed  # each identity with all others, as a query and in the gallery
+        identities = math.ceil((1 + math.sqrt(1 + 4 * ordered)) / 2)
         log.warning(
             f"{key}: the threshold rests on {verdict['num_identity_pairs']:,} pairs of two identities "
             f"({verdict['calibrated_on']}), and this rate takes {needed:,.0f} or more; choose a higher one, or set "

@@ -1,5 +1,6 @@
 """Stage `train`: from settings to the checkpoint that is best on the validation samples."""
 
+import copy
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -104,14 +105,26 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
 
 
 def _note_learned(run: Run, datamodule: ImageDataModule) -> None:
-    """Keep which images are learned; InputError where a training that goes on has learned others so far."""
+    """Keep which images are learned, and as of class 0 those that the weights to start from or the teacher learned.
+
+    InputError where those weights learned what is held out here, and where a training that goes on has learned other
+    images so far.
+    """
     held_out = pd.concat([datamodule.validation, datamodule.test])
     learned, noted = learned_images(datamodule.samples, held_out), run.table_of(File.LEARNED)
-    if run.has(File.LAST) and not (noted.empty or noted.equals(learned)):
+    if run.has(File.LAST) and not noted.empty:
+        if noted[noted["class"] > 0].equals(learned):
+            return
         raise InputError(
             f"{run.folder}: its training began with other images or another division of them; bring those back, choose "
             "another run.name, or run.overwrite=true to start again"
         )
+    weights, teacher = run["model.weights"], run["distill.teacher"]
+    if weights:
+        run.require_unlearned(datamodule.samples, held_out, file=Path(weights))
+    for file in (weights, Run(teacher) / File.BEST if isinstance(teacher, str) else None):
+        if file:
+            learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})]).drop_duplicates("sha256")
     run.write(File.LEARNED, learned.to_csv(index=False))
 
 
@@ -134,11 +147,8 @@ def _require_files(run: Run) -> None:
 def _require_trainer(run: Run) -> None:
     """InputError where Lightning can't train on this machine as `trainer` says."""
     _time_budget(run)
-    try:
-        with quiet_lightning():
-            trainer = bare_trainer(run, logger=False, enable_checkpointing=False)
-    except InputError as error:
-        raise InputError(f"trainer.*: {str(error).removeprefix('config: ')}") from error
+    with quiet_lightning():
+        trainer = bare_trainer(run, logger=False, enable_checkpointing=False)
     processors = os.cpu_count() or 1
     if isinstance(trainer.accelerator, pl.accelerators.CPUAccelerator) and trainer.num_devices > max(processors, 2):
         raise InputError(f"trainer.devices={run['trainer.devices']}: this machine has {processors} processors, no more")
@@ -150,8 +160,11 @@ def build_task(run: Run, datamodule: ImageDataModule, data_hash: str) -> Task:
     network = build_network(run, datamodule.num_classes if _needs_classifier(run) else 0)
     if cfg.compile:
         network.compile()
-    options = {key: value for key, value in cfg.task.items() if key != "kind"}
-    return instantiate(options)(
+    options = copy.copy(cfg.task)
+    for key in ("kind", "_partial_"):
+        options.pop(key, None)
+    return instantiate(
+        options,
         network=network,
         loss=instantiate(cfg.loss, num_classes=datamodule.num_classes, embedding_size=network.feat_dim),
         optimizer=instantiate(cfg.optimizer),
@@ -299,6 +312,7 @@ def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodul
         )
     if run.training.get("data_hash") != data_hash:
         _refuse_overlap(run, datamodule)
+    run.require_unlearned(datamodule.samples, datamodule.validation, datamodule.test)
     return Teacher(network, run["model.mean"], run["model.std"], tuple(run["data.size"]))
 
 

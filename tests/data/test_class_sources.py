@@ -55,6 +55,14 @@ def test_lists_of_food101(flowers):
         ClassLists(flowers, lists)()
 
 
+def test_a_class_whose_name_no_run_could_keep_is_named(flowers):
+    (flowers / "class2").rename(flowers / "a tab\tb")
+    assert "a tab\tb" in ClassFolders(flowers)().names.values()
+    (flowers / "rose").rename(flowers / "ro\x07se")
+    with pytest.raises(InputError, match=r"the class 'ro\\x07se' has a control character in its name; rename it"):
+        ClassFolders(flowers)()
+
+
 def test_a_table(flowers):
     rows = "Path, LABEL ,note\nrose/1.png, rose,x\nrose/2.png,rose,\nclass2\\3.png,weed,\n"
     (flowers / "table.csv").write_text(rows)

@@ -195,6 +195,8 @@ def test_each_image_is_ranked_among_all_others_but_itself(exclude, cameras):
         for other in range(30)
     )
     assert verified.positives[-1] == pairs
+    two = {frozenset((one, other)) for one in pids for other in pids if one != other}
+    assert verified.num_identity_pairs == len(two)
 
 
 def test_the_data_module_validates_and_calibrates_on_it():

@@ -78,6 +78,24 @@ def test_nearly_parallel_embeddings_are_told_apart_by_their_cosine(common):
     assert result.figures["AUC"] == pytest.approx(roc_auc_score(same, -distances), abs=1e-3)
 
 
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize(("side", "factor"), [(0, 1e3), (1, 1e3), (1, -1e5), (1, 0.0)])
+def test_a_single_odd_embedding_leaves_the_others_as_they_are(side, factor, distance):
+    sides, ids = (people()[:2], people()[2:])
+    common = 30 if distance == "cosine" else 0  # nearly parallel, but for the odd one
+    sides = [embeddings + common for embeddings in sides]
+    sides[side][int((ids[side] > 0).nonzero()[0])] *= factor
+    result = verify(*sides, *ids, distance=distance, wanted_fpr=0.01, resamples=20)
+    distances, same = all_pairs(*sides, *ids, distance)
+    assert result.positives[-1] == same.sum() and result.negatives[-1] == (~same).sum()
+    assert result.thresholds[-1] >= distances.max()
+    fpr, tpr, thresholds = roc_curve(same, -distances, drop_intermediate=False)
+    at = np.flatnonzero(fpr <= 0.01)[-1]
+    assert result.figures["tpr"] == pytest.approx(tpr[at], abs=2 / same.sum())
+    assert result.threshold == pytest.approx(-thresholds[at], rel=0.01)
+    assert result.figures["AUC"] == pytest.approx(roc_auc_score(same, -distances), abs=result.auc_error + 1e-5)
+
+
 def test_no_cosine_distance_is_beyond_its_bound():
     """Opposite, parallel and zero embeddings: every pair is counted."""
     few = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [2.0, 1e-4], [0.0, 3.0]])

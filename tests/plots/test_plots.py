@@ -137,6 +137,14 @@ def test_any_names_fit_a_sheet_and_a_confusion_matrix(name):
     assert first.x1 < second.x0
 
 
+@pytest.mark.filterwarnings("error:Glyph")
+def test_control_characters_in_names_are_drawn_without_a_warning_of_the_font():
+    name = "a\tb\x1f\x7f\x85"
+    sheet = plots.tile_sheet([plots.TileRow([plots.Tile(IMAGE, name)], f"a row of {name}", name)], f"a sheet of {name}")
+    for figure in (sheet, plots.confusion_matrix(pd.DataFrame(np.eye(2, dtype=int), [name, "b"], [name, "b"]))):
+        png(figure, 100)
+
+
 def test_an_identity_sheet_shows_all_cameras_evenly_and_in_order():
     read = []
     axes = plots.identity_sheet(TABLE, lambda path: read.append(path) or IMAGE, num_identities=2, num_images=4).axes[0]

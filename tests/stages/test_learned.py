@@ -110,3 +110,40 @@ def test_copies_that_were_in_both_splits_when_it_was_trained_are_no_reason(small
     assert {*pd.read_csv(run / File.LEARNED)["sha256"]} == {*sums(run, "train")} - {*sums(run, *HELD)}
     evaluate.run(run)
     assert "mAP" in read_json(run / File.METRICS)["checkpoint"]
+
+
+def copied(crops, place, more):
+    """The same pictures of other bytes."""
+    shutil.copytree(crops, place)
+    for file in place.glob("*/*"):
+        file.write_bytes(file.read_bytes() + more)
+    return place
+
+
+def test_what_weights_and_teachers_learned_is_learned_through_generations(small, crops, trained, tmp_path):
+    """A child and a grandchild of other images, and a student: each is refused where the first one's are tested."""
+    others, third = (copied(crops, tmp_path / name, name.encode()) for name in ("crops", "third"))
+    child = train.run(settings(small, others, tmp_path, f"model.weights={trained / File.BEST}", "run.name=child"))
+    assert {*pd.read_csv(child / File.LEARNED)["sha256"]} == {*sums(child, "train")} | {*sums(trained, "train")}
+    again = train.run(settings(small, others, tmp_path, f"model.weights={trained / File.BEST}", "run.name=child"))
+    assert again.table_of(File.LEARNED).equals(child.table_of(File.LEARNED))
+    follows = ["distill=standard", "distill.logits=0", f"distill.teacher={child.folder}", "run.name=student"]
+    for given in ([f"model.weights={child / File.BEST}", "run.name=grandchild"], follows):
+        run = train.run(settings(small, third, tmp_path, *given))
+        for root, first in ((crops, trained), (others, child)):
+            tested = settings(small, root, tmp_path, "data.source.seed=1", f"evaluate.file={run / File.BEST}")
+            seen = {*sums(first, "train")} & {*sums(tested, *HELD[:2])}
+            with pytest.raises(InputError, match=rf"learned {len(seen)} of the {len(sums(tested, *HELD[:2]))} images"):
+                evaluate.run(tested)
+
+
+@pytest.mark.parametrize("given", ["model.weights={}", "distill.teacher={}"])
+def test_a_training_on_a_division_of_which_its_start_or_teacher_learned_is_refused(
+    given, small, crops, trained, tmp_path
+):
+    more = ["distill=standard", "distill.logits=0"] if given.startswith("distill") else []
+    file = trained.folder if more else trained / File.BEST
+    run = settings(small, crops, tmp_path, "data.source.seed=1", *more, given.format(file))
+    with pytest.raises(InputError, match=r"learned \d+ of the"):
+        train.run(run)
+    assert not run.has(File.LAST)

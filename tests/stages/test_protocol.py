@@ -140,8 +140,17 @@ def test_a_threshold_of_one_distance_is_never_used_on_another(places, market):
     assert "threshold" in metadata(run)
     run = scored(places, "threshold", "evaluate.wanted_fpr=0.1", "model.distance=cosine", "evaluate.distance=euclidean")
     assert run.verification["distance"] == "euclidean" and run.threshold("cosine") is None
-    with pytest.raises(InputError, match="no calibrated threshold on its cosine distance"):
+    with pytest.raises(
+        InputError, match=r"^evaluate\.distance=euclidean: .* model\.distance=euclidean .*run\.name=thres"
+    ):
         compare.run(run, *images)
+    asked = ["data=market1501", *places[1], "run.name=threshold"]
+    with pytest.raises(
+        InputError, match=r"on its cosine distance, but on the euclidean .*`reidlab evaluate run\.name=thr"
+    ):
+        compare.run(Run.compose([*asked, "model.distance=cosine"]), *images)
+    by_the_other = compare.run(Run.compose([*asked, "model.distance=euclidean"]), *images)
+    assert by_the_other.threshold == run.verification["threshold"] and by_the_other.measure == "euclidean"
     assert "same" not in pd.read_csv(predict.run(run, images[0]))
     export.run(run)
     assert "threshold" not in metadata(run) and metadata(run)["distance"] == "cosine"
@@ -168,6 +177,8 @@ def test_a_threshold_of_few_identities_or_few_accepted_pairs_warns(places, capsy
     assert verdict["num_identity_pairs"] == 6 * 5 and verdict["threshold"] > 0
     assert "the threshold rests on 30 pairs of two identities (test), and this rate takes 1,000 or more" in said
     assert "data.val_identities=33" in said  # 33 x 32 pairs are 1,056, 32 x 31 are 992
+    scored(places, "few", "evaluate.wanted_fpr=0.001", "data.exclude_same_camera=false")
+    assert "data.val_identities=46" in capsys.readouterr().out  # each image with all others: 46 x 45 / 2 are 1,035
     accepts = f"accepts {verdict['test_tpr']:.0%} of the test pairs of one identity"
     assert (accepts in said) == (verdict["test_tpr"] < 0.2)
     run = scored(places, "few", "evaluate.wanted_fpr=0.9")
