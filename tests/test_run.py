@@ -195,3 +195,21 @@ def test_another_checkpoint_is_another_network(run):
     (run / File.BEST).unlink()
     checkpoint(run, 2)
     assert run.network is not first
+
+
+def test_the_commands_of_later_stages_keep_what_they_were_given(tmp_path):
+    stored = ["experiment=smoke", "seed=3", f"run.root={tmp_path}", "run.name=kept"]
+    Run.compose(stored).keep_config()
+    for stage, given in {
+        "evaluate": ["evaluate.flip=true", "evaluate.also=[mtmc:a b]", "seed=3"],
+        "deploy deploy=stm32": ["deploy=stm32", f"data.root={tmp_path}"],
+        "export": [],
+    }.items():
+        Run.resume([f"run.root={tmp_path}", "run.name=kept", *given]).note_command(stage)
+    run = Run(tmp_path / "kept")
+    assert run.noted_command("evaluate") == (
+        "reidlab evaluate evaluate.flip=true 'evaluate.also=[mtmc:a b]' run.name=kept"
+    )
+    assert run.noted_command("deploy deploy=stm32") == "reidlab deploy deploy=stm32 data.root=... run.name=kept"
+    assert run.noted_command("export") == "reidlab export run.name=kept" == run.command("export")
+    assert run.noted_command("quantize") == "reidlab quantize run.name=kept"

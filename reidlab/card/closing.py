@@ -97,12 +97,12 @@ def again(run: Run) -> Section:
     """The commands that made the run, and what they ran on."""
     commands = [run.command_from_config("train")] if training(run) else []
     done = {"evaluate": File.METRICS, "export": File.ONNX, "quantize": File.PARITY}
-    commands += [run.command(stage) for stage, file in done.items() if run.has(file)]
+    commands += [run.noted_command(stage) for stage, file in done.items() if run.has(file)]
     made = {path.stem for path in (run / File.DEPLOY).glob("*")}
     for target in choices("deploy"):
         if any(name == target or name.endswith(f"_{target}") for name in made):
-            commands.append(run.command("deploy", f"deploy={target}"))
-    commands.append(run.command("report"))
+            commands.append(run.noted_command(f"deploy deploy={target}"))
+    commands.append(run.noted_command("report"))
     parts: list[Part] = [Table((Column("command"),), [[Code(command)] for command in commands])]
     source = next((file for file in (File.TRAINING, File.ONNX_ABOUT) if is_present(run, file)), None)
     if source is None:

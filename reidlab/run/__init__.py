@@ -3,7 +3,7 @@
 import difflib
 import shlex
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,10 @@ class Run:
     @classmethod
     def resume(cls, overrides: Iterable[str] = ()) -> "Run":
         """The run that these overrides name, with the settings in its folder; what the overrides change is changed."""
-        return cls.of(compose_for(overrides))
+        overrides = [*overrides]
+        run = cls.of(compose_for(overrides))
+        run.given = [o for o in overrides if o not in run.config.run.overrides and not o.startswith("run.")]
+        return run
 
     @classmethod
     def stored(cls, folder: Path) -> "Run":
@@ -104,6 +107,7 @@ class Run:
         run._set(config)
         return run
 
+    given: Sequence[str] = ()  # overrides on top of the stored settings
     _loaded: "tuple[str, nn.Module] | None" = None  # the hash of a checkpoint, and the network with it
 
     def _set(self, config: DictConfig) -> None:
@@ -536,12 +540,21 @@ class Run:
 
     def command_from_config(self, stage: str) -> str:
         """The command line with all overrides, for stages that read no stored config; folders are left open."""
-        given = [
-            f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else override
-            for override in self.config.run.get("overrides", [])
-            for key in [override.partition("=")[0]]
-        ]
-        return self.command(stage, *given)
+        return self.command(stage, *map(_without_folder, self.config.run.get("overrides", [])))
+
+    def note_command(self, stage: str) -> None:
+        """Keep with which overrides a stage was run, beside the stored ones."""
+        given = [_without_folder(override) for override in self.given if override not in stage.split()]
+        write_json(self / File.COMMANDS, {**self.json_of(File.COMMANDS), stage: given})
+
+    def noted_command(self, stage: str) -> str:
+        """The command line by which a stage was run."""
+        return self.command(stage, *self.json_of(File.COMMANDS).get(stage, []))
+
+
+def _without_folder(override: str) -> str:
+    key = override.partition("=")[0]
+    return f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else override
 
 
 def _network_settings(run: Run) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class File(StrEnum):
     CURVES = "curves.png"
     METRICS = "metrics.json"
     PROFILE = "profile.csv"
+    COMMANDS = "commands.json"
     METRICS_LOCK = ".metrics.lock"
     VERIFICATION = "verification.json"
     EVALUATE = "evaluate"
@@ -93,7 +94,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
     File.C_LIFETIMES: ("first", "last", "offset", "bytes"),
 }
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
-    *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION),
+    *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION, File.COMMANDS),
     *(File.EVALUATE, File.PREDICT, File.TRACK, File.REENTRY_PAGE),
     *(File.EXPORT, File.QUANTIZE, File.DEPLOY, File.EVALUATION_PAGE, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS),
 )
@@ -120,6 +121,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         **{name: _NUMBER for name in ("test_tpr", "test_fpr")},
         **{name: _TEXT for name in ("distance", "calibrated_on", "checkpoint")},
     },
+    File.COMMANDS: {str: [str]},
     File.REENTRY_ABOUT: {"checkpoint": _TEXT, "threshold": _NUMBER, "sequences": (None, [str]), "boxes": _COUNT},
     File.ONNX_ABOUT: _MADE_BY,
     File.KERAS_ABOUT: _MADE_BY,

@@ -41,6 +41,7 @@ def run(run: Run) -> Run:
     if figures:
         run.record(figures, checkpoint=given.checkpoint)
     _compare(run, candidates(run))
+    run.note_command(f"deploy deploy={target.name}")
     return run
 
 

@@ -73,6 +73,7 @@ def run(run: Run) -> Run:
     recorded, checkpoint = protocol.record(datamodule), run.checkpoint
     run.keep_config()
     found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
+    run.note_command("evaluate")
     if run.is_classifier:
         run.require_unchanged(checkpoint)
         _record_classes(run, Row.CHECKPOINT, cast(Classification, found), datamodule)

@@ -18,6 +18,7 @@ def run(run: Run) -> Run:
     metadata = about(run)
     for name in run["export.formats"]:
         FORMATS[name](run, metadata)
+    run.note_command("export")
     return run
 
 

@@ -70,6 +70,7 @@ def run(run: Run) -> Run:
     about_it = {"method": found.method, "chosen_on": held.source, "checkpoint": checkpoint}
     run.write(File.PARITY, table.assign(**about_it).to_csv())
     write_json(run / File.QUANTIZE_MADE_BY, provenance())
+    run.note_command("quantize")
     log.info(f"{found.method}: {protocol.main} drops by at most {table['drop'].max():.2f} points on the test split")
     if found.float_steps:
         log.info(f"float in the int8 files: {', '.join(found.float_steps)}")

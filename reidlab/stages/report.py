@@ -97,6 +97,7 @@ def run(run: Run) -> Run:
         (run / File.EVALUATION_PAGE).unlink(missing_ok=True)  # which another checkpoint's evaluation left
     else:
         log.info(f"report: {_write_evaluation(run, row)}")
+    run.note_command("report")
     log.info(f"report: {card.write_card(run)}")
     return run
 

@@ -18,7 +18,8 @@ from PIL import Image
 
 import reidlab
 from reidlab import card, cli
-from reidlab.card import network, published, results, use
+from reidlab.card import closing, network, published, results, use
+from reidlab.card.parts import Table
 from reidlab.card.render import md_code, text
 from reidlab.config import CLONE, compose, compose_for, training_differences
 from reidlab.errors import InputError
@@ -250,6 +251,16 @@ def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):
     c_row = parity[parity.index("C, emulated Cortex-M7: 24 of 24 embeddings bit-equal") :][:10]
     assert c_row[1:] == ["–", "–", "–", "–", "24", "264.0", "–", "–", "49.5"]
     assert "reidlab quantize run.name=full" in page.commands
+
+
+def test_commands_of_stages_are_listed_as_they_were_given(tmp_path):
+    run = Run.compose(["experiment=smoke", f"run.root={tmp_path}", "run.name=flipped"])
+    run.keep_config()
+    for place, content in ((File.METRICS, "{}"), (File.COMMANDS, '{"evaluate": ["evaluate.flip=true"], "report": []}')):
+        run.write(place, content)
+    table = next(part for part in closing.again(run).parts if isinstance(part, Table))
+    evaluated, reported = ("reidlab evaluate evaluate.flip=true run.name=flipped", "reidlab report run.name=flipped")
+    assert [cell.text for row in table.rows for cell in row] == [evaluated, reported]
 
 
 def test_published_figures_stand_apart_from_ours(full):
