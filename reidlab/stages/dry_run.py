@@ -14,11 +14,11 @@ from reidlab.stages import deploy, evaluate, quantize, train
 WRITES: dict[str, tuple[str, ...]] = {  # files and folders of the run folder
     "data": (File.CONFIG, File.DATA),
     "train": (File.CONFIG, "checkpoints", File.HISTORY, File.TRAINING, File.CURVES),
-    "evaluate": (File.CONFIG, File.EVALUATE, File.METRICS, File.VERIFICATION),
-    "export": (File.CONFIG, File.EXPORT),
-    "quantize": (File.CONFIG, File.EXPORT, File.QUANTIZE, File.METRICS),
-    "deploy": (File.CONFIG, File.DEPLOY, File.METRICS),
-    "report": (File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS, File.EVALUATION_PAGE, File.EVALUATE),
+    "evaluate": (File.CONFIG, File.COMMANDS, File.EVALUATE, File.METRICS, File.VERIFICATION),
+    "export": (File.CONFIG, File.COMMANDS, File.EXPORT),
+    "quantize": (File.CONFIG, File.COMMANDS, File.EXPORT, File.QUANTIZE, File.METRICS),
+    "deploy": (File.CONFIG, File.COMMANDS, File.DEPLOY, File.METRICS),
+    "report": (File.COMMANDS, File.CARD, File.CARD_MARKDOWN, File.CARD_PARTS, File.EVALUATION_PAGE, File.EVALUATE),
 }
 
 
