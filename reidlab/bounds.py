@@ -151,7 +151,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.split_seed": whole(0, 2**32 - 1),
     "data.batch_size": whole(2, MANY),
     "data.eval_batch_size": whole(1, MANY),
-    "data.num_workers": whole(0, 512),
+    "data.num_workers": Maybe(whole(0, 512)),
     "data.num_instances": Maybe(whole(1, MANY)),
     "data.mean": CHANNELS,
     "data.std": Many(POSITIVE, 3),

@@ -1,8 +1,10 @@
 """Data modules: batches of a sample table, for training and evaluation."""
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,13 +69,23 @@ class ImageDataset(Dataset[Batch]):
         """A whole batch: its images are decoded, resized and stored in one go."""
         began = time.perf_counter()
         if self.cache is None or self.cached_rows is None:
-            images = read_batch([self.files[position] for position in positions], self.size, self.reduced_decode)
+            images = self._decoded([self.files[position] for position in positions])
         else:
             images = self.cache.read(self.cached_rows[positions])
         rows = torch.tensor(positions)
         columns = {name: column[rows] for name, column in self.columns.items()}
         timed = {"decode_s": torch.tensor([time.perf_counter() - began])} if self.timed else {}
         return {"image": torch.from_numpy(images).permute(0, 3, 1, 2), **columns, **timed}
+
+    def _decoded(self, files: list[Path]) -> np.ndarray:
+        """Images (N, H, W, 3), decoded by as many threads as compute; a worker has one."""
+        threads = torch.get_num_threads()
+        if threads == 1:
+            return read_batch(files, self.size, self.reduced_decode)
+        size = math.ceil(len(files) / threads)
+        shares = [files[begin : begin + size] for begin in range(0, len(files), size)]
+        with ThreadPoolExecutor(threads) as pool:
+            return np.concatenate([*pool.map(lambda share: read_batch(share, self.size, self.reduced_decode), shares)])
 
 
 class _Loader(DataLoader):
@@ -113,7 +125,7 @@ class ImageDataModule(ABC):
         eval_batch_size: of everything else.
         val_fraction: of the training samples, set aside to choose the best epoch by.
         augment: what is done to training images.
-        num_workers: processes that read images.
+        num_workers: processes that read images; None for 2 beside a GPU, and none where the processor computes.
         cache: a folder for decoded images.
         reduced_decode: for training images much larger than `size`, see `read_batch`.
         seed: of the validation split and of the order of training.
@@ -139,7 +151,7 @@ class ImageDataModule(ABC):
         eval_batch_size: int = 128,
         val_fraction: float = 0.1,
         augment: nn.Module | None = None,
-        num_workers: int = 2,
+        num_workers: int | None = None,
         cache: str | Path | None = None,
         reduced_decode: bool = False,
         seed: int = 0,
@@ -151,7 +163,8 @@ class ImageDataModule(ABC):
         self.batch_size, self.eval_batch_size, self.val_fraction = batch_size, eval_batch_size, val_fraction
         self.augment = nn.Identity() if augment is None else augment
         self.normalize = Normalize(mean, std)
-        self.num_workers, self.seed = num_workers, seed
+        beside = 2 if torch.accelerator.is_available() else 0
+        self.num_workers, self.seed = beside if num_workers is None else num_workers, seed
         self.cache, self.reduced_decode = cache, reduced_decode
 
     @cached_property

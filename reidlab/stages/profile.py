@@ -18,7 +18,7 @@ def run(run: Run, spent: Parts, decode_s: float) -> pd.DataFrame:
     file = run.write(File.PROFILE, table.to_csv())
     save_figure(plots.time_spent(table), file.with_suffix(".png"))
     print_table(table, f"{run.name}: where {table['seconds'].sum():.0f} s went")
-    workers = run["data.num_workers"]
+    workers = run.datamodule().num_workers
     log.info(f"training images took {decode_s:.1f} s to decode, by {workers} processes beside" if workers else
              f"training images took {decode_s:.1f} s of wait to decode")  # fmt: skip
     log.info(file)

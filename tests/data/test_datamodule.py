@@ -3,11 +3,13 @@
 import hashlib
 import warnings
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from reidlab.data import datamodule as module
+from reidlab.data import read_image
 from reidlab.data.identities import ReidDataModule
 from reidlab.data.transforms import Augment, RandomErasing, RandomHorizontalFlip, RandomPadCrop
 from reidlab.errors import InputError
@@ -75,6 +77,25 @@ def test_a_cache_changes_no_pixel(make, tmp_path, num_workers):
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
+@pytest.mark.parametrize("threads", [2, 3, 64])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_threads_read_what_a_loop_over_the_files_reads(threads, batch, make, write_image, monkeypatch):
+    data = make(eval_batch_size=batch)
+    write_image(data.samples.root / "7_0.png", size=(9, 31))  # another size than the rest
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    table, seen = data.test, torch.cat([found["image"] for found in data.test_dataloader()])
+    expected = [read_image(data.samples.root / path, (24, 12)) for path in table["path"]]
+    assert torch.equal(seen.permute(0, 2, 3, 1), torch.from_numpy(np.stack(expected)))
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "given", "expected"), [(False, None, 0), (True, None, 2), (True, 0, 0), (False, 3, 3)]
+)
+def test_worker_processes_read_beside_an_accelerator_unless_told(accelerator, given, expected, make, monkeypatch):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: accelerator)
+    assert make(num_workers=given).test_dataloader().num_workers == expected
+
+
 def test_more_workers_than_processors_are_no_matter_for_a_warning(make, monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
     with warnings.catch_warnings():
@@ -139,8 +160,9 @@ def test_training_without_validation(make, tmp_path):
     assert recorder.seen and not recorder.shapes
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_broken_image_is_named_in_one_line_even_by_a_worker(make, people, num_workers):
+@pytest.mark.parametrize(("num_workers", "threads"), [(0, 1), (0, 3), (1, 1)])
+def test_a_broken_image_is_named_in_one_line_even_by_a_worker(make, people, num_workers, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     file = people.files()[-1]
     file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(InputError) as error:
