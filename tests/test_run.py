@@ -204,6 +204,7 @@ def test_the_commands_of_later_stages_keep_what_they_were_given(tmp_path):
         "evaluate": ["evaluate.flip=true", "evaluate.also=[mtmc:a b]", "seed=3"],
         "deploy deploy=stm32": ["deploy=stm32", f"data.root={tmp_path}"],
         "export": [],
+        "report": [f"evaluate.file={tmp_path}/theirs.tflite"],
     }.items():
         Run.resume([f"run.root={tmp_path}", "run.name=kept", *given]).note_command(stage)
     run = Run(tmp_path / "kept")
@@ -212,4 +213,5 @@ def test_the_commands_of_later_stages_keep_what_they_were_given(tmp_path):
     )
     assert run.noted_command("deploy deploy=stm32") == "reidlab deploy deploy=stm32 data.root=... run.name=kept"
     assert run.noted_command("export") == "reidlab export run.name=kept" == run.command("export")
+    assert run.noted_command("report") == "reidlab report evaluate.file=theirs.tflite run.name=kept"
     assert run.noted_command("quantize") == "reidlab quantize run.name=kept"

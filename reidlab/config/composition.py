@@ -115,7 +115,7 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
 
 
 def _fitting(node: Any, chosen: Any) -> Any:
-    """What an experiment sets of a group, without keys that another choice hasn't; whole objects stay."""
+    """A group as an experiment sets it, without keys that another choice hasn't; whole objects stay."""
     if not isinstance(node, dict) or (not isinstance(chosen, dict) and "_target_" in node):
         return node
     if not isinstance(chosen, dict):

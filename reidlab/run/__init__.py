@@ -28,7 +28,7 @@ from reidlab.config import (
 from reidlab.config.earlier import RENAMED_VALUES
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import file_hash, locked, read_json, sweep, write_atomic, write_json
+from reidlab.files import file_hash, locked, read_json, sweep, without_folders, write_atomic, write_json
 from reidlab.run.contract import (
     COLUMNS,
     INITIAL,
@@ -223,7 +223,7 @@ class Run:
 
     @staticmethod
     def noted(file: Path) -> pd.DataFrame:
-        """What `learned.csv` says beside a checkpoint or an exported file; empty where it isn't there."""
+        """The `learned.csv` of a checkpoint or an exported file; empty where it isn't there."""
         folder = file.resolve().parent.parent
         return Run.stored(folder).table_of(File.LEARNED) if (folder / File.LEARNED).exists() else pd.DataFrame()
 
@@ -554,7 +554,7 @@ class Run:
 
 def _without_folder(override: str) -> str:
     key = override.partition("=")[0]
-    return f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else override
+    return f"{key}=..." if key.endswith((".root", ".weights", ".cache")) else without_folders(override)
 
 
 def _network_settings(run: Run) -> dict[str, Any]:
