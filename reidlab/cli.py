@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import argcomplete
@@ -29,30 +30,37 @@ WHOLE, ALL = ("data", "train", "evaluate", "export"), ("quantize", "deploy", "re
 STAGES = (*WHOLE, *ALL)
 
 
+def stage(
+    name: str, *arguments: str, begins: bool = False, of_files: bool = False
+) -> Callable[[argparse.Namespace], None]:
+    """The call of a command that is the stage of a name, which takes a run and these of the command's arguments.
+
+    Args:
+        name: of the stage.
+        arguments: names of what the command takes beside overrides.
+        begins: whether the run may be a new one.
+        of_files: whether it may be about `model=FILE`.
+    """
+
+    def call(args: argparse.Namespace) -> None:
+        from reidlab.run import Run
+
+        run = (Run.begin if begins else Run.resume)(_with_file(args.overrides) if of_files else args.overrides)
+        import_module(f"reidlab.stages.{name}").run(run, *(getattr(args, argument) for argument in arguments))
+
+    return call
+
+
 def init(args: argparse.Namespace) -> None:
     from reidlab import workspace
 
     workspace.init(args.folder)
 
 
-def data(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import data
-
-    data.run(Run.begin(args.overrides))
-
-
 def config(args: argparse.Namespace) -> None:
     from reidlab.config import as_yaml, compose
 
     print(as_yaml(compose(args.overrides)), end="")
-
-
-def train(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import train
-
-    train.run(Run.begin(args.overrides))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -63,44 +71,7 @@ def evaluate(args: argparse.Namespace) -> None:
     evaluate.print_results(evaluate.run(Run.resume([*_with_file(args.overrides), *against])))
 
 
-def export(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import export
-
-    export.run(Run.resume(args.overrides))
-
-
-def quantize(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import quantize
-
-    quantize.run(Run.resume(args.overrides))
-
-
-def deploy(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import deploy
-
-    deploy.run(Run.resume(_with_file(args.overrides)))
-
-
-def report(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import report
-
-    report.run(Run.resume(args.overrides))
-
-
-def publish(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import publish
-
-    publish.run(Run.resume(args.overrides), args.to, args.public)
-
-
 def run(args: argparse.Namespace) -> None:
-    from importlib import import_module
-
     from reidlab.console import log
     from reidlab.run import Run
     from reidlab.stages import evaluate, profile, report
@@ -149,41 +120,6 @@ def predict(args: argparse.Namespace) -> None:
     from reidlab.stages import predict
 
     print(predict.run(Run.resume(args.overrides), *args.images))
-
-
-def enroll(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import enroll
-
-    enroll.run(Run.resume(args.overrides), args.images)
-
-
-def identify(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import identify
-
-    identify.run(Run.resume(args.overrides), args.images)
-
-
-def forget(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import forget
-
-    forget.run(Run.resume(args.overrides), args.pid)
-
-
-def track(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import track
-
-    track.run(Run.resume(args.overrides), args.folder)
-
-
-def compare(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
-    from reidlab.stages import compare
-
-    compare.run(Run.resume(args.overrides), args.first, args.second)
 
 
 def matrix(args: argparse.Namespace) -> None:
@@ -273,10 +209,14 @@ COMMANDS = {
     "init": Command(
         init, "lay out a folder to work in", "reidlab init my-people", "no file is overwritten", overrides=""
     ),
-    "data": Command(data, "read, validate and picture a data set", "reidlab data data=market1501 data.root=DIR"),
+    "data": Command(
+        stage("data", begins=True),
+        "read, validate and picture a data set",
+        "reidlab data data=market1501 data.root=DIR",
+    ),
     "config": Command(config, "the settings that overrides lead to, as YAML", "reidlab config experiment=demo seed=1"),
     "train": Command(
-        train,
+        stage("train", begins=True),
         "train, or go on with an interrupted training",
         "reidlab train experiment=demo",
         "finished epochs are kept",
@@ -284,16 +224,20 @@ COMMANDS = {
     "evaluate": Command(
         evaluate, "score a run, or any model=FILE", "reidlab evaluate experiment=demo", "rows that were scored are kept"
     ),
-    "export": Command(export, "write the trained network as ONNX", "reidlab export experiment=demo"),
-    "quantize": Command(quantize, "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"),
+    "export": Command(stage("export"), "write the trained network as ONNX", "reidlab export experiment=demo"),
+    "quantize": Command(
+        stage("quantize"), "int8 files, gated by what they cost in mAP", "reidlab quantize experiment=demo"
+    ),
     "deploy": Command(
-        deploy,
+        stage("deploy", of_files=True),
         "C99 run on emulated cores, STM32 estimates, bundles for NVIDIA, Linux, trackers: of a run, or any model=FILE",
         "reidlab deploy deploy=stm32 run.name=demo",
     ),
-    "report": Command(report, "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"),
+    "report": Command(
+        stage("report"), "the card of a run, and its evaluation as a page", "reidlab report experiment=demo"
+    ),
     "publish": Command(
-        publish,
+        stage("publish", "to", "public"),
         "weights, files, card and sample code as a folder for model hubs, here or uploaded",
         "reidlab publish run.name=demo --to DIR",
         "what was published before stays, or is replaced as a whole",
@@ -311,15 +255,29 @@ COMMANDS = {
         "finished files of predict.out are kept",
     ),
     "enroll": Command(
-        enroll, "remember the identities of a folder", "reidlab enroll DIR run.name=demo", "the gallery stays as it was"
+        stage("enroll", "images"),
+        "remember the identities of a folder",
+        "reidlab enroll DIR run.name=demo",
+        "the gallery stays as it was",
     ),
-    "identify": Command(identify, "who is it, or nobody enrolled?", "reidlab identify FILE run.name=demo"),
+    "identify": Command(
+        stage("identify", "images"), "who is it, or nobody enrolled?", "reidlab identify FILE run.name=demo"
+    ),
     "forget": Command(
-        forget, "delete an identity without a trace", "reidlab forget PID run.name=demo", "the gallery is whole"
+        stage("forget", "pid"),
+        "delete an identity without a trace",
+        "reidlab forget PID run.name=demo",
+        "the gallery is whole",
     ),
-    "compare": Command(compare, "do two images show the same person?", "reidlab compare A.jpg B.jpg run.name=demo"),
+    "compare": Command(
+        stage("compare", "first", "second"),
+        "do two images show the same person?",
+        "reidlab compare A.jpg B.jpg run.name=demo",
+    ),
     "track": Command(
-        track, "follow identities through video, and what the network is worth there", "reidlab track run.name=demo"
+        stage("track", "folder"),
+        "follow identities through video, and what the network is worth there",
+        "reidlab track run.name=demo",
     ),
     "matrix": Command(
         matrix, "the cross-domain table of several runs", "reidlab matrix demo pku_reid-osnet_x0_25", overrides=""

@@ -146,7 +146,7 @@ class ServerGallery(Gallery):
     """
 
     def __init__(self, url: str, model: Embeds | None, template: Template) -> None:
-        self.model, self.template, self.precision = model, template, "float32"
+        super().__init__(model, template, "float32")
         self.server, self._url, self._about = connect(url), url, dict[str, Any]()
         self._refresh()
 
@@ -236,7 +236,7 @@ class ServerGallery(Gallery):
 
     # -- within
 
-    def _refresh(self, indexed: bool = True) -> None:
+    def _refresh(self) -> None:
         self.server.refresh()
         row = self.server.first() if self.server.dim else None
         try:

@@ -1,18 +1,15 @@
 """Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and its rankings."""
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from reidlab import plots
 from reidlab.config import resolve_path
 from reidlab.config.values import leaves
 from reidlab.console import log, print_table
@@ -30,6 +27,7 @@ from reidlab.evaluation import (
     protocol_of,
 )
 from reidlab.evaluation.retrieval import fitting
+from reidlab.evaluation.threshold import calibrate
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
@@ -42,7 +40,6 @@ from reidlab.run.contract import SCHEMAS
 from reidlab.threads import with_its_threads
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
-LOW_TPR = 0.2  # a threshold that accepts fewer pairs of one identity than this is worth a warning
 
 
 @storage_errors()
@@ -379,9 +376,7 @@ def _calibrate(
     checkpoint: str,
     recorded: Mapping[str, Any],
 ) -> None:
-    """Set the threshold of "the same person?", on validation identities where there are some.
-
-    A test split whose pairs are all of one kind has none.
+    """Keep the threshold of "the same person?" with its pictures, and say what is to be known of it.
 
     Args:
         run: has the options.
@@ -393,66 +388,14 @@ def _calibrate(
         recorded: by which pairs are compared, as rows of `metrics.json` carry it.
     """
     file.unlink(missing_ok=True)
-    wanted, options = run["evaluate.wanted_fpr"], {"resamples": run["evaluate.resamples"], "seed": run["seed"]}
-    try:
-        verification = test.verify(wanted, **options)
-    except InputError as error:
-        log.warning(f"no threshold is calibrated: {error}")
+    threshold = calibrate(test, unseen, run["evaluate.wanted_fpr"], run["evaluate.resamples"], run["seed"])
+    if threshold is None:
         return
-    calibration, source = verification, "test"
-    if unseen:
-        try:
-            calibration, source = unseen().verify(wanted, **options), "validation"
-        except InputError as error:
-            log.warning(f"the threshold is calibrated on the test split, validation can't: {error}")
-    low, high = calibration.intervals.get("threshold", (None, None))
-    tpr, fpr = verification.rates_at(calibration.threshold)
-    verdict = {
-        "distance": test.distance,
-        "threshold": calibration.threshold,
-        "threshold_low": low,
-        "threshold_high": high,
-        "calibrated_on": source,
-        "wanted_fpr": wanted,
-        "tpr": calibration.figures["tpr"],
-        "fpr": calibration.figures["fpr"],
-        "num_identity_pairs": calibration.num_identity_pairs,
-        "test_tpr": tpr,
-        "test_fpr": fpr,
-        "test": verification.summary(),
-        "checkpoint": checkpoint,
-        "protocol": recorded,
-    }
-    write_json(file, verdict)
-    _warn_of(verdict, by_camera=test.exclude_same_camera and bool(test.query.column("camid").any()))
-    curve = plots.Roc(verification.fpr, verification.tpr, (fpr, tpr))
-    save_figure(plots.roc_curve({"test": curve}), pictures / "roc.png")
-    positives, negatives = np.diff(verification.positives), np.diff(verification.negatives)
-    histogram = plots.distance_histogram(verification.thresholds, positives, negatives, calibration.threshold)
-    save_figure(histogram, pictures / "distances.png")
-
-
-def _warn_of(verdict: Mapping[str, Any], by_camera: bool) -> None:
-    """Say where a threshold rests on too few identities, or rejects most pairs of one identity.
-
-    Args:
-        verdict: the threshold and its rates.
-        by_camera: whether validation identities are divided into queries and gallery, see `split_validation`.
-    """
-    needed, key = 1 / verdict["wanted_fpr"], f"evaluate.wanted_fpr={verdict['wanted_fpr']:g}"
-    if verdict["num_identity_pairs"] < needed:
-        ordered = needed if by_camera else 2 * needed  # each identity with all others, as a query and in the gallery
-        identities = math.ceil((1 + math.sqrt(1 + 4 * ordered)) / 2)
-        log.warning(
-            f"{key}: the threshold rests on {verdict['num_identity_pairs']:,} pairs of two identities "
-            f"({verdict['calibrated_on']}), and this rate takes {needed:,.0f} or more; choose a higher one, or set "
-            f"{identities} identities aside (data.val_identities={identities})"
-        )
-    if verdict["test_tpr"] < LOW_TPR:
-        log.warning(
-            f"threshold {verdict['threshold']:.4g}: accepts {verdict['test_tpr']:.0%} of the test pairs of one "
-            f"identity, {verdict['test_fpr']:.2%} of those of two; a higher evaluate.wanted_fpr accepts more of both"
-        )
+    write_json(file, threshold.record() | {"checkpoint": checkpoint, "protocol": recorded})
+    for line in threshold.warnings(by_camera=test.exclude_same_camera and bool(test.query.column("camid").any())):
+        log.warning(line)
+    for name, figure in threshold.pictures().items():
+        save_figure(figure, pictures / f"{name}.png")
 
 
 def _compare(run: Run, other: Run, found: Retrieval, protocol: dict) -> None:

@@ -194,14 +194,17 @@ class ValidatesLast(pl.Callback):
     So is the first one of a training that ends by time, which may be the only one.
     """
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look how many epochs there are by now."""
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what the settings say."""
         self.every = trainer.check_val_every_n_epoch
-        if self.every and trainer.max_epochs in (trainer.current_epoch + 1, -1):
-            trainer.check_val_every_n_epoch = 1
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Another epoch may follow."""
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look how many epochs there are by now; until the epoch's end, where checkpoints look whether it was judged."""
+        last = trainer.max_epochs in (trainer.current_epoch + 1, -1)
+        trainer.check_val_every_n_epoch = 1 if self.every and last else self.every
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave the trainer as it was."""
         trainer.check_val_every_n_epoch = self.every
 
 

@@ -7,14 +7,14 @@ import pytest
 from made_up import fake_model, people
 
 from reidlab.errors import InputError
-from reidlab.gallery import Gallery, gallery, store
+from reidlab.gallery import Gallery, folder, store
 from reidlab.gallery.index import cells, sample_size
 
 
 @pytest.fixture
 def enrolled(tmp_path, monkeypatch):
     """Make a gallery of 400 identities with 10 images each, and a query of each of the first 100."""
-    monkeypatch.setattr(gallery, "WORTH_AN_INDEX", 1000)
+    monkeypatch.setattr(folder, "WORTH_AN_INDEX", 1000)
     monkeypatch.setattr(store, "PART_ROWS", 1500)
 
     def make(distance="cosine"):
@@ -117,14 +117,14 @@ def test_what_cannot_be_indexed_is_named(enrolled, tmp_path, monkeypatch):
     file.write_bytes(b"nothing")
     with pytest.raises(InputError, match=f"{file.name}: damaged"):
         Gallery.open(tmp_path, fake_model()).nearest(queries)
-    monkeypatch.setattr(gallery, "WORTH_AN_INDEX", 10_000)
+    monkeypatch.setattr(folder, "WORTH_AN_INDEX", 10_000)
     with pytest.raises(InputError, match="4,000 images; an index needs 10,000"):
         made.build_index("ivfpq")
 
 
 def test_without_faiss_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
-    monkeypatch.setattr(gallery, "WORTH_AN_INDEX", 2)
+    monkeypatch.setattr(folder, "WORTH_AN_INDEX", 2)
     made = Gallery.open(tmp_path, fake_model())
     made.enroll_embeddings(np.eye(4), "abcd")
     with pytest.raises(InputError, match=r"pip install 'reidlab\[index\]'"):
