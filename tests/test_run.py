@@ -62,6 +62,23 @@ def test_rows_and_threshold_of_another_checkpoint_are_not_the_runs(run):
     assert run.table()["mAP"].tolist() == ["0.100", "0.400"]
 
 
+def test_figures_of_a_file_that_was_made_anew_are_not_the_runs(run):
+    checkpoint(run, 1)
+    rows = {Row.CHECKPOINT: {"mAP": 0.9}, Row.TFLITE_INT8: {"mAP": 0.8}, "emulated m7": {"instructions": 7}}
+    file = run.write(File.TFLITE_INT8, b"by one method")
+    run.record(rows, {}, run.checkpoint, dict.fromkeys([Row.TFLITE_INT8, "emulated m7"], file))
+    assert list(run.results) == [*rows]
+    run.write(File.TFLITE_INT8, b"by another")
+    assert list(run.results) == ["checkpoint"] and run.stale_results == ["tflite int8", "emulated m7"]
+
+
+def test_rows_of_several_sets_of_test_images_are_named(run):
+    for row, test in (("checkpoint", "ab" * 32), ("onnx", "cd" * 32), ("checkpoint@other", "ef" * 32)):
+        run.record({row: {"mAP": 0.5}}, {"test": test}, run.checkpoint)
+    (line,) = run.incomparable
+    assert line.startswith("rows of several sets of test images") and "checkpoint abababab, onnx cdcdcdcd" in line
+
+
 def test_rows_without_a_checkpoint_come_from_earlier_releases_and_count(run):
     run.write(File.METRICS, json.dumps({"checkpoint": {"mAP": 0.7}, "colour-histogram": {"mAP": 0.1}}))
     checkpoint(run, 1)

@@ -42,7 +42,7 @@ def figures(run: Run) -> list[Figure]:
 
 
 def left_out(run: Run) -> Section:
-    """Rows and files that another checkpoint made, with the commands that make them again; empty where none are."""
+    """Rows and files of another checkpoint or file, with the commands that make them again; empty where none are."""
     stages: dict[str, list[str]] = {}
     for row in run.stale_results:
         stages.setdefault(form(row).stage, []).append(f"row {row}")
@@ -54,7 +54,7 @@ def left_out(run: Run) -> Section:
     parts = []
     for stage, names in stages.items():
         command = run.command_from_config if stage.startswith("train") else run.command
-        parts.append(Missing(", ".join(names), command(stage), "Made by another checkpoint, not shown"))
+        parts.append(Missing(", ".join(names), command(stage), "Made by another checkpoint or file, not shown"))
     return Section("Left out", parts)
 
 

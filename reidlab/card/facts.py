@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reidlab.export.runtime import open_model
+from reidlab.files import file_hash
 from reidlab.run import File, Row, Run
 
+OTHER_FILE = "another int8 file"
 MODELS = (".onnx", ".tflite")
 EMULATED = f"{Row.EMULATED} "  # and the core
 EMULATED_UNITS = {
@@ -57,7 +59,10 @@ def image_size(run: Run) -> str:
 
 
 def made_from(run: Run, file: str) -> str | None:
-    """The hash of the checkpoint that a file of the run was made from; None where it doesn't say."""
+    """The hash of the checkpoint that a file of the run was made from; None where it doesn't say.
+
+    `OTHER_FILE` for C of an int8 file that is no longer there.
+    """
     path = run / file
     if path.suffix in MODELS:
         return open_model(path).weights_hash
@@ -65,6 +70,9 @@ def made_from(run: Run, file: str) -> str | None:
         column = run.table_of(file).get("checkpoint", ())
         return column[0] if len(column) else None
     content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
+    model = content.get("model_hash")
+    if model and run.has(File.TFLITE_INT8) and file_hash(run / File.TFLITE_INT8) != model:
+        return OTHER_FILE
     return content.get("checkpoint", content.get("weights_hash"))
 
 
@@ -80,7 +88,7 @@ def processor(machine: Mapping[str, Any]) -> str:
 
 
 def is_present(run: Run, file: str) -> bool:
-    """Whether the run has a file, and not one that says that another checkpoint made it."""
+    """Whether the run has a file, and not one that says that another checkpoint made it, or another file."""
     return run.has(file) and made_from(run, file) in (None, run.checkpoint)
 
 

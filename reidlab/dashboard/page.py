@@ -181,10 +181,10 @@ def _choose(label: str, runs: Sequence[Snapshot], key: str, first: str | None = 
 
 
 def _stale(run: Snapshot, row: str = "") -> None:
-    """A warning where the row, or any, was made by a checkpoint that is no longer there."""
+    """A warning where the row, or any, was made by a checkpoint or of a file that is no longer there."""
     rows = [stale for stale in run.stale if row in (stale, "")]
     if rows:
-        st.warning(plain(f"{run.name}: made by another checkpoint, which is no longer there: {', '.join(rows)}"))
+        st.warning(plain(f"{run.name}: of another checkpoint or file, which is no longer there: {', '.join(rows)}"))
 
 
 def _charts(runs: Sequence[Snapshot]) -> None:

@@ -55,7 +55,9 @@ class C99(Target):
             raise InputError(f"deploy.cores: there is no {unknown[0]}; choose from {', '.join(CORES)}")
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
-        """Write the C and tables of its costs; returns the figures of every core, which are in `firmware.json`, too.
+        """Write the C and tables of its costs; returns the figures of every core.
+
+        `firmware.json` says what the C was made from, and has the figures, too.
 
         Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
         """
@@ -71,6 +73,8 @@ class C99(Target):
         names = self.prefix, self.arena
         report = export_c(model, out, given.distance, self.extra_macs, *names, limits, example, place)
         write_tables(model, out, self.extra_macs, place)
+        made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
+        write_json(out / "firmware.json", made_from)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
         install = missing_tools()
         if self.cores and install:
@@ -94,7 +98,6 @@ class C99(Target):
                 for end, value in {"": figure.value, "_low": figure.low, "_high": figure.high}.items()
                 if value == value
             }
-        made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
         write_json(out / "firmware.json", made_from | figures)
         shown = {core: pd.Series(of, dtype=object) for core, of in figures.items()}  # counts stay whole
         print_table(pd.DataFrame(shown).rename_axis("figure"), given.name)

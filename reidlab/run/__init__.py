@@ -1,6 +1,7 @@
 """A run: the folder `runs/<name>`, the settings that it was made with, and all that is known of it."""
 
 import difflib
+import re
 import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,6 +43,7 @@ from reidlab.run.contract import (
     Result,
     Row,
     Task,
+    measured_file,
 )
 from reidlab.run.provenance import provenance
 
@@ -59,6 +61,7 @@ RULES = {  # of rows: what differs by them, and the rows that do so by their nam
     "size": ("images of several sizes", ()),
     "distance": ("several distances", (Row.CHECKPOINT.under("expansion"),)),
     "exclude_same_camera": ("both same-camera rules", (Row.CHECKPOINT.under("same-camera"),)),
+    "test": ("several sets of test images", ()),
 }
 INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
@@ -260,19 +263,24 @@ class Run:
         for row, stored in self.json_of(File.METRICS).items():
             figures = {name: value for name, value in stored.items() if isinstance(value, int | float)}
             made_by = stored.get(MADE_BY) or {"checkpoint": UNRECORDED}
-            protocol = made_by.get("protocol") or {}
-            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), protocol)
+            protocol = dict(made_by.get("protocol") or {})
+            file = protocol.pop("file", made_by.get("file"))  # it was part of the protocol once
+            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), protocol, file)
         return rows
 
     @property
     def results(self) -> dict[str, Result]:
-        """The rows that belong to the present checkpoint, or to none."""
-        found = self.all_results
+        """The rows that belong to the present checkpoint and its present files, or to none."""
+        found = {row: result for row, result in self.all_results.items() if self._is_of_its_file(row, result)}
         if all(result.checkpoint in (None, UNRECORDED) for result in found.values()):
             return found
         present = (None, self.checkpoint)
         baselines = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
         return {row: result for row, result in found.items() if result.checkpoint in present or row in baselines}
+
+    def _is_of_its_file(self, row: str, result: Result) -> bool:
+        file = measured_file(row)
+        return not (file and result.file and self.has(file)) or file_hash(self / file) == result.file
 
     def rules_of(self, row: str) -> dict[str, Any]:
         """Distance, same-camera rule and image size that a row was measured by, else those of the settings."""
@@ -287,7 +295,7 @@ class Run:
         lines = []
         for key, (what, telling) in RULES.items():
             rows = {
-                row: " x ".join(map(str, found)) if isinstance(found := result.protocol[key], list) else str(found)
+                row: _short(result.protocol[key])
                 for row, result in self.results.items()
                 if key in result.protocol and not row.startswith((Row.CHECKPOINT.on(""), *telling))
             }
@@ -298,7 +306,7 @@ class Run:
 
     @property
     def stale_results(self) -> list[str]:
-        """The rows that another checkpoint gave, which is no longer there."""
+        """The rows that another checkpoint or file gave, which is no longer there."""
         return [row for row in self.all_results if row not in self.results]
 
     @property
@@ -330,6 +338,7 @@ class Run:
         rows: Mapping[str, Mapping[str, float]],
         protocol: Mapping[str, Any] | None = None,
         checkpoint: str | None = None,
+        files: Mapping[str, Path] | None = None,
     ) -> None:
         """Put rows of figures into `metrics.json`; other rows stay as they are.
 
@@ -337,10 +346,12 @@ class Run:
             rows: figures by name, by row.
             protocol: what the figures were measured by, see `protocol_of`.
             checkpoint: hash of the weights; None for rows of networks that aren't this run's.
+            files: those that were measured, by row.
         """
         self.require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
-        new = {row: {**figures, MADE_BY: made_by} for row, figures in rows.items()}
+        of_file = {row: {"file": file_hash(file)} for row, file in (files or {}).items()}
+        new = {row: {**figures, MADE_BY: made_by | of_file.get(row, {})} for row, figures in rows.items()}
         with locked(self / File.METRICS_LOCK, "another process has been recording its figures for a minute", wait_s=60):
             write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
 
@@ -550,6 +561,15 @@ class Run:
     def noted_command(self, stage: str) -> str:
         """The command line by which a stage was run."""
         return self.command(stage, *self.json_of(File.COMMANDS).get(stage, []))
+
+
+def _short(value: Any) -> str:
+    """A value of a protocol in a few words: a size as 128 x 64, a hash by its beginning."""
+    return (
+        " x ".join(map(str, value))
+        if isinstance(value, list)
+        else re.sub(r"^([0-9a-f]{8})[0-9a-f]+$", r"\1", str(value))
+    )
 
 
 def _without_folder(override: str) -> str:

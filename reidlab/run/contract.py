@@ -115,7 +115,9 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         "precision": _TEXT,
         "classes": (None, [str]),
     },
-    File.METRICS: {str: {"made_by": (None, {"checkpoint": _TEXT, "protocol": (None, {"size": (None, [int])})})}},
+    File.METRICS: {
+        str: {"made_by": (None, {"checkpoint": _TEXT, "file": _TEXT, "protocol": (None, {"size": (None, [int])})})}
+    },
     File.VERIFICATION: {
         **{name: _NUMBER for name in ("threshold", "threshold_low", "threshold_high", "wanted_fpr")},
         **{name: _NUMBER for name in ("test_tpr", "test_fpr")},
@@ -125,7 +127,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
     File.REENTRY_ABOUT: {"checkpoint": _TEXT, "threshold": _NUMBER, "sequences": (None, [str]), "boxes": _COUNT},
     File.ONNX_ABOUT: _MADE_BY,
     File.KERAS_ABOUT: _MADE_BY,
-    File.FIRMWARE: _MADE_BY,
+    File.FIRMWARE: _MADE_BY | {"model_hash": _TEXT},
     File.QUANTIZE_MADE_BY: _MADE_BY,
     File.SEARCH: {"axes": (None, {str: str}), "fixed": (None, [str])},
 }
@@ -158,6 +160,19 @@ class Row(StrEnum):
         return f"{self}@{data}"
 
 
+MADE_BY_QUANTIZE: dict[str, File] = {  # by their rows; one checkpoint can have several of each
+    Row.ONNX_INT8: File.ONNX_INT8,
+    Row.ONNX_INT8_OPENVINO: File.ONNX_INT8,
+    Row.TFLITE: File.TFLITE,
+    Row.TFLITE_INT8: File.TFLITE_INT8,
+}
+
+
+def measured_file(row: str) -> File | None:
+    """The file of `MADE_BY_QUANTIZE` whose figures a row holds; None for rows of others."""
+    return MADE_BY_QUANTIZE.get(Row.TFLITE_INT8 if row.startswith(Row.EMULATED) else row)
+
+
 class Kind(NamedTuple):
     """Words for the content of the crops of a data set."""
 
@@ -177,11 +192,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Result:
-    """A row of `metrics.json`: figures, and the hash of the checkpoint and the protocol that they belong to.
+    """A row of `metrics.json`: figures, with the hashes of checkpoint and file and the protocol that they belong to.
 
-    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty where none was recorded.
+    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty and `file` None where none
+    was recorded.
     """
 
     figures: dict[str, float]
     checkpoint: str | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
+    file: str | None = None

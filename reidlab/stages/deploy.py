@@ -39,7 +39,7 @@ def run(run: Run) -> Run:
         return run
     run.require_unchanged(given.checkpoint)
     if figures:
-        run.record(figures, checkpoint=given.checkpoint)
+        run.record(figures, checkpoint=given.checkpoint, files=dict.fromkeys(figures, given.file(run["deploy.model"])))
     _compare(run, candidates(run))
     run.note_command(f"deploy deploy={target.name}")
     return run
@@ -154,7 +154,7 @@ def _compared(run: Run) -> dict:
 def _candidate(run: Run, file: Path, figures: Figures) -> Candidate:
     """A file from elsewhere, with the accuracy that it was evaluated to have."""
     evaluated = run.all_results.get(file.name)
-    if evaluated and evaluated.protocol.get("file") == file_hash(file):
+    if evaluated and evaluated.file == file_hash(file):
         figures = {**figures, Row.TFLITE_INT8: evaluated.figures}
     return Candidate(file.name, file, figures)
 

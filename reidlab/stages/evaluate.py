@@ -138,7 +138,7 @@ def print_results(run: Run) -> None:
     for line in run.incomparable:
         log.warning(line)
     if stale := run.stale_results:
-        log.warning(f"left out, made by another checkpoint: {', '.join(stale)}; run their stages again")
+        log.warning(f"left out, of another checkpoint or file: {', '.join(stale)}; run their stages again")
     places = {
         "figures": File.METRICS,
         "rankings": f"{File.EVALUATE}/{Row.CHECKPOINT}",
@@ -174,7 +174,7 @@ def _score_file(run: Run, file: Path) -> None:
         return embed(network, datamodule, table, run.device, file.name)
 
     found, digest = protocol.evaluate(embedded(datamodule.test)), file_hash(file)
-    recorded = protocol.record(datamodule) | {"file": digest}
+    recorded = protocol.record(datamodule)
     run.keep_config()
     if isinstance(found, Classification):
         _record_classes(run, file.name, found, datamodule)
@@ -190,7 +190,7 @@ def _score_file(run: Run, file: Path) -> None:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))
 
         _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, digest, recorded)
-    run.record({file.name: found.summary()}, recorded)
+    run.record({file.name: found.summary()}, recorded, files={file.name: file})
 
 
 def open_file(run: Run, file: Path) -> Embedder:

@@ -23,6 +23,7 @@ from reidlab.export.simulate import QATOptions
 from reidlab.files import storage_errors, temporary_folder, write_json
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, provenance
+from reidlab.run.contract import MADE_BY_QUANTIZE
 from reidlab.threads import with_its_threads
 
 INT8 = {"tflite": File.TFLITE_INT8, "onnx": File.ONNX_INT8}
@@ -65,8 +66,12 @@ def run(run: Run) -> Run:
         run.require_unchanged(checkpoint)
     table = table.join(chosen[DROP].rename(columns=lambda name: f"val_{name}"))
     _print_parity(table, protocol.main, f"{run.name}, {found.method}: test split")
+    (run / File.PARITY).unlink(missing_ok=True)  # which other files may have given
+    for file, content in found.files.items():
+        run.write(file, content)
     rows = {row: figures.dropna().to_dict() for row, figures in table.drop(Row.CHECKPOINT).iterrows()}
-    run.record(rows, protocol.record(datamodule), checkpoint)
+    files = {row: run / MADE_BY_QUANTIZE[row] for row in rows if row in MADE_BY_QUANTIZE}
+    run.record(rows, protocol.record(datamodule), checkpoint, files)
     about_it = {"method": found.method, "chosen_on": held.source, "checkpoint": checkpoint}
     run.write(File.PARITY, table.assign(**about_it).to_csv())
     write_json(run / File.QUANTIZE_MADE_BY, provenance())
@@ -74,8 +79,8 @@ def run(run: Run) -> Run:
     log.info(f"{found.method}: {protocol.main} drops by at most {table['drop'].max():.2f} points on the test split")
     if found.float_steps:
         log.info(f"float in the int8 files: {', '.join(found.float_steps)}")
-    for file, content in found.files.items():
-        log.info(run.write(file, content))
+    for file in found.files:
+        log.info(run / file)
     return run
 
 

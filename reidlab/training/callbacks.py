@@ -199,7 +199,7 @@ class ValidatesLast(pl.Callback):
         self.every = trainer.check_val_every_n_epoch
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look how many epochs there are by now; until the epoch's end, where checkpoints look whether it was judged."""
+        """Look how many epochs there are by now; it counts until the epoch's end, where checkpoints look, too."""
         last = trainer.max_epochs in (trainer.current_epoch + 1, -1)
         trainer.check_val_every_n_epoch = 1 if self.every and last else self.every
 

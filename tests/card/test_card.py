@@ -422,7 +422,7 @@ def test_nothing_of_another_checkpoint_is_shown(tmp_path):
     front = yaml.safe_load((run / File.CARD_MARKDOWN).read_text().split("---\n")[1])
     assert front["model-index"][0]["results"] == [] and not {"int8", "onnx"} & set(front["tags"])
     lines = re.findall(
-        r"> Made by another checkpoint, not shown: (.*?)\. `(.*)`", (run / File.CARD_MARKDOWN).read_text()
+        r"> Made by another checkpoint or file, not shown: (.*?)\. `(.*)`", (run / File.CARD_MARKDOWN).read_text()
     )
     assert {command: set(names.replace("\\", "").split(", ")) for names, command in lines} == {
         "reidlab evaluate run.name=replaced": {"row checkpoint", "row checkpoint+flip", "verification.json"},

@@ -123,10 +123,11 @@ def test_one_epoch_is_trained_however_short_the_time(tmp_path, monkeypatch):
 
 
 class Validated(Clocked):
-    """Notes the epochs that it is validated after."""
+    """Notes the epochs that it is validated after, and is better after each."""
 
-    def on_validation_end(self):
+    def on_validation_epoch_end(self):
         self.judged = [*getattr(self, "judged", []), self.current_epoch]
+        self.log("val/mAP", float(self.current_epoch))
 
 
 @pytest.mark.parametrize(("budget", "seconds", "judged"), [
@@ -136,17 +137,17 @@ class Validated(Clocked):
     ([75 / 60], [10] * 3 + [20] * 2 + [99], [0, 2, 4]),  # slows down: a sixth epoch would take too long
     ([5 / 60], [10], [0]),
 ])  # fmt: skip
-def test_the_last_epoch_is_validated_where_only_each_third_is(budget, seconds, judged, monkeypatch):
-    task = Validated(seconds)
+def test_the_last_epoch_is_validated_and_kept_where_only_each_third_is(budget, seconds, judged, tmp_path, monkeypatch):
+    task, best = Validated(seconds), callbacks.BestEpoch(tmp_path, "{epoch}", monitor="val/mAP", mode="max")
     monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
-    given = [*map(callbacks.TimeBudget, budget), callbacks.ValidatesLast()]
+    given = [*map(callbacks.TimeBudget, budget), callbacks.ValidatesLast(), best]
     trainer = pl.Trainer(
         max_epochs=7, check_val_every_n_epoch=3, num_sanity_val_steps=0, limit_train_batches=1, limit_val_batches=1,
-        logger=False, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, callbacks=given,
+        logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False, callbacks=given,
     )  # fmt: skip
     trainer.fit(task)
     assert task.judged == judged and trainer.check_val_every_n_epoch == 3
+    assert best.best_model_path.endswith(f"epoch={judged[-1]}.ckpt")
 
 
 @pytest.mark.parametrize(
