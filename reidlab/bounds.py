@@ -252,7 +252,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "evaluate.rerank.k2": whole(1, MANY),
     "evaluate.rerank.weight": SHARE,
     "evaluate.single_gallery_shot.repeats": whole(1, MANY),
-    "evaluate.wanted_fpr": SHARE,
+    "evaluate.wanted_fpr": Number(0, 1, above=True, below=True),
     "evaluate.resamples": whole(1, MANY),
     "evaluate.pictured_queries": whole(0, 1000),
     "evaluate.pictured_matches": whole(1, 1000),

@@ -29,7 +29,7 @@ BAD = {  # a representative of each kind of bound, by hand: the values that it m
     "callbacks.ema.decay": (0, 1, math.nan),
     "evaluate.distance": ("manhattan", 5, None),
     "evaluate.resamples": (0, -1, 10**9, 0.5),
-    "evaluate.wanted_fpr": (-1, 1.1, math.nan),
+    "evaluate.wanted_fpr": (-1, 0, 1, 1.1, math.nan),
     "predict.k": (0, -1, 1.5, None),
     "predict.precision": ("float64", 16, None),
     "predict.processes": (0, -1, 1.5, 10**6, None),

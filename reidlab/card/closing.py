@@ -96,8 +96,12 @@ def licenses(run: Run) -> Section:
 def again(run: Run) -> Section:
     """The commands that made the run, and what they ran on."""
     commands = [run.command_from_config("train")] if training(run) else []
-    done = {"evaluate": File.METRICS, "export": File.ONNX, "quantize": File.PARITY}
-    commands += [run.noted_command(stage) for stage, file in done.items() if run.has(file)]
+    done = {
+        "evaluate": Row.CHECKPOINT in run.all_results,
+        "export": run.has(File.ONNX),
+        "quantize": run.has(File.PARITY),
+    }
+    commands += [run.noted_command(stage) for stage, is_done in done.items() if is_done]
     made = {path.stem for path in (run / File.DEPLOY).glob("*")}
     for target in choices("deploy"):
         if any(name == target or name.endswith(f"_{target}") for name in made):

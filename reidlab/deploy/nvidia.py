@@ -13,6 +13,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from reidlab.console import log
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
+from reidlab.deploy.thresholds import file_thresholds
 from reidlab.deploy.vector import first_test_image, vector_files
 from reidlab.errors import InputError, one_line
 from reidlab.export.quiet import quiet
@@ -86,7 +87,8 @@ class Nvidia(Target):
     def deploy(self, given: Deployable, out: Path) -> Figures:
         """Write the folder; every file was run in ONNX Runtime.
 
-        Raises InputError where fp16 differs from fp32 by more than `tolerance`.
+        Raises InputError where fp16 differs from fp32 by more than `tolerance`, and where the run has no file of the
+        precision to serve.
         """
         if self.served not in PRECISIONS:
             raise InputError(f"deploy.served={self.served}: choose from {', '.join(PRECISIONS)}")
@@ -102,9 +104,13 @@ class Nvidia(Target):
                 raise
             log.warning(f"left out: {error}")
             del made["fp16"]
+        served = self._served(given, made)
+        threshold = given.threshold
+        if served == "int8" and not isinstance(given, DeployableFile):
+            threshold = file_thresholds(given.file(self.int8), given).get(given.distance)
         outputs = {precision: run_onnx(content, as_fed(image[None], batch))[0] for precision, content in made.items()}
         card = {"input": face.input, "output": face.output, "size": [face.height, face.width],
-                "batch": batch or 1, "distance": given.distance, "threshold": given.threshold}  # fmt: skip
+                "batch": batch or 1, "distance": given.distance, "threshold": threshold}  # fmt: skip
         written: dict[str, str | bytes] = {PRECISIONS[precision]: content for precision, content in made.items()}
         written |= commands(face, made) | deepstream(face, made, given.cosine_threshold)
         written |= vector_files(image, outputs, card)
@@ -112,7 +118,7 @@ class Nvidia(Target):
         written |= {name: (FILES / name).read_text() for name in ("triton_client.py", "test_vector.py")}
         for name, content in written.items():
             write_atomic(out / name, content)
-        self.write_repository(out / "triton", face, made)
+        self.write_repository(out / "triton", face, made, served)
         write_atomic(out / "README.md", readme(face, made))
         log.info(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
         return {}
@@ -129,15 +135,26 @@ class Nvidia(Target):
             log.info(f"{given.folder / self.int8}: absent, so no int8 in this folder; run `reidlab quantize` first")
         return made, batch
 
-    def write_repository(self, folder: Path, face: Interface, made: Mapping[str, bytes]) -> None:
+    def _served(self, given: Deployable, made: Mapping[str, bytes]) -> str:
+        """The precision that Triton serves: that of the settings, or what a file from elsewhere has."""
+        if self.served in made:
+            return self.served
+        if isinstance(given, DeployableFile):
+            found = next(iter(made))
+            log.info(f"{given.name}: there is no {self.served} of it; Triton's models are {found}")
+            return found
+        raise InputError(
+            f"deploy.served={self.served}: {given.folder / self.int8} is absent; run `{given.command('quantize')}`"
+        )
+
+    def write_repository(self, folder: Path, face: Interface, made: Mapping[str, bytes], served: str) -> None:
         """Write Triton's models, of which TensorRT's has no engine yet."""
-        served = made.get(self.served) or next(iter(made.values()))
         for name, backend in BACKENDS.items():
             write_atomic(folder / name / "config.pbtxt", self.triton_config(name, backend, face))
             if backend == "tensorrt":
                 write_atomic(folder / name / "1" / "README.md", NO_ENGINE.format(precision=built(made)))
             else:
-                write_atomic(folder / name / "1" / "model.onnx", served)
+                write_atomic(folder / name / "1" / "model.onnx", made[served])
             if backend == "python":
                 write_atomic(folder / name / "1" / "model.py", PYTHON_MODEL.read_text())
 

@@ -1,11 +1,13 @@
 """Evaluation protocols: what two figures must share before they are compared."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
+from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule, ReidDataModule
 from reidlab.data.samples import sides, with_match
 from reidlab.data.validate import unmatched
@@ -58,12 +60,14 @@ class RetrievalProtocol:
         """All figures of an exported form's embeddings, and their agreement with those of the checkpoint.
 
         - `drop`: of mAP against the checkpoint, in points (of 100), from `drop_low` to `drop_high`: the paired 95 %
-          interval over identities
+          interval over identities, NaN of one
         - `cosine`: mean cosine similarity of the two embeddings of an image
         - `centered`: the same after each side's gallery mean is subtracted: of embeddings that have a large common part
           the plain one is always near 1
         - `threshold`: calibrated to `wanted_fpr`
         - `fpr_of_threshold`: the false positive rate at the checkpoint's threshold
+
+        Both are NaN where all pairs are of one identity, or none are.
         """
         found, before = self.evaluate(embeddings, splits), self.evaluate(reference, splits)
         cosine = torch.nn.functional.cosine_similarity
@@ -71,15 +75,19 @@ class RetrievalProtocol:
         centered = cosine(_centered(embeddings, splits), _centered(reference, splits))
         counted = before.ranking.valid
         losses = (before.ranking.average_precision - found.ranking.average_precision)[counted]
-        own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))
-        passing = own.fpr[own.thresholds.searchsorted(earlier.threshold, side="right") - 1]
+        try:
+            own, earlier = (side.verify(self.wanted_fpr, resamples=0, seed=0) for side in (found, before))
+            threshold, passing = own.threshold, own.rates_at(earlier.threshold)[1]
+        except InputError as error:
+            log.info(f"no threshold is compared: {error}")
+            threshold = passing = math.nan
         return {
             **found.summary(),
             **_drop(losses, before.query.column("pid")[counted]),
             "cosine": float(same.mean()),
             "centered": float(centered.mean()),
-            "threshold": own.threshold,
-            "fpr_of_threshold": float(passing),
+            "threshold": threshold,
+            "fpr_of_threshold": passing,
         }
 
 
@@ -138,4 +146,4 @@ def _drop(losses: Tensor, groups: Tensor | None = None) -> dict[str, float]:
 
 
 def _centered(embeddings: Outputs, splits: tuple[str, str]) -> Tensor:
-    return embeddings.values - embeddings.split(splits[1]).values.mean(0)
+    return embeddings.values - embeddings.split(splits[1], "val").values.mean(0)

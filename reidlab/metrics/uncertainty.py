@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 def confidence_intervals(
     ranking: Ranking, groups=None, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % percentile bootstrap over queries of mAP, rank-k and mINP.
+    """95 % percentile bootstrap over queries of mAP, rank-k and mINP; empty where there is but one query, or group.
 
     Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69.
 
@@ -45,11 +45,14 @@ def confidence_intervals(
     names, figures = _per_query(ranking)
     totals, sizes = _per_group(figures[_valid(ranking)], groups, _valid(ranking))
     drawn = _resampled_means(totals, sizes, resamples, seed)
-    return dict(zip(names, map(Interval, *_ends(drawn)), strict=True))
+    found = zip(names, map(Interval, *_ends(drawn)), strict=True)
+    return {name: interval for name, interval in found if not np.isnan(interval.low)}
 
 
 def mean_interval(values, groups=None, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """95 % percentile bootstrap of the mean of values (N,), such as the differences between two runs, query by query.
+
+    NaN where there is but one value, or group.
 
     Args:
         values: drawn one by one, or group by group.
@@ -119,8 +122,8 @@ def _per_group(figures: np.ndarray, groups, valid: np.ndarray) -> tuple[np.ndarr
 
 
 def _resampled_means(totals: np.ndarray, sizes: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means over as many groups as there are, drawn with replacement. (N, F), (N,) -> (resamples, F)"""
-    if not len(totals):
+    """Means over as many groups as there are, drawn with replacement; NaN of one. (N, F), (N,) -> (resamples, F)"""
+    if len(totals) < 2:
         return np.full((resamples, totals.shape[1]), np.nan)
     random, count = np.random.default_rng(seed), len(totals)
     means = []

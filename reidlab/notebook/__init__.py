@@ -126,7 +126,10 @@ def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
     main = run.figures[0]
     shown, ends = [], []
     for row in (Row.CHECKPOINT, over):
-        value, (low, high) = run.results[row].figures[main], run.intervals(row)[main]
+        value, interval = run.results[row].figures[main], run.intervals(row).get(main)
+        if interval is None:
+            return f"{main} {value:.3f} of {row}; queries of one identity give no interval"
+        low, high = interval
         shown.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
         ends.append((low, high))
     apart = ends[0][0] > ends[1][1]
@@ -139,7 +142,7 @@ def difference(run: Run, other: Run) -> str:
     main = run.figures[0]
     found = pd.read_csv(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", index_col=0)
     value, low, high = found.loc[main, ["difference", "low", "high"]]
-    verdict = "no more than chance may give" if low <= 0 <= high else "more than chance"
+    verdict = "more than chance" if low > 0 or high < 0 else "no more than chance may give"
     return f"{main}: {run.name} minus {other.name} {value:+.3f} [{low:+.3f}, {high:+.3f}]: {verdict}"
 
 

@@ -387,9 +387,9 @@ def _calibrate(
         checkpoint: hash of the weights.
         recorded: by which pairs are compared, as rows of `metrics.json` carry it.
     """
-    file.unlink(missing_ok=True)
     threshold = calibrate(test, unseen, run["evaluate.wanted_fpr"], run["evaluate.resamples"], run["seed"])
     if threshold is None:
+        file.unlink(missing_ok=True)
         return
     write_json(file, threshold.record() | {"checkpoint": checkpoint, "protocol": recorded})
     for line in threshold.warnings(by_camera=test.exclude_same_camera and bool(test.query.column("camid").any())):

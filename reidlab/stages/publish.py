@@ -1,7 +1,6 @@
 """Command `publish`: a trained network as a folder for model hubs, on this machine or at the Hugging Face Hub."""
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,11 +76,13 @@ def run(run: Run, to: str, public: bool = False) -> str:
     place = Path(to).expanduser().absolute()
     if place.exists() and not (place.is_dir() and (is_published(place) or not any(place.iterdir()))):
         raise InputError(f"--to {to}: holds something else than a published network; choose another folder")
+    if (place / ".git").exists():
+        raise InputError(f"--to {to}: would replace a git repository; publish to another folder, or to hf:USER/NAME")
     with temporary_folder(place.parent, place.name) as folder:
-        _fill(run, folder, to)
+        _fill(run, folder / "new", to)
         if place.exists():
-            shutil.rmtree(place)
-        folder.rename(place)
+            place.rename(folder / "before")
+        (folder / "new").rename(place)
     log.info(f"published: {place}")
     return str(place)
 

@@ -36,7 +36,7 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     """Follow the boxes of sequences, by motion alone and with the network, by the options of `conf/track`.
 
     Writes tracks as MOTChallenge's tools read them, figures against the truth and a moving picture into `track/` of the
-    run folder, a released network's into `runs/`; figures of an earlier call are deleted. Returns the table of figures,
+    run folder, a released network's into `runs/`; those of an earlier call are deleted. Returns the table of figures,
     empty where no truth is known. Raises InputError where there is no sequence, and for a network that classifies.
 
     Args:
@@ -54,8 +54,9 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     home = resolve_path("runs") / run.name if run.is_released else run.folder
     if not run.is_released:
         run.keep_config()
-    for earlier in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE):
-        (home / earlier).unlink(missing_ok=True)
+    earlier = [home / file for file in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE)]
+    for file in (*earlier, *(home / File.TRACK).glob("*.txt"), *(home / File.TRACK).glob("*.webp")):
+        file.unlink(missing_ok=True)
     for name, table in tracks[WITH_APPEARANCE].items():
         write_boxes(home / File.TRACK / f"{name}.txt", table)
     _save_moving_picture(shots[0], tracks[WITH_APPEARANCE], home / File.TRACK, run)

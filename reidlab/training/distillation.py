@@ -13,6 +13,7 @@ from reidlab.config import resolve_path
 from reidlab.console import log
 from reidlab.data import ClassDataModule, ImageDataModule, Normalize, RandomHorizontalFlip
 from reidlab.data.images import PIXEL_RULE, read_batch
+from reidlab.data.samples import digest
 from reidlab.errors import InputError
 from reidlab.files import file_hash, write_atomic
 from reidlab.models import Output, ReIdNetwork, load_weights
@@ -213,20 +214,27 @@ class CropDistillation(nn.Module):
     def _maps(
         teacher: Mapping, weights: Path, datamodule: ClassDataModule, data_hash: str, size: tuple, components: int
     ) -> Tensor:
-        """The teacher's last maps of all training images, float16, from the cache or made now."""
+        """The teacher's last maps of all training images, float16, from the cache or made now.
+
+        They are kept in the order of the images' paths, as `data_hash` doesn't tell that of the rows.
+        """
         samples, place = datamodule.samples, None
+        paths = samples.split("train")["path"].to_numpy()
+        order = paths.argsort(kind="stable")
+        rows = torch.from_numpy(order.argsort())
         if datamodule.cache:
-            made_of = file_hash(weights), data_hash[:16], *size, components, PIXEL_RULE
+            prepared = digest(repr([teacher["network"], [*teacher["mean"]], [*teacher["std"]]]).encode())
+            made_of = file_hash(weights), data_hash[:16], prepared[:16], *size, components, PIXEL_RULE
             place = Path(datamodule.cache) / f"{samples.root.name}-{'-'.join(map(str, made_of))}.safetensors"
             if place.exists():
-                return safetensors.torch.load_file(place)["maps"]
+                return safetensors.torch.load_file(place)["maps"][rows]
         log.info(load_weights(teacher["network"], weights))
         normalize = Normalize(teacher["mean"], teacher["std"])
-        files = [samples.root / path for path in samples.split("train")["path"]]
+        files = [samples.root / path for path in paths[order]]
         maps = principal(torch.cat(list(featuremaps(teacher["network"], normalize, files, size))), components)
         if place:
             write_atomic(place, safetensors.torch.save({"maps": maps}))
-        return maps
+        return maps[rows]
 
 
 @torch.inference_mode()

@@ -256,7 +256,10 @@ def test_parity_has_a_row_for_each_form_and_says_what_is_not_measured(full):
 def test_commands_of_stages_are_listed_as_they_were_given(tmp_path):
     run = Run.compose(["experiment=smoke", f"run.root={tmp_path}", "run.name=flipped"])
     run.keep_config()
-    for place, content in ((File.METRICS, "{}"), (File.COMMANDS, '{"evaluate": ["evaluate.flip=true"], "report": []}')):
+    run.record({Row.TFLITE_INT8: {"mAP": 0.4}})
+    assert "evaluate" not in str(closing.again(run))
+    run.record({Row.CHECKPOINT: {"mAP": 0.5}})
+    for place, content in (File.COMMANDS, '{"evaluate": ["evaluate.flip=true"], "report": []}'):
         run.write(place, content)
     table = next(part for part in closing.again(run).parts if isinstance(part, Table))
     evaluated, reported = ("reidlab evaluate evaluate.flip=true run.name=flipped", "reidlab report run.name=flipped")

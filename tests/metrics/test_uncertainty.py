@@ -85,12 +85,16 @@ def test_the_seed_decides_alone():
     assert confidence_intervals(ranking(), seed=3) != confidence_intervals(ranking(), seed=4)
 
 
-def test_other_queries_are_refused_and_none_give_nan():
+def test_other_queries_are_refused_and_none_give_no_interval():
     with pytest.raises(InputError, match="300 and 200 queries"):
         paired_test(ranking(300), ranking(200))
-    nothing = confidence_intervals(ranking(5, without_match=5))["mAP"]
-    assert np.isnan(nothing).all()
+    assert confidence_intervals(ranking(5, without_match=5)) == {}
     assert np.isnan(paired_test(ranking(5, without_match=5), ranking(5))["mAP"].difference)
+
+
+def test_one_group_varies_with_nothing_and_has_no_interval():
+    assert confidence_intervals(ranking(5), np.zeros(5)) == confidence_intervals(ranking(1)) == {}
+    assert np.isnan(mean_interval(np.arange(5), np.zeros(5))).all() and np.isnan(mean_interval([1])).all()
 
 
 def test_the_interval_of_a_mean_is_that_of_resampled_groups():

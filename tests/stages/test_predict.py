@@ -85,6 +85,8 @@ def test_several_files_and_folders_each_image_once(classes, tmp_path):
     assert table["path"].tolist() == [os.path.relpath(file, root) for file in files]
     alone = pd.concat(pd.read_csv(predict.run(Run.resume([*overrides, "predict.k=1"]), file)) for file in files)
     np.testing.assert_allclose(table["confidence"], alone["confidence"], atol=1e-5)
+    day = shutil.copytree(some / "circle", tmp_path / "2026.11.30")
+    assert predict.run(Run.resume(overrides), day).name == "2026.11.30.csv"
     with pytest.raises(InputError, match=r"predict\.out takes one source"):
         predict.run(Run.resume([*overrides, f"predict.out={tmp_path / 'out'}"]), *given)
 

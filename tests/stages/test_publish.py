@@ -122,6 +122,9 @@ def test_what_is_published_again_replaces_it_and_nothing_else_is(trained, tmp_pa
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(InputError, match=r"--to .*mine: holds something else than a published network"):
         publish.run(trained, str(tmp_path / "mine"))
+    (place / ".git").mkdir()
+    with pytest.raises(InputError, match=r"--to .*pub: would replace a git repository"):
+        publish.run(trained, str(place))
 
 
 def test_replaced_weights_are_refused(trained, tmp_path):

@@ -234,6 +234,17 @@ def test_the_first_method_that_surely_keeps_the_bound_is_taken(choice, capsys):
     assert len(seen) == 3 and "not proven" not in capsys.readouterr().out
 
 
+def test_without_an_interval_no_method_is_proven(choice, capsys):
+    run, _ = choice("unknown", ptq=(0.3, np.nan), qat=(0.1, np.nan))
+    quantize.run(run)
+    said = capsys.readouterr().out
+    assert pd.read_csv(run / File.PARITY)["method"].unique().tolist() == ["qat"]
+    assert "drops by 0.10 points in onnx int8" in said and "of one identity it has no interval" in said
+    run, _ = choice("strictly", {"strict": True}, ptq=(0.3, np.nan))
+    with pytest.raises(InputError, match=r"drops by 0\.30 points in onnx int8, over"):
+        quantize.run(run)
+
+
 def test_layers_stay_in_float_only_where_that_alone_keeps_the_bound(choice, monkeypatch):
     for name, mixed, chosen in (("unproven", (0.1, 0.6), "qat"), ("proven", (0.1, 0.5), "mixed")):
         run, _ = choice(name, ptq=(0.6, 0.65), qat=(0.2, 0.7), mixed=mixed)

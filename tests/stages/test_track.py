@@ -65,6 +65,7 @@ def test_boxes_without_a_truth_are_followed_all_the_same(trained, film, tmp_path
     run = Run.resume(trained)
     assert track.run(run, folder).empty
     assert len(mot.read_boxes(run / File.TRACK / "street.txt"))
+    assert {file.name for file in (run / File.TRACK).glob("*.[tw]*")} == {"street.txt", "street.webp"}
 
 
 def test_a_detector_that_found_nothing(trained, film, tmp_path):

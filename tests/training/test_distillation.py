@@ -1,6 +1,7 @@
 """A student follows its teacher: terms as in their papers, a teacher that stays as it is, and resuming."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -216,6 +217,10 @@ def test_a_classifier_learns_from_what_a_teacher_sees_in_its_crops(crops):
 
     cached, fresh = teacher(), teacher("data.cache=null")
     assert torch.equal(cached.maps, fresh.maps)
+    turned = run.datamodule()  # the same images in other rows
+    turned.samples = replace(turned.samples, table=turned.samples.table[::-1].reset_index(drop=True))
+    assert torch.equal(train.build_distillation(run, network, turned, "x").maps, fresh.maps.flip(0))
+    assert not torch.equal(teacher("distill.teacher.mean=[0.2,0.2,0.2]").maps, fresh.maps)
     whole = {
         "index": torch.tensor(data.samples.split("train").index[:3].to_numpy()),
         "window": torch.tensor([[0, 0, 1, 1]] * 3),

@@ -67,6 +67,8 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 3 or not available():
+        sys.exit(__doc__)
     name = available()[0]
     first, *others = map(load(name), map(read, sys.argv[1:]))
     for file, found in zip(sys.argv[2:], (distance(first, other) for other in others), strict=True):
