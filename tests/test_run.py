@@ -79,6 +79,11 @@ def test_rows_of_several_sets_of_test_images_are_named(run):
     assert line.startswith("rows of several sets of test images") and "checkpoint abababab, onnx cdcdcdcd" in line
 
 
+def test_a_hash_of_digits_is_text(run):
+    run.write(File.PARITY, "stage,checkpoint,mAP\ntflite,0123456789012345,0.5\nonnx,1234567890123e45,0.5\n")
+    assert run.table_of(File.PARITY)["checkpoint"].tolist() == ["0123456789012345", "1234567890123e45"]
+
+
 def test_rows_without_a_checkpoint_come_from_earlier_releases_and_count(run):
     run.write(File.METRICS, json.dumps({"checkpoint": {"mAP": 0.7}, "colour-histogram": {"mAP": 0.1}}))
     checkpoint(run, 1)

@@ -61,15 +61,15 @@ def image_size(run: Run) -> str:
 def made_from(run: Run, file: str) -> str | None:
     """The hash of the checkpoint that a file of the run was made from; None where it doesn't say.
 
-    `OTHER_FILE` for C of an int8 file that is no longer there.
+    `OTHER_FILE` for what was made from an int8 file that is no longer there.
     """
     path = run / file
     if path.suffix in MODELS:
         return open_model(path).weights_hash
     if path.suffix == ".csv":
-        column = run.table_of(file).get("checkpoint", ())
-        return column[0] if len(column) else None
-    content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
+        content = next(iter(run.table_of(file).head(1).to_dict("records")), {})
+    else:
+        content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
     model = content.get("model_hash")
     if model and run.has(File.TFLITE_INT8) and file_hash(run / File.TFLITE_INT8) != model:
         return OTHER_FILE

@@ -63,6 +63,7 @@ RULES = {  # of rows: what differs by them, and the rows that do so by their nam
     "exclude_same_camera": ("both same-camera rules", (Row.CHECKPOINT.under("same-camera"),)),
     "test": ("several sets of test images", ()),
 }
+HASHES = dict.fromkeys(("checkpoint", "model_hash", "made_from", "sha256"), "str")  # columns; "12e4" is no number
 INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
 
@@ -165,7 +166,7 @@ class Run:
     def table_of(self, path: str) -> pd.DataFrame:
         """A CSV of the folder with the columns that `COLUMNS` says; empty where it is absent."""
         try:
-            table = pd.read_csv(self / path) if self.has(path) else pd.DataFrame()
+            table = pd.read_csv(self / path, dtype=HASHES) if self.has(path) else pd.DataFrame()
             if self.has(path) and (absent := [name for name in COLUMNS.get(path, ()) if name not in table]):
                 raise ValueError(f"it has no column '{absent[0]}'")
             return table

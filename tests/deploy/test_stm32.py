@@ -14,6 +14,7 @@ from reidlab.errors import InputError
 from reidlab.evaluation import Outputs
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import open_model
+from reidlab.files import file_hash
 from reidlab.run import File, Run
 from reidlab.stages import deploy
 
@@ -50,6 +51,9 @@ def test_estimates_by_board_and_a_table_to_choose_from(composed, no_tool, capsys
     assert run.has("deploy/stm32/n6_application/app_config.h")
     assert run.has("deploy/stm32/errors.png") and run.has("deploy/choice.png")
     assert set(run.table_of(File.CHOICE)["model"]) == {"tiny"}
+    assert set(table["checkpoint"]) == {run.checkpoint} and set(table["model_hash"]) == {
+        file_hash(run / File.TFLITE_INT8)
+    }
     assert "STEdgeAI Core is not on the PATH" in said and "this network on each target" in said
 
 
