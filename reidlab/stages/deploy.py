@@ -39,7 +39,9 @@ def run(run: Run) -> Run:
         return run
     run.require_unchanged(given.checkpoint)
     if figures:
-        run.record(figures, checkpoint=given.checkpoint, files=dict.fromkeys(figures, given.file(run["deploy.model"])))
+        measured = run["deploy.model"]
+        files = dict.fromkeys(figures, given.file(measured)) if measured else {}
+        run.record(figures, checkpoint=given.checkpoint, files=files)
     _compare(run, candidates(run))
     run.note_command(f"deploy deploy={target.name}")
     return run
