@@ -12,6 +12,7 @@ from reidlab.config import NEUTRAL_KEYS
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.run import File, Result, Row, Run
+from reidlab.run.contract import HASHES, MADE_BY_QUANTIZE
 
 MAIN_FIGURES = ("mAP", "top-1")
 FIGURES = ("mAP", "rank-1", "rank-5", "mINP", "top-1", "top-5", "macro_f1")
@@ -30,7 +31,7 @@ class Snapshot:
     folder: Path
     settings: Mapping[str, Any] = field(default_factory=dict)  # by dotted key
     results: Mapping[str, Result] = field(default_factory=dict)
-    stale: Sequence[str] = ()  # rows of a checkpoint that is no longer there
+    stale: Sequence[str] = ()  # rows of a checkpoint or a file that is no longer there
     history: pd.DataFrame = field(default_factory=pd.DataFrame)  # a row an epoch
     training: Mapping[str, Any] = field(default_factory=dict)  # train.json
     problems: list[str] = field(default_factory=list)
@@ -87,7 +88,8 @@ def read_run(folder: Path) -> Snapshot:
         if not found.problems and not found.is_search:
             found.problems.append("config.yaml is missing: no run, or one that was cut short before it began")
         return found
-    found.results, found.stale = found.read(_results, File.METRICS, File.BEST, File.CONFIG) or ({}, ())
+    measured = dict.fromkeys(MADE_BY_QUANTIZE.values())
+    found.results, found.stale = found.read(_results, File.METRICS, File.BEST, File.CONFIG, *measured) or ({}, ())
     found.training = found.read(_training, File.TRAINING) or {}
     history = found.read(_history, File.HISTORY)
     found.history = found.history if history is None else history
@@ -161,6 +163,18 @@ def pictures(place: Path) -> list[Path]:
 def table(file: Path) -> pd.DataFrame | None:
     """The first rows of a CSV file; None where it can't be read."""
     return _read(_table, [file], [])
+
+
+def paired(one: Snapshot, other: Snapshot) -> pd.DataFrame | None:
+    """The comparison of two runs by `evaluate.against`; None where there is none of their present checkpoints."""
+    found = table(one.folder / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv")
+    compared = {"checkpoint": one, "against": other}
+    if found is None or any(
+        name in found and (found[name] != run.read(_checkpoint, File.CONFIG, File.BEST)).any()
+        for name, run in compared.items()
+    ):
+        return None
+    return found.drop(columns=[*compared], errors="ignore")
 
 
 def compare(first: Snapshot, second: Snapshot) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -274,4 +288,8 @@ def _history(file: Path) -> pd.DataFrame:
 
 
 def _table(file: Path) -> pd.DataFrame:
-    return pd.read_csv(file, nrows=MAX_ROWS)
+    return pd.read_csv(file, nrows=MAX_ROWS, dtype=HASHES)
+
+
+def _checkpoint(file: Path) -> str:
+    return Run.stored(file.parent).checkpoint

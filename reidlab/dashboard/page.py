@@ -142,8 +142,7 @@ def compare(runs: Sequence[Snapshot]) -> None:
     if not (figures["protocols"] == "same").all():
         st.warning("Rows whose protocols differ or aren't recorded may not be compared.")
     for one, other in ((first, second), (second, first)):
-        paired = folders.table(one.folder / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv")
-        if paired is not None:
+        if (paired := folders.paired(one, other)) is not None:
             st.caption(plain(f"{one.name} minus {other.name}, paired over test identities"))
             _show(paired)
     st.caption("Is a difference more than chance? `reidlab evaluate run.name=FIRST --against SECOND`")

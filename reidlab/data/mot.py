@@ -38,7 +38,7 @@ class Sequence:
     Args:
         name: of the sequence.
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
-        rate: frames a second, as the sequence says of itself, or `RATE`.
+        rate: frames a second, as the sequence or its video says, or `RATE`.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
         boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
         ignored: the truth's other rows, which nobody has to find; `distractor` says where a box that does isn't wrong
@@ -92,6 +92,11 @@ def read_sequence(folder: Path) -> Sequence:
                 "such as 000001.jpg, or one video beside it"
             )
         source = videos[0]
+        rate = rate or video_rate(source)
+    if rate is None:
+        log.info(
+            f"{folder}: nothing says how many frames a second it has; taken for {RATE:g} (frameRate of seqinfo.ini)"
+        )
     known, detected = folder / "gt" / "gt.txt", folder / "det" / "det.txt"
     if not known.is_file() and not detected.is_file():
         raise InputError(f"{folder}: no boxes; give {known} or {detected}")
@@ -106,7 +111,7 @@ def read_sequence(folder: Path) -> Sequence:
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
     return Sequence(
-        folder.name, source, rate, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
+        folder.name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
     )
 
 
@@ -133,6 +138,18 @@ def read_video(file: Path) -> Iterator[tuple[int, np.ndarray]]:
         video.release()
     if not number:
         raise InputError(f"{file}: not readable as a video")
+
+
+def video_rate(file: Path) -> float | None:
+    """Frames a second, as a video says; None where it doesn't."""
+    with open_regular(file, MAX_VIDEO_BYTES):
+        pass
+    video = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
+    try:
+        rate = video.get(cv2.CAP_PROP_FPS)
+    finally:
+        video.release()
+    return rate if 0 < rate <= FASTEST else None
 
 
 def numbered(folder: Path) -> dict[int, Path]:
@@ -171,7 +188,8 @@ def read_boxes(file: Path) -> pd.DataFrame:
         raise
     except ValueError as error:  # pandas' own are ValueErrors, and so are texts that aren't UTF-8
         raise InputError(f"{file}: not readable as lines of numbers ({one_line(error)})") from error
-    text = text.replace(r"^\s*$", np.nan, regex=True).dropna(how="all").dropna(axis=1, how="all")
+    text = text.replace(r"^\s*$", np.nan, regex=True).dropna(how="all")
+    text = text.loc[:, text.notna().any().iloc[::-1].cummax()]  # without the empty columns at the end
     if text.empty:
         return pd.DataFrame(columns=COLUMNS, dtype=float)
     if not 6 <= len(text.columns) <= 10:
@@ -207,8 +225,8 @@ def write_boxes(file: Path, table: pd.DataFrame) -> None:
     write_atomic(file, full.to_csv(header=False, index=False, float_format="%.2f"))
 
 
-def _about(file: Path) -> tuple[str, float]:
-    """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and `RATE`; the first is a folder beside the file."""
+def _about(file: Path) -> tuple[str, float | None]:
+    """`imDir` and `frameRate` of a seqinfo.ini, or `img1` and None; the first is a folder beside the file."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(read_bytes(file).decode("utf-8-sig")) if file.exists() else None
@@ -218,12 +236,12 @@ def _about(file: Path) -> tuple[str, float]:
     name = parser.get(section, "imDir", fallback="img1").rstrip("/\\")
     if not name or Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
-    told = parser.get(section, "frameRate", fallback=str(RATE))
+    told = parser.get(section, "frameRate", fallback=None)
     try:
-        rate = float(told)
+        rate = None if told is None else float(told)
     except ValueError:
         rate = math.nan
-    if not 0 < rate <= FASTEST:
-        log.info(f"{file}: frameRate={printable(told)} is no number of frames a second; taken for {RATE}")
-        return name, RATE
+    if rate is not None and not 0 < rate <= FASTEST:
+        log.info(f"{file}: frameRate={printable(told)} is no number of frames a second")
+        rate = None
     return name, rate

@@ -14,7 +14,7 @@ import torch
 
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.gallery.gallery import EVERYWHERE, Candidate, Embeds, Gallery, Where
+from reidlab.gallery.gallery import EVERYWHERE, Candidate, Embeds, Gallery, Where, label_of
 from reidlab.gallery.index import Index, Kind, sample_size
 from reidlab.gallery.search import Block, Nearest, merge, nearest, rescore
 from reidlab.gallery.store import Store
@@ -91,10 +91,10 @@ class FolderGallery(Gallery):
 
         The files that held them are written anew without them and deleted. InputError where nobody has that name.
         """
-        if str(pid) not in self.pids:
+        if (name := label_of(pid)) not in self.pids:
             raise InputError(f"{pid}: nobody of that name is enrolled in {self.store.folder}")
         with self.store.writing():
-            gone = _isin(self.store.text("pid"), [str(pid)])
+            gone = _isin(self.store.text("pid"), [name])
             self._change(np.union1d(gone, self._expired()))
         return len(gone)
 
@@ -269,7 +269,7 @@ class FolderGallery(Gallery):
         keep = (expires > now) & (times >= where.since) & (times < where.until)
         if where.cameras is not None:
             seen = np.zeros(len(keep), bool)
-            seen[_isin(self.store.text("camid"), [str(camera) for camera in where.cameras])] = True
+            seen[_isin(self.store.text("camid"), [*where.cameras])] = True
             keep &= seen
         return np.flatnonzero(keep)
 

@@ -73,7 +73,10 @@ class Identification:
 
 @dataclass(frozen=True)
 class Where:
-    """Which images are compared: of some cameras, taken from `since` to before `until`, in seconds since 1970."""
+    """Which images are compared: of some cameras, taken from `since` to before `until`, in seconds since 1970.
+
+    Cameras are named as in `enroll_embeddings`.
+    """
 
     cameras: Sequence[str] | None = None
     since: float = -math.inf
@@ -82,6 +85,8 @@ class Where:
     def __post_init__(self) -> None:
         if math.isnan(self.since) or math.isnan(self.until):
             raise InputError(f"since {self.since}, until {self.until}: give seconds since 1970")
+        if self.cameras is not None:
+            object.__setattr__(self, "cameras", tuple(filter(None, map(label_of, self.cameras))))
 
 
 EVERYWHERE = Where()
@@ -226,8 +231,8 @@ class Gallery(ABC):
             raise InputError(f"enroll: times: {one_line(error)}; give seconds since 1970") from error
         columns: dict[str, Any] = {
             "path": [""] * count if paths is None else [str(path) for path in paths],
-            "pid": [_label(pid) for pid in pids],
-            "camid": [_label(camid) for camid in ([None] * count if camids is None else camids)],
+            "pid": [label_of(pid) for pid in pids],
+            "camid": [label_of(camid) for camid in ([None] * count if camids is None else camids)],
             "time": when,
             "expires": when + keep_s,
         }
@@ -356,7 +361,7 @@ def about_model(model: Embeds | None) -> dict[str, Any]:
     return {"checkpoint": model.checkpoint, "distance": model.distance or "cosine", "size": [*model.size]}
 
 
-def _label(name: Any) -> str | None:
+def label_of(name: Any) -> str | None:
     """An identity's or camera's name as text; None for one that is missing."""
     if name is None or (not isinstance(name, str) and pd.isna(name)):
         return None

@@ -24,7 +24,7 @@ import pandas as pd
 import torch
 
 from reidlab.errors import InputError, one_line
-from reidlab.gallery.gallery import EVERYWHERE, Candidate, Embeds, Gallery, Where
+from reidlab.gallery.gallery import EVERYWHERE, Candidate, Embeds, Gallery, Where, label_of
 from reidlab.gallery.search import Block, Nearest, nearest, rescore
 from reidlab.gallery.templates import Template, means, medoids
 from reidlab.metrics.closeness import norms_of
@@ -196,7 +196,7 @@ class ServerGallery(Gallery):
         and its backups are the server's.
         """
         self._refresh()
-        own = Chosen(among={"who": [_key(str(pid))]})
+        own = Chosen(among={"who": [_key(label_of(pid) or "")]})
         count = self.server.count(own) if self.server.dim else 0
         if not count:
             raise InputError(f"{pid}: nobody of that name is enrolled in {self.place}")
@@ -382,7 +382,7 @@ class ServerGallery(Gallery):
         """The rows that may be compared; None where no camera is named."""
         if where.cameras is not None and not len(where.cameras):
             return None
-        cameras = {} if where.cameras is None else {"seen": [_key(str(camera)) for camera in where.cameras]}
+        cameras = {} if where.cameras is None else {"seen": [_key(camera) for camera in where.cameras]}
         since = {"time": where.since} if where.since > -math.inf else {}
         until = {"time": where.until} if where.until < math.inf else {}
         return Chosen(cameras, {}, {**since, "expires": math.nextafter(time.time(), math.inf)}, until)

@@ -132,8 +132,11 @@ def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
         low, high = interval
         shown.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
         ends.append((low, high))
-    apart = ends[0][0] > ends[1][1]
-    verdict = "the intervals don't overlap: more than chance" if apart else "the intervals overlap: it may be chance"
+    verdict = "the intervals overlap: it may be chance"
+    if ends[0][0] > ends[1][1]:
+        verdict = "the intervals don't overlap: more than chance"
+    elif ends[0][1] < ends[1][0]:
+        verdict = f"the intervals don't overlap: worse than {over}"
     return f"{main} {shown[0]}, {over} {shown[1]}; {verdict}"
 
 

@@ -44,8 +44,9 @@ def small(image: np.ndarray) -> np.ndarray:
 
 
 def save_animation(frames: Sequence[np.ndarray], file: Path, frames_a_second: float) -> Path:
-    """Write frames as an animated WebP, which browsers play."""
+    """Write frames as an animated WebP, which browsers play; those of another size are resized to the first's."""
     first, *others = (Image.fromarray(frame) for frame in frames)
+    others = [frame if frame.size == first.size else frame.resize(first.size) for frame in others]
     content = io.BytesIO()
     duration = round(1000 / frames_a_second)
     first.save(content, "WEBP", save_all=True, append_images=others, duration=duration, loop=0, quality=60, method=0)

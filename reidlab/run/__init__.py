@@ -32,6 +32,7 @@ from reidlab.errors import InputError
 from reidlab.files import file_hash, locked, read_json, sweep, without_folders, write_atomic, write_json
 from reidlab.run.contract import (
     COLUMNS,
+    HASHES,
     INITIAL,
     KINDS,
     OF_A_NETWORK,
@@ -63,7 +64,6 @@ RULES = {  # of rows: what differs by them, and the rows that do so by their nam
     "exclude_same_camera": ("both same-camera rules", (Row.CHECKPOINT.under("same-camera"),)),
     "test": ("several sets of test images", ()),
 }
-HASHES = dict.fromkeys(("checkpoint", "model_hash", "made_from", "sha256"), "str")  # columns; "12e4" is no number
 INPUT_KEYS = ("data.size", "data.mean", "data.std", "model.mean", "model.std")
 
 

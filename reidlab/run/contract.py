@@ -93,6 +93,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of tables, those that are read again
     File.ESTIMATES: ("board", "by", "note"),
     File.C_LIFETIMES: ("first", "last", "offset", "bytes"),
 }
+HASHES = dict.fromkeys(("checkpoint", "against", "model_hash", "made_from", "sha256"), "str")  # columns of tables: text
 OF_A_NETWORK = (  # what a training that begins anew removes: all that an earlier network left
     *("checkpoints", File.TRAINING, File.HISTORY, File.CURVES, File.METRICS, File.VERIFICATION, File.COMMANDS),
     *(File.EVALUATE, File.PREDICT, File.TRACK, File.REENTRY_PAGE),

@@ -83,7 +83,8 @@ class Guard:
         if self.token is not None and path not in OPEN and not hmac.compare_digest(given, self.token):
             told = "that is not the service's token" if given else "send the service's token"
             return JSONResponse({"error": f"{told}: Authorization: Bearer TOKEN"}, 401, {"WWW-Authenticate": "Bearer"})
-        if method == "POST" and (full := self.room.refusal(headers.get("content-length", ""))):
+        length = "" if "transfer-encoding" in headers else headers.get("content-length", "")  # which it would override
+        if method == "POST" and (full := self.room.refusal(length)):
             return JSONResponse({"error": full[1]}, full[0], {"Retry-After": "1"} if full[0] == 429 else None)
         return None
 

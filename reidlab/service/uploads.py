@@ -119,6 +119,8 @@ async def _read(request: Request, limits: Limits, kinds: int) -> list[tuple[str,
     except MultiPartException as error:
         too_many = error.message.startswith(("Too many", "Part exceeded"))
         raise HTTPException(413 if too_many else 400, f"the form can't be read: {error.message}") from error
+    except UnicodeError as error:  # of the charset that it names
+        raise HTTPException(400, "the form can't be read: its charset") from error
     except ClientDisconnect as error:
         raise HTTPException(400, "the client has gone") from error
     return [(name, value.file.read() if isinstance(value, UploadFile) else value) for name, value in items]

@@ -1,5 +1,7 @@
 """Command `enroll`: remember identities, so that `identify` finds them in other images."""
 
+import re
+import time
 from pathlib import Path
 
 from reidlab.config import resolve_path
@@ -47,9 +49,21 @@ def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> i
         [samples.root / path for path in matches],
         [pid for pid, _ in labels],
         camids=[camid or None for _, camid in labels],
-        times=[float(match["time"]) for match in matches.values()] if "time" in pattern.groupindex else None,
+        times=[_seconds(*named) for named in matches.items()] if "time" in pattern.groupindex else None,
         keep_s=keep_s,
     )
+
+
+def _seconds(path: str, match: re.Match[str]) -> float:
+    """The time in a path, now where it has none; InputError where it isn't one."""
+    if (text := match["time"]) is None:
+        return time.time()
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: its time {text!r} is no number of seconds since 1970; see gallery.pattern"
+        ) from error
 
 
 def open_gallery(run: Run) -> Gallery:

@@ -415,7 +415,8 @@ def _compare(run: Run, other: Run, found: Retrieval, protocol: dict) -> None:
     groups, resamples = found.query.column("pid"), run["evaluate.resamples"]
     differences = paired_test(_ranking_of(queries), found.ranking, groups, resamples=resamples)
     table = pd.DataFrame.from_dict({name: d._asdict() for name, d in differences.items()}, orient="index")
-    write_atomic(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", table.to_csv())
+    compared = table.assign(checkpoint=run.checkpoint, against=other.checkpoint)
+    write_atomic(run / File.EVALUATE / Row.CHECKPOINT / f"against_{other.name}.csv", compared.to_csv())
     print_table(table, f"{run.name} minus {other.name}: paired, 95 % intervals over {found.distance} rankings")
 
 

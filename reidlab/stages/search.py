@@ -263,7 +263,11 @@ def score(trial: FrozenTrial) -> float:
     """The validation figure of a trial: its best, the last reported one if it was pruned, NaN if it failed."""
     if trial.state is TrialState.COMPLETE and trial.value is not None:
         return trial.value
-    return math.nan if trial.last_step is None else trial.intermediate_values[trial.last_step]
+    return (
+        math.nan
+        if trial.last_step is None or trial.state is TrialState.FAIL
+        else trial.intermediate_values[trial.last_step]
+    )
 
 
 def parallel_coordinates(study: optuna.Study, figure: str) -> Figure:

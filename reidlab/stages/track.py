@@ -28,6 +28,7 @@ from reidlab.run import File, Run
 BY_MOTION, WITH_APPEARANCE, DIFFERENCE = "motion alone", "with appearance", "difference"
 ALONE = ", each camera by itself"  # of figures that don't ask whether an identity keeps its name at the next camera
 NAMED = 6  # sequences, on the page
+WRITTEN = ("*.txt", "*.webp", "*.png")  # tracks and pictures
 VISIBLE = 0.5  # people of whom less is visible aren't asked for, nor remembered
 
 
@@ -55,7 +56,7 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     if not run.is_released:
         run.keep_config()
     earlier = [home / file for file in (File.TRACK_FIGURES, File.REENTRY, File.REENTRY_ABOUT, File.REENTRY_PAGE)]
-    for file in (*earlier, *(home / File.TRACK).glob("*.txt"), *(home / File.TRACK).glob("*.webp")):
+    for file in (*earlier, *(found for end in WRITTEN for found in (home / File.TRACK).glob(end))):
         file.unlink(missing_ok=True)
     for name, table in tracks[WITH_APPEARANCE].items():
         write_boxes(home / File.TRACK / f"{name}.txt", table)
@@ -68,7 +69,7 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     if len(groups[""]) < len(known):
         groups[ALONE] = [[shot] for shot in known]
     figures = pd.concat(
-        _figures({name: count_scenes(of, found) for name, found in tracks.items()}, run["track.resamples"]).rename(
+        _figures({name: _counts(of, found) for name, found in tracks.items()}, run["track.resamples"]).rename(
             index=lambda name, end=end: name + end
         )
         for end, of in groups.items()
@@ -76,10 +77,11 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     write_atomic(home / File.TRACK_FIGURES, figures.to_csv())
     print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known):,} boxes of people")
     threshold = run.threshold("cosine") or rules.reentry_distance or rules.max_distance
-    again = _reentry(known, run["track.gaps"], threshold)
+    videos = [*{_truth_of([shot]): shot for shot in reversed(known)}.values()][::-1]
+    again = _reentry(videos, run["track.gaps"], threshold)
     write_atomic(home / File.REENTRY, again.to_csv())
     picture = save_figure(recognition(again), home / File.TRACK / "reentry.png")
-    names, boxes = [shot.sequence.name for shot in known], sum(len(shot.truth) for shot in known)
+    names, boxes = [shot.sequence.name for shot in videos], sum(len(shot.truth) for shot in videos)
     about = {"checkpoint": run.checkpoint, "threshold": threshold, "sequences": names, "boxes": boxes}
     write_json(home / File.REENTRY_ABOUT, about)
     calibrated = "calibrated by evaluate" if run.threshold("cosine") else "of conf/track, not calibrated"
@@ -103,6 +105,18 @@ def sequences(run: Run, folder: Path | None = None) -> list[Frames]:
     given = run["track.film"]
     home = Path(run["track.root"]) / "-".join(str(value) for value in given.values())
     return read_sequences(folder or film_people(home, **given))
+
+
+def _counts(groups: Sequence[Sequence[Shot]], tracks: Mapping[str, pd.DataFrame]) -> list[TrackCounts]:
+    """`count_scenes` by video: one that is there with the boxes of several detectors, as in MOT17, is one of them."""
+    videos: dict[tuple[bytes, ...], list[TrackCounts]] = {}
+    for group, counts in zip(groups, count_scenes(groups, tracks), strict=True):
+        videos.setdefault(_truth_of(group), []).append(counts)
+    return [total(of) for of in videos.values()]
+
+
+def _truth_of(shots: Sequence[Shot]) -> tuple[bytes, ...]:
+    return tuple(shot.sequence.truth.to_numpy(float).tobytes() for shot in shots)
 
 
 def _figures(counts: Mapping[str, list[TrackCounts]], resamples: int) -> pd.DataFrame:
@@ -148,7 +162,9 @@ def _reentry(shots: Sequence[Shot], gaps: Sequence[int], threshold: float) -> pd
 
 def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: Path, run: Run) -> None:
     table, every = tracks[shot.sequence.name], run["track.picture_every"]
-    rows = table.groupby("frame").indices
+    rows, sequence = table.groupby("frame").indices, shot.sequence
+    people = pd.concat([sequence.boxes, sequence.truth, sequence.ignored])[["frame", *BOX]].astype(float)
+    heads = people.groupby("frame").indices
     drawn: list[np.ndarray] = []
     for number, image in shot.sequence.frames():
         if number % every:
@@ -158,7 +174,7 @@ def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: 
         here = table.iloc[rows.get(number, [])]
         boxes = here[BOX].to_numpy(float)
         if run["privacy.blur"]:
-            for left, top, right, bottom in corners(boxes, image):
+            for left, top, right, bottom in corners(people[BOX].to_numpy()[heads.get(number, [])], image):
                 image[top:bottom, left:right] = blur_head(image[top:bottom, left:right])
         drawn.append(small(frame_with_boxes(image, boxes, here["pid"].tolist())))
     if drawn:

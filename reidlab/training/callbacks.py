@@ -194,7 +194,7 @@ class ValidatesLast(pl.Callback):
     So is the first one of a training that ends by time, which may be the only one.
     """
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Keep what the settings say."""
         self.every = trainer.check_val_every_n_epoch
 

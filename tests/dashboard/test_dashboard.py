@@ -156,6 +156,28 @@ def test_rows_of_different_protocols_are_marked(runs):
         assert set(figures.loc[figures["row"] == "checkpoint", "protocols"]) == {expected}
 
 
+def test_rows_of_a_file_that_was_made_anew_are_left_out_at_once(runs):
+    folder = make_run(runs / "again")
+    run = Run.stored(folder)
+    run.write(File.TFLITE_INT8, b"first")
+    run.record({Row.TFLITE_INT8: {"mAP": 0.5}}, files={Row.TFLITE_INT8: run / File.TFLITE_INT8})
+    assert Row.TFLITE_INT8 in folders.read_run(folder).results
+    run.write(File.TFLITE_INT8, b"another")
+    assert folders.read_run(folder).stale == [Row.TFLITE_INT8]
+
+
+def test_a_paired_comparison_is_of_the_present_checkpoints(runs):
+    one, other = (Run.stored(make_run(runs / name)) for name in ("one", "other"))
+    for run in (one, other):
+        run.write(File.BEST, run.name)
+    lines = f",difference,checkpoint,against\nmAP,0.1,{one.checkpoint},{other.checkpoint}\n"
+    one.write(f"{File.EVALUATE}/{Row.CHECKPOINT}/against_other.csv", lines)
+    shown = folders.paired(*(folders.read_run(run.folder) for run in (one, other)))
+    assert shown.iloc[:, 1:].to_dict("list") == {"difference": [0.1]}
+    other.write(File.BEST, "trained again")
+    assert folders.paired(*(folders.read_run(run.folder) for run in (one, other))) is None
+
+
 def test_rows_of_another_checkpoint_are_left_out_and_named(runs):
     folder = make_run(runs / "again")
     (folder / "checkpoints").mkdir()

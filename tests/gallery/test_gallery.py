@@ -171,7 +171,7 @@ def test_identities_by_each_template_equal_a_slow_loop(template, tmp_path, model
     gallery = Gallery.open(tmp_path, model, template=template)
     gallery.enroll_embeddings(values, pids, camids=[i % 3 for i in range(54)], times=range(54))
     queries = people(9, 1, seed=5)[0]
-    for where, rows in ((Where(), range(54)), (Where(["1", 2], 10, 50), [i for i in range(10, 50) if i % 3])):
+    for where, rows in ((Where(), range(54)), (Where(["1", 2.0], 10, 50), [i for i in range(10, 50) if i % 3])):
         answers = gallery.identify_embeddings(queries, 4, where)
         for query, answer in zip(queries, answers, strict=True):
             slow = slow_identities(query, gallery.embeddings()[[*rows]], [pids[i] for i in rows], template)
@@ -341,6 +341,8 @@ def test_forgetting_needs_no_model_and_empties_a_gallery(tmp_path, model):
     Gallery.open(tmp_path, model).enroll_embeddings(np.eye(3), "aab")
     gallery = Gallery.open(tmp_path)
     assert gallery.forget("a") == 2 and gallery.forget("b") == 1 and len(gallery) == 0
+    Gallery.open(tmp_path, model).enroll_embeddings(np.eye(2), [7.0, 8.5])
+    assert gallery.forget(7.0) == 1 and gallery.pids == ["8.5"]
     assert not [*tmp_path.glob("part-*")]
     Gallery.open(tmp_path, model).enroll_embeddings(np.eye(3), "abc")
     assert gallery.pids == ["a", "b", "c"]

@@ -128,7 +128,7 @@ def test_the_gallery_of_another_checkpoint_is_refused_but_can_be_forgotten_from(
     assert forget.run(Run.resume(others), pid) > 0
 
 
-def test_what_cannot_be_enrolled_is_named(people):
+def test_what_cannot_be_enrolled_is_named(people, tmp_path):
     overrides, market = people
     for given, message in (
         ([], "no path fits gallery.pattern"),
@@ -137,6 +137,15 @@ def test_what_cannot_be_enrolled_is_named(people):
     ):
         with pytest.raises(InputError, match=message):
             enroll.run(Run.resume([*overrides, *given]), market / "query")
+    day = tmp_path / "ann"
+    day.mkdir()
+    for name in ("2026-01-31", "17"):
+        shutil.copy(min((market / "query").glob("*.jpg")), day / f"{name}.jpg")
+    place = f"gallery.folder={tmp_path / 'timed'}"
+    with pytest.raises(InputError, match=r"ann/2026-01-31\.jpg: its time '2026-01-31' is no number of seconds"):
+        enroll.run(Run.resume([*overrides, place, r"gallery.pattern='(?P<pid>\w+)/(?P<time>[\d-]+)'"]), tmp_path)
+    gallery = enroll.run(Run.resume([*overrides, place, r"gallery.pattern='(?P<pid>\w+)/(?P<time>\d\d\.)?'"]), tmp_path)
+    assert sorted(gallery.table()["time"] > 1e9) == [False, True]  # a path without one is of now
     with pytest.raises(InputError, match="nobody: nobody of that name"):
         forget.run(Run.resume(overrides), "nobody")
 

@@ -131,6 +131,40 @@ def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_pa
         assert picture.info["duration"] == 40
 
 
+def test_frames_of_several_sizes_have_a_picture_and_all_heads_in_it_are_blurred(trained, film, tmp_path):
+    folder, noise = tmp_path / "odd", np.random.default_rng(0)
+    for inside in ("gt", "det", "img1"):
+        (folder / inside).mkdir(parents=True)
+    for number, height in ((1, 200), (2, 160)):
+        pixels = noise.integers(0, 256, (height, 200, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "img1" / f"{number:06d}.png")
+    (folder / "gt" / "gt.txt").write_text("1,1,10,20,60,120\n2,1,10,20,60,120\n1,2,100,20,60,120,0\n")
+    (folder / "det" / "det.txt").write_text("")
+    spread = {}
+    for blur in (True, False):
+        run = Run.resume([*trained, f"privacy.blur={blur}", "track.picture_every=1"])
+        track.run(run, folder)
+        with Image.open(run / File.TRACK / "odd.webp") as picture:
+            assert picture.n_frames == 2 and picture.size == (200, 200)
+            frame = np.asarray(picture.convert("L")).astype(float)
+        spread[blur] = [frame[22:38, left : left + 50].std() for left in (15, 105)]
+    assert max(spread[True]) < 0.5 * min(spread[False])  # the one nobody has to find is blurred, too
+
+
+def test_a_video_with_the_boxes_of_several_detectors_is_one_video(trained, film, tmp_path):
+    """As in MOT17: figures of two detectors' boxes that are the same are those of one, with the intervals of one."""
+    for detector in ("DPM", "SDP"):
+        for scene in (1, 2):
+            shutil.copytree(film / f"scene{scene}-c1", tmp_path / f"MOT17-0{scene}-{detector}")
+    run = Run.resume(trained)
+    once = track.run(run, film)
+    again = pd.read_csv(run / File.REENTRY, index_col=0)
+    twice = track.run(run, tmp_path)
+    rates = ["HOTA", "DetA", "AssA", "IDF1", "MOTA"]
+    pd.testing.assert_frame_equal(twice[rates], once[rates])
+    pd.testing.assert_frame_equal(pd.read_csv(run / File.REENTRY, index_col=0), again)
+
+
 def test_an_override_is_no_folder(trained, tmp_path):
     small = ["track.film.sequences=1", "track.film.people=2", "track.film.frames=20", f"track.root={tmp_path}"]
     assert cli.main(["track", *small, *trained]) == 0
