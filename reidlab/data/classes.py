@@ -56,6 +56,13 @@ class ClassDataModule(ImageDataModule):
         height, width = self.size
         self.read_size = (round(enlarged * height), round(enlarged * width)) if crop else self.size
         self.progressive = progressive
+        if progressive and not crop:
+            raise InputError("data.progressive: sizes of crops, and data.crop is null; leave one of them out")
+        since = [share for share, _ in progressive]
+        if since != sorted(since) or any(scale <= 0 for _, scale in progressive):
+            raise InputError(
+                f"data.progressive={[*map(list, progressive)]}: give rising shares of the epochs, sizes above 0"
+            )
 
     @cached_property
     def samples(self) -> Samples:
@@ -118,7 +125,10 @@ class ClassDataModule(ImageDataModule):
         if training and self.crop:
             windows, (height, width) = self.crop.draw(batch["image"]), batch["image"].shape[2:]
             shares = windows / torch.tensor([height, width, height, width])
-            batch = batch | {"image": self.crop(batch["image"], windows, self._crop_size()), "window": shares}
+            batch = batch | {
+                "image": self.crop(batch["image"], windows, self._crop_size()),
+                "window": shares.to(batch["image"].device),
+            }
         return super().preprocess(batch, training)
 
     def _crop_size(self) -> tuple[int, ...]:

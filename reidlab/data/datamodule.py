@@ -258,8 +258,10 @@ class ImageDataModule(ABC):
 
     def _shuffled(self, dataset: ImageDataset) -> DataLoader:
         """Training batches of all images in a new order each epoch; the last, smaller batch is left out."""
-        if len(dataset) < self.batch_size:
-            raise InputError(f"data.batch_size={self.batch_size} is more than the {len(dataset)} training images")
+        _, processes = distributed_process()
+        if (own := len(dataset) // processes) < self.batch_size:
+            whose = f" of each of {processes} processes" if processes > 1 else ""
+            raise InputError(f"data.batch_size={self.batch_size} is more than the {own} training images{whose}")
         sampler = self._even_shares(dataset, shuffle=True)
         return self._loader(dataset, persistent=True, sampler=sampler, batch_size=self.batch_size, drop_last=True)
 

@@ -21,7 +21,8 @@ class IdentityBatchSampler(Sampler[list[int]]):
 
     An epoch is a pass over the images: an identity has one turn for every num_instances of its images (at least one),
     identities take their first turn before any takes its second, and a turn shows images not shown before. Fewer images
-    than num_instances are repeated to fill the turn. The order follows from (seed, epoch) alone; in distributed
+    than num_instances are repeated to fill the turn; so are those of others where a few identities have most of the
+    images, which can't have a place in each step twice. The order follows from (seed, epoch) alone; in distributed
     training all processes compute the same steps and each takes its own identities of every step, so that an identity
     is in one process's batch only and all have equally many batches.
 

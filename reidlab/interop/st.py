@@ -111,7 +111,7 @@ NEVER: dict[str, str] = {  # by key, or by the beginning of one that ends with a
     "training.callbacks.ReduceLROnPlateau.": _WATCHED,
     "training.callbacks.EarlyStopping.": _WATCHED,
     "training.callbacks.LRWarmupCosineDecay.": "the rate begins at schedule.warmup_factor and ends at "
-    "schedule.final_factor of optimizer.lr with the last epoch",
+    "schedule.final_factor of optimizer.lr behind the last epoch",
     "training.callbacks.": "choose a schedule of conf/schedule",
     "evaluation.": "every file is evaluated by the same protocol on this machine, a core in QEMU by deploy=c",
     "prediction.": "give the images to `reidlab predict`",

@@ -86,7 +86,8 @@ def rerank(
 def _encode(embeddings: Tensor, k1: int, k2: int) -> tuple[sparse.csr_array, Tensor]:
     """Each image as weights of sum 1 over its reciprocal neighbors (N, N), and its largest squared distance (N,)."""
     closeness = Closeness(embeddings, embeddings)
-    neighbors, farthest = _neighbors(closeness, min(k1, len(embeddings) - 1))
+    nearest, farthest = _neighbors(closeness, min(max(k1, k2 - 1), len(embeddings) - 1))
+    neighbors = nearest[:, : k1 + 1]
     reciprocal = _reciprocal(neighbors)
     half = _reciprocal(neighbors[:, : round(k1 / 2) + 1])
     row, col = _expand(reciprocal, half).nonzero()
@@ -94,8 +95,7 @@ def _encode(embeddings: Tensor, k1: int, k2: int) -> tuple[sparse.csr_array, Ten
     weights = torch.exp(-squared.square() / farthest[row]).cpu().numpy()
     weights /= np.bincount(row, weights, minlength=len(embeddings))[row]
     encodings = sparse.csr_array((weights.astype(np.float32), (row, col)), shape=reciprocal.shape)
-    nearest = _members(neighbors[:, :k2])
-    return nearest @ encodings / np.float32(min(k2, neighbors.shape[1])), farthest
+    return _members(nearest[:, :k2]) @ encodings / np.float32(min(k2, nearest.shape[1])), farthest
 
 
 def _neighbors(closeness: Closeness, k: int) -> tuple[np.ndarray, Tensor]:

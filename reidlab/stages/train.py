@@ -32,6 +32,7 @@ from reidlab.training.callbacks import (
     EpochLines,
     History,
     KeepsPace,
+    ResumedPlateau,
     StaysStopped,
     TimeBudget,
     ValidatesLast,
@@ -43,6 +44,8 @@ from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, 
 from reidlab.training.distillation import Teacher
 from reidlab.training.images import LightningImages
 from reidlab.training.tasks import Task
+
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
 
 @storage_errors()
@@ -86,6 +89,8 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     if datamodule.samples.split("train").empty:
         raise InputError("; ".join([f"{run['data.root']}: no images to train on", *datamodule.samples.notes]))
     datamodule.setup()
+    if not run.is_classifier and datamodule.num_classes < 2:
+        raise InputError(f"{run['data.root']}: one identity to train on; a network learns to tell two or more apart")
     for note in datamodule.notes:
         log.info(f"note: {note}")
     _note_learned(run, datamodule)
@@ -96,7 +101,8 @@ def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     tracking.log_graph(loggers, task.network, run["data.size"])
     with quiet_lightning(), tracking.finishing(loggers):
         replay = tracking.ReplayEpochs(run.folder, history)
-        trainer = build_trainer(run, datamodule, loggers, [*callbacks, paced, history, replay, CollapseNotice(history)])
+        more = [*callbacks, paced, history, replay, CollapseNotice(history), ResumedPlateau(history)]
+        trainer = build_trainer(run, datamodule, loggers, more)
         if not _fit(run, trainer, task, datamodule):
             return
         if len(datamodule.validation) and not run.is_classifier:
@@ -184,6 +190,11 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
         )
     network = instantiate(cfg.model.network, num_classes=num_classes)
     check_size(network, run["data.size"])
+    if small := run["callbacks.small_first"]:
+        try:
+            check_size(network, instantiate(small).size(run["data.size"]))
+        except InputError as error:
+            raise InputError(f"callbacks.small_first.scale={small['scale']}: {error}") from error
     if cfg.model.weights:
         log.info(run.load(network, cfg.model.weights))
     return network
@@ -214,6 +225,8 @@ def build_trainer(
     shown = progress()
     chosen = [instantiate(callback) for callback in run.config.callbacks.values() if callback]
     if not len(datamodule.validation):
+        if run["schedule._target_"] == PLATEAU:
+            raise InputError("schedule=plateau watches a validation figure, and nothing is validated; choose another")
         chosen = [callback for callback in chosen if getattr(callback, "monitor", None) is None]
     return bare_trainer(
         run,

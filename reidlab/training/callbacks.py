@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ TIPS = (
     "in eval mode at the start of training",
     "in a `val_dataloader` but have no `validation_step`",
     "exists and is not empty",
+    "ReduceLROnPlateau conditioned on metric",
 )
 UNJUDGED_EPOCHS = 1.5  # at the full learning rate, which a warm-up reaches later
 EPOCHS_AT_CHANCE = 3  # in a row; one alone may be a network on its way
@@ -111,6 +112,24 @@ class BestEpoch(pl.callbacks.ModelCheckpoint):
         """Whether an epoch is kept: also where it is as good as the best."""
         equal = current is not None and self.best_model_score is not None and bool(current == self.best_model_score)
         return equal or super().check_monitor_top_k(trainer, current)
+
+
+class ResumedPlateau(pl.Callback):
+    """Tells a schedule that watches a figure that of the checkpoint's epoch, which Lightning writes before it does.
+
+    Args:
+        history: of the training.
+    """
+
+    def __init__(self, history: History):
+        self.history = history
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The checkpoint is loaded, and no epoch has begun."""
+        for planned in trainer.lr_scheduler_configs:
+            figures = [row[planned.monitor] for row in self.history.rows if planned.monitor in row]
+            if planned.reduce_on_plateau and planned.scheduler.last_epoch < len(figures):
+                planned.scheduler.step(figures[-1])
 
 
 class StaysStopped(pl.Callback):
@@ -250,6 +269,11 @@ class SmallFirst(pl.Callback):
     def __init__(self, scale: float = 0.5, until: float = 0.8):
         self.scale, self.until = scale, until
 
+    def size(self, full: Sequence[int], done: float = 0.0) -> list[int]:
+        """Height and width of images of a size, after a share of the epochs until they keep it."""
+        scale = self.scale + (1 - self.scale) * done
+        return [max(1, round(side * scale)) for side in full]
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
@@ -257,8 +281,7 @@ class SmallFirst(pl.Callback):
         epochs = trainer.max_epochs or 0  # -1 in the first one of a training that ends by time, see `TimeBudget`
         done = trainer.current_epoch / (self.until * epochs) if epochs > 0 else 0.0
         if done < 1:
-            scale = self.scale + (1 - self.scale) * done
-            size = [max(1, round(side * scale)) for side in batch["image"].shape[2:]]
+            size = self.size(batch["image"].shape[2:], done)
             batch["image"] = F.interpolate(batch["image"], size, mode="bilinear", antialias=True)
 
 

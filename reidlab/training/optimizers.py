@@ -69,6 +69,8 @@ class Muon(Optimizer):
                 fresh = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
                 self.state[parameter] |= fresh | {"step": torch.zeros((), device=parameter.device)}
         states = [self.state[parameter] for parameter in parameters]
+        for state in states:
+            state["step"] = state["step"].to(state["exp_avg"].device)  # torch leaves it where a checkpoint was loaded
         beta1, beta2 = group["betas"]
         adamw(
             parameters,

@@ -48,7 +48,7 @@ def warmup_cosine(
         epochs: of the training.
         warmup_epochs: of the warm-up.
         warmup_factor: the first epoch's rate, as a share of the base rate.
-        final_factor: the last epoch's, likewise.
+        final_factor: that which the epoch after the last would have, likewise.
         hold_epochs: at the base rate.
     """
     start = warmup_epochs + hold_epochs

@@ -139,7 +139,12 @@ class Task(pl.LightningModule):
         unfused = {"fused": False} if self.trainer.gradient_clip_val and self.optimizer.keywords.get("fused") else {}
         try:
             optimizer = self.optimizer(groups, **unfused)
-            schedule = {"scheduler": self.schedule(optimizer), "interval": "epoch", "monitor": self.monitor}
+            schedule = {
+                "scheduler": self.schedule(optimizer),
+                "interval": "epoch",
+                "monitor": self.monitor,
+                "strict": False,
+            }
         except (TypeError, ValueError) as error:
             raise InputError(f"optimizer.* or schedule.*: {error}; change that setting") from error
         return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -110,6 +110,14 @@ def test_crops_grow_with_the_epochs_and_say_what_they_show(flowers):
     assert torch.equal(window * 40, data.crop.draw(stored["image"]).float())
 
 
+@pytest.mark.parametrize(("progressive", "crop"), [
+    ([(0, 0)], RandomResizedCrop), ([(0.4, 1), (0, 0.75)], RandomResizedCrop), ([(0, 0.5)], None),
+])  # fmt: skip
+def test_sizes_that_no_crop_can_have_are_refused(progressive, crop, flowers):
+    with pytest.raises(InputError, match=r"data\.progressive"):
+        ClassDataModule(ClassFolders(flowers), (32, 32), (0, 0, 0), (1, 1, 1), progressive=progressive, crop=crop)
+
+
 def test_decoded_images_are_the_same_batches(flowers, tmp_path_factory):
     options = {"test_fraction": 0.2, "batch_size": 8, "num_workers": 0}
     cache = tmp_path_factory.mktemp("cache")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from reidlab.data import datamodule
 from reidlab.data.images import read_image
 from reidlab.errors import InputError
 
@@ -42,12 +43,15 @@ def epochs_of(data, count):
         yield [batch["index"].tolist() for batch in loader]
 
 
-def test_without_num_instances_all_images_are_shuffled(make):
+def test_without_num_instances_all_images_are_shuffled(make, monkeypatch):
     one, two = epochs_of(make(num_instances=None, val_fraction=0, batch_size=10), 2)
     assert sorted(np.ravel(one)) == sorted(np.ravel(two)) == list(range(40)) and one != two
     assert [one, two] == list(epochs_of(make(num_instances=None, val_fraction=0, batch_size=10), 2))
     with pytest.raises(InputError, match="batch_size=41 is more than the 40 training images"):
         make(num_instances=None, val_fraction=0, batch_size=41).train_dataloader()
+    monkeypatch.setattr(datamodule, "distributed_process", lambda: (0, 2))
+    with pytest.raises(InputError, match="batch_size=32 is more than the 20 training images of each of 2 processes"):
+        make(num_instances=None, val_fraction=0, batch_size=32).train_dataloader()
 
 
 def test_a_shuffled_order_has_no_balance(make):

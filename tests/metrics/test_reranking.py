@@ -50,7 +50,9 @@ def embeddings(kind, num_query=30, num_gallery=120, dim=16, seed=0):
 
 
 @pytest.mark.parametrize("kind", ["random", "clustered"])
-@pytest.mark.parametrize("options", [{}, {"k1": 7, "k2": 3, "weight": 0.1}, {"k1": 5, "k2": 1, "weight": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"k1": 7, "k2": 3, "weight": 0.1}, {"k1": 5, "k2": 1, "weight": 0.0}, {"k1": 3, "k2": 9}]
+)
 def test_equals_the_dense_definition(kind, options):
     (query, _), (gallery, _) = embeddings(kind)
     measured = torch.cat([block.clone() for block in rerank(query, gallery, **options)])

@@ -133,6 +133,28 @@ def test_an_interrupted_run_goes_on_and_ends_as_an_unbroken_one(how, small, tmp_
     assert (tmp_path / "broken" / "history.csv").read_text() == (unbroken / "history.csv").read_text()
 
 
+def test_a_run_that_was_killed_after_its_last_epoch_is_finished(small, tmp_path):
+    run = train.run(settings(small, tmp_path, "last", *QUICK))
+    (run / File.TRAINING).unlink()
+    again = train.run(settings(small, tmp_path, "last", *QUICK))
+    assert again.training["finished"] and again.training["epochs"] == len(run.table_of(File.HISTORY))
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    (["schedule=plateau", "data.val_fraction=0"], "schedule=plateau watches a validation figure"),
+    (["data=csv", "data.source.file={}", "data.val_fraction=0"], "one identity to train on"),
+    (["callbacks=small_first", "callbacks.small_first.scale=0.01"], r"small_first\.scale=0\.01: .*data\.size=\[1, 1\]"),
+])  # fmt: skip
+def test_what_could_only_fail_later_is_refused_before_the_first_epoch(given, said, small, market, tmp_path):
+    files = sorted((market / "bounding_box_train").glob("[0-9]*.jpg"))
+    one = [file.relative_to(market).as_posix() for file in files if file.name[:4] == files[-1].name[:4]]
+    lines = "".join(f"{file},7,{number % 2 + 1},train\n" for number, file in enumerate(one))
+    (tmp_path / "one.csv").write_text(f"path,pid,camid,split\n{lines}")
+    more = [override.format(tmp_path / "one.csv") for override in given]
+    with pytest.raises(InputError, match=said):
+        train.run(settings(small, tmp_path, "refused", *QUICK, "data.batch_size=2", "data.num_instances=2", *more))
+
+
 def test_overwriting_removes_all_that_the_old_network_left_and_keeps_the_data(small, tmp_path):
     run = train.run(settings(small, tmp_path, "twice", *QUICK))
     left = [

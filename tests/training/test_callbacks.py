@@ -150,6 +150,34 @@ def test_the_last_epoch_is_validated_and_kept_where_only_each_third_is(budget, s
     assert best.best_model_path.endswith(f"epoch={judged[-1]}.ckpt")
 
 
+class Watched(Validated):
+    """Its figure never rises, and its rate is halved after each epoch but the first."""
+
+    def on_validation_epoch_end(self):
+        self.log("val/mAP", 0.5)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, mode="max", factor=0.5, patience=0)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "val/mAP"}}
+
+
+def test_a_plateau_is_the_same_for_a_training_that_goes_on(tmp_path):
+    def rates(checkpoint=None):
+        history, task = callbacks.History(tmp_path), Watched([0] * 5)
+        keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, save_on_train_epoch_end=True)
+        trainer = pl.Trainer(
+            max_epochs=5, num_sanity_val_steps=0, limit_train_batches=1, limit_val_batches=1, logger=False,
+            accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[history, callbacks.ResumedPlateau(history), keeper],
+        )  # fmt: skip
+        trainer.fit(task, ckpt_path=checkpoint, weights_only=True)
+        return task.rates
+
+    assert rates() == [1, 1, 0.5, 0.25, 0.125]
+    assert rates(tmp_path / "epoch=2.ckpt") == [0.25, 0.125] and rates(tmp_path / "epoch=0.ckpt")[0] == 1
+
+
 @pytest.mark.parametrize(
     "time", ["1 h", "00:00:00:00", "60", {"hours": 1}, [], -1, "::::", "0:0:0:x", math.nan, math.inf, 1e300]
 )

@@ -18,7 +18,7 @@ typedef enum {
   REID_RGB888,      /* 3 bytes a pixel */
   REID_RGB565,      /* 2 bytes, the lower one first, as a little-endian processor reads them: DCMI */
   REID_RGB565_BIG,  /* the upper byte first: ESP32-CAM */
-  REID_YUYV,        /* YUV 4:2:2 of BT.601, two pixels in 4 bytes: Y U Y V */
+  REID_YUYV,        /* YUV 4:2:2 of BT.601, two pixels in 4 bytes, Y U Y V; an even width */
   REID_UYVY         /* U Y V Y */
 } reid_format;
 
