@@ -110,6 +110,8 @@ class _Loader(yaml.SafeLoader):
         self.depth -= 1
         if node is not None and not is_alias:
             if isinstance(node, yaml.MappingNode):
+                if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+                    raise yaml.YAMLError("holds a key that is a list or a mapping; write plain keys")
                 _unique([(str(key.value), None) for key, _ in node.value])
             self.sizes[id(node)] = 1 + sum(self.sizes.get(id(child), MAX_NODES) for child in _children(node))
         if self.sizes.get(id(node), MAX_NODES + 1) > MAX_NODES:  # one that isn't counted yet holds itself
@@ -126,8 +128,9 @@ def _children(node: yaml.Node) -> Sequence[yaml.Node]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) == len(pairs):
         return found
-    keys = [key for key, _ in pairs]
-    raise ValueError(f"has the key '{next(key for key in keys if keys.count(key) > 1)}' twice")
+    seen = set[str]()
+    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    raise ValueError(f"has the key '{twice[:60]}' twice")
 
 
 def _finite(text: str) -> float:

@@ -37,6 +37,18 @@ def test_any_bytes_are_data_or_a_value_error(seed):
                 assert "\n" not in str(error) or parse is parse_json
 
 
+def test_keys_of_any_number_or_size_are_read_at_once():
+    many = ",".join(f'"{number}": 0' for number in range(200_000))
+    with pytest.raises(ValueError, match="the key '199999' twice"):
+        parse_json(f'{{{many}, "199999": 1}}')
+    lists = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{above}'] * 10)}]\n" for above, name in ("ab", "bc", "cd")
+    )
+    with pytest.raises(ValueError, match="a key that is a list") as caught:
+        parse_yaml(f"{lists}e:\n  ? *d\n  : n\n".encode())
+    assert len(str(caught.value)) < 200
+
+
 SCHEMA = {"name": str, "size": (None, int, float), "tags": (None, [str]), "inner": (None, {"on": bool, str: int})}
 GOOD = [{"name": "a"}, {"name": "a", "size": 2.5, "tags": [], "inner": {"on": True, "x": 1}}, {"name": "a", "other": 1}]
 BAD = {

@@ -92,7 +92,7 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     here = [f"run.{key}={quoted(as_text(value))}" for key, value in place.items()]
     try:
         earlier = _stored_overrides(stored)
-        then = compose([*earlier, *here])
+        then = _composed_again([*earlier, *here], file)
         both = {key_of(o): o for o in [*earlier, *here]}
         new = {key: o for o in overrides if (key := key_of(o)) not in ("run.root", "run.name")}
         now = compose((both | new).values()) if new else then
@@ -103,6 +103,15 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     cfg.run = as_text({**plain(now.run), **place, "overrides": earlier})
     check_values(merged, [])
     return cfg
+
+
+def _composed_again(overrides: list[str], file: Path) -> DictConfig:
+    try:
+        return compose(overrides)
+    except InputError as error:
+        raise InputError(
+            f"{file}: can't be composed again here ({error}); where its conf/ is elsewhere, work there (REIDLAB_ROOT)"
+        ) from error
 
 
 def read_config(file: Path) -> DictConfig:

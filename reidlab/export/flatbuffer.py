@@ -16,6 +16,7 @@ from reidlab.untrusted import check_schema, parse_json
 
 METADATA = "reidlab"
 LARGEST_TENSOR = 1 << 30  # elements
+GROWS = {"FILL": 0, "BROADCAST_TO": 1, "TILE": 1}  # operators by the place of the sizes, or numbers of times
 FILE_IDENTIFIER = b"TFL3"
 WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
@@ -216,6 +217,7 @@ def require_sound(model: schema.ModelT, name: str | Path = "model") -> None:
             and all(0 <= op.opcodeIndex < codes for op in graph.operators)
             and all(0 <= tensor.buffer < len(model.buffers) for tensor in graph.tensors)
             and all(_is_whole(tensor, model.buffers[tensor.buffer].data) for tensor in graph.tensors)
+            and all(_is_bounded(model, op) for op in graph.operators)
         )
     except Exception as error:  # as in `read_tflite`
         raise InputError(f"{name}: truncated or damaged ({type(error).__name__}); copy or convert it again") from error
@@ -236,6 +238,16 @@ def _is_whole(tensor: schema.TensorT, data: np.ndarray | None) -> bool:
     kind = TENSOR_TYPES[tensor.type].lower()
     sized = kind in ("float32", "float16", "int8", "uint8", "int16", "int32", "int64", "float64", "bool")
     return data is None or not len(data) or not sized or len(data) == count * np.dtype(kind).itemsize
+
+
+def _is_bounded(model: schema.ModelT, op: schema.OperatorT) -> bool:
+    """Whether what an operator is told to fill or to repeat has a possible size, whatever its output says."""
+    place = GROWS.get(operator_name(model, op))
+    tensor = model.subgraphs[0].tensors[op.inputs[place]] if place is not None else None
+    if tensor is None or (data := model.buffers[tensor.buffer].data) is None or tensor.type not in TENSOR_TYPES:
+        return True
+    sizes = np.frombuffer(bytes(data), TENSOR_TYPES[tensor.type].lower())
+    return math.prod(max(1, int(size)) for size in sizes) <= LARGEST_TENSOR
 
 
 def read_metadata(file: Path) -> dict:

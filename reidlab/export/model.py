@@ -16,7 +16,7 @@ from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import EXPORTED, file_hash, is_checkpoint
 from reidlab.models import Checkpoint, head_settings, read_checkpoint, recognize
-from reidlab.run import File, Run
+from reidlab.run import Run, is_run
 
 Image = str | Path | np.ndarray
 BATCH = 32
@@ -188,7 +188,7 @@ def load(source: str | Path) -> Model:
         return Model.of_file(open_model(path))
     if is_checkpoint(path):
         folder = path.resolve().parent.parent
-        if (folder / File.CONFIG).is_file():
+        if is_run(folder):
             run = Run(folder)
             return Model.of(run, None if run.weights and run.weights.resolve() == path.resolve() else path)
         checkpoint = read_checkpoint(path)

@@ -14,7 +14,7 @@ from reidlab.console import log
 from reidlab.errors import InputError, one_line
 from reidlab.export.metadata import SCHEMA
 from reidlab.export.quiet import quiet
-from reidlab.files import open_regular, read_bytes
+from reidlab.files import EXPORTED, open_regular, read_bytes
 from reidlab.untrusted import check_schema, parse_json
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
@@ -26,6 +26,7 @@ ONNX_TYPES: dict[str, type | np.dtype] = {
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
 VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 LARGEST_TENSOR = 2**30  # values
+MOST_OF_A_MEAN = 2.0  # of pixels in [0, 1]
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -188,9 +189,9 @@ def open_model(
         raise InputError(f"{file}: no such file; give a .tflite or .onnx")
     if runtime not in (None, *RUNTIMES):
         raise InputError(f"runtime={runtime}: use one of {', '.join(RUNTIMES)}")
-    if file.suffix not in (".tflite", ".onnx"):
+    if file.suffix.lower() not in EXPORTED:
         raise InputError(f"{file}: expected a file ending in .tflite or .onnx")
-    runtime = runtime or ("litert" if file.suffix == ".tflite" else "onnxruntime")
+    runtime = runtime or ("litert" if file.suffix.lower() == ".tflite" else "onnxruntime")
     open_file = {"litert": _litert, "onnxruntime": _onnxruntime, "openvino": _openvino}[runtime]
     with open_regular(file), quiet():
         opened = open_file(file, threads)
@@ -203,6 +204,8 @@ def open_model(
             raise InputError(
                 f"{file}: its {key} is {values}; give three numbers as evaluate.{key}, those of std above 0"
             )
+    if mean is not None and max(mean) > MOST_OF_A_MEAN:
+        raise InputError(f"{file}: its mean is {[*mean]}; give mean and std of pixels in [0, 1], each divided by 255")
     raw = given.is_raw
     if (mean is None) != (std is None):
         raise InputError(f"{file}: give both mean and std, or neither")
@@ -406,7 +409,8 @@ def _require_bounded(model: Any, file: Path) -> None:
         if any(node.op_type == "Loop" for node in graph.node):
             raise InputError(f"{file}: holds a Loop, which may never end; export the network without it")
         graphs += [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-        shapes += [value.type.tensor_type.shape.dim for value in graph.value_info]
+        outputs = graph.output if isinstance(graph, onnx.GraphProto) else []  # a function's are names
+        shapes += [value.type.tensor_type.shape.dim for value in (*graph.value_info, *outputs)]
     if any(math.prod(max(1, size.dim_value) for size in shape) > LARGEST_TENSOR for shape in shapes):
         raise InputError(f"{file}: computes a tensor of more than {LARGEST_TENSOR:,} values; export it again")
     for tensor in onnx.external_data_helper._get_all_tensors(model):

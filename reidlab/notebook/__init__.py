@@ -12,17 +12,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+import torch
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from reidlab import plots
 from reidlab.config import SHIPPED, root
 from reidlab.console import log, written
-from reidlab.data import ImageDataModule
+from reidlab.data import ImageDataModule, blur_head
 from reidlab.deploy import server
 from reidlab.errors import InputError
-from reidlab.files import read_json
 from reidlab.notebook.execute import check_parameters
 from reidlab.plots.saving import SHARPNESS, png
 from reidlab.run import File, Row, Run
@@ -170,10 +171,11 @@ def demo_results() -> pd.DataFrame:
     From this machine's `runs/demo`, where that was evaluated, else from the published `data/demo_results.csv`; empty
     where there is neither.
     """
-    here = root() / "runs" / "demo" / File.METRICS
-    if metrics := read_json(here):
-        log.info(f"measured here: {here}")
-        return pd.DataFrame(metrics).T[["mAP", "rank-1"]].rename_axis("row")
+    here, wanted = root() / "runs" / "demo", (Row.CHECKPOINT, Row.UNTRAINED, Row.COLOR_HISTOGRAM)
+    found = Run.stored(here).results if (here / File.CONFIG).exists() else {}
+    if rows := {row: found[row].figures for row in wanted if row in found and "mAP" in found[row].figures}:
+        log.info(f"measured here: {here / File.METRICS}")
+        return pd.DataFrame(rows).T[["mAP", "rank-1"]].rename_axis("row")
     if not DEMO_RESULTS.exists():
         log.info("not measured yet; `reidlab run experiment=demo` measures it here")
         return pd.DataFrame(columns=["mAP", "rank-1"])
@@ -184,6 +186,9 @@ def demo_results() -> pd.DataFrame:
 def augmentations(datamodule: ImageDataModule, num_images: int = 4, num_draws: int = 8) -> Figure:
     """Some training images and what augmentation makes of them on several occasions."""
     originals = next(iter(datamodule.train_dataloader()))["image"][:num_images]  # (N, 3, H, W) uint8
+    if datamodule.blur_heads:
+        blurred = [blur_head(image) for image in originals.permute(0, 2, 3, 1).numpy()]
+        originals = torch.from_numpy(np.stack(blurred)).permute(0, 3, 1, 2)
     draws = [datamodule.augment(originals / 255) for _ in range(num_draws)]
     columns = [(draw.clamp(0, 1) * 255).byte().permute(0, 2, 3, 1).numpy() for draw in draws]
     return plots.augmentation_sheet(list(originals.permute(0, 2, 3, 1).numpy()), list(zip(*columns, strict=True)))

@@ -75,7 +75,7 @@ def _execute(notebook: Path, parameters: dict, folder: Path) -> tuple[str, float
         failure = f"{notebook.name}: its kernel died, perhaps for want of memory; see {executed}"
     made = nbformat.read(executed, as_version=4)
     _settle(made, notebook.parent, folder)
-    nbformat.write(made, executed)
+    write_atomic(executed, nbformat.writes(made))
     _write_html(made, executed)
     return notebook.stem, float(made.metadata.papermill.duration or 0.0), failure
 
@@ -86,6 +86,8 @@ def _settle(made: "nbformat.NotebookNode", home: Path, folder: Path) -> None:
     Those that carry a picture stay; progress bars don't. Links of outputs begin at the working folder.
     """
     made.metadata.pop("widgets", None)
+    for key in ("input_path", "output_path"):  # of this machine
+        made.metadata.get("papermill", {}).pop(key, None)
     for cell in made.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"(?<=\]\()(?=\.\./)[^)#]+", lambda link: _moved(link[0], home, folder), cell.source)

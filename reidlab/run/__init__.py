@@ -29,7 +29,7 @@ from reidlab.config import (
 from reidlab.config.earlier import RENAMED_VALUES
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.files import file_hash, locked, read_json, sweep, without_folders, write_atomic, write_json
+from reidlab.files import file_hash, locked, read_json, read_yaml, sweep, without_folders, write_atomic, write_json
 from reidlab.run.contract import (
     COLUMNS,
     HASHES,
@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # a command that reads tables alone starts without torch
     from reidlab.data import ImageDataModule, Samples
     from reidlab.models import LoadReport
 
-__all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "provenance"]
+__all__ = ["INITIAL", "UNFINISHED", "File", "Kind", "Result", "Row", "Run", "Task", "is_run", "provenance"]
 
 MADE_BY = "made_by"  # the key of a row of metrics.json that says what its figures belong to
 WITH_INTERVAL = ("mAP", "rank-1", "top-1")
@@ -481,7 +481,7 @@ class Run:
     def _warn_of_other_settings(self, file: Path) -> None:
         """Say which settings of the network differ from those of the run that a checkpoint lies in."""
         folder = Path(file).resolve().parent.parent
-        if folder == self.folder.resolve() or not (folder / File.CONFIG).is_file():
+        if folder == self.folder.resolve() or not is_run(folder):
             return
         theirs, mine = (_network_settings(run) for run in (Run.stored(folder), self))
         differing = [
@@ -562,6 +562,13 @@ class Run:
     def noted_command(self, stage: str) -> str:
         """The command line by which a stage was run."""
         return self.command(stage, *self.json_of(File.COMMANDS).get(stage, []))
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's; other tools write a `config.yaml` beside their checkpoints, too."""
+    file = folder / File.CONFIG
+    content = read_yaml(file) if file.is_file() else {}
+    return isinstance(content.get("run"), Mapping) and "network" in (content.get("model") or {})
 
 
 def _short(value: Any) -> str:

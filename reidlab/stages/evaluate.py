@@ -13,7 +13,7 @@ from torch import nn
 from reidlab.config import resolve_path
 from reidlab.config.values import leaves
 from reidlab.console import log, print_table
-from reidlab.data import ImageDataModule, Normalize, ReidDataModule
+from reidlab.data import ClassDataModule, ImageDataModule, Normalize, ReidDataModule
 from reidlab.data.samples import ONE_IDENTITY
 from reidlab.errors import InputError
 from reidlab.evaluation import (
@@ -153,9 +153,11 @@ def print_results(run: Run) -> None:
 
 def _score_file(run: Run, file: Path) -> None:
     """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
-    if file.suffix in EXPORTED:
+    is_exported = file.suffix.lower() in EXPORTED
+    if is_exported:
         embedder = open_file(run, file)
         datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
+        _require_own_classes(embedder, datamodule)
     else:
         network, report = run.network_with(file)
         log.info(report)
@@ -165,11 +167,11 @@ def _score_file(run: Run, file: Path) -> None:
     protocol = protocol_of(run, datamodule)
     protocol.require_test(datamodule)
     run.require_unlearned(datamodule.samples, datamodule.test, file=file)
-    if isinstance(protocol, RetrievalProtocol) and file.suffix in EXPORTED:
+    if isinstance(protocol, RetrievalProtocol) and is_exported:
         protocol = replace(protocol, distance=file_distance(run, embedder))
 
     def embedded(table: pd.DataFrame) -> Outputs:
-        if file.suffix in EXPORTED:
+        if is_exported:
             return embed_file(embedder, datamodule, table, file.name)
         return embed(network, datamodule, table, run.device, file.name)
 
@@ -191,6 +193,14 @@ def _score_file(run: Run, file: Path) -> None:
 
         _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, digest, recorded)
     run.record({file.name: found.summary()}, recorded, files={file.name: file})
+
+
+def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> None:
+    """InputError where a file names other classes than the data has, or in another order."""
+    theirs = embedder.metadata.get("classes")
+    if theirs and isinstance(datamodule, ClassDataModule) and theirs != (ours := datamodule.class_names):
+        first, second = (", ".join(names[:8]) for names in (theirs, ours))
+        raise InputError(f"{embedder.file}: its classes are {first}; those of data '{datamodule.name}' are {second}")
 
 
 def open_file(run: Run, file: Path) -> Embedder:

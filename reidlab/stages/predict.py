@@ -1,7 +1,7 @@
 """Command `predict`: the classes of any images with confidences, their nearest gallery images, or their embeddings."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +40,7 @@ class _Model(NamedTuple):
     embed: Callable[[Samples, str], Tensor]  # embeddings or confidences (N, D)
     distance: Distance
     threshold: float | None
+    classes: Sequence[str] = ()  # as a file names them
 
 
 @storage_errors()
@@ -63,7 +64,9 @@ def run(run: Run, *images: Path) -> Path:
     samples, model = images_of(*images), _model(run)
     among = None if run.is_classifier else _gallery(run)
     found = model.embed(samples, "images")
-    table, figure = _classes(run, samples, found) if among is None else _nearest(run, samples, found, among, model)
+    table, figure = (
+        _classes(run, samples, found, model.classes) if among is None else _nearest(run, samples, found, among, model)
+    )
     more = f" and {len(images) - 1} more" if len(images) > 1 else ""
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), f"{images[0]}{more}")
     folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
@@ -138,15 +141,16 @@ def _model(run: Run) -> _Model:
         return embed(run.network, datamodule, samples.table, run.device, label).values
 
     if embedder is None or run.is_classifier:
-        return _Model(call, run["model.distance"], run.threshold(run["model.distance"]))
+        classes = (embedder and embedder.metadata.get("classes")) or ()
+        return _Model(call, run["model.distance"], run.threshold(run["model.distance"]), classes)
     distance, known = file_distance(run, embedder), embedder.metadata
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
     return _Model(call, distance, known.get("threshold", own) if known.get("distance") == distance else own)
 
 
-def _classes(run: Run, samples: Samples, confidences: Tensor) -> tuple[pd.DataFrame, Figure]:
-    """The likeliest classes of each image, a row each, and the images with the first."""
-    names = run.classes or [str(number) for number in range(confidences.shape[1])]
+def _classes(run: Run, samples: Samples, confidences: Tensor, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
+    """The likeliest classes of each image, a row each, and the images with the first; names are the file's, if any."""
+    names = names or run.classes or [str(number) for number in range(confidences.shape[1])]
     if len(names) != confidences.shape[1]:
         raise InputError(f"the network has {confidences.shape[1]} classes, {run.folder} knows {len(names)}")
     best = confidences.argsort(dim=1, descending=True, stable=True)[:, : run["predict.k"]]

@@ -164,6 +164,10 @@ def test_a_bare_checkpoint_is_recognized_by_its_tensors(tmp_path, files):
     image = torch.from_numpy((pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]).float().permute(2, 0, 1)
     with torch.no_grad():
         assert np.allclose(found, network.eval()(image[None]).embedding.numpy(), atol=1e-4)
+    (tmp_path / "version_0" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "version_0" / "config.yaml").write_text("model: osnet\ntrainer: {max_epochs: 3}\n")  # by LightningCLI
+    placed = (tmp_path / "theirs.pth").rename(tmp_path / "version_0" / "checkpoints" / "last.ckpt")
+    assert np.array_equal(reidlab.load(placed)(files[:1]), found)
     weights = {name: tensor for name, tensor in resnet18().state_dict().items() if not name.startswith("layer3")}
     torch.save(weights, tmp_path / "odd.pth")
     with pytest.raises(InputError, match="architecture isn't recognized"):

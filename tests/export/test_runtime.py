@@ -109,6 +109,15 @@ def test_codes_and_values_are_inverse():
     assert port.encode(np.array([0.0, 2.0, 1e9])).tolist() == [-3, 1, 127]
 
 
+def test_a_tflite_file_that_fills_more_than_it_says_is_refused():
+    build = flatbuffer.Builder()
+    given, size = build.tensor([1, 4, 2, 3], "float32"), build.tensor([2], "int32", data=[1, 2**31 - 1])
+    one = build.tensor([], "float32", data=np.float32(1))
+    made = build.op("FILL", [size, one], build.tensor([1, 4], "float32"))
+    with pytest.raises(InputError, match="damaged"):
+        flatbuffer.require_sound(flatbuffer.read_tflite(build.finish(given, made, ("x", "y"), {})))
+
+
 def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, steps, ranges):
     with pytest.raises(InputError, match=r"none\.onnx: no such file"):
         runtime.open_model(tmp_path / "none.onnx")
@@ -123,5 +132,9 @@ def test_files_that_are_no_models_are_input_errors(tmp_path, flat_onnx, steps, r
             runtime.open_model(tmp_path / name)
     with pytest.raises(InputError, match=r"isn't a batch of RGB images"):
         runtime.open_model(flat_onnx([1, 24]))
+    with pytest.raises(InputError, match=r"pixels in \[0, 1\], each divided by 255"):
+        runtime.open_model(flat_onnx([1, 4, 2, 3]), mean=[123.675, 116.28, 103.53], std=[58.4, 57.1, 57.4])
+    loud = flat_onnx([1, 4, 2, 3]).rename(tmp_path / "NET.ONNX")
+    assert runtime.open_model(loud)(PIXELS).shape == (5, 24)
     with pytest.raises(InputError, match="both mean and std"):
         runtime.open_model(flat_onnx([1, 4, 2, 3]), mean=[0, 0, 0])

@@ -273,6 +273,13 @@ def bomb(operator):
     return graph([*nodes, *end], ("n", 1536), [size, one, tensor("small", [1, 1])])
 
 
+def wide():
+    """2**33 values as the output itself."""
+    size = tensor("size", [1, 2**33])
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0), helper.make_node("Expand", ["m", "size"], ["y"])]
+    return graph(nodes, ("n", 2**33), [size])
+
+
 def flat(**metadata):
     return graph([helper.make_node("Flatten", ["x"], ["y"])], ("n", 1536), **metadata)
 
@@ -281,6 +288,7 @@ ONNX = {
     "endless loop": endless,
     "weights elsewhere": outside,
     **{f"bomb by {name}": lambda name=name: bomb(name) for name in ("ConstantOfShape", "Expand", "Tile")},
+    "bomb as the output": wide,
     "empty": lambda: b"",
     "text": lambda: b"hello",
     "half": lambda: flat()[:60],

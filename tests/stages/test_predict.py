@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 
 from reidlab import cli
+from reidlab.config import SHIPPED
 from reidlab.data import read_image
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.gallery.extraction import decoded
 from reidlab.run import File, Run
-from reidlab.stages import enroll, predict, quantize, train
+from reidlab.stages import enroll, evaluate, predict, quantize, train
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +103,11 @@ def test_one_file_by_an_int8_model(classes):
     table = pd.read_csv(run / File.PREDICT / "0001.csv")
     exact = by_hand(Run.resume(overrides), [some / "star" / "0001.png"])[0].max()
     assert len(table) == 2 and table["confidence"][0] == pytest.approx(float(exact), abs=0.1)
+    theirs = SHIPPED / "data" / "models" / "flowers_fdmobilenet_x0_25_128" / File.TFLITE_INT8
+    table = pd.read_csv(predict.run(Run.resume([*overrides, f"predict.model={theirs}"]), some / "star" / "0001.png"))
+    assert set(table["class"]) <= {"daisy", "dandelion", "roses", "sunflowers", "tulips"}
+    with pytest.raises(InputError, match=r"model_int8\.tflite: its classes are daisy, .*; those of data 'shapes' are"):
+        evaluate.run(Run.resume([*overrides, f"evaluate.file={theirs}"]))
 
 
 def test_the_ranked_gallery_of_a_query(people):
