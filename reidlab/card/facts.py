@@ -70,8 +70,8 @@ def made_from(run: Run, file: str) -> str | None:
         content = next(iter(run.table_of(file).head(1).to_dict("records")), {})
     else:
         content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
-    model = content.get("model_hash")
-    if model and run.has(File.TFLITE_INT8) and file_hash(run / File.TFLITE_INT8) != model:
+    model, digest = content.get("model"), content.get("model_hash")
+    if digest and model == File.TFLITE_INT8 and run.has(model) and file_hash(run / model) != digest:
         return OTHER_FILE
     return content.get("checkpoint", content.get("weights_hash"))
 

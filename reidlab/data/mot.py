@@ -237,11 +237,13 @@ def _about(file: Path) -> tuple[str, float | None]:
     if not name or Path(name).name != name or name == "..":
         raise InputError(f"{file}: imDir={name!r} is no name of a folder")
     told = parser.get(section, "frameRate", fallback=None)
+    if told is None:
+        return name, None
     try:
-        rate = None if told is None else float(told)
+        rate = float(told)
     except ValueError:
         rate = math.nan
-    if rate is not None and not 0 < rate <= FASTEST:
-        log.info(f"{file}: frameRate={printable(told)} is no number of frames a second")
-        rate = None
-    return name, rate
+    if 0 < rate <= FASTEST:
+        return name, rate
+    log.info(f"{file}: frameRate={printable(told)} is no number of frames a second")
+    return name, None

@@ -74,7 +74,7 @@ class Stm32(Target):
         errors = cross_validation()
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))
-        made_from = {"checkpoint": given.checkpoint, "model_hash": file_hash(model)}
+        made_from = {"checkpoint": given.checkpoint, "model": self.model, "model_hash": file_hash(model)}
         write_atomic(out / "estimates.csv", table.assign(**made_from).to_csv())
         if not self.compare_raw_codes(given, model, out) and remark:
             log.warning(remark)

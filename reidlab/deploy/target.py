@@ -80,7 +80,7 @@ class Deployable:
             raise InputError(f"{file}: no such model; run `{command}` first")
         known = {}
         if file.is_relative_to(self.folder):
-            known = read_metadata(file) if file.suffix == ".tflite" else open_model(file).metadata
+            known = read_metadata(file) if file.suffix.lower() == ".tflite" else open_model(file).metadata
         if known.get("weights_hash") not in (None, self.checkpoint):
             raise InputError(f"{file}: made from another checkpoint; run `{command}` to make it again")
         return file
@@ -137,7 +137,7 @@ class DeployableFile(Deployable):
 
     def has(self, path: str) -> bool:
         """Whether it is of the kind that `path` ends in."""
-        return self.embedder.file.suffix == Path(path).suffix
+        return self.embedder.file.suffix.lower() == Path(path).suffix
 
     def file(self, path: str) -> Path:
         """The file; InputError where it isn't of the kind that `path` ends in."""

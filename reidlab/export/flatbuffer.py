@@ -242,7 +242,8 @@ def _is_whole(tensor: schema.TensorT, data: np.ndarray | None) -> bool:
 
 def _is_bounded(model: schema.ModelT, op: schema.OperatorT) -> bool:
     """Whether what an operator is told to fill or to repeat has a possible size, whatever its output says."""
-    place = GROWS.get(operator_name(model, op))
+    code = model.operatorCodes[op.opcodeIndex]
+    place = GROWS.get(OPERATORS.get(max(code.builtinCode, code.deprecatedBuiltinCode), ""))
     tensor = model.subgraphs[0].tensors[op.inputs[place]] if place is not None else None
     if tensor is None or (data := model.buffers[tensor.buffer].data) is None or tensor.type not in TENSOR_TYPES:
         return True

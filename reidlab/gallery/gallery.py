@@ -86,7 +86,7 @@ class Where:
         if math.isnan(self.since) or math.isnan(self.until):
             raise InputError(f"since {self.since}, until {self.until}: give seconds since 1970")
         if self.cameras is not None:
-            object.__setattr__(self, "cameras", tuple(filter(None, map(label_of, self.cameras))))
+            object.__setattr__(self, "cameras", tuple(name for name in map(label_of, self.cameras) if name is not None))
 
 
 EVERYWHERE = Where()

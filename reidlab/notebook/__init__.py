@@ -129,7 +129,7 @@ def gain(run: Run, over: Row = Row.UNTRAINED) -> str:
     for row in (Row.CHECKPOINT, over):
         value, interval = run.results[row].figures[main], run.intervals(row).get(main)
         if interval is None:
-            return f"{main} {value:.3f} of {row}; queries of one identity give no interval"
+            return f"{main} {value:.3f} of {row} has no interval"
         low, high = interval
         shown.append(f"{value:.3f} [{low:.3f}, {high:.3f}]")
         ends.append((low, high))

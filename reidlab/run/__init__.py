@@ -292,7 +292,7 @@ class Run:
 
     @property
     def incomparable(self) -> list[str]:
-        """Lines that name rows of several image sizes, distances or same-camera rules, unless their names say so."""
+        """Lines that name rows of several test sets, sizes, distances or same-camera rules, unless their names do."""
         lines = []
         for key, (what, telling) in RULES.items():
             rows = {
@@ -568,7 +568,8 @@ def is_run(folder: Path) -> bool:
     """Whether a folder is a run's; other tools write a `config.yaml` beside their checkpoints, too."""
     file = folder / File.CONFIG
     content = read_yaml(file) if file.is_file() else {}
-    return isinstance(content.get("run"), Mapping) and "network" in (content.get("model") or {})
+    model = content.get("model")
+    return isinstance(content.get("run"), Mapping) and isinstance(model, Mapping) and "network" in model
 
 
 def _short(value: Any) -> str:

@@ -128,7 +128,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
     File.REENTRY_ABOUT: {"checkpoint": _TEXT, "threshold": _NUMBER, "sequences": (None, [str]), "boxes": _COUNT},
     File.ONNX_ABOUT: _MADE_BY,
     File.KERAS_ABOUT: _MADE_BY,
-    File.FIRMWARE: _MADE_BY | {"model_hash": _TEXT},
+    File.FIRMWARE: _MADE_BY | {"model": _TEXT, "model_hash": _TEXT},
     File.QUANTIZE_MADE_BY: _MADE_BY,
     File.SEARCH: {"axes": (None, {str: str}), "fixed": (None, [str])},
 }

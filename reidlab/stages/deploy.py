@@ -34,13 +34,13 @@ def run(run: Run) -> Run:
     given = deployable_file(run, file) if file else deployable(run)
     figures = target.deploy(given, folder(run) / target.name)
     if file:
-        own = [_candidate(run, file, figures)] if file.suffix == ".tflite" else []
+        own = [_candidate(run, file, figures)] if file.suffix.lower() == ".tflite" else []
         _compare(run, [*own, *candidates(run)])
         return run
     run.require_unchanged(given.checkpoint)
     if figures:
-        measured = run["deploy.model"]
-        files = dict.fromkeys(figures, given.file(measured)) if measured else {}
+        own = run["deploy.model"] == File.TFLITE_INT8
+        files = dict.fromkeys(figures, given.file(File.TFLITE_INT8)) if own else {}
         run.record(figures, checkpoint=given.checkpoint, files=files)
     _compare(run, candidates(run))
     run.note_command(f"deploy deploy={target.name}")

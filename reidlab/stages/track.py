@@ -77,7 +77,7 @@ def run(run: Run, folder: Path | None = None) -> pd.DataFrame:
     write_atomic(home / File.TRACK_FIGURES, figures.to_csv())
     print_table(figures, f"{len(known)} sequences, {sum(len(shot.truth) for shot in known):,} boxes of people")
     threshold = run.threshold("cosine") or rules.reentry_distance or rules.max_distance
-    videos = [*{_truth_of([shot]): shot for shot in reversed(known)}.values()][::-1]
+    videos = [*{_truth_of([shot]): shot for shot in known}.values()]
     again = _reentry(videos, run["track.gaps"], threshold)
     write_atomic(home / File.REENTRY, again.to_csv())
     picture = save_figure(recognition(again), home / File.TRACK / "reentry.png")

@@ -127,9 +127,13 @@ class ResumedPlateau(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The checkpoint is loaded, and no epoch has begun."""
         for planned in trainer.lr_scheduler_configs:
-            figures = [row[planned.monitor] for row in self.history.rows if planned.monitor in row]
-            if planned.reduce_on_plateau and planned.scheduler.last_epoch < len(figures):
-                planned.scheduler.step(figures[-1])
+            watched, schedule = planned.monitor, planned.scheduler
+            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                continue
+            if figures := [row[watched] for row in self.history.rows if watched in row]:
+                trainer.callback_metrics[watched] = torch.tensor(figures[-1])  # until another epoch is validated
+                if schedule.last_epoch < len(figures):
+                    schedule.step(figures[-1])
 
 
 class StaysStopped(pl.Callback):

@@ -259,8 +259,7 @@ def test_commands_of_stages_are_listed_as_they_were_given(tmp_path):
     run.record({Row.TFLITE_INT8: {"mAP": 0.4}})
     assert "evaluate" not in str(closing.again(run))
     run.record({Row.CHECKPOINT: {"mAP": 0.5}})
-    for place, content in (File.COMMANDS, '{"evaluate": ["evaluate.flip=true"], "report": []}'):
-        run.write(place, content)
+    run.write(File.COMMANDS, '{"evaluate": ["evaluate.flip=true"], "report": []}')
     table = next(part for part in closing.again(run).parts if isinstance(part, Table))
     evaluated, reported = ("reidlab evaluate evaluate.flip=true run.name=flipped", "reidlab report run.name=flipped")
     assert [cell.text for row in table.rows for cell in row] == [evaluated, reported]

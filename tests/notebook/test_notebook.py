@@ -162,7 +162,7 @@ def test_words_for_a_gain_and_a_difference_follow_their_intervals(tmp_path):
     write_json(run / "evaluate/untrained/intervals.json", {"mAP": [0.85, 0.9]})
     assert "worse than untrained" in notebook.gain(run)
     write_json(run / "evaluate/untrained/intervals.json", {})
-    assert notebook.gain(run).endswith("of untrained; queries of one identity give no interval")
+    assert notebook.gain(run).endswith("of untrained has no interval")
     other = notebook.configure("smoke", [f"run.root={tmp_path}", "run.name=other"])
     for low, words in ((0.1, ": more than chance"), (-0.1, "no more than chance")):
         run.write("evaluate/checkpoint/against_other.csv", f",difference,low,high,p_value\nmAP,0.2,{low},0.3,0.01\n")

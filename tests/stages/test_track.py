@@ -138,7 +138,7 @@ def test_frames_of_several_sizes_have_a_picture_and_all_heads_in_it_are_blurred(
     for number, height in ((1, 200), (2, 160)):
         pixels = noise.integers(0, 256, (height, 200, 3), np.uint8)
         Image.fromarray(pixels).save(folder / "img1" / f"{number:06d}.png")
-    (folder / "gt" / "gt.txt").write_text("1,1,10,20,60,120\n2,1,10,20,60,120\n1,2,100,20,60,120,0\n")
+    (folder / "gt" / "gt.txt").write_text("1,1,10,20,60,120,1\n2,1,10,20,60,120,1\n1,2,100,20,60,120,0\n")
     (folder / "det" / "det.txt").write_text("")
     spread = {}
     for blur in (True, False):

@@ -1,6 +1,7 @@
 """Many numbers to one: pooling, means and greatest values."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 from reidlab.deploy import arithmetic
@@ -79,7 +80,7 @@ def _reduce_max(build: Builder, op: Op) -> None:
     build.emit(op, "reid_max_pool_row", "reid_window", params, op.inputs[:1], window=height)
 
 
-HANDLERS = {
+HANDLERS: dict[str, Callable[[Builder, Op], None]] = {
     "MAX_POOL_2D": partial(_pool, kernel="reid_max_pool_row", absorb=True),
     "AVERAGE_POOL_2D": partial(_pool, kernel="reid_average_pool_row", absorb=False),
     "MEAN": _mean,
