@@ -127,6 +127,15 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
     assert config.compose(["experiment=mine"]).seed == 33
 
 
+def test_an_experiment_that_nothing_would_read_is_named(workspace):
+    for name, text in {"bare": "seed: 7\n", "child": "# @package _global_\ndefaults: [bare]\n"}.items():
+        (workspace / "conf" / "experiment" / f"{name}.yaml").write_text(text)
+        told = r"conf/experiment/bare.yaml: nothing reads its settings; begin it with `# @package _global_`"
+        assert message(f"experiment={name}") == told
+    (workspace / "conf" / "experiment" / "bare.yaml").write_text("defaults: [mine]\n")
+    assert config.compose(["experiment=bare"]).model.name == "tiny"
+
+
 def test_settings_of_hydras_own_are_none_of_a_run(workspace):
     (workspace / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\nhydra: {run: {dir: x}}\nseed: 3\n"

@@ -105,6 +105,9 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     defaults = create_defaults_list(repository, "config", overrides, prepend_hydra=False, skip_missing=False).defaults
     cfg = loader._compose_config_from_defaults_list(defaults, repository)
     cfg.pop("hydra", None)  # of an experiment that other programs read, too
+    files = [file for file in defaults if str(file.config_path).startswith("experiment/")]
+    if bare := next((file.config_path for file in files if file.package and "experiment" in cfg), None):
+        raise InputError(f"conf/{bare}.yaml: nothing reads its settings; begin it with `# @package _global_`")
     others = [o for o in overrides if o.key_or_group != "experiment"]
     if others != overrides:
         without = pickle.loads(_of_groups(tuple(str(o.input_line) for o in others), conf_files))
