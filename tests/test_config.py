@@ -51,6 +51,23 @@ def test_a_value_may_be_of_another_type_than_an_experiments_where_its_bound_allo
     assert "or a time such as" in message("trainer.max_time=true")
 
 
+@pytest.mark.parametrize("value", ["true", "null", "5", "[k1]"])
+@pytest.mark.parametrize("section", ["evaluate.rerank", "evaluate.expansion", "quantize.qat", "model.network", "run"])
+def test_a_value_in_place_of_settings_is_answered_with_one_of_these(section, value):
+    text = message(f"{section}={value}")
+    example = text.rpartition("as in ")[2].partition("=")[0]
+    assert text.startswith(f"{section}=") and OmegaConf.select(config.compose(), example) is not None
+    assert not section.startswith("evaluate") or text.endswith(f"{section}.enabled=true")
+
+
+def test_settings_that_may_be_left_out_whole_may_be_null(workspace):
+    left_out = ["data=flowers", "model=osnet_x0_25", "data.crop=null", "task.mix=null", "loss.softmax=null"]
+    cfg = config.compose([*left_out, "evaluate.rerank={enabled: true}"])
+    assert cfg.data.crop is cfg.task.mix is cfg.loss.softmax is None and cfg.evaluate.rerank.k1 == 20
+    assert config.compose(["data=msmt17", "data.source.images=all"]).data.source.images == "all"
+    assert message("data.source=null").startswith("data.source=None: it has settings of its own")
+
+
 def test_an_unreadable_override_is_named():
     assert "write key=value" in message("data.root")
 
