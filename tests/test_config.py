@@ -153,6 +153,44 @@ def test_an_experiment_that_nothing_would_read_is_named(workspace):
     assert config.compose(["experiment=bare"]).model.name == "tiny"
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ('data: {exclude_same_camera: "false"}', "data.exclude_same_camera='false': expected bool"),
+        ('evaluate: {rerank: {enabled: "no"}}', "evaluate.rerank.enabled='no': expected bool"),
+        ("data: {num_instances: null}\nevaluate: {flip: 1}", "evaluate.flip=1: expected bool"),
+        ("evaluate: {flp: true}", "evaluate.flp: no such key; did you mean evaluate.flip?"),
+        ("optimiser: {lr: 1}", "optimiser.lr: no such key; did you mean optimizer.lr?"),
+        ("model: {netwrk: {feat_dim: 1}}", "model.netwrk.feat_dim: no such key; did you mean model.network"),
+        ("evaluate: {rerank: true}", "evaluate.rerank=True: it has settings of its own"),
+        ("seed: {a: 1}", "seed={'a': 1}: expected int"),
+    ],
+)
+def test_what_an_experiment_of_ones_own_sets_is_held_to_the_settings(workspace, settings, told):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{settings}\n")
+    assert message("experiment=mine").startswith(f"conf/experiment/mine.yaml: {told}")
+    (workspace / "conf" / "experiment" / "child.yaml").write_text("# @package _global_\ndefaults: [mine]\n")
+    assert message("experiment=child", "schedule=constant").startswith(f"conf/experiment/mine.yaml: {told}")
+
+
+def test_an_experiment_may_add_arguments_and_entries(workspace):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /data: folders, override /callbacks: ema]\n"
+        "optimizer: {betas: [0.9, 0.99]}\ncallbacks: {mine: {_target_: a.B, c: 1}, ema: null}\naugment: {flip: null}\n"
+        "data: {source: {splits: {test: b, train: a}}}\nmodel: {network: {feat_dim: null}}\ndistill: {_target_: a.C}\n"
+    )
+    cfg = config.compose(["experiment=mine"])
+    assert cfg.optimizer.betas == [0.9, 0.99] and cfg.callbacks.mine.c == 1 and cfg.callbacks.ema is None
+    assert cfg.data.source.splits == {"test": "b", "train": "a"} and cfg.distill == {"_target_": "a.C"}
+
+
+def test_a_switch_in_a_file_of_a_group_is_no_text(workspace):
+    (workspace / "conf" / "evaluate").mkdir()
+    (workspace / "conf" / "evaluate" / "mine.yaml").write_text('defaults: [default]\nflip: "no"\n')
+    assert message("evaluate=mine") == "evaluate.flip=no: expected true or false, without quotes"
+    assert message("data.exclude_same_camera=null").startswith("data.exclude_same_camera=None: expected true or false")
+
+
 def test_settings_of_hydras_own_are_none_of_a_run(workspace):
     (workspace / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\nhydra: {run: {dir: x}}\nseed: 3\n"

@@ -132,6 +132,32 @@ def check_keys(overrides: list[Override], defaults: DictConfig) -> None:
             _check_override(override, values, known)
 
 
+def check_file(settings: DictConfig, defaults: DictConfig, chosen: Collection[str]) -> None:
+    """Raise InputError likewise for what a file of an experiment sets.
+
+    Keys of objects, which building them holds to their arguments, and of `OPEN_PARTS` may be new.
+
+    Args:
+        settings: of the file alone.
+        defaults: the config without experiments.
+        chosen: groups whose choice isn't the experiment's: what doesn't fit that is left out later.
+    """
+    values, own = leaves(OmegaConf.to_container(defaults)), leaves(OmegaConf.to_container(settings))
+    known = {prefix for leaf in values for prefix in prefixes(leaf)}
+    objects = {key.removesuffix("._target_") for key in (*values, *own) if key.endswith("._target_")}
+    for key, value in own.items():
+        group = key.partition(".")[0]
+        if group in (*chosen, "hydra", ""):  # Hydra's own, of an experiment that other programs read, too
+            continue
+        above = [prefix for prefix in prefixes(key) if prefix in known]
+        if key in known:
+            _check_value(key, value, values)
+        elif above and above[-1] in values:
+            _check_value(above[-1], {key.removeprefix(f"{above[-1]}."): value}, values)
+        elif group not in OPEN_PARTS and not objects & {*prefixes(key)}:
+            raise _unknown(key, known)
+
+
 def _check_override(override: Override, values: Mapping[str, Any], known: set[str]) -> None:
     key = override.key_or_group
     if key not in known:
