@@ -1,6 +1,7 @@
 """The values that settings may have: one table, held by `reidlab.config.compose` before anything is built of them."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class Number:
         """Whether it is such a number; true and false are none."""
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
-        inside = self.low <= value <= self.high and math.isfinite(value)
+        inside = self.low <= value <= self.high and abs(value) <= sys.float_info.max
         return inside and not (self.above and value == self.low) and not (self.below and value == self.high)
 
 
@@ -222,7 +223,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "trainer.accumulate_grad_batches": whole(1, MANY),
     "trainer.check_val_every_n_epoch": whole(1, MANY),
     "trainer.limit_train_batches": Either((Number(0, 1, above=True), whole(1))),
-    "trainer.log_every_n_steps": whole(1),
+    "trainer.log_every_n_steps": whole(1, MANY),
     **dict.fromkeys(("trainer.use_distributed_sampler", "trainer.enable_model_summary"), TRUTH),
     "trainer.num_sanity_val_steps": whole(-1),
     "callbacks.*.enable_version_counter": TRUTH,

@@ -27,6 +27,8 @@ BAD = {  # a representative of each kind of bound, by hand: the values that it m
     "trainer.accelerator": ("banana", "", None),
     "trainer.precision": ("foo", 8, None),
     "trainer.limit_train_batches": (0, -1, 2.5, math.nan),
+    "trainer.log_every_n_steps": (0, 10**400),
+    "quantize.max_drop": (10**400, -(10**400), math.nan),
     "callbacks.ema.decay": (0, 1, math.nan),
     "evaluate.distance": ("manhattan", 5, None),
     "evaluate.flip": ("no", "false", 0, 1, None),
