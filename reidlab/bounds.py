@@ -176,7 +176,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.progressive": Many(Many(SHARE, 2)),
     "data.source.tested_on": Many(NAME),
     "data.source.splits.*": Maybe(Either((NAME, Many(NAME, least=1)))),
-    "data.source.lists.*": Either((NAME, Many(NAME, least=1))),
+    "data.source.lists.*": Maybe(Either((NAME, Many(NAME, least=1)))),
     **dict.fromkeys((f"data.source.{name}" for name in ("distractors", "numbered_apart")), TRUTH),
     **dict.fromkeys((f"data.source.{name}" for name in ("whole_path", "one_in_gallery")), TRUTH),
     "data.source.size": SIZE,

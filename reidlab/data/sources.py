@@ -28,6 +28,8 @@ SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testin
     split: split for split in USER_SPLITS
 }
 
+Places = Mapping[str, str | Sequence[str] | None]  # of each split: a folder or a file, several, or none
+
 
 class FolderLayout:
     """One folder a split, and a pattern that reads identity and camera from a file's path: most public data sets.
@@ -47,14 +49,14 @@ class FolderLayout:
     def __init__(
         self,
         root: str | Path,
-        splits: Mapping[str, str | Sequence[str] | None],
+        splits: Places,
         pattern: str,
         distractors: bool = True,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
         whole_path: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.folders = _listed(splits)
+        self.folders = listed(splits)
         self.pattern = compile_pattern(pattern, "data.source.pattern", "pid")
         self.distractors, self.whole_path = distractors, whole_path
         self.extensions = tuple(extension.lower() for extension in extensions)
@@ -108,7 +110,7 @@ class IdentityLists:
     def __init__(
         self,
         root: str | Path,
-        lists: Mapping[str, str | Sequence[str] | None],
+        lists: Places,
         pattern: str,
         images: str | Mapping[str, str] = ".",
         suffix: str = "",
@@ -117,7 +119,7 @@ class IdentityLists:
         seed: int = 0,
     ) -> None:
         self.root, self.suffix, self.seed = Path(root), suffix, seed
-        self.lists = _listed(lists)
+        self.lists = listed(lists)
         self.pattern = compile_pattern(pattern, "data.source.pattern", "path", "pid")
         self.images = images
         self.numbered_apart, self.one_in_gallery = numbered_apart, one_in_gallery
@@ -266,8 +268,8 @@ class IdentityFolders:
         camera: a regular expression with the group `camid`, searched in the path below the identity's folder; None,
             or a file without it, means that the camera is unknown.
         extensions: of image files.
-        splits: the folder of each split (train, test, val, ...) that holds its identities' folders, where the data set
-            is divided already.
+        splits: the folder of each split (train, test, val, ...) that holds its identities' folders, or a list of
+            folders, where the data set is divided already.
     """
 
     def __init__(
@@ -277,21 +279,21 @@ class IdentityFolders:
         seed: int = 0,
         camera: str | None = None,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
-        splits: Mapping[str, str | None] | None = None,
+        splits: Places | None = None,
     ) -> None:
         self.root = Path(root)
         self.test_fraction, self.seed = test_fraction, seed
         self.camera = camera and compile_pattern(camera, "data.source.camera", "camid")
         self.extensions = tuple(extension.lower() for extension in extensions)
-        self.splits = {split: folder for split, folder in (splits or {}).items() if folder is not None}
-        require_splits(self.splits, USER_SPLITS, "data.source.splits")
+        self.folders = listed(splits or {})
+        require_splits(splits or {}, USER_SPLITS, "data.source.splits")
 
     def __call__(self) -> Samples:
         """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
         rows, strays, unknown = [], [], []
         hidden: list[str] = []
-        for split, folder in (self.splits or {"": "."}).items():
+        for split, folder in self.folders or [("", ".")]:
             for path in walk(require_folder(self.root / folder, f"the {split} folder"), hidden):
                 identity, _, name = path.partition("/")
                 if not name or not name.lower().endswith(self.extensions):
@@ -307,7 +309,7 @@ class IdentityFolders:
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
         identities = sorted(table["label"].unique())
-        if not self.splits:
+        if not self.folders:
             require_no_splits(self.root, identities, "identities")
         notes = [f"{len(identities)} folders taken as identities: {shortened(identities)}", *note_hidden(hidden)]
         if strays:
@@ -315,7 +317,7 @@ class IdentityFolders:
         if unknown:
             notes.append(f"{len(unknown)} images of an unknown camera, e.g. {unknown[0]}")
         samples = label_samples(table, self.root, notes, distractors=False, junk=False)
-        if self.splits:
+        if self.folders:
             divided = divide_test(samples.table)
         else:
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
@@ -391,7 +393,7 @@ def require_no_splits(root: Path, labels: Sequence[str], what: str) -> None:
     )
 
 
-def _listed(given: Mapping[str, str | Sequence[str] | None]) -> list[tuple[str, str]]:
+def listed(given: Places) -> list[tuple[str, str]]:
     """Pairs of a split and a place, of places that may be one, several or None."""
     several = {split: [places] if isinstance(places, str) else places or [] for split, places in given.items()}
     return [(split, place) for split, places in several.items() for place in places]

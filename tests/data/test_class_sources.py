@@ -32,6 +32,23 @@ def test_folders_of_splits(flowers, write_image):
     }  # fmt: skip
 
 
+def test_a_split_of_several_folders_or_lists(tmp_path, write_image):
+    for file in ("a/rose/1.png", "b/rose/1.png", "b/tulip/2.png", "t/rose/3.png"):
+        write_image(tmp_path / file)
+    overrides = ["data=class_folders", f"data.root={tmp_path}", "data.source.splits={train: [a, b], test: t}"]
+    samples = instantiate(compose(overrides).data.source)()
+    assert samples.names == {1: "rose", 2: "tulip"} and splits_of(samples) == {
+        "a/rose/1.png": "train", "b/rose/1.png": "train", "b/tulip/2.png": "train", "t/rose/3.png": "test"
+    }  # fmt: skip
+    for name, text in {"train.txt": "rose/1\n", "val.txt": "tulip/2\n", "test.txt": "rose/3\n"}.items():
+        (tmp_path / "meta").mkdir(exist_ok=True)
+        (tmp_path / "meta" / name).write_text(text)
+    overrides = ["data=food101", f"data.root={tmp_path}", "data.source.lists.train=[meta/train.txt,meta/val.txt]"]
+    assert splits_of(instantiate(compose(overrides).data.source)()) == {
+        "images/rose/1.jpg": "train", "images/tulip/2.jpg": "train", "images/rose/3.jpg": "test"
+    }  # fmt: skip
+
+
 def test_layout_of_tiny_imagenet(tmp_path, write_image):
     for file in ("train/n01/images/n01_0.JPEG", "train/n02/images/n02_0.JPEG", "test/images/test_0.JPEG"):
         write_image(tmp_path / file)

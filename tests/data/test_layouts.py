@@ -79,6 +79,8 @@ def test_vehicleid_has_one_random_image_a_vehicle_in_its_gallery(tmp_path):
     assert test.groupby(["pid", "split"]).size().to_dict() == {
         (pid, split): count for pid in (17, 25, 33) for split, count in (("gallery", 1), ("query", 3))
     }
+    untrained = build("vehicleid", tmp_path, lists, "data.source.lists.train=null")
+    assert len(untrained.table) == 12 and set(untrained.table["split"]) == {"query", "gallery"}
     again, other = (build("vehicleid", tmp_path, lists, f"data.source.seed={seed}") for seed in (0, 1))
     assert again.table.equals(samples.table) and not other.table.equals(samples.table)
 
@@ -118,6 +120,13 @@ def test_split_folders_given_as_identities_are_named_with_the_way_out(tmp_path):
     }  # fmt: skip
     fill(tmp_path, "emil")
     assert IdentityFolders(tmp_path)().notes[0] == "4 folders taken as identities: emil, test, train, val"
+
+
+def test_a_split_of_several_folders_of_identities(tmp_path):
+    fill(tmp_path, "a/anna", "b/anna", "b/bob", "t/carl")
+    samples = build("folders", tmp_path, [], "data.source.splits={train: [a, b], test: t}")
+    assert samples.split("train").groupby("pid").size().to_dict() == {1: 6, 2: 3}
+    assert set(samples.table["split"]) == {"train", "query", "gallery"} and samples.names[3] == "carl"
 
 
 def test_people_with_one_image_are_divided_apart(tmp_path):
