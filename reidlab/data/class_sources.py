@@ -12,7 +12,15 @@ import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
 from reidlab.data.samples import Samples
-from reidlab.data.sources import CsvSamples, Places, found_in, listed, require_folder, require_no_splits
+from reidlab.data.sources import (
+    CsvSamples,
+    Places,
+    found_in,
+    listed,
+    require_each_once,
+    require_folder,
+    require_no_splits,
+)
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
 from reidlab.untrusted import printable
@@ -52,6 +60,7 @@ class ClassFolders:
                     rows.append(((Path(name) / path).as_posix(), label, split))
                 else:
                     strays.append(path)
+        require_each_once(rows, "data.source.splits")
         if not rows:
             kinds = ", ".join(self.extensions)
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
@@ -114,6 +123,7 @@ class ClassLists:
                 if not rest:
                     raise InputError(f"{file}: line {number} is '{line.strip()}'; write class/image")
                 rows.append((f"{self.images}/{line.strip()}{self.suffix}", label, split))
+        require_each_once(rows, "data.source.lists")
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
         return number_classes(rows, self.root, [])

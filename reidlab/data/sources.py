@@ -86,6 +86,7 @@ class FolderLayout:
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
             notes += [f"{split}: {note}" for note in note_hidden(hidden)]
+        require_each_once(rows, "data.source.splits")
         if not rows:
             raise InputError(f"{self.root}: no image is named as data.source.pattern wants; {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
@@ -133,6 +134,7 @@ class IdentityLists:
         for split, name in self.lists:
             if not _nothing_to_train_on(split, self.root / name, notes):
                 rows += self._read(split, self.root / name)
+        require_each_once(rows, "data.source.lists")
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
@@ -304,6 +306,7 @@ class IdentityFolders:
                     unknown.append(path)
                 camera = match["camid"] if match else ""
                 rows.append(((Path(folder) / path).as_posix(), identity, camera or "", split))
+        require_each_once(rows, "data.source.splits")
         if not rows:
             kinds = ", ".join(self.extensions)
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
@@ -379,6 +382,17 @@ def require_splits(given: Iterable[str], known: Sequence[str], key: str) -> None
     """InputError for a split that there is none of."""
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"{key}: '{unknown[0]}' isn't one of {', '.join(known)}")
+
+
+def require_each_once(rows: Iterable[Sequence[str]], key: str) -> None:
+    """InputError for an image that two rows, of a path first and a split last, have: folders that lie in each other."""
+    splits: dict[str, str] = {}
+    for path, *_, split in rows:
+        place = os.path.normpath(path)
+        if place in splits:
+            other = "twice" if splits[place] == split else f"and in {splits[place]}"
+            raise InputError(f"{key}: {place} is in {split} {other}; give places that share no image")
+        splits[place] = split
 
 
 def require_no_splits(root: Path, labels: Sequence[str], what: str) -> None:

@@ -49,6 +49,21 @@ def test_a_split_of_several_folders_or_lists(tmp_path, write_image):
     }  # fmt: skip
 
 
+def test_an_image_is_in_one_split_once(tmp_path, write_image):
+    for file in ("rose/1.png", "tulip/1.png", "test/rose/2.png", "test/tulip/2.png"):
+        write_image(tmp_path / file)
+    overrides = ["data=class_folders", f"data.root={tmp_path}", "data.source.splits.test=test"]
+    told = r"data\.source\.splits: test/rose/2\.png is in test and in train; give places that share no image"
+    with pytest.raises(InputError, match=told):
+        instantiate(compose(overrides).data.source)()
+    with pytest.raises(InputError, match=r"rose/1\.png is in train twice"):
+        ClassFolders(tmp_path, {"train": [".", "test/.."]})()
+    (tmp_path / "a.txt").write_text("rose/1\ntulip/1\n")
+    (tmp_path / "b.txt").write_text("rose/2\nrose//1\n")
+    with pytest.raises(InputError, match=r"data\.source\.lists: images/rose/1\.jpg is in test and in train"):
+        ClassLists(tmp_path, {"train": "a.txt", "test": "b.txt"})()
+
+
 def test_layout_of_tiny_imagenet(tmp_path, write_image):
     for file in ("train/n01/images/n01_0.JPEG", "train/n02/images/n02_0.JPEG", "test/images/test_0.JPEG"):
         write_image(tmp_path / file)

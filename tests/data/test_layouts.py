@@ -129,6 +129,25 @@ def test_a_split_of_several_folders_of_identities(tmp_path):
     assert set(samples.table["split"]) == {"train", "query", "gallery"} and samples.names[3] == "carl"
 
 
+def test_an_image_of_a_person_is_in_one_split_once(tmp_path):
+    fill(tmp_path / "folders", "anna", "bob", "test/carl")
+    with pytest.raises(
+        InputError, match=r"data\.source\.splits: test/carl/0\.jpg is in test and in train; give places"
+    ):
+        build("folders", tmp_path / "folders", [], "data.source.splits={train: ., test: test}")
+    splits = "data.source.splits={train: ., query: q, gallery: q/../q}"
+    with pytest.raises(InputError, match=r"q/2_c2\.jpg is in gallery and in query"):
+        build("market1501", tmp_path / "layout", ["1_c1.jpg", "q/2_c2.jpg"], splits)
+    lists = [("train_test_split/train_list.txt", "1 1\n"), ("train_test_split/test_list_800.txt", "2 5\n3 5\n./2 6\n")]
+    with pytest.raises(InputError, match=r"data\.source\.lists: image/2\.jpg is in test twice"):
+        build("vehicleid", tmp_path / "lists", lists, r"data.source.pattern='(?P<path>\S+)\s+(?P<pid>\d+)$'")
+    inside = "data.source.splits={train: ., query: query, gallery: gallery}"
+    files = ["1_c1.jpg", "query/2_c1.jpg", "gallery/2_c2.jpg"]
+    assert {row[3] for row in shown(build("market1501", tmp_path / "inside", files, inside))} == {
+        "train", "query", "gallery"
+    }  # fmt: skip
+
+
 def test_people_with_one_image_are_divided_apart(tmp_path):
     fill(tmp_path, *(f"several{number}" for number in range(10)))
     for number in range(30):
