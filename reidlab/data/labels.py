@@ -89,12 +89,19 @@ def _renumbered(numbers: Mapping[str, int], what: str) -> list[str]:
     return [f"{what} are numbered 1 to {len(numbers)} in the order of their labels, since {reason}"]
 
 
-def labels_of(match: re.Match[str]) -> tuple[str, str]:
-    """Identity and camera that a pattern finds; both begin with the scene where the pattern has one."""
+def labels_of(match: re.Match[str], nobody: Sequence[re.Pattern[str]] = (), part: str = "") -> tuple[str, str]:
+    """Identity and camera that a pattern finds; both begin with the scene where the pattern has one.
+
+    Args:
+        match: with the group `pid`, and perhaps `camid` and `scene`.
+        nobody: labels that are no identities, of any scene: `JUNK` or `NOBODY`. Unknown cameras have no scene either.
+        part: put before the scene of an identity.
+    """
     groups = {name: value or "" for name, value in match.groupdict().items()}
     scene = f"{groups['scene']}/" if groups.get("scene") else ""
     pid, camid = groups["pid"], groups.get("camid", "")
-    return pid and scene + pid, camid and scene + camid
+    is_somebody = pid not in MISSING and not any(label.fullmatch(pid) for label in nobody)
+    return part + scene + pid if is_somebody else pid, scene + camid if is_known_camera(camid) else camid
 
 
 def shortened(names: Sequence[str], limit: int = 8) -> str:

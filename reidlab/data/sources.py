@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
-from reidlab.data.labels import MISSING, label_samples, labels_of, shortened
+from reidlab.data.labels import JUNK, MISSING, NOBODY, label_samples, labels_of, shortened
 from reidlab.data.samples import SPLITS, Samples, split_by_identity, split_query_gallery
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
@@ -70,6 +70,7 @@ class FolderLayout:
         require_folder(self.root, "data.root")
         rows: list[tuple[str, str, str, str]] = []
         notes: list[str] = []
+        nobody = (JUNK, NOBODY) if self.distractors else (JUNK,)
         for split, name in self.folders:
             if _nothing_to_train_on(split, self.root / name, notes):
                 continue
@@ -82,7 +83,7 @@ class FolderLayout:
                 if match is None:
                     strays.append(path)
                 else:
-                    rows.append((f"{name}/{path}", *labels_of(match), split))
+                    rows.append((f"{name}/{path}", *labels_of(match, nobody), split))
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
             notes += [f"{split}: {note}" for note in note_hidden(hidden)]
@@ -147,15 +148,15 @@ class IdentityLists:
 
     def _read(self, split: str, file: Path) -> Iterator[tuple[str, str, str, str]]:
         folder = self.images if isinstance(self.images, str) else self.images.get(split, ".")
-        part = "train/" if split == "train" else "test/"
+        part = ("train/" if split == "train" else "test/") if self.numbered_apart else ""
         for number, line in enumerate(read_bytes(file).decode("utf-8", "replace").splitlines(), start=1):
             if not line.strip():
                 continue
             if (match := self.pattern.match(line.strip())) is None:
                 raise InputError(f"{file}: line {number} is '{line.strip()}', which data.source.pattern doesn't fit")
-            label, camera = labels_of(match)
+            label, camera = labels_of(match, (JUNK,), part)
             path = (Path(folder) / (match["path"] + self.suffix)).as_posix()
-            yield path, part * self.numbered_apart + label, camera, split
+            yield path, label, camera, split
 
 
 class CsvSamples:

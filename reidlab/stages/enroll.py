@@ -4,7 +4,7 @@ from pathlib import Path
 
 from reidlab.config import resolve_path
 from reidlab.console import log
-from reidlab.data.labels import labels_of
+from reidlab.data.labels import is_known_camera, labels_of
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.export.model import Model, load
@@ -46,7 +46,7 @@ def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> i
     return gallery.enroll(
         [samples.root / path for path in matches],
         [pid for pid, _ in labels],
-        camids=[camid or None for _, camid in labels],
+        camids=[camid if is_known_camera(camid) else None for _, camid in labels],
         times=[float(match["time"]) for match in matches.values()] if "time" in pattern.groupindex else None,
         keep_s=keep_s,
     )
