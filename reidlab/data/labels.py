@@ -33,6 +33,13 @@ def number_labels(labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
+def whole_numbers(labels: pd.Series) -> pd.Series:
+    """Text labels without the `.0` that programs give the numbers of a column, where all of them are whole numbers."""
+    if (labels.isin(MISSING) | labels.str.fullmatch(r"-?[0-9]+(\.0+)?")).all():
+        return labels.str.replace(r"\.0+$", "", regex=True)
+    return labels
+
+
 def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors: bool, junk: bool = True) -> Samples:
     """Samples of a table whose columns `label` and `camid` are text, under `apply_pid_rules`.
 

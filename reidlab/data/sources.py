@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
-from reidlab.data.labels import JUNK, MISSING, NOBODY, label_samples, labels_of, shortened
+from reidlab.data.labels import JUNK, MISSING, NOBODY, label_samples, labels_of, shortened, whole_numbers
 from reidlab.data.samples import SPLITS, Samples, split_by_identity, split_query_gallery
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
@@ -235,6 +235,7 @@ class CsvSamples:
         table = table.reindex(columns=list(self.columns.values()), fill_value="").fillna("")
         table = table.set_axis(["path", "label", "camid", "split"], axis=1)
         table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 1)
+        table = table.assign(label=whole_numbers(table["label"]), camid=whole_numbers(table["camid"]))
         table = table[(table != "").any(axis=1)]
         if table.empty:
             raise InputError(f"{self.file}: has no rows below its header")

@@ -106,6 +106,8 @@ def test_a_table(flowers):
     (flowers / "table.csv").write_text("path,label,split\nrose/1.png,,train\nrose/9x.png,b,query\n")
     with pytest.raises(InputError, match=r"row 2 has no label; row 3 has a split other than train, val, test; row 3 n"):
         ClassCsv("table.csv", flowers)()
+    (flowers / "table.csv").write_text("path,label\nrose/1.png,1\nrose/2.png,1.0\nrose/3.png,2.0\n")
+    assert ClassCsv("table.csv", flowers)().names == {1: "1", 2: "2"}
     (flowers / "table.csv").write_text("path,pid\nrose/1.png,a\n")
     with pytest.raises(InputError, match=r"column 'label' is missing; found path, pid"):
         ClassCsv("table.csv", flowers)()

@@ -52,6 +52,14 @@ def test_a_program_s_floats_are_junk_distractors_and_unknown_cameras_as_well(tmp
     assert "gallery: 1 junk images (negative pid) dropped" in samples.notes
 
 
+def test_a_program_s_floats_are_the_numbers_that_they_stand_for(tmp_path):
+    samples = read_csv(tmp_path, "7,1", "7.0,1.0", "9.00,-1", "0.0,2.0")
+    assert people(samples) == ["0.jpg 1.jpg", "2.jpg", "3.jpg"] and samples.names == {}
+    assert samples.table["camid"].tolist() == [1, 1, 0, 2]
+    versions = read_csv(tmp_path / "text", "v1,1.0", "v1.0,1", "1,x", "1.0,x")
+    assert len(people(versions)) == 4 and versions.table["camid"].nunique() == 3
+
+
 def test_a_number_of_20_digits_is_a_label(tmp_path):
     samples = read_csv(tmp_path, "9" * 20, "9" * 19 + "8")
     assert samples.table["pid"].tolist() == [2, 1] and samples.names[2] == "9" * 20
