@@ -11,18 +11,19 @@ from pathlib import Path
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
+from reidlab.data.labels import note_alike
 from reidlab.data.samples import Samples
 from reidlab.data.sources import (
     CsvSamples,
     Places,
     found_in,
+    lines_of,
     listed,
     require_each_once,
     require_folder,
     require_no_splits,
 )
 from reidlab.errors import InputError
-from reidlab.files import read_bytes
 from reidlab.untrusted import printable
 
 CLASS_SPLITS = ("train", "val", "test")
@@ -115,14 +116,11 @@ class ClassLists:
         rows = []
         for split, name in self.lists:
             file = self.root / name
-            lines = read_bytes(file).decode("utf-8", "replace").splitlines()
-            for number, line in enumerate(lines, start=1):
-                label, _, rest = line.strip().partition("/")
-                if not line.strip():
-                    continue
+            for number, line in lines_of(file):
+                label, _, rest = line.partition("/")
                 if not rest:
-                    raise InputError(f"{file}: line {number} is '{line.strip()}'; write class/image")
-                rows.append((f"{self.images}/{line.strip()}{self.suffix}", label, split))
+                    raise InputError(f"{file}: line {number} is '{line}'; write class/image")
+                rows.append((f"{self.images}/{line}{self.suffix}", label, split))
         require_each_once(rows, "data.source.lists")
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
@@ -138,6 +136,7 @@ def number_classes(rows: Iterable[tuple[str, str, str]], root: Path, notes: list
     if len(names) < 2:
         raise InputError(f"{root}: holds one class only, {names[1]}; a classifier needs two or more")
     pids = {name: pid for pid, name in names.items()}
+    notes = [*notes, *note_alike(pids, "classes")]
     return Samples(table.assign(pid=table["label"].map(pids), camid=0), root, notes, names)
 
 

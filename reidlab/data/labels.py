@@ -1,6 +1,7 @@
 """Labels of identities and cameras: text, until all of them are proved to be numbers."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -64,11 +65,12 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
     special = {label: -1 for label in labels if junk and JUNK.fullmatch(label)}
     special |= {label: 0 for label in labels if distractors and NOBODY.fullmatch(label)}
     pids = number_labels(labels - special.keys())
-    notes = [*notes, *_renumbered(pids, "identities")]
+    notes = [*notes, *_renumbered(pids, "identities"), *note_alike(pids, "identities")]
     names = {pid: label for label, pid in pids.items()} if _is_text(pids) else {}
     known = table["camid"].map(is_known_camera).astype(bool)
     cameras = number_labels(table.loc[known, "camid"])
     notes += _renumbered(cameras, "cameras")
+    notes += note_alike(cameras, "cameras")
     if _is_text(cameras):
         notes.append(f"cameras are numbered 1 to {len(cameras)}: {shortened(sorted(cameras))}")
     elif 0 in cameras.values() and len(cameras) > 1:
@@ -94,6 +96,20 @@ def _renumbered(numbers: Mapping[str, int], what: str) -> list[str]:
     twins = [(by_value[v], label) for label in numbers if by_value.setdefault(v := label.lstrip("0"), label) != label]
     reason = f"{twins[0][0]} and {twins[0][1]} would be one number" if twins else "some have more than 15 digits"
     return [f"{what} are numbered 1 to {len(numbers)} in the order of their labels, since {reason}"]
+
+
+def note_alike(labels: Iterable[str], what: str) -> list[str]:
+    """A note where labels differ by capitals or Unicode form alone, as of the same name written by two people."""
+    by_name: dict[str, str] = {}
+    twins = [
+        (first, label)
+        for label in sorted(labels)
+        if (first := by_name.setdefault(unicodedata.normalize("NFC", label).casefold(), label)) != label
+    ]
+    if not twins:
+        return []
+    pairs = shortened([f"{first!a} and {label!a}" for first, label in twins], 3)
+    return [f"{pairs} are two {what}; if they are one, give them one spelling"]
 
 
 def labels_of(match: re.Match[str], nobody: Sequence[re.Pattern[str]] = (), part: str = "") -> tuple[str, str]:

@@ -149,11 +149,9 @@ class IdentityLists:
     def _read(self, split: str, file: Path) -> Iterator[tuple[str, str, str, str]]:
         folder = self.images if isinstance(self.images, str) else self.images.get(split, ".")
         part = ("train/" if split == "train" else "test/") if self.numbered_apart else ""
-        for number, line in enumerate(read_bytes(file).decode("utf-8", "replace").splitlines(), start=1):
-            if not line.strip():
-                continue
-            if (match := self.pattern.match(line.strip())) is None:
-                raise InputError(f"{file}: line {number} is '{line.strip()}', which data.source.pattern doesn't fit")
+        for number, line in lines_of(file):
+            if (match := self.pattern.match(line)) is None:
+                raise InputError(f"{file}: line {number} is '{line}', which data.source.pattern doesn't fit")
             label, camera = labels_of(match, (JUNK,), part)
             path = (Path(folder) / (match["path"] + self.suffix)).as_posix()
             yield path, label, camera, split
@@ -372,6 +370,13 @@ class SyntheticPeople:
         from reidlab.data.synthetic import generate_people
 
         return FolderLayout(generate_people(self.drawn_in, **self.options), **MARKET1501)()
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that aren't blank, counted from 1, without blanks and a byte order mark around them."""
+    for number, line in enumerate(read_bytes(file).decode("utf-8-sig", "replace").splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip()
 
 
 def divide_test(table: pd.DataFrame) -> pd.DataFrame:

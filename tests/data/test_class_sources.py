@@ -87,6 +87,23 @@ def test_lists_of_food101(flowers):
         ClassLists(flowers, lists)()
 
 
+def test_a_byte_order_mark_is_none_of_a_class(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffrose/1\nrose/2\ntulip/3\n", encoding="utf-8")
+    samples = ClassLists(tmp_path, {"train": "a.txt"})()
+    assert samples.names == {1: "rose", 2: "tulip"} and "images/rose/1.jpg" in splits_of(samples)
+
+
+def test_classes_that_may_be_one_are_noted(flowers):
+    assert ClassFolders(flowers)().notes == []
+    (flowers / "class2").rename(flowers / "Rose")
+    (flowers / "class10").rename(flowers / "e\u0301t\u00e9")
+    (flowers / "table.csv").write_text("path,label\nRose/1.png,\u00e9t\u00e9\nrose/1.png,e\u0301te\u0301\n")
+    assert "'Rose' and 'rose' are two classes; if they are one, give them one spelling" in ClassFolders(flowers)().notes
+    assert ClassCsv("table.csv", flowers)().notes == [
+        r"'e\u0301te\u0301' and '\xe9t\xe9' are two classes; if they are one, give them one spelling"
+    ]
+
+
 def test_a_class_whose_name_no_run_could_keep_is_named(flowers):
     (flowers / "class2").rename(flowers / "a tab\tb")
     assert "a tab\tb" in ClassFolders(flowers)().names.values()

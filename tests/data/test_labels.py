@@ -60,6 +60,20 @@ def test_a_program_s_floats_are_the_numbers_that_they_stand_for(tmp_path):
     assert len(people(versions)) == 4 and versions.table["camid"].nunique() == 3
 
 
+def test_people_who_may_be_one_are_noted(tmp_path):
+    told = "'Anna' and 'anna' are two identities; if they are one, give them one spelling"
+    assert told in read_csv(tmp_path, "Anna", "bob", "anna").notes
+    assert (
+        "'A' and 'a' are two cameras; if they are one, give them one spelling" in read_csv(tmp_path, "1,A", "2,a").notes
+    )
+
+
+def test_a_byte_order_mark_is_none_of_a_list(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeff1.jpg 5\n2.jpg 6\n", encoding="utf-8")
+    table = IdentityLists(tmp_path, {"train": "a.txt"}, r"(?P<path>.+) (?P<pid>\d+)")().table
+    assert table["path"].tolist() == ["1.jpg", "2.jpg"]
+
+
 def test_a_number_of_20_digits_is_a_label(tmp_path):
     samples = read_csv(tmp_path, "9" * 20, "9" * 19 + "8")
     assert samples.table["pid"].tolist() == [2, 1] and samples.names[2] == "9" * 20
