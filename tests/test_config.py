@@ -93,6 +93,15 @@ def test_relative_paths_start_at_the_working_folder_or_else_at_the_workspace(tmp
     assert Path(cfg.run.root).is_absolute()
 
 
+def test_a_tilde_that_is_nobodys_home_is_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~nobody_here").mkdir()
+    monkeypatch.setenv("HOME", "/home/me")
+    cfg = config.compose(["data=market1501", "data.root=~nobody_here", "run.root=~/runs"])
+    assert cfg.data.root == str(tmp_path / "~nobody_here") and cfg.run.root == "/home/me/runs"
+    assert config.resolve_path("~nobody_else/a") == config.root() / "~nobody_else" / "a"
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """A working folder below a workspace with configs of its own."""

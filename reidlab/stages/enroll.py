@@ -11,6 +11,7 @@ from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
 from reidlab.gallery.extraction import MANIFEST, enroll_extracted
 from reidlab.gallery.gallery import is_url
+from reidlab.places import expanded
 from reidlab.run import File, Run
 from reidlab.stages.predict import images_of
 
@@ -69,5 +70,5 @@ def gallery_folder(run: Run) -> str | Path:
     if is_url(given := run["gallery.folder"] or ""):
         return given
     if given:
-        return Path(given).expanduser().absolute()
+        return expanded(given).absolute()
     return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY
