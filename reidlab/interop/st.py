@@ -157,7 +157,8 @@ def read_configuration(file: Path) -> dict[str, Any]:
 
 def stages_of(mode: Any) -> list[str]:
     """The stages that do what an operation mode or a chain such as `chain_tqeb` does."""
-    letters = MODES.get(mode, str(mode).removeprefix("chain_") if str(mode).startswith("chain_") else None)
+    mode = str(mode)
+    letters = MODES.get(mode, mode.removeprefix("chain_") if mode.startswith("chain_") else None)
     if letters is None or not {*letters} <= {*LETTERS}:
         raise InputError(f"operation_mode={mode}: unknown; there are {', '.join(MODES)}, and chains such as chain_tqeb")
     return [LETTERS[letter] for letter in letters]
@@ -203,8 +204,11 @@ def _model(left: dict, choices: dict, values: dict, refused: dict, identifies: b
         known = [st for st in MODELS if st in str(path).replace("_0.", "_a0").replace("0.25", "a025")]
         name = max(known, key=len, default=None)
     name = str(name or ("osnet_a025" if identifies else "fdmobilenet_a025")).lower()
-    if "model.alpha" in left and f"{name}_a{round(100 * float(left['model.alpha'])):03}" in MODELS:
-        name = f"{name}_a{round(100 * float(left.pop('model.alpha'))):03}"
+    if "model.alpha" in left:
+        percent = read_value("model.alpha", left["model.alpha"], lambda alpha: round(100 * float(alpha)))
+        if (wide := f"{name}_a{percent:03}") in MODELS:
+            name = wide
+            del left["model.alpha"]
     if name not in MODELS:
         raise InputError(f"model.model_name={name}: not available here; there are {', '.join(MODELS)}")
     choices["model"] = MODELS[name]
