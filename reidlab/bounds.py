@@ -1,6 +1,7 @@
 """The values that settings may have: one table, held by `reidlab.config.compose` before anything is built of them."""
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -41,7 +42,7 @@ class Number:
         """Whether it is such a number; true and false are none."""
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
-        inside = self.low <= value <= self.high and math.isfinite(value)
+        inside = self.low <= value <= self.high and abs(value) <= sys.float_info.max
         return inside and not (self.above and value == self.low) and not (self.below and value == self.high)
 
 
@@ -59,6 +60,17 @@ class Choice:
     def holds(self, value: Any) -> bool:
         """Whether it is one of the names."""
         return value in self.names
+
+
+@dataclass(frozen=True)
+class Truth:
+    """True or false; no text of these, and no number."""
+
+    words: str = "true or false, without quotes"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is one of the two."""
+        return isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -132,13 +144,13 @@ def whole(low: int = 0, high: float = math.inf) -> Number:
 
 ANY, SHARE, WEIGHT, POSITIVE = Number(), Number(0, 1), Number(0), Number(0, above=True)
 MANY = 1_000_000  # of what takes memory or time each
-NAME, TRUTH = Word(), Choice((True, False))
+NAME, TRUTH = Word(), Truth()
 SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
 DISTANCE = Choice(("euclidean", "cosine"))
 PRECISION = Choice(("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
 
 BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
-    "privacy.*": TRUTH,
+    **dict.fromkeys(("privacy.*", "compile", "run.overwrite"), TRUTH),
     "seed": whole(0, 2**32 - 1),
     "threads": Maybe(whole(1, 1024)),
     # data
@@ -153,6 +165,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.eval_batch_size": whole(1, MANY),
     "data.num_workers": Maybe(whole(0, 512)),
     "data.num_instances": Maybe(whole(1, MANY)),
+    **dict.fromkeys((f"data.{name}" for name in ("reduced_decode", "exclude_same_camera")), TRUTH),
+    **dict.fromkeys((f"data.{name}" for name in ("camera_balanced", "class_balanced")), TRUTH),
     "data.mean": CHANNELS,
     "data.std": Many(POSITIVE, 3),
     "data.enlarged": Number(0, 8, above=True),
@@ -162,7 +176,9 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.progressive": Many(Many(SHARE, 2)),
     "data.source.tested_on": Many(NAME),
     "data.source.splits.*": Maybe(Either((NAME, Many(NAME, least=1)))),
-    "data.source.lists.*": Either((NAME, Many(NAME, least=1))),
+    "data.source.lists.*": Maybe(Either((NAME, Many(NAME, least=1)))),
+    **dict.fromkeys((f"data.source.{name}" for name in ("distractors", "numbered_apart")), TRUTH),
+    **dict.fromkeys((f"data.source.{name}" for name in ("whole_path", "one_in_gallery")), TRUTH),
     "data.source.size": SIZE,
     "data.source.seed": whole(0, 2**32 - 1),
     "data.source.test_fraction": SHARE,
@@ -179,11 +195,14 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "model.network.dropout": Number(0, 1, below=True),
     "model.network.mixstyle": Many(NAME),
     "model.network.last_stride": whole(1, 2),
+    **dict.fromkeys(("model.network.stem_relu", "model.network.stem_ceil_mode"), TRUTH),
     "model.network.stripes": whole(1, 1000),
     "model.network.bins": Many(whole(1, 256), 3),
     "optimizer.lr": Number(0, MANY, above=True),
     "optimizer.weight_decay": WEIGHT,
     "optimizer.momentum": Number(0, 1, below=True),
+    **dict.fromkeys(("optimizer.nesterov", "optimizer.amsgrad"), TRUTH),
+    "optimizer.fused": Maybe(TRUTH),
     "schedule.epochs": whole(1, MANY),
     "schedule.warmup_epochs": whole(0, MANY),
     "schedule.hold_epochs": whole(0, MANY),
@@ -204,14 +223,18 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "trainer.accumulate_grad_batches": whole(1, MANY),
     "trainer.check_val_every_n_epoch": whole(1, MANY),
     "trainer.limit_train_batches": Either((Number(0, 1, above=True), whole(1))),
-    "trainer.log_every_n_steps": whole(1),
+    "trainer.log_every_n_steps": whole(1, MANY),
+    **dict.fromkeys(("trainer.use_distributed_sampler", "trainer.enable_model_summary"), TRUTH),
     "trainer.num_sanity_val_steps": whole(-1),
+    "callbacks.*.enable_version_counter": TRUTH,
+    "callbacks.*.save_on_train_epoch_end": Maybe(TRUTH),
     "callbacks.early_stopping.patience": whole(1),
     "callbacks.ema.decay": Number(0, 1, above=True, below=True),
     **dict.fromkeys(("callbacks.small_first.scale", "callbacks.small_first.until"), Number(0, 1, above=True)),
     "regime.backbone_lr_scale": WEIGHT,
     "regime.head_epochs": whole(),
     "task.kind": Choice(("reid", "classification")),
+    "task.exclude_same_camera": TRUTH,
     "task.mix.mixup": WEIGHT,
     "task.mix.cutmix": WEIGHT,
     "task.mix.p": SHARE,
@@ -233,6 +256,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
         (f"loss.*.loss.{name}" for name in ("margin", "m", "pos_margin", "neg_margin", "loss.margin")), ANY
     ),
     "loss.*.loss.miner.margin": ANY,
+    **dict.fromkeys((f"loss.*.loss.{part}smooth_loss" for part in ("", "loss.")), TRUTH),
+    **dict.fromkeys((f"loss.*.loss.{part}distance.normalize_embeddings" for part in ("", "loss.", "miner.")), TRUTH),
     "distill.size": Maybe(SIZE),
     "distill.components": whole(1, MANY),
     "distill.temperature": POSITIVE,
@@ -240,6 +265,9 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     **dict.fromkeys((f"distill.{name}" for name in ("feature", "local", "distance", "angle", "logits")), WEIGHT),
     # what follows training
     "evaluate.distance": DISTANCE,
+    **dict.fromkeys(
+        (f"evaluate.{name}" for name in ("exclude_same_camera", "same_camera", "flip", "*.enabled")), TRUTH
+    ),
     "evaluate.mean": Maybe(CHANNELS),
     "evaluate.std": Maybe(Many(POSITIVE, 3)),
     "evaluate.color_order": Maybe(Choice(("RGB", "BGR"))),
@@ -300,6 +328,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "quantize.runtimes": Many(NAME, least=1),
     "quantize.method": Either((NAME, Many(NAME, least=1))),
     "quantize.images": whole(1, MANY),
+    **dict.fromkeys((f"quantize.{name}" for name in ("per_channel", "symmetric_onnx", "strict", "sensitivity")), TRUTH),
     "quantize.percentile": Number(50, 100, above=True),
     "quantize.max_drop": ANY,
     "quantize.sensitivity_images": whole(1, MANY),
@@ -309,6 +338,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "quantize.qat.range_lr": Number(0, 1),
     "quantize.threads": whole(1, 64),
     "deploy.name": NAME,
+    "deploy.tao_names": TRUTH,
     "deploy.extra_macs": Number(0, 100),
     "deploy.cores": Many(NAME),
     "deploy.boards": Many(NAME),

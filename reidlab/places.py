@@ -38,7 +38,7 @@ def resolve_path(value: str | Path) -> Path:
 
     Released models are found from anywhere, as `data/models/...`, unless the workspace has one of the same name.
     """
-    path = Path(str(value)).expanduser()  # a folder 2024 is a number to Hydra
+    path = expanded(str(value))  # a folder 2024 is a number to Hydra
     try:
         there = path.exists()
     except OSError as error:
@@ -47,6 +47,11 @@ def resolve_path(value: str | Path) -> Path:
         return path.absolute()
     released = path.parts[:2] == ("data", "models") and (SHIPPED / path).exists() and not (root() / path).exists()
     return (SHIPPED if released else root()) / path
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` or `~name` replaced by a home; as it is where nobody has the name."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111  # Path's own fails at such a name
 
 
 def choices(group: str) -> list[str]:

@@ -51,6 +51,23 @@ def test_a_value_may_be_of_another_type_than_an_experiments_where_its_bound_allo
     assert "or a time such as" in message("trainer.max_time=true")
 
 
+@pytest.mark.parametrize("value", ["true", "null", "5", "[k1]"])
+@pytest.mark.parametrize("section", ["evaluate.rerank", "evaluate.expansion", "quantize.qat", "model.network", "run"])
+def test_a_value_in_place_of_settings_is_answered_with_one_of_these(section, value):
+    text = message(f"{section}={value}")
+    example = text.rpartition("as in ")[2].partition("=")[0]
+    assert text.startswith(f"{section}=") and OmegaConf.select(config.compose(), example) is not None
+    assert not section.startswith("evaluate") or text.endswith(f"{section}.enabled=true")
+
+
+def test_settings_that_may_be_left_out_whole_may_be_null(workspace):
+    left_out = ["data=flowers", "model=osnet_x0_25", "data.crop=null", "task.mix=null", "loss.softmax=null"]
+    cfg = config.compose([*left_out, "evaluate.rerank={enabled: true}"])
+    assert cfg.data.crop is cfg.task.mix is cfg.loss.softmax is None and cfg.evaluate.rerank.k1 == 20
+    assert config.compose(["data=msmt17", "data.source.images=all"]).data.source.images == "all"
+    assert message("data.source=null").startswith("data.source=None: it has settings of its own")
+
+
 def test_an_unreadable_override_is_named():
     assert "write key=value" in message("data.root")
 
@@ -74,6 +91,15 @@ def test_relative_paths_start_at_the_working_folder_or_else_at_the_workspace(tmp
     cfg = config.compose(["data=market1501"])
     assert cfg.data.root == cfg.data.source.root == str(config.root() / "data" / "market1501")
     assert Path(cfg.run.root).is_absolute()
+
+
+def test_a_tilde_that_is_nobodys_home_is_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~nobody_here").mkdir()
+    monkeypatch.setenv("HOME", "/home/me")
+    cfg = config.compose(["data=market1501", "data.root=~nobody_here", "run.root=~/runs"])
+    assert cfg.data.root == str(tmp_path / "~nobody_here") and cfg.run.root == "/home/me/runs"
+    assert config.resolve_path("~nobody_else/a") == config.root() / "~nobody_else" / "a"
 
 
 @pytest.fixture
@@ -125,6 +151,53 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
     os.utime(other, ns=(state.st_atime_ns, state.st_mtime_ns))
     other.replace(file)  # of the same size and time
     assert config.compose(["experiment=mine"]).seed == 33
+
+
+def test_an_experiment_that_nothing_would_read_is_named(workspace):
+    for name, text in {"bare": "seed: 7\n", "child": "# @package _global_\ndefaults: [bare]\n"}.items():
+        (workspace / "conf" / "experiment" / f"{name}.yaml").write_text(text)
+        told = r"conf/experiment/bare.yaml: nothing reads its settings; begin it with `# @package _global_`"
+        assert message(f"experiment={name}") == told
+    (workspace / "conf" / "experiment" / "bare.yaml").write_text("defaults: [mine]\n")
+    assert config.compose(["experiment=bare"]).model.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ('data: {exclude_same_camera: "false"}', "data.exclude_same_camera='false': expected bool"),
+        ('evaluate: {rerank: {enabled: "no"}}', "evaluate.rerank.enabled='no': expected bool"),
+        ("data: {num_instances: null}\nevaluate: {flip: 1}", "evaluate.flip=1: expected bool"),
+        ("evaluate: {flp: true}", "evaluate.flp: no such key; did you mean evaluate.flip?"),
+        ("optimiser: {lr: 1}", "optimiser.lr: no such key; did you mean optimizer.lr?"),
+        ("model: {netwrk: {feat_dim: 1}}", "model.netwrk.feat_dim: no such key; did you mean model.network"),
+        ("evaluate: {rerank: true}", "evaluate.rerank=True: it has settings of its own"),
+        ("seed: {a: 1}", "seed={'a': 1}: expected int"),
+    ],
+)
+def test_what_an_experiment_of_ones_own_sets_is_held_to_the_settings(workspace, settings, told):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{settings}\n")
+    assert message("experiment=mine").startswith(f"conf/experiment/mine.yaml: {told}")
+    (workspace / "conf" / "experiment" / "child.yaml").write_text("# @package _global_\ndefaults: [mine]\n")
+    assert message("experiment=child", "schedule=constant").startswith(f"conf/experiment/mine.yaml: {told}")
+
+
+def test_an_experiment_may_add_arguments_and_entries(workspace):
+    (workspace / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /data: folders, override /callbacks: ema]\n"
+        "optimizer: {betas: [0.9, 0.99]}\ncallbacks: {mine: {_target_: a.B, c: 1}, ema: null}\naugment: {flip: null}\n"
+        "data: {source: {splits: {test: b, train: a}}}\nmodel: {network: {feat_dim: null}}\ndistill: {_target_: a.C}\n"
+    )
+    cfg = config.compose(["experiment=mine"])
+    assert cfg.optimizer.betas == [0.9, 0.99] and cfg.callbacks.mine.c == 1 and cfg.callbacks.ema is None
+    assert cfg.data.source.splits == {"test": "b", "train": "a"} and cfg.distill == {"_target_": "a.C"}
+
+
+def test_a_switch_in_a_file_of_a_group_is_no_text(workspace):
+    (workspace / "conf" / "evaluate").mkdir()
+    (workspace / "conf" / "evaluate" / "mine.yaml").write_text('defaults: [default]\nflip: "no"\n')
+    assert message("evaluate=mine") == "evaluate.flip=no: expected true or false, without quotes"
+    assert message("data.exclude_same_camera=null").startswith("data.exclude_same_camera=None: expected true or false")
 
 
 def test_settings_of_hydras_own_are_none_of_a_run(workspace):

@@ -9,16 +9,17 @@ from typing import Any, Self
 import yaml
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.config_repository import ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.default_element import ResultDefault
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_keys, parse
+from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_file, check_keys, parse
 from reidlab.config.values import as_text, check_values, plain, settle
 from reidlab.errors import InputError, one_line
 from reidlab.places import CONF, choices, config_files, resolve_path, root
@@ -104,14 +105,35 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     overrides, repository = loader._parse_overrides_and_create_caching_repo("config", [*choices])
     defaults = create_defaults_list(repository, "config", overrides, prepend_hydra=False, skip_missing=False).defaults
     cfg = loader._compose_config_from_defaults_list(defaults, repository)
-    cfg.pop("hydra", None)  # of an experiment that other programs read, too
     others = [o for o in overrides if o.key_or_group != "experiment"]
+    files = [file for file in defaults if str(file.config_path).startswith("experiment/")]
+    if files:
+        if bare := next((file.config_path for file in files if file.package and "experiment" in cfg), None):
+            raise InputError(f"conf/{bare}.yaml: nothing reads its settings; begin it with `# @package _global_`")
+        _check_files(files, defaults, {o.key_or_group for o in others}, loader, repository)
+    cfg.pop("hydra", None)  # of an experiment that other programs read, too
     if others != overrides:
         without = pickle.loads(_of_groups(tuple(str(o.input_line) for o in others), conf_files))
         for group in {o.key_or_group for o in others} & {*cfg} & {*without}:
             cfg[group] = _fitting(*(OmegaConf.to_container(tree[group]) for tree in (cfg, without)))
     OmegaConf.set_struct(cfg, True)
     return pickle.dumps(cfg)
+
+
+def _check_files(
+    files: list[ResultDefault],
+    defaults: list[ResultDefault],
+    chosen: set[str],
+    loader: ConfigLoaderImpl,
+    repository: IConfigRepository,
+) -> None:
+    """Hold the files of an experiment, among those that a config is made of, to the config without them."""
+    before = loader._compose_config_from_defaults_list([file for file in defaults if file not in files], repository)
+    for file in files:
+        try:
+            check_file(loader._compose_config_from_defaults_list([file], repository), before, chosen)
+        except InputError as error:
+            raise InputError(f"conf/{file.config_path}.yaml: {error}") from error
 
 
 def _fitting(node: Any, chosen: Any) -> Any:

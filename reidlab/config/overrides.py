@@ -39,6 +39,8 @@ OF_THE_IMAGES = ("classes", "num_classes", "nc", "class_names")  # counted, not 
 ANYWHERE = {"name", "root", "path", "project", "output"}  # words that are keys of many groups
 OPTIONAL_GROUPS = ("distill", "experiment")
 OPEN_PARTS = ("callbacks", "logger", "loss", "augment")  # their entries are optional, and may be deleted by `~`
+OPTIONAL_PARTS = ("data.crop", "task.mix")  # mappings that may be null
+FREE_PARTS = "data.source."  # arguments of a class that may be the user's own: `images` is a mapping or a folder
 
 
 def parse(overrides: list[str]) -> list[Override]:
@@ -127,20 +129,65 @@ def check_keys(overrides: list[Override], defaults: DictConfig) -> None:
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     for override in overrides:
         if not (override.is_add() or override.is_force_add()):
-            _check_key(override, values, known)
+            _check_override(override, values, known)
 
 
-def _check_key(override: Override, values: Mapping[str, Any], known: set[str]) -> None:
+def check_file(settings: DictConfig, defaults: DictConfig, chosen: Collection[str]) -> None:
+    """Raise InputError likewise for what a file of an experiment sets.
+
+    Keys of objects, which building them holds to their arguments, and of `OPEN_PARTS` may be new.
+
+    Args:
+        settings: of the file alone.
+        defaults: the config without experiments.
+        chosen: groups whose choice isn't the experiment's: what doesn't fit that is left out later.
+    """
+    values, own = leaves(OmegaConf.to_container(defaults)), leaves(OmegaConf.to_container(settings))
+    known = {prefix for leaf in values for prefix in prefixes(leaf)}
+    objects = {key.removesuffix("._target_") for key in (*values, *own) if key.endswith("._target_")}
+    for key, value in own.items():
+        group = key.partition(".")[0]
+        if group in (*chosen, "hydra", ""):  # Hydra's own, of an experiment that other programs read, too
+            continue
+        above = [prefix for prefix in prefixes(key) if prefix in known]
+        if key in known:
+            _check_value(key, value, values)
+        elif above and above[-1] in values:
+            _check_value(above[-1], {key.removeprefix(f"{above[-1]}."): value}, values)
+        elif group not in OPEN_PARTS and not objects & {*prefixes(key)}:
+            raise _unknown(key, known)
+
+
+def _check_override(override: Override, values: Mapping[str, Any], known: set[str]) -> None:
     key = override.key_or_group
     if key not in known:
-        raise InputError(f"{key}: no such key{_meant(key, known)}; `reidlab config` prints all, {CONF} explains them")
-    default, value = values.get(key), override.value()
+        raise _unknown(key, known)
     if override.is_delete():
         if key.rpartition(".")[0] not in OPEN_PARTS:
-            example = f"give it a value, as in {key}={default}" if key in values else "set what is in it instead"
+            example = f"give it a value, as in {key}={values[key]}" if key in values else "set what is in it instead"
             raise InputError(f"~{key}: no setting can be deleted; {example}")
         return
-    bound = bound_of(key)
-    fits = is_like(value, default) or (bound and bound.holds(value)) or str(value).startswith("${")
-    if key in values and not fits:
-        raise InputError(f"{key}={value}: expected {type(default).__name__}, as in {key}={default}")
+    _check_value(key, override.value(), values)
+
+
+def _unknown(key: str, known: Collection[str]) -> InputError:
+    return InputError(f"{key}: no such key{_meant(key, known)}; `reidlab config` prints all, {CONF} explains them")
+
+
+def _check_value(key: str, value: Any, values: Mapping[str, Any]) -> None:
+    """Raise InputError for a value of another type than the default's, or in place of a mapping of settings."""
+    if str(value).startswith("${"):
+        return
+    if key in values:
+        default, bound = values[key], bound_of(key)
+        if not (is_like(value, default) or (bound and bound.holds(value))):
+            raise InputError(f"{key}={value!r}: expected {type(default).__name__}, as in {key}={default}")
+    elif not (isinstance(value, Mapping) or key.startswith(FREE_PARTS) or (value is None and _may_be_null(key))):
+        switch = f"{key}.enabled"
+        inside = [leaf for leaf in values if leaf.startswith(f"{key}.") and not leaf.endswith("._target_")]
+        example = f"{switch}=true" if switch in values else (inside or [f"{key}._target_"])[0]
+        raise InputError(f"{key}={value}: it has settings of its own; set these, as in {example}")
+
+
+def _may_be_null(section: str) -> bool:
+    return section in (*OPTIONAL_PARTS, *OPTIONAL_GROUPS) or section.partition(".")[0] in OPEN_PARTS

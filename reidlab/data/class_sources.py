@@ -11,10 +11,19 @@ from pathlib import Path
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
+from reidlab.data.labels import note_alike
 from reidlab.data.samples import Samples
-from reidlab.data.sources import CsvSamples, found_in, require_folder, require_no_splits
+from reidlab.data.sources import (
+    CsvSamples,
+    Places,
+    found_in,
+    lines_of,
+    listed,
+    require_each_once,
+    require_folder,
+    require_no_splits,
+)
 from reidlab.errors import InputError
-from reidlab.files import read_bytes
 from reidlab.untrusted import printable
 
 CLASS_SPLITS = ("train", "val", "test")
@@ -23,27 +32,28 @@ CLASS_SPLITS = ("train", "val", "test")
 class ClassFolders:
     """One folder a class, its images anywhere below it; the folder's name is the class.
 
-    `splits` maps a split to the folder that holds its classes' folders; by default all images are for training, and
-    the data module divides them. Files that are no images, and images outside of a class's folder, are noted.
+    `splits` maps a split to the folder that holds its classes' folders, or to a list of folders; by default all images
+    are for training, and the data module divides them. Files that are no images, and images outside of a class's
+    folder, are noted.
     """
 
     def __init__(
         self,
         root: str | Path,
-        splits: Mapping[str, str | None] | None = None,
+        splits: Places | None = None,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
     ) -> None:
         self.root = Path(root)
-        self.splits = {split: folder for split, folder in (splits or {"train": "."}).items() if folder is not None}
+        self.folders = listed(splits or {"train": "."})
         self.extensions = tuple(extension.lower() for extension in extensions)
-        require_splits(self.splits)
+        require_splits(split for split, _ in self.folders)
 
     def __call__(self) -> Samples:
         """Read all folders; InputError where one is missing or none holds images."""
         require_folder(self.root, "data.root")
         rows, strays = [], []
         hidden: list[str] = []
-        for split, name in self.splits.items():
+        for split, name in self.folders:
             folder = require_folder(self.root / name, f"the {split} folder")
             for path in walk(folder, hidden):
                 label, _, rest = path.partition("/")
@@ -51,13 +61,14 @@ class ClassFolders:
                     rows.append(((Path(name) / path).as_posix(), label, split))
                 else:
                     strays.append(path)
+        require_each_once(rows, "data.source.splits")
         if not rows:
             kinds = ", ".join(self.extensions)
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
         notes = note_hidden(hidden)
         if strays:
             notes.append(f"{len(strays)} files ignored that aren't images in a class's folder, e.g. {strays[0]}")
-        if list(self.splits.values()) == ["."]:
+        if [name for _, name in self.folders] == ["."]:
             require_no_splits(self.root, sorted({label for _, label, _ in rows}), "classes")
         return number_classes(rows, self.root, notes)
 
@@ -89,30 +100,28 @@ class ClassLists:
 
     Args:
         root: the folder of all.
-        lists: the text file of each split; None where the data set has none.
+        lists: the text file of each split, or a list of files; None where the data set has none.
         images: the folder of the images.
         suffix: of their names.
     """
 
-    def __init__(self, root: str | Path, lists: Mapping[str, str | None], images: str = "images", suffix: str = ".jpg"):
+    def __init__(self, root: str | Path, lists: Places, images: str = "images", suffix: str = ".jpg"):
         self.root, self.images, self.suffix = Path(root), images, suffix
-        self.lists = {split: file for split, file in lists.items() if file is not None}
-        require_splits(self.lists)
+        self.lists = listed(lists)
+        require_splits(split for split, _ in self.lists)
 
     def __call__(self) -> Samples:
         """Read all lists; InputError names a list that is missing and lines that aren't `class/image`."""
         require_folder(self.root, "data.root")
         rows = []
-        for split, name in self.lists.items():
+        for split, name in self.lists:
             file = self.root / name
-            lines = read_bytes(file).decode("utf-8", "replace").splitlines()
-            for number, line in enumerate(lines, start=1):
-                label, _, rest = line.strip().partition("/")
-                if not line.strip():
-                    continue
+            for number, line in lines_of(file):
+                label, _, rest = line.partition("/")
                 if not rest:
-                    raise InputError(f"{file}: line {number} is '{line.strip()}'; write class/image")
-                rows.append((f"{self.images}/{line.strip()}{self.suffix}", label, split))
+                    raise InputError(f"{file}: line {number} is '{line}'; write class/image")
+                rows.append((f"{self.images}/{line}{self.suffix}", label, split))
+        require_each_once(rows, "data.source.lists")
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
         return number_classes(rows, self.root, [])
@@ -127,6 +136,7 @@ def number_classes(rows: Iterable[tuple[str, str, str]], root: Path, notes: list
     if len(names) < 2:
         raise InputError(f"{root}: holds one class only, {names[1]}; a classifier needs two or more")
     pids = {name: pid for pid, name in names.items()}
+    notes = [*notes, *note_alike(pids, "classes")]
     return Samples(table.assign(pid=table["label"].map(pids), camid=0), root, notes, names)
 
 

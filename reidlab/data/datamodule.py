@@ -127,7 +127,7 @@ class ImageDataModule(ABC):
         augment: what is done to training images.
         num_workers: processes that read images; None for 2 beside a GPU, and none where the processor computes.
         cache: a folder for decoded images.
-        reduced_decode: for training images much larger than `size`, see `read_batch`.
+        reduced_decode: for training images much larger than `size`, see `read_batch`; not with a cache.
         seed: of the validation split and of the order of training.
         about: description, source, license and kind, for cards.
     """
@@ -207,8 +207,10 @@ class ImageDataModule(ABC):
 
     @property
     def notes(self) -> list[str]:
-        """Notes on samples left out or changed on reading, on the split, and on what it doesn't allow."""
-        return self.samples.notes
+        """Notes on samples left out or changed on reading, on the split, and on what isn't used."""
+        both = self.cache is not None and self.reduced_decode
+        unused = ["data.reduced_decode=true isn't used: data.cache holds the images decoded in full"] if both else []
+        return [*self.samples.notes, *unused]
 
     @property
     def validation(self) -> pd.DataFrame:

@@ -58,7 +58,7 @@ class ReidDataModule(ImageDataModule):
     def notes(self) -> list[str]:
         """Notes on samples left out or changed on reading, on the split, and on why testing is impossible."""
         reason = unmatched(self.test, self.exclude_same_camera)
-        return [*self.samples.notes, *([f"the test split can't be ranked: {reason}"] if reason else [])]
+        return [*super().notes, *([f"the test split can't be ranked: {reason}"] if reason else [])]
 
     @cached_property
     def classes(self) -> list[int]:

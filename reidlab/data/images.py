@@ -1,6 +1,7 @@
 """Decode and resize images, to the same pixels as published re-identification tools."""
 
 import io
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
@@ -33,7 +34,10 @@ _REDUCED = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_BROKEN = (  # what PIL raises at arbitrary bytes
+    *(OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error),
+    *(Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 
 
 class Header(NamedTuple):
@@ -116,7 +120,7 @@ def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.n
             stored = (header.width, header.height) if orientation >= TRANSPOSED else (header.height, header.width)
             flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _REDUCED[_reduction(raw, stored, least)]
             image = cv2.imdecode(np.frombuffer(raw, np.uint8), flags)
-        except (OSError, SyntaxError, ValueError, cv2.error):  # PIL says below what is wrong
+        except (*_BROKEN, cv2.error):  # PIL says below what is wrong
             image = None
         if image is not None:
             return _upright(image, orientation)
@@ -201,7 +205,13 @@ def _orientation(raw: bytes, header: Header | None) -> int:
     """1 to 8 as PIL finds it in EXIF or XMP; 1 where there is none."""
     if header is not None and not header.tagged:
         return 1
-    return Image.open(io.BytesIO(raw)).getexif().get(ORIENTATION, 1)
+    return _orientation_in(Image.open(io.BytesIO(raw)))
+
+
+def _orientation_in(image: Image.Image) -> int:
+    """Likewise of an opened image; 1 where the tag holds anything else, such as text."""
+    found = image.getexif().get(ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
 
 
 def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -230,10 +240,12 @@ def _pixels(image: Image.Image, where: str) -> np.ndarray:
     deep = image.mode.startswith("I;16")
     if image.mode in ("I", "F"):
         raise _unreadable(where, "32 bits a pixel; save it with 8")
-    image = ImageOps.exif_transpose(image)
-    if not deep:
-        return np.array(image.convert("RGB"))
-    return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    image.load()  # of a TIFF, turns it upright
+    if deep:
+        pixels = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], 3, axis=2)
+    else:
+        pixels = np.array(image.convert("RGB"))
+    return _upright(pixels, _orientation_in(image))
 
 
 def _check_size(width: int, height: int, where: str) -> None:

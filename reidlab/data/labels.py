@@ -1,6 +1,7 @@
 """Labels of identities and cameras: text, until all of them are proved to be numbers."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def number_labels(labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
+def whole_numbers(labels: pd.Series) -> pd.Series:
+    """Text labels without the `.0` that programs give the numbers of a column, where all of them are whole numbers."""
+    if (labels.isin(MISSING) | labels.str.fullmatch(r"-?[0-9]+(\.0+)?")).all():
+        return labels.str.replace(r"\.0+$", "", regex=True)
+    return labels
+
+
 def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors: bool, junk: bool = True) -> Samples:
     """Samples of a table whose columns `label` and `camid` are text, under `apply_pid_rules`.
 
@@ -57,11 +65,12 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
     special = {label: -1 for label in labels if junk and JUNK.fullmatch(label)}
     special |= {label: 0 for label in labels if distractors and NOBODY.fullmatch(label)}
     pids = number_labels(labels - special.keys())
-    notes = [*notes, *_renumbered(pids, "identities")]
+    notes = [*notes, *_renumbered(pids, "identities"), *note_alike(pids, "identities")]
     names = {pid: label for label, pid in pids.items()} if _is_text(pids) else {}
     known = table["camid"].map(is_known_camera).astype(bool)
     cameras = number_labels(table.loc[known, "camid"])
     notes += _renumbered(cameras, "cameras")
+    notes += note_alike(cameras, "cameras")
     if _is_text(cameras):
         notes.append(f"cameras are numbered 1 to {len(cameras)}: {shortened(sorted(cameras))}")
     elif 0 in cameras.values() and len(cameras) > 1:
@@ -89,12 +98,33 @@ def _renumbered(numbers: Mapping[str, int], what: str) -> list[str]:
     return [f"{what} are numbered 1 to {len(numbers)} in the order of their labels, since {reason}"]
 
 
-def labels_of(match: re.Match[str]) -> tuple[str, str]:
-    """Identity and camera that a pattern finds; both begin with the scene where the pattern has one."""
+def note_alike(labels: Iterable[str], what: str) -> list[str]:
+    """A note where labels differ by capitals or Unicode form alone, as of the same name written by two people."""
+    by_name: dict[str, str] = {}
+    twins = [
+        (first, label)
+        for label in sorted(labels)
+        if (first := by_name.setdefault(unicodedata.normalize("NFC", label).casefold(), label)) != label
+    ]
+    if not twins:
+        return []
+    pairs = shortened([f"{first!a} and {label!a}" for first, label in twins], 3)
+    return [f"{pairs} are two {what}; if they are one, give them one spelling"]
+
+
+def labels_of(match: re.Match[str], nobody: Sequence[re.Pattern[str]] = (), part: str = "") -> tuple[str, str]:
+    """Identity and camera that a pattern finds; both begin with the scene where the pattern has one.
+
+    Args:
+        match: with the group `pid`, and perhaps `camid` and `scene`.
+        nobody: labels that are no identities, of any scene: `JUNK` or `NOBODY`. Unknown cameras have no scene either.
+        part: put before the scene of an identity.
+    """
     groups = {name: value or "" for name, value in match.groupdict().items()}
     scene = f"{groups['scene']}/" if groups.get("scene") else ""
     pid, camid = groups["pid"], groups.get("camid", "")
-    return pid and scene + pid, camid and scene + camid
+    is_somebody = pid not in MISSING and not any(label.fullmatch(pid) for label in nobody)
+    return part + scene + pid if is_somebody else pid, scene + camid if is_known_camera(camid) else camid
 
 
 def shortened(names: Sequence[str], limit: int = 8) -> str:

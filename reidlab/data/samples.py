@@ -67,8 +67,9 @@ def digest(raw: bytes) -> str:
 def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
     """Samples in which pid 0 means distractor and no other pid is special; notes count what was changed.
 
-    Negative pids are junk and dropped. With `distractors`, pid 0 stays in the gallery and is dropped elsewhere (the
-    rules of Market-1501); without, 0 is an identity like others and all pids are raised by one to keep it.
+    Negative pids are junk and dropped. With `distractors`, pid 0 stays in the gallery and in what is divided into
+    queries and gallery later, and is dropped elsewhere (the rules of Market-1501); without, 0 is an identity like
+    others and all pids are raised by one to keep it.
     """
     table, notes, names = samples.table, list(samples.notes), samples.names
     junk = table["pid"] < 0
@@ -76,7 +77,7 @@ def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
     table = table[~junk]
     zero = table["pid"] == 0
     if distractors:
-        stays = table["split"].isin(["gallery", "val_gallery"])
+        stays = table["split"].isin(["gallery", "val_gallery", "test", ""])
         notes += _count_by_split(table[zero & ~stays], "images of pid 0 (no identity) dropped")
         notes += _count_by_split(table[zero & stays], "distractors (pid 0) kept")
         table = table[~zero | stays]
@@ -139,17 +140,18 @@ def sample_evenly(table: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def split_by_identity(table: pd.DataFrame, test_fraction: float, seed: int) -> pd.DataFrame:
     """All rows as train, query or gallery: about `test_fraction` of the identities are for testing, none for both.
 
-    Identities with one image, which no query can find, are divided apart, so that the others are tested whatever their
-    number.
+    Distractors are in the gallery. Identities with one image, which no query can find, are divided apart, so that the
+    others are tested whatever their number.
     """
-    images = table.groupby("pid")["path"].transform("size")
-    lonely = table.loc[images == 1, "pid"].unique()
-    several = table.loc[images > 1, "pid"] if len(lonely) < table["pid"].nunique() - 1 else table["pid"]
+    people = table[table["pid"] > 0]
+    images = people.groupby("pid")["path"].transform("size")
+    lonely = people.loc[images == 1, "pid"].unique()
+    several = people.loc[images > 1, "pid"] if len(lonely) < people["pid"].nunique() - 1 else people["pid"]
     chosen = choose_identities(several, test_fraction, seed, "data.source.test_fraction")
-    if len(several) < len(table):
+    if len(several) < len(people):
         others = np.random.default_rng(seed).permutation(np.sort(lonely))[: round(test_fraction * len(lonely))]
         chosen = np.union1d(chosen, others)
-    test = table["pid"].isin(chosen)
+    test = table["pid"].isin([0, *chosen])
     return pd.concat([table[~test].assign(split="train"), split_query_gallery(table[test])]).sort_index()
 
 
@@ -281,4 +283,4 @@ def _choose_validation(
 
 def _count_by_split(rows: pd.DataFrame, what: str) -> list[str]:
     counts = rows["split"].value_counts(sort=False)
-    return [f"{split}: {count} {what}" for split, count in counts.items()]
+    return [f"{split}: {count} {what}" if split else f"{count} {what}" for split, count in counts.items()]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, walk
-from reidlab.data.labels import MISSING, label_samples, labels_of, shortened
+from reidlab.data.labels import JUNK, MISSING, NOBODY, label_samples, labels_of, shortened, whole_numbers
 from reidlab.data.samples import SPLITS, Samples, split_by_identity, split_query_gallery
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
@@ -27,6 +27,8 @@ USER_SPLITS = (*SPLITS, "test")  # of a table or of folders of identities; `test
 SPLIT_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test", "probe": "query"} | {
     split: split for split in USER_SPLITS
 }
+
+Places = Mapping[str, str | Sequence[str] | None]  # of each split: a folder or a file, several, or none
 
 
 class FolderLayout:
@@ -47,14 +49,14 @@ class FolderLayout:
     def __init__(
         self,
         root: str | Path,
-        splits: Mapping[str, str | Sequence[str] | None],
+        splits: Places,
         pattern: str,
         distractors: bool = True,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
         whole_path: bool = False,
     ) -> None:
         self.root = Path(root)
-        self.folders = _listed(splits)
+        self.folders = listed(splits)
         self.pattern = compile_pattern(pattern, "data.source.pattern", "pid")
         self.distractors, self.whole_path = distractors, whole_path
         self.extensions = tuple(extension.lower() for extension in extensions)
@@ -68,6 +70,7 @@ class FolderLayout:
         require_folder(self.root, "data.root")
         rows: list[tuple[str, str, str, str]] = []
         notes: list[str] = []
+        nobody = (JUNK, NOBODY) if self.distractors else (JUNK,)
         for split, name in self.folders:
             if _nothing_to_train_on(split, self.root / name, notes):
                 continue
@@ -80,10 +83,11 @@ class FolderLayout:
                 if match is None:
                     strays.append(path)
                 else:
-                    rows.append((f"{name}/{path}", *labels_of(match), split))
+                    rows.append((f"{name}/{path}", *labels_of(match, nobody), split))
             if strays:
                 notes.append(f"{split}: {len(strays)} files ignored that aren't named as samples, e.g. {strays[0]}")
             notes += [f"{split}: {note}" for note in note_hidden(hidden)]
+        require_each_once(rows, "data.source.splits")
         if not rows:
             raise InputError(f"{self.root}: no image is named as data.source.pattern wants; {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
@@ -108,7 +112,7 @@ class IdentityLists:
     def __init__(
         self,
         root: str | Path,
-        lists: Mapping[str, str | Sequence[str] | None],
+        lists: Places,
         pattern: str,
         images: str | Mapping[str, str] = ".",
         suffix: str = "",
@@ -117,7 +121,7 @@ class IdentityLists:
         seed: int = 0,
     ) -> None:
         self.root, self.suffix, self.seed = Path(root), suffix, seed
-        self.lists = _listed(lists)
+        self.lists = listed(lists)
         self.pattern = compile_pattern(pattern, "data.source.pattern", "path", "pid")
         self.images = images
         self.numbered_apart, self.one_in_gallery = numbered_apart, one_in_gallery
@@ -131,6 +135,7 @@ class IdentityLists:
         for split, name in self.lists:
             if not _nothing_to_train_on(split, self.root / name, notes):
                 rows += self._read(split, self.root / name)
+        require_each_once(rows, "data.source.lists")
         if not rows:
             raise InputError(f"{self.root}: its lists name no image; see data.source.lists")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
@@ -143,15 +148,13 @@ class IdentityLists:
 
     def _read(self, split: str, file: Path) -> Iterator[tuple[str, str, str, str]]:
         folder = self.images if isinstance(self.images, str) else self.images.get(split, ".")
-        part = "train/" if split == "train" else "test/"
-        for number, line in enumerate(read_bytes(file).decode("utf-8", "replace").splitlines(), start=1):
-            if not line.strip():
-                continue
-            if (match := self.pattern.match(line.strip())) is None:
-                raise InputError(f"{file}: line {number} is '{line.strip()}', which data.source.pattern doesn't fit")
-            label, camera = labels_of(match)
+        part = ("train/" if split == "train" else "test/") if self.numbered_apart else ""
+        for number, line in lines_of(file):
+            if (match := self.pattern.match(line)) is None:
+                raise InputError(f"{file}: line {number} is '{line}', which data.source.pattern doesn't fit")
+            label, camera = labels_of(match, (JUNK,), part)
             path = (Path(folder) / (match["path"] + self.suffix)).as_posix()
-            yield path, part * self.numbered_apart + label, camera, split
+            yield path, label, camera, split
 
 
 class CsvSamples:
@@ -230,6 +233,7 @@ class CsvSamples:
         table = table.reindex(columns=list(self.columns.values()), fill_value="").fillna("")
         table = table.set_axis(["path", "label", "camid", "split"], axis=1)
         table = table.apply(lambda column: column.str.strip()).set_axis(table.index + 1)
+        table = table.assign(label=whole_numbers(table["label"]), camid=whole_numbers(table["camid"]))
         table = table[(table != "").any(axis=1)]
         if table.empty:
             raise InputError(f"{self.file}: has no rows below its header")
@@ -266,8 +270,8 @@ class IdentityFolders:
         camera: a regular expression with the group `camid`, searched in the path below the identity's folder; None,
             or a file without it, means that the camera is unknown.
         extensions: of image files.
-        splits: the folder of each split (train, test, val, ...) that holds its identities' folders, where the data set
-            is divided already.
+        splits: the folder of each split (train, test, val, ...) that holds its identities' folders, or a list of
+            folders, where the data set is divided already.
     """
 
     def __init__(
@@ -277,21 +281,21 @@ class IdentityFolders:
         seed: int = 0,
         camera: str | None = None,
         extensions: Sequence[str] = IMAGE_EXTENSIONS,
-        splits: Mapping[str, str | None] | None = None,
+        splits: Places | None = None,
     ) -> None:
         self.root = Path(root)
         self.test_fraction, self.seed = test_fraction, seed
         self.camera = camera and compile_pattern(camera, "data.source.camera", "camid")
         self.extensions = tuple(extension.lower() for extension in extensions)
-        self.splits = {split: folder for split, folder in (splits or {}).items() if folder is not None}
-        require_splits(self.splits, USER_SPLITS, "data.source.splits")
+        self.folders = listed(splits or {})
+        require_splits(splits or {}, USER_SPLITS, "data.source.splits")
 
     def __call__(self) -> Samples:
         """Read the folders and divide the identities."""
         require_folder(self.root, "data.root")
         rows, strays, unknown = [], [], []
         hidden: list[str] = []
-        for split, folder in (self.splits or {"": "."}).items():
+        for split, folder in self.folders or [("", ".")]:
             for path in walk(require_folder(self.root / folder, f"the {split} folder"), hidden):
                 identity, _, name = path.partition("/")
                 if not name or not name.lower().endswith(self.extensions):
@@ -302,12 +306,13 @@ class IdentityFolders:
                     unknown.append(path)
                 camera = match["camid"] if match else ""
                 rows.append(((Path(folder) / path).as_posix(), identity, camera or "", split))
+        require_each_once(rows, "data.source.splits")
         if not rows:
             kinds = ", ".join(self.extensions)
             raise InputError(f"{self.root}: no folder in it holds images ({kinds}); {found_in(self.root)}")
         table = pd.DataFrame(rows, columns=["path", "label", "camid", "split"])
         identities = sorted(table["label"].unique())
-        if not self.splits:
+        if not self.folders:
             require_no_splits(self.root, identities, "identities")
         notes = [f"{len(identities)} folders taken as identities: {shortened(identities)}", *note_hidden(hidden)]
         if strays:
@@ -315,7 +320,7 @@ class IdentityFolders:
         if unknown:
             notes.append(f"{len(unknown)} images of an unknown camera, e.g. {unknown[0]}")
         samples = label_samples(table, self.root, notes, distractors=False, junk=False)
-        if self.splits:
+        if self.folders:
             divided = divide_test(samples.table)
         else:
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
@@ -367,6 +372,13 @@ class SyntheticPeople:
         return FolderLayout(generate_people(self.drawn_in, **self.options), **MARKET1501)()
 
 
+def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that aren't blank, counted from 1, without blanks and a byte order mark around them."""
+    for number, line in enumerate(read_bytes(file).decode("utf-8-sig", "replace").splitlines(), start=1):
+        if line.strip():
+            yield number, line.strip()
+
+
 def divide_test(table: pd.DataFrame) -> pd.DataFrame:
     """The rows with the split `test` divided into query and gallery."""
     test = table["split"] == "test"
@@ -377,6 +389,17 @@ def require_splits(given: Iterable[str], known: Sequence[str], key: str) -> None
     """InputError for a split that there is none of."""
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"{key}: '{unknown[0]}' isn't one of {', '.join(known)}")
+
+
+def require_each_once(rows: Iterable[Sequence[str]], key: str) -> None:
+    """InputError for an image that two rows, of a path first and a split last, have: folders that lie in each other."""
+    splits: dict[str, str] = {}
+    for path, *_, split in rows:
+        place = os.path.normpath(path)
+        if place in splits:
+            other = "twice" if splits[place] == split else f"and in {splits[place]}"
+            raise InputError(f"{key}: {place} is in {split} {other}; give places that share no image")
+        splits[place] = split
 
 
 def require_no_splits(root: Path, labels: Sequence[str], what: str) -> None:
@@ -391,7 +414,7 @@ def require_no_splits(root: Path, labels: Sequence[str], what: str) -> None:
     )
 
 
-def _listed(given: Mapping[str, str | Sequence[str] | None]) -> list[tuple[str, str]]:
+def listed(given: Places) -> list[tuple[str, str]]:
     """Pairs of a split and a place, of places that may be one, several or None."""
     several = {split: [places] if isinstance(places, str) else places or [] for split, places in given.items()}
     return [(split, place) for split, places in several.items() for place in places]

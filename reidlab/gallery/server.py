@@ -29,6 +29,7 @@ from reidlab.gallery.search import Block, Nearest, nearest, rescore
 from reidlab.gallery.templates import Template, means, medoids
 from reidlab.metrics.closeness import norms_of
 from reidlab.metrics.pairing import spans
+from reidlab.places import expanded
 
 TOKEN = "REIDLAB_GALLERY_TOKEN"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
@@ -105,7 +106,7 @@ def connect(url: str) -> Server:
     if not NAME.fullmatch(name):
         raise InputError(f"{url}: {name!r} is no name of a collection; use letters, digits and _")
     if way == "file":
-        place = str(Path(place).expanduser())
+        place = str(expanded(place))
         Path(place).parent.mkdir(parents=True, exist_ok=True)
     target = place if way == "file" else f"{way or 'http'}://{place}"
     try:

@@ -70,11 +70,11 @@ def read_value(key: str, value: Any, read: Callable) -> Any:
 
 
 def flat(node: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted key and value of each leaf below a section."""
+    """Dotted key and value of each leaf; an empty section is a leaf, and one at the top that is null isn't given."""
     for name, child in node.items():
-        if isinstance(child, Mapping):
+        if isinstance(child, Mapping) and child:
             yield from flat(child, f"{prefix}{name}.")
-        elif prefix:
+        elif prefix or child is not None:
             yield f"{prefix}{name}", child
 
 

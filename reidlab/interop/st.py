@@ -11,6 +11,7 @@ from reidlab.errors import InputError
 from reidlab.files import read_yaml
 from reidlab.interop.experiments import flat, new_name, read_value, write_experiment
 
+BODIES = ("training.optimizer.", "training.callbacks.")  # sections whose names are a choice
 SECTIONS = ("general", "model", "dataset", "preprocessing", "training", "quantization", "deployment")
 LETTERS = {  # of a chain -> the stages that do the same
     "t": "train", "q": "quantize", "e": "evaluate", "b": "deploy deploy=stm32", "d": "deploy deploy=stm32",
@@ -109,6 +110,7 @@ NEVER: dict[str, str] = {  # by key, or by the beginning of one that ends with a
     "training.trained_model_path": _PLACE,
     "training.dryrun": "use experiment=smoke for a trial",
     "training.callbacks.ReduceLROnPlateau.": _WATCHED,
+    "training.callbacks.EarlyStopping": "give its patience, by which a training stops",
     "training.callbacks.EarlyStopping.": _WATCHED,
     "training.callbacks.LRWarmupCosineDecay.": "the rate begins at schedule.warmup_factor and ends at "
     "schedule.final_factor of optimizer.lr behind the last epoch",
@@ -143,6 +145,8 @@ def import_configuration(file: str | Path, name: str | None = None) -> Path:
     stops = "callbacks.early_stopping.patience" in values
     written = write_experiment(name, origin, choices, values, refused, early_stopping=stops)
     log.info(f"operation_mode {mode}: {commands}")
+    if given.get("model.model_name") is None:
+        log.info(f"model.model_name: not given; model={choices['model']} is taken")
     return written
 
 
@@ -157,7 +161,8 @@ def read_configuration(file: Path) -> dict[str, Any]:
 
 def stages_of(mode: Any) -> list[str]:
     """The stages that do what an operation mode or a chain such as `chain_tqeb` does."""
-    letters = MODES.get(mode, str(mode).removeprefix("chain_") if str(mode).startswith("chain_") else None)
+    mode = str(mode)
+    letters = MODES.get(mode, mode.removeprefix("chain_") if mode.startswith("chain_") else None)
     if letters is None or not {*letters} <= {*LETTERS}:
         raise InputError(f"operation_mode={mode}: unknown; there are {', '.join(MODES)}, and chains such as chain_tqeb")
     return [LETTERS[letter] for letter in letters]
@@ -165,7 +170,8 @@ def stages_of(mode: Any) -> list[str]:
 
 def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any], dict[str, str]]:
     """Return choices of config groups, values by dotted key, and unsupported keys with the reason of each."""
-    left = {key: value for key, value in given.items() if value is not None}
+    chosen = {key for key in given if key.startswith(BODIES) and key.count(".") == 2}  # perhaps without settings
+    left = {key: {} if value is None else value for key, value in given.items() if value is not None or key in chosen}
     choices: dict[str, str] = {}
     values: dict[str, Any] = {"optimizer.weight_decay": 0.0}
     refused: dict[str, str] = {}
@@ -190,8 +196,8 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
                 refused[key] = f"{value}: {FIXED[key][1]}"
         else:
             begins = [start for start in NEVER if key == start or (start[-1] in "._" and key.startswith(start))]
-            reason = NEVER[max(begins, key=len)] if begins else "no key of the services that reidlab knows"
-            refused[key] = reason
+            if begins or value != {}:
+                refused[key] = NEVER[max(begins, key=len)] if begins else "no key of the services that reidlab knows"
     return choices, values, refused
 
 
@@ -200,11 +206,14 @@ def _model(left: dict, choices: dict, values: dict, refused: dict, identifies: b
     name = left.pop("model.model_name", None)
     path = left.pop("model.model_path", None) or left.pop("general.model_path", None)
     if name is None and path is not None:
-        known = [st for st in MODELS if st in str(path).replace("_0.", "_a0").replace("0.25", "a025")]
-        name = max(known, key=len, default=None)
+        spelled = str(path).replace("_0.", "_a0").replace("0.25", "a025").replace("mobilenet_v2", "mobilenetv2")
+        name = max((st for st in MODELS if st in spelled), key=len, default=None)
     name = str(name or ("osnet_a025" if identifies else "fdmobilenet_a025")).lower()
-    if "model.alpha" in left and f"{name}_a{round(100 * float(left['model.alpha'])):03}" in MODELS:
-        name = f"{name}_a{round(100 * float(left.pop('model.alpha'))):03}"
+    if "model.alpha" in left:
+        percent = read_value("model.alpha", left["model.alpha"], lambda alpha: round(100 * float(alpha)))
+        if (wide := f"{name}_a{percent:03}") in MODELS:
+            name = wide
+            del left["model.alpha"]
     if name not in MODELS:
         raise InputError(f"model.model_name={name}: not available here; there are {', '.join(MODELS)}")
     choices["model"] = MODELS[name]
@@ -292,6 +301,9 @@ def _recipe(left: dict, choices: dict, values: dict, refused: dict, identifies: 
         if ours and not (ours == "momentum" and choices["optimizer"] != "sgd"):
             values[f"optimizer.{ours}"] = read_value(key, left.pop(key), float)
     callbacks = {key.split(".")[2] for key in left if key.startswith("training.callbacks.")}
+    for callback in ("ReduceLROnPlateau", "LRWarmupCosineDecay"):
+        if left.get(f"training.callbacks.{callback}") == {}:
+            del left[f"training.callbacks.{callback}"]
     choices["schedule"] = "plateau" if "ReduceLROnPlateau" in callbacks else (
         "warmup_hold_cosine" if "LRWarmupCosineDecay" in callbacks else "constant")  # fmt: skip
     choices.setdefault("optimizer", "adam")

@@ -103,6 +103,9 @@ FIXED: dict[str, tuple[Any, str]] = {
 _OWN_PLACE = "each stage writes into the run folder, runs/<name>"
 _GIVEN_LATER = "give it to the stage, as model.weights=FILE"
 NEVER: dict[str, str] = {
+    "results_dir": f"{_OWN_PLACE}; run.root is the folder of all",
+    "encryption_key": "files aren't encrypted here",
+    "random_seed": "give it as train.seed",
     "model.pretrain_hw_ratio": "for swin backbones only",
     "dataset.num_classes": "counted in the training folder",
     "train.checkpoint_interval": "the best and the last epoch are kept, the last one every epoch",
@@ -140,7 +143,10 @@ def import_specification(file: str | Path, name: str | None = None) -> Path:
 def read_specification(file: Path) -> dict[str, Any]:
     """Read dotted key -> value, in the present spelling; `model_config` and the like are the older one."""
     content = read_yaml(file)
-    sections = {str(name).removesuffix("_config"): section for name, section in content.items()}
+    names = {str(name): str(name).removesuffix("_config") for name in content}
+    if twins := [name for name, section in names.items() if name != section and section in names]:
+        raise InputError(f"{file}: has both {names[twins[0]]} and {twins[0]}; leave one out")
+    sections = {names[str(name)]: section for name, section in content.items()}
     if not sections.keys() & {"model", "dataset", "train"}:
         raise InputError(f"{file}: no experiment specification; it has the sections {', '.join(SECTIONS)}")
     return dict(flat(sections))
@@ -154,7 +160,7 @@ def translate(given: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any],
             refused[key] = NEVER[key]
         elif key in FIXED and value != FIXED[key][0]:
             refused[key] = f"{value}: {FIXED[key][1]}"
-        elif key not in FIXED and key not in SAME and key not in TRANSLATED and key != "model.pretrain_choice":
+        elif value != {} and key not in {*FIXED, *SAME, *TRANSLATED, "model.pretrain_choice"}:
             refused[key] = "no key of this network's specification that reidlab knows"
     spec = {key: default for key, (default, *_) in SAME.items()} | TRANSLATED | dict(given)
     values = {}

@@ -20,6 +20,7 @@ from reidlab.untrusted import parse_json, printable
 SUFFIXES = (".keras", ".h5", ".hdf5")
 MAX_FILE = 1 << 30
 MAX_LAYERS = 4000
+MAX_READS = 4 * MAX_LAYERS  # calls of layers, and what these read
 MEMBERS = ("config.json", "model.weights.h5")  # of a .keras file
 # Each variable of a layer with weights, in the order of .keras files, whose groups have the snake-case names here
 VARIABLES = {
@@ -236,7 +237,12 @@ class _Reader:
             raise ValueError(f"is a {config.get('class_name')}; save a Functional or Sequential model")
         self.known: dict[tuple[str, int], Layer] = {}
         self.sizes: dict[Layer, tuple[int, int] | None] = {}  # (H, W) of each one's maps, where known
-        waiting = list(self._calls(config))
+        waiting, reads = [], 0
+        for call in self._calls(config):
+            waiting.append(call)
+            reads += 1 + len(call[3])
+            if reads > MAX_READS:
+                raise ValueError(f"calls its layers more than {MAX_READS} times")
         while waiting:
             later = []
             for name, number, layer, refs in waiting:
@@ -365,7 +371,10 @@ def _norm(name: str, config: dict, inputs: list[Layer], size: Size) -> tuple[Lay
     axis = config["axis"]
     if (axis[0] if isinstance(axis, list) else axis) not in (-1, 1 if size == (1, 1) else 3):
         raise ValueError(f"{name} normalizes the axis {axis}, expected channels")
-    return Layer("norm", name, inputs, module=config), size
+    epsilon = config.get("epsilon", 1e-3)  # Keras's own
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+        raise ValueError(f"{name} has the epsilon {json.dumps(epsilon)[:40]}, expected a number below 1")
+    return Layer("norm", name, inputs, module=config | {"epsilon": epsilon}), size
 
 
 def _activation(name: str, config: dict, inputs: list[Layer], size: Size) -> tuple[Layer, Size]:

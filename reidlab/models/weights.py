@@ -22,6 +22,7 @@ from reidlab.files import open_regular
 from reidlab.models import keras_files, mobilenetv2, osnet, resnet
 
 MAX_RATIO = 4  # of a checkpoint's content to its file
+MAX_DEPTH = 20  # mappings in each other, down to a checkpoint's tensors
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
 # Keys of the tensors in a training's checkpoint; averaged weights come first, as they are what was evaluated.
 KEYS = (
@@ -207,10 +208,13 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     of any torch. Raises InputError where there are no tensors, or two for one name.
     """
     file = Path(file)
-    content, place = read_safely(file), ""
+    content, place, depth = read_safely(file), "", 0
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (keys := [key for key in KEYS if _holds_weights(content.get(key))]):
         place, *rest = keys
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InputError(f"{file}: its tensors lie more than {MAX_DEPTH} mappings deep; save the state_dict alone")
         others, content = (*others, *rest), content[place]
     tensors = content if isinstance(content, Mapping) else {}
     weights: dict[str, Tensor] = {}
@@ -233,11 +237,16 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
 
 def _holds_weights(value: object) -> bool:
     """Whether a mapping holds named tensors, itself or under one of `KEYS`."""
-    if not isinstance(value, Mapping):
-        return False
-    return any(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items()) or any(
-        _holds_weights(value.get(key)) for key in KEYS
-    )
+    waiting, seen = [value], set[int]()  # a mapping may be in several others, and in itself
+    while waiting:
+        mapping = waiting.pop()
+        if not isinstance(mapping, Mapping) or id(mapping) in seen:
+            continue
+        if any(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in mapping.items()):
+            return True
+        seen.add(id(mapping))
+        waiting += [mapping.get(key) for key in KEYS]
+    return False
 
 
 def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:

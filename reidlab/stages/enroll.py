@@ -6,13 +6,14 @@ from pathlib import Path
 
 from reidlab.config import resolve_path
 from reidlab.console import log
-from reidlab.data.labels import labels_of
+from reidlab.data.labels import is_known_camera, labels_of
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
 from reidlab.gallery.extraction import MANIFEST, enroll_extracted
 from reidlab.gallery.gallery import is_url
+from reidlab.places import expanded
 from reidlab.run import File, Run
 from reidlab.stages.predict import images_of
 
@@ -48,7 +49,7 @@ def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> i
     return gallery.enroll(
         [samples.root / path for path in matches],
         [pid for pid, _ in labels],
-        camids=[camid or None for _, camid in labels],
+        camids=[camid if is_known_camera(camid) else None for _, camid in labels],
         times=[_seconds(*named) for named in matches.items()] if "time" in pattern.groupindex else None,
         keep_s=keep_s,
     )
@@ -83,5 +84,5 @@ def gallery_folder(run: Run) -> str | Path:
     if is_url(given := run["gallery.folder"] or ""):
         return given
     if given:
-        return Path(given).expanduser().absolute()
+        return expanded(given).absolute()
     return (resolve_path("runs") / run.name if run.is_released else run.folder) / File.GALLERY

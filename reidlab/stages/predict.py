@@ -26,6 +26,7 @@ from reidlab.files import file_hash, storage_errors, sweep, write_atomic
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
+from reidlab.places import expanded
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
 from reidlab.stages.evaluate import file_distance, open_file
@@ -87,7 +88,7 @@ def _extract(run: Run, source: Path) -> Path:
     pattern = run["predict.pattern"]
     found = extract(
         source,
-        Path(run["predict.out"]).expanduser(),
+        expanded(run["predict.out"]),
         partial(load, file) if file else partial(Model.of, Run.of(run.config)),
         pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
         about=about,

@@ -15,6 +15,7 @@ from reidlab.export.hub import ABOUT, WEIGHTS, hub_name, is_published, upload
 from reidlab.export.metadata import about
 from reidlab.files import file_hash, storage_errors, temporary_folder, without_folders, write_atomic, write_json
 from reidlab.models import Confidences
+from reidlab.places import expanded
 from reidlab.run import File, Run
 from reidlab.stages.deploy import deployable
 
@@ -73,7 +74,7 @@ def run(run: Run, to: str, public: bool = False) -> str:
             address = upload(Path(folder), name, public)
         log.info(f"published: {address}")
         return address
-    place = Path(to).expanduser().absolute()
+    place = expanded(to).absolute()
     if place.exists() and not (place.is_dir() and (is_published(place) or not any(place.iterdir()))):
         raise InputError(f"--to {to}: holds something else than a published network; choose another folder")
     if (place / ".git").exists():

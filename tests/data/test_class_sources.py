@@ -32,6 +32,38 @@ def test_folders_of_splits(flowers, write_image):
     }  # fmt: skip
 
 
+def test_a_split_of_several_folders_or_lists(tmp_path, write_image):
+    for file in ("a/rose/1.png", "b/rose/1.png", "b/tulip/2.png", "t/rose/3.png"):
+        write_image(tmp_path / file)
+    overrides = ["data=class_folders", f"data.root={tmp_path}", "data.source.splits={train: [a, b], test: t}"]
+    samples = instantiate(compose(overrides).data.source)()
+    assert samples.names == {1: "rose", 2: "tulip"} and splits_of(samples) == {
+        "a/rose/1.png": "train", "b/rose/1.png": "train", "b/tulip/2.png": "train", "t/rose/3.png": "test"
+    }  # fmt: skip
+    for name, text in {"train.txt": "rose/1\n", "val.txt": "tulip/2\n", "test.txt": "rose/3\n"}.items():
+        (tmp_path / "meta").mkdir(exist_ok=True)
+        (tmp_path / "meta" / name).write_text(text)
+    overrides = ["data=food101", f"data.root={tmp_path}", "data.source.lists.train=[meta/train.txt,meta/val.txt]"]
+    assert splits_of(instantiate(compose(overrides).data.source)()) == {
+        "images/rose/1.jpg": "train", "images/tulip/2.jpg": "train", "images/rose/3.jpg": "test"
+    }  # fmt: skip
+
+
+def test_an_image_is_in_one_split_once(tmp_path, write_image):
+    for file in ("rose/1.png", "tulip/1.png", "test/rose/2.png", "test/tulip/2.png"):
+        write_image(tmp_path / file)
+    overrides = ["data=class_folders", f"data.root={tmp_path}", "data.source.splits.test=test"]
+    told = r"data\.source\.splits: test/rose/2\.png is in test and in train; give places that share no image"
+    with pytest.raises(InputError, match=told):
+        instantiate(compose(overrides).data.source)()
+    with pytest.raises(InputError, match=r"rose/1\.png is in train twice"):
+        ClassFolders(tmp_path, {"train": [".", "test/.."]})()
+    (tmp_path / "a.txt").write_text("rose/1\ntulip/1\n")
+    (tmp_path / "b.txt").write_text("rose/2\nrose//1\n")
+    with pytest.raises(InputError, match=r"data\.source\.lists: images/rose/1\.jpg is in test and in train"):
+        ClassLists(tmp_path, {"train": "a.txt", "test": "b.txt"})()
+
+
 def test_layout_of_tiny_imagenet(tmp_path, write_image):
     for file in ("train/n01/images/n01_0.JPEG", "train/n02/images/n02_0.JPEG", "test/images/test_0.JPEG"):
         write_image(tmp_path / file)
@@ -55,6 +87,23 @@ def test_lists_of_food101(flowers):
         ClassLists(flowers, lists)()
 
 
+def test_a_byte_order_mark_is_none_of_a_class(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeffrose/1\nrose/2\ntulip/3\n", encoding="utf-8")
+    samples = ClassLists(tmp_path, {"train": "a.txt"})()
+    assert samples.names == {1: "rose", 2: "tulip"} and "images/rose/1.jpg" in splits_of(samples)
+
+
+def test_classes_that_may_be_one_are_noted(flowers):
+    assert ClassFolders(flowers)().notes == []
+    (flowers / "class2").rename(flowers / "Rose")
+    (flowers / "class10").rename(flowers / "e\u0301t\u00e9")
+    (flowers / "table.csv").write_text("path,label\nRose/1.png,\u00e9t\u00e9\nrose/1.png,e\u0301te\u0301\n")
+    assert "'Rose' and 'rose' are two classes; if they are one, give them one spelling" in ClassFolders(flowers)().notes
+    assert ClassCsv("table.csv", flowers)().notes == [
+        r"'e\u0301te\u0301' and '\xe9t\xe9' are two classes; if they are one, give them one spelling"
+    ]
+
+
 def test_a_class_whose_name_no_run_could_keep_is_named(flowers):
     (flowers / "class2").rename(flowers / "a tab\tb")
     assert "a tab\tb" in ClassFolders(flowers)().names.values()
@@ -74,6 +123,8 @@ def test_a_table(flowers):
     (flowers / "table.csv").write_text("path,label,split\nrose/1.png,,train\nrose/9x.png,b,query\n")
     with pytest.raises(InputError, match=r"row 2 has no label; row 3 has a split other than train, val, test; row 3 n"):
         ClassCsv("table.csv", flowers)()
+    (flowers / "table.csv").write_text("path,label\nrose/1.png,1\nrose/2.png,1.0\nrose/3.png,2.0\n")
+    assert ClassCsv("table.csv", flowers)().names == {1: "1", 2: "2"}
     (flowers / "table.csv").write_text("path,pid\nrose/1.png,a\n")
     with pytest.raises(InputError, match=r"column 'label' is missing; found path, pid"):
         ClassCsv("table.csv", flowers)()

@@ -67,6 +67,13 @@ def test_preprocess_scales_augments_only_in_training_and_normalizes(make):
     assert batch["image"] is pixels and data.preprocess(batch)["pid"] is batch["pid"]
 
 
+def test_a_cache_takes_no_reduced_images_and_says_so(make, tmp_path):
+    said = "data.reduced_decode=true isn't used: data.cache holds the images decoded in full"
+    assert said in make(cache=tmp_path / "cache", reduced_decode=True).notes
+    for options in ({"cache": tmp_path / "cache"}, {"reduced_decode": True}, {}):
+        assert said not in make(**options).notes
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_cache_changes_no_pixel(make, tmp_path, num_workers):
     plain, cached = make(num_workers=num_workers), make(num_workers=num_workers, cache=tmp_path / "cache")

@@ -89,6 +89,33 @@ def test_an_orientation_that_is_none_turns_nothing():
         assert np.array_equal(decode(turned("JPEG", orientation), "x"), decode(encoded("JPEG"), "x"))
 
 
+def exif_of(kind, content):
+    """An EXIF segment whose only tag is an orientation of a TIFF type (1 or 7 bytes, 2 text, 11 a float)."""
+    count = 1 if kind == 11 else len(content)
+    return b"Exif\0\0II*\0" + struct.pack("<LHHHL", 8, 1, 0x112, kind, count) + content.ljust(4, b"\0")[:4] + bytes(4)
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [(1, b"\6"), (2, b"6\0"), (2, b"up\0"), (7, b"\6"), (7, b"abcd"), (11, struct.pack("<f", 2.5))],
+)
+def test_an_orientation_that_is_no_number_turns_nothing(kind, content, fmt, mode, tmp_path):
+    raw = encoded(fmt, mode, exif=exif_of(kind, content))
+    assert exif_of(kind, content)[6:] in raw
+    assert np.array_equal(decode(raw, "x"), decode(encoded(fmt, mode), "x"))
+    (tmp_path / "a.jpg").write_bytes(raw)
+    assert read_size(tmp_path / "a.jpg") == PIXELS.shape[:2]
+
+
+def test_other_damage_in_the_metadata_of_a_turned_photograph_is_none_of_its_pixels():
+    """PIL fails to write back what it read; a number that is text there."""
+    tags = struct.pack("<LHHHLL", 8, 2, 0x112, 3, 1, 6) + struct.pack("<HHL4s", 0x11A, 2, 2, b"x\0\0\0") + bytes(4)
+    raw = encoded("JPEG", "CMYK", exif=b"Exif\0\0II*\0" + tags)
+    assert np.array_equal(decode(raw, "x"), np.rot90(decode(encoded("JPEG", "CMYK"), "x"), -1))
+
+
 @pytest.mark.parametrize(
     ("fmt", "mode", "options"),
     [

@@ -3,7 +3,7 @@
 import pytest
 
 from reidlab.data.labels import MISSING
-from reidlab.data.sources import MARKET1501, CsvSamples, FolderLayout, IdentityFolders
+from reidlab.data.sources import MARKET1501, CsvSamples, FolderLayout, IdentityFolders, IdentityLists
 from reidlab.errors import InputError
 
 
@@ -52,6 +52,28 @@ def test_a_program_s_floats_are_junk_distractors_and_unknown_cameras_as_well(tmp
     assert "gallery: 1 junk images (negative pid) dropped" in samples.notes
 
 
+def test_a_program_s_floats_are_the_numbers_that_they_stand_for(tmp_path):
+    samples = read_csv(tmp_path, "7,1", "7.0,1.0", "9.00,-1", "0.0,2.0")
+    assert people(samples) == ["0.jpg 1.jpg", "2.jpg", "3.jpg"] and samples.names == {}
+    assert samples.table["camid"].tolist() == [1, 1, 0, 2]
+    versions = read_csv(tmp_path / "text", "v1,1.0", "v1.0,1", "1,x", "1.0,x")
+    assert len(people(versions)) == 4 and versions.table["camid"].nunique() == 3
+
+
+def test_people_who_may_be_one_are_noted(tmp_path):
+    told = "'Anna' and 'anna' are two identities; if they are one, give them one spelling"
+    assert told in read_csv(tmp_path, "Anna", "bob", "anna").notes
+    assert (
+        "'A' and 'a' are two cameras; if they are one, give them one spelling" in read_csv(tmp_path, "1,A", "2,a").notes
+    )
+
+
+def test_a_byte_order_mark_is_none_of_a_list(tmp_path):
+    (tmp_path / "a.txt").write_text("\ufeff1.jpg 5\n2.jpg 6\n", encoding="utf-8")
+    table = IdentityLists(tmp_path, {"train": "a.txt"}, r"(?P<path>.+) (?P<pid>\d+)")().table
+    assert table["path"].tolist() == ["1.jpg", "2.jpg"]
+
+
 def test_a_number_of_20_digits_is_a_label(tmp_path):
     samples = read_csv(tmp_path, "9" * 20, "9" * 19 + "8")
     assert samples.table["pid"].tolist() == [2, 1] and samples.names[2] == "9" * 20
@@ -65,6 +87,31 @@ def test_junk_and_distractors_are_that_whatever_the_others_look_like(tmp_path, o
     assert "gallery: 1 junk images (negative pid) dropped" in samples.notes
     without = read_csv(tmp_path, *others, "-1", "0")
     assert people(without) == ["0.jpg", "1.jpg", "3.jpg"] and (without.table["pid"] > 0).all()
+
+
+@pytest.mark.parametrize("distractors", [True, False])
+def test_junk_distractors_and_unknown_cameras_are_that_in_every_scene(tmp_path, distractors):
+    touch(
+        tmp_path, *(f"g/{scene}/{name}.jpg" for scene in ("s1", "s2") for name in ("-1_c1", "0000_c1", "7_c1", "8_c-1"))
+    )
+    pattern = r"(?P<scene>s\d)/(?P<pid>-?\d+)_c(?P<camid>-?\d+)"
+    samples = FolderLayout(tmp_path, {"gallery": "g"}, pattern, distractors=distractors)()
+    table = samples.table.set_index("path")
+    alone = [f"g/{scene}/{pid}.jpg" for pid in ("7_c1", "8_c-1") for scene in ("s1", "s2")]
+    zeros = ["g/s1/0000_c1.jpg", "g/s2/0000_c1.jpg"]
+    assert sorted(table.index) == sorted(alone + zeros) and table.loc[alone, "pid"].nunique() == 4
+    assert table.loc[zeros, "pid"].nunique() == (1 if distractors else 2)
+    assert (table.loc[zeros, "pid"] == 0).all() == distractors and (table.loc[alone, "pid"] > 0).all()
+    assert table.loc[alone[2:], "camid"].tolist() == [0, 0] and table.loc[alone[:2], "camid"].nunique() == 2
+    assert "gallery: 2 junk images (negative pid) dropped" in samples.notes
+
+
+def test_junk_of_identities_that_are_numbered_apart_is_dropped(tmp_path):
+    (tmp_path / "train.txt").write_text("a.jpg 1\nb.jpg -1\n")
+    (tmp_path / "test.txt").write_text("c.jpg 1\nd.jpg 1\n")
+    lists = {"train": "train.txt", "test": "test.txt"}
+    samples = IdentityLists(tmp_path, lists, r"(?P<path>\S+) (?P<pid>-?\d+)", numbered_apart=True)()
+    assert people(samples) == ["a.jpg", "c.jpg d.jpg"]
 
 
 def test_a_folder_named_minus_one_is_somebody(tmp_path):

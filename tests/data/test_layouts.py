@@ -79,6 +79,8 @@ def test_vehicleid_has_one_random_image_a_vehicle_in_its_gallery(tmp_path):
     assert test.groupby(["pid", "split"]).size().to_dict() == {
         (pid, split): count for pid in (17, 25, 33) for split, count in (("gallery", 1), ("query", 3))
     }
+    untrained = build("vehicleid", tmp_path, lists, "data.source.lists.train=null")
+    assert len(untrained.table) == 12 and set(untrained.table["split"]) == {"query", "gallery"}
     again, other = (build("vehicleid", tmp_path, lists, f"data.source.seed={seed}") for seed in (0, 1))
     assert again.table.equals(samples.table) and not other.table.equals(samples.table)
 
@@ -118,6 +120,32 @@ def test_split_folders_given_as_identities_are_named_with_the_way_out(tmp_path):
     }  # fmt: skip
     fill(tmp_path, "emil")
     assert IdentityFolders(tmp_path)().notes[0] == "4 folders taken as identities: emil, test, train, val"
+
+
+def test_a_split_of_several_folders_of_identities(tmp_path):
+    fill(tmp_path, "a/anna", "b/anna", "b/bob", "t/carl")
+    samples = build("folders", tmp_path, [], "data.source.splits={train: [a, b], test: t}")
+    assert samples.split("train").groupby("pid").size().to_dict() == {1: 6, 2: 3}
+    assert set(samples.table["split"]) == {"train", "query", "gallery"} and samples.names[3] == "carl"
+
+
+def test_an_image_of_a_person_is_in_one_split_once(tmp_path):
+    fill(tmp_path / "folders", "anna", "bob", "test/carl")
+    with pytest.raises(
+        InputError, match=r"data\.source\.splits: test/carl/0\.jpg is in test and in train; give places"
+    ):
+        build("folders", tmp_path / "folders", [], "data.source.splits={train: ., test: test}")
+    splits = "data.source.splits={train: ., query: q, gallery: q/../q}"
+    with pytest.raises(InputError, match=r"q/2_c2\.jpg is in gallery and in query"):
+        build("market1501", tmp_path / "layout", ["1_c1.jpg", "q/2_c2.jpg"], splits)
+    lists = [("train_test_split/train_list.txt", "1 1\n"), ("train_test_split/test_list_800.txt", "2 5\n3 5\n./2 6\n")]
+    with pytest.raises(InputError, match=r"data\.source\.lists: image/2\.jpg is in test twice"):
+        build("vehicleid", tmp_path / "lists", lists, r"data.source.pattern='(?P<path>\S+)\s+(?P<pid>\d+)$'")
+    inside = "data.source.splits={train: ., query: query, gallery: gallery}"
+    files = ["1_c1.jpg", "query/2_c1.jpg", "gallery/2_c2.jpg"]
+    assert {row[3] for row in shown(build("market1501", tmp_path / "inside", files, inside))} == {
+        "train", "query", "gallery"
+    }  # fmt: skip
 
 
 def test_people_with_one_image_are_divided_apart(tmp_path):

@@ -48,6 +48,14 @@ def names(place):
     return [entry.path for entry in found if not entry.refused], {e.path: e.refused for e in found if e.refused}
 
 
+def test_an_unknown_camera_is_of_no_scene(tmp_path):
+    (tmp_path / "s1").mkdir()
+    for name in ("s1/ann_c-1.png", "s1/ann_c2.png"):
+        (tmp_path / name).write_bytes(png(1))
+    found = listed(tmp_path, r"(?P<scene>s\d)/(?P<pid>\w+)_c(?P<camid>-?\d+)")
+    assert [(entry.pid, entry.camid) for entry in found] == [("s1/ann", None), ("s1/ann", "s1/2")]
+
+
 def test_a_folder_of_images_and_archives(tmp_path):
     (tmp_path / "ann").mkdir()
     for name in ("ann/2_c1.png", "ann/1_c2.png", ".hidden.png", "z.PNG"):

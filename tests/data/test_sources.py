@@ -228,6 +228,22 @@ def test_csv_with_distractors(table):
     assert source().table["pid"].tolist() == [0, 1, 1]
 
 
+def test_csv_distractors_join_the_gallery_that_is_divided_off(table):
+    people = [f"{pid}_{image}.jpg,{pid},{image + 1}" for pid in range(1, 9) for image in range(2)]
+    nobody = [f"0_{image}.jpg,0,{image + 1}" for image in range(5)]
+    for header, split in (("path,pid,camid", ""), ("path,pid,camid,split", ",test")):
+        source = table("\n".join([header, *(f"{row}{split}" for row in [*people, *nobody, "x.jpg,-1,1"])]))
+        source.distractors = True
+        samples = source()
+        distractors = samples.table[samples.table["pid"] == 0]
+        assert distractors["path"].tolist() == [f"0_{n}.jpg" for n in range(5)]
+        assert set(distractors["split"]) == {"gallery"}
+        assert samples.split("train", "query", "gallery")["pid"].nunique() == 9
+        of = "test: " if split else ""
+        assert samples.notes == [f"{of}1 junk images (negative pid) dropped", f"{of}5 distractors (pid 0) kept"]
+        assert samples.split("train")["pid"].nunique() == (0 if split else 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -119,6 +119,31 @@ training:
     assert "early_stopping" not in cfg.callbacks or cfg.callbacks.early_stopping is None
 
 
+def test_a_choice_without_settings_of_its_own_is_that_choice(conf, tmp_path, capsys):
+    cfg = imported(
+        tmp_path,
+        "operation_mode: training\ngeneral: {model_path: mobilenet_v2_0.35_224_int8.tflite}\nshiny: 1\nmodel:\n"
+        "training: {optimizer: {SGD: }, callbacks: {ReduceLROnPlateau: {}, EarlyStopping: }}\ndataset: {}",
+    )
+    assert cfg.optimizer._target_ == "torch.optim.SGD"
+    assert cfg.schedule._target_ == "torch.optim.lr_scheduler.ReduceLROnPlateau"
+    said = capsys.readouterr().out
+    named = {line.split(": ")[1] for line in said.splitlines() if line.startswith("not supported: ")}
+    assert named == {"shiny", "training.callbacks.EarlyStopping", "model.model_path"}
+    assert cfg.model.name == "mobilenetv2_x0_35"
+    assert "model.model_name: not given; model=mobilenetv2_x0_35 is taken" in said
+
+
+def test_a_network_that_nothing_names_is_told(conf, tmp_path, capsys):
+    cfg = imported(tmp_path, "operation_mode: training\nmodel: {model_path: mine.tflite}\ntraining: {epochs: 3}")
+    assert f"model.model_name: not given; model={cfg.model.name} is taken" in capsys.readouterr().out
+
+
+def test_an_alpha_is_the_width_of_a_network(conf, tmp_path):
+    cfg = imported(tmp_path, "operation_mode: training\nmodel: {model_name: fdmobilenet, alpha: 0.5}")
+    assert cfg.model.name == "fdmobilenet_x0_5"
+
+
 @pytest.mark.parametrize(
     ("mode", "stages"),
     [
@@ -142,6 +167,11 @@ def test_operation_modes(mode, stages):
         ("operation_mode: training\nmodel: {input_shape: __import__}", "model.input_shape=__import__: not understood"),
         ("preprocessing: {rescaling: {scale: 1/0}}", "rescaling.scale=1/0: not understood"),
         ("preprocessing: {rescaling: {scale: os.system(1)}}", "rescaling.scale=os.system.*not understood"),
+        ("operation_mode: [training]\nmodel: {alpha: 1}", r"operation_mode=\['training'\]: unknown"),
+        ("operation_mode: {a: 1}\nmodel: {alpha: 1}", "operation_mode={'a': 1}: unknown"),
+        ("training: {}\nmodel: {alpha: wide}", "model.alpha=wide: not understood"),
+        ("training: {}\nmodel: {alpha: [0.25]}", r"model.alpha=\[0.25\]: not understood"),
+        ("training: {}\nmodel: {alpha: .inf}", "model.alpha=inf: not understood"),
         ("training: {batch_size: many}", "training.batch_size=many: not understood"),
         ("training: {optimizer: {Lion: {learning_rate: 1}}}", "training.optimizer=Lion"),
         ("hello: {a: 1}", "no user_config.yaml of ST's services"),

@@ -95,6 +95,17 @@ def test_every_key_that_is_not_supported_is_named_with_the_reason(conf, tmp_path
     assert "no key" in named["dataset.shiny"]
 
 
+def test_what_stands_beside_the_sections_or_in_the_place_of_one_is_named(conf, tmp_path, capsys):
+    imported(
+        tmp_path,
+        "results_dir: /results\nencryption_key: tlt_encode\nrandom_seed: 42\nmodel: [1]\ntrain: 3\nshiny: 1\n"
+        "dataset: {batch_size: 4}\nevaluate:\nexport: {}\nre_ranking: {re_ranking: true}",
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not supported: ")]
+    named = {line.split(": ")[1] for line in lines} - {"model.pretrain_choice"}
+    assert named == {"results_dir", "encryption_key", "random_seed", "model", "train", "shiny"}
+
+
 def test_the_older_spelling_is_the_same(conf, tmp_path):
     (tmp_path / "spec.yaml").write_text(SPECIFICATION)
     new = tao.read_specification(tmp_path / "spec.yaml")
@@ -121,6 +132,8 @@ def test_an_empty_model_section_is_taos_default_network(conf, tmp_path, capsys):
         ("train: {optim: {name: Lion}}", "train.optim.name=Lion.*Adam"),
         ("dataset: {batch_size: many}", "dataset.batch_size=many"),
         ("model: {with_center_loss: maybe}", "model.with_center_loss=maybe.*True or False"),
+        ("model: {feat_dim: 1}\nmodel_config: {last_stride: 2}", "has both model and model_config; leave one out"),
+        ("train: {optim: {name: {}}}", "train.optim.name={}: not available"),
         ("[1, 2]", "expected a mapping"),
         ("hello: {a: 1}", "no experiment specification"),
         ("a: [", "not readable as YAML"),

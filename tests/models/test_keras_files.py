@@ -150,6 +150,8 @@ def configured(place, **changes):
         (configured("conv1_bn_relu", activation="swish"), "activation .swish"),
         (configured("dw2", depth_multiplier=2), "depth multiplier"),
         (configured("conv1_bn", axis=[1]), "normalizes the axis"),
+        (configured("conv1_bn", epsilon="0.001"), 'conv1_bn has the epsilon "0.001"'),
+        (configured("conv1_bn", epsilon=None), "conv1_bn has the epsilon null"),
         (configured("input_1", batch_input_shape=[None, 64, 64, 1]), "expected RGB"),
     ],
 )
@@ -158,6 +160,39 @@ def test_layers_of_no_network_here_are_refused_in_one_line(change, message, tmp_
     with pytest.raises(InputError, match=message) as error:
         load_weights(models.fdmobilenet_x0_25(padding="tensorflow"), file)
     assert "\n" not in str(error.value) and str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [[[["dropout", n + 1, 0, {}]] for n in range(20_000)], [[["image", 0, 0, {}]] * 20_000]],
+    ids=["calls", "inputs"],
+)
+def test_a_layer_that_is_called_again_and_again_is_refused(nodes, tmp_path):
+    """Each call reads the next one: looking through those that wait would take hours."""
+    image = {"class_name": "InputLayer", "config": {"name": "image", "batch_shape": [None, 9, 9, 3]}}
+    dropout = {"class_name": "Dropout", "config": {"name": "dropout"}, "inbound_nodes": nodes}
+    config = {"layers": [image | {"inbound_nodes": []}, dropout], "input_layers": [["image", 0, 0]]}
+    content = {"class_name": "Functional", "config": config | {"output_layers": [["dropout", 0, 0]]}}
+    weights = io.BytesIO()
+    h5py.File(weights, "w").close()
+    with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
+        archive.writestr("config.json", json.dumps(content))
+        archive.writestr("model.weights.h5", weights.getvalue())
+    with pytest.raises(InputError, match="calls its layers more than 16000 times"):
+        count_classes(tmp_path / "a.keras")
+
+
+def test_an_epsilon_that_the_file_leaves_out_is_that_of_keras(tmp_path):
+    def without(layers):
+        for layer in layers:
+            layer["config"].pop("epsilon", None)
+        return layers
+
+    found = [
+        load_weights(network := models.fdmobilenet_x0_25(padding="tensorflow"), file).complete and network.state_dict()
+        for file, _ in (fdmobilenet_h5(tmp_path / "a.h5"), fdmobilenet_h5(tmp_path / "b.h5", change=without))
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(*(state.values() for state in found), strict=True))
 
 
 def test_links_to_other_files_are_not_followed(tmp_path):

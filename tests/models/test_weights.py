@@ -13,6 +13,7 @@ import torch
 from reidlab import models
 from reidlab.errors import InputError
 from reidlab.models import load_weights, read_weights, recognize
+from reidlab.models.weights import KEYS
 
 
 class Code:
@@ -298,6 +299,48 @@ def test_file_without_weights_is_named(content, network, tmp_path):
     torch.save(content, file)
     with pytest.raises(InputError, match=r"weights\.pth: holds no weights"):
         load_weights(network, file)
+
+
+def nested(depth, content):
+    for _ in range(depth):
+        content = {"model": content}
+    return content
+
+
+def shared(depth):
+    """Mappings of which each holds the next under all keys: 15 ** depth ways to the last."""
+    content = {}
+    for _ in range(depth):
+        content = dict.fromkeys(KEYS, content)
+    return content
+
+
+def circular(**more):
+    content = dict(more)
+    content["model"] = content
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (shared(40), "holds no weights"),
+        (circular(), "holds no weights"),
+        (nested(400, {}), "holds no weights"),
+        (nested(400, {"fc.weight": torch.ones(1)}), "lie more than 20 mappings deep; save the state_dict alone"),
+        (circular(weight=torch.ones(1)), "lie more than 20 mappings deep"),
+    ],
+    ids=["shared", "circular", "deep", "deep with tensors", "circular with tensors"],
+)
+def test_mappings_in_each_other_are_looked_through_once(content, message, network, tmp_path):
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=message):
+        load_weights(network, tmp_path / "weights.pth")
+
+
+def test_weights_a_few_mappings_deep_are_found(source, network, tmp_path):
+    torch.save(nested(10, source.state_dict()), tmp_path / "weights.pth")
+    assert load_weights(network, tmp_path / "weights.pth").complete
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "."])

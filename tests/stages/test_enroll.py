@@ -35,6 +35,13 @@ def people(trained):
     shutil.rmtree(Run.resume(trained[0]) / File.GALLERY, ignore_errors=True)
 
 
+def test_a_camera_of_minus_one_is_unknown(people, tmp_path):
+    overrides, market = people
+    shutil.copy(min((market / "query").glob("*.jpg")), tmp_path / "7_c-1.jpg")
+    gallery = enroll.run(Run.resume([*overrides, r"gallery.pattern='(?P<pid>\d+)_c(?P<camid>-?\d+)'"]), tmp_path)
+    assert gallery.table()["pid"].tolist() == ["7"] and not gallery.table()["camid"].fillna("").any()
+
+
 def test_enrolled_identified_forgotten(people, capsys):
     overrides, market = people
     assert cli.main(["enroll", str(market / "bounding_box_test"), PATTERN, *overrides]) == 0
