@@ -145,7 +145,7 @@ def whole(low: int = 0, high: float = math.inf) -> Number:
 ANY, SHARE, WEIGHT, POSITIVE = Number(), Number(0, 1), Number(0), Number(0, above=True)
 MANY = 1_000_000  # of what takes memory or time each
 NAME, TRUTH = Word(), Truth()
-SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(ANY, 3)
+SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(Number(-2, 2), 3)  # of pixels in [0, 1]
 DISTANCE = Choice(("euclidean", "cosine"))
 PRECISION = Choice(("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
 
