@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -128,8 +129,8 @@ def _children(node: yaml.Node) -> Sequence[yaml.Node]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) == len(pairs):
         return found
-    seen = set[str]()
-    twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+    times = Counter(key for key, _ in pairs)
+    twice = next(key for key in times if times[key] > 1)
     raise ValueError(f"has the key '{twice[:60]}' twice")
 
 

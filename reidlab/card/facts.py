@@ -67,7 +67,7 @@ def made_from(run: Run, file: str) -> str | None:
     if path.suffix in MODELS:
         return open_model(path).weights_hash
     if path.suffix == ".csv":
-        content = next(iter(run.table_of(file).head(1).to_dict("records")), {})
+        content: Mapping[str, Any] = next(iter(run.table_of(file).head(1).to_dict("records")), {})
     else:
         content = run.json_of(file if path.suffix == ".json" else File.FIRMWARE)
     model, digest = content.get("model"), content.get("model_hash")

@@ -128,7 +128,7 @@ class ResumedPlateau(pl.Callback):
         """The checkpoint is loaded, and no epoch has begun."""
         for planned in trainer.lr_scheduler_configs:
             watched, schedule = planned.monitor, planned.scheduler
-            if not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            if watched is None or not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 continue
             if figures := [row[watched] for row in self.history.rows if watched in row]:
                 trainer.callback_metrics[watched] = torch.tensor(figures[-1])  # until another epoch is validated
