@@ -156,8 +156,9 @@ def test_a_config_is_composed_anew_when_a_file_of_it_changes(workspace):
 def test_an_experiment_that_nothing_would_read_is_named(workspace):
     for name, text in {"bare": "seed: 7\n", "child": "# @package _global_\ndefaults: [bare]\n"}.items():
         (workspace / "conf" / "experiment" / f"{name}.yaml").write_text(text)
-        told = r"conf/experiment/bare.yaml: nothing reads its settings; begin it with `# @package _global_`"
-        assert message(f"experiment={name}") == told
+    told = "conf/experiment/bare.yaml: nothing reads its settings; begin it with `# @package _global_`"
+    assert message("experiment=bare") == told
+    assert config.compose(["experiment=child"]).seed == 7
     (workspace / "conf" / "experiment" / "bare.yaml").write_text("defaults: [mine]\n")
     assert config.compose(["experiment=bare"]).model.name == "tiny"
 

@@ -108,7 +108,7 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     others = [o for o in overrides if o.key_or_group != "experiment"]
     files = [file for file in defaults if str(file.config_path).startswith("experiment/")]
     if files:
-        if bare := next((file.config_path for file in files if file.package and "experiment" in cfg), None):
+        if bare := next((file.config_path for file in files if file.package and cfg.get("experiment")), None):
             raise InputError(f"conf/{bare}.yaml: nothing reads its settings; begin it with `# @package _global_`")
         _check_files(files, defaults, {o.key_or_group for o in others}, loader, repository)
     cfg.pop("hydra", None)  # of an experiment that other programs read, too

@@ -154,7 +154,7 @@ def check_file(settings: DictConfig, defaults: DictConfig, chosen: Collection[st
             _check_value(key, value, values)
         elif above and above[-1] in values:
             _check_value(above[-1], {key.removeprefix(f"{above[-1]}."): value}, values)
-        elif group not in OPEN_PARTS and not objects & {*prefixes(key)}:
+        elif value != {} and group not in OPEN_PARTS and not objects & {*prefixes(key)}:
             raise _unknown(key, known)
 
 

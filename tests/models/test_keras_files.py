@@ -164,7 +164,7 @@ def test_layers_of_no_network_here_are_refused_in_one_line(change, message, tmp_
 
 @pytest.mark.parametrize(
     "nodes",
-    [[[["dropout", n + 1, 0, {}]] for n in range(20_000)], [[["image", 0, 0, {}]] * 20_000]],
+    [[[["dropout", n + 1, 0, {}]] for n in range(20_000)] + [[["image", 0, 0, {}]]], [[["image", 0, 0, {}]] * 20_000]],
     ids=["calls", "inputs"],
 )
 def test_a_layer_that_is_called_again_and_again_is_refused(nodes, tmp_path):

@@ -124,7 +124,7 @@ def test_training_names_the_folder_that_is_missing(market, tmp_path):
 
 def test_no_match_at_all_is_an_error(market, tmp_path):
     run = Run.compose(
-        ["data=market1501", f"data.root={market}", "data.source.splits={train: bounding_box_train, query: query, "
+        ["data=market1501", f"data.root={market}", "data.source.splits={train: null, query: query, "
          "gallery: bounding_box_train}", "data.size=[64,32]", "data.num_workers=0", f"run.root={tmp_path}"]
     )  # fmt: skip
     with pytest.raises(InputError, match="no query has a match"):

@@ -205,7 +205,7 @@ def _row_bytes(build: Builder, op: Op, source: int) -> int:
 
 
 HANDLERS = {
+    **dict.fromkeys(FUNCTIONS, _table),
     "ADD": _sum, "SUB": _sum, "MUL": _mul, "MAXIMUM": _extreme, "MINIMUM": _extreme, "PRELU": _prelu,
     "QUANTIZE": _quantize, "DEQUANTIZE": dequantize, "LOGISTIC": _logistic, "SOFTMAX": _softmax,
-    **dict.fromkeys(FUNCTIONS, _table),
 }  # fmt: skip
