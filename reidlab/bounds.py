@@ -145,7 +145,8 @@ def whole(low: int = 0, high: float = math.inf) -> Number:
 ANY, SHARE, WEIGHT, POSITIVE = Number(), Number(0, 1), Number(0), Number(0, above=True)
 MANY = 1_000_000  # of what takes memory or time each
 NAME, TRUTH = Word(), Truth()
-SIZE, CHANNELS = Many(whole(1, 4096), 2), Many(Number(-2, 2), 3)  # of pixels in [0, 1]
+SIZE = Many(whole(1, 4096), 2)
+MEAN, STD = Many(Number(-2, 2), 3), Many(Number(0, 2, above=True), 3)  # of pixels in [0, 1]
 DISTANCE = Choice(("euclidean", "cosine"))
 PRECISION = Choice(("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true", "bf16", 16, 32, 64))
 
@@ -167,8 +168,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.num_instances": Maybe(whole(1, MANY)),
     **dict.fromkeys((f"data.{name}" for name in ("reduced_decode", "exclude_same_camera")), TRUTH),
     **dict.fromkeys((f"data.{name}" for name in ("camera_balanced", "class_balanced")), TRUTH),
-    "data.mean": CHANNELS,
-    "data.std": Many(POSITIVE, 3),
+    "data.mean": MEAN,
+    "data.std": STD,
     "data.enlarged": Number(0, 8, above=True),
     "data.crop.area": Many(Number(0, 1, above=True), 2),
     "data.crop.aspect": Many(POSITIVE, 2),
@@ -188,8 +189,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "data.source.images_per_camera": whole(1, 10_000),
     "data.source.images_per_class": whole(1, MANY),
     # network and training
-    "model.mean": CHANNELS,
-    "model.std": Many(POSITIVE, 3),
+    "model.mean": MEAN,
+    "model.std": STD,
     "model.distance": DISTANCE,
     "model.network.feat_dim": Maybe(whole(1, 65_536)),
     "model.network.dropout": Number(0, 1, below=True),
@@ -268,8 +269,8 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     **dict.fromkeys(
         (f"evaluate.{name}" for name in ("exclude_same_camera", "same_camera", "flip", "*.enabled")), TRUTH
     ),
-    "evaluate.mean": Maybe(CHANNELS),
-    "evaluate.std": Maybe(Many(POSITIVE, 3)),
+    "evaluate.mean": Maybe(MEAN),
+    "evaluate.std": Maybe(STD),
     "evaluate.color_order": Maybe(Choice(("RGB", "BGR"))),
     "evaluate.baselines": Many(NAME),
     "evaluate.galleries": Many(NAME),

@@ -5,6 +5,7 @@ import io
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,32 +124,34 @@ def read_sequences(folder: Path) -> list[Sequence]:
     return [read_sequence(place) for place in inside or [folder]]
 
 
-def read_video(file: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Number from 1 and image (H, W, 3) uint8 RGB of each frame; InputError where there is none."""
+@contextmanager
+def _opened(file: Path) -> Iterator[cv2.VideoCapture]:
     with open_regular(file, MAX_VIDEO_BYTES):  # OpenCV would wait for a pipe
         pass
     video = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
     try:
-        number, (there, image) = 0, video.read()
+        yield video
+    finally:
+        video.release()
+
+
+def read_video(file: Path) -> Iterator[tuple[int, np.ndarray]]:
+    """Number from 1 and image (H, W, 3) uint8 RGB of each frame; InputError where there is none."""
+    number = 0
+    with _opened(file) as video:
+        there, image = video.read()
         while there:
             number += 1
             yield number, np.ascontiguousarray(image[..., ::-1])
             there, image = video.read()
-    finally:
-        video.release()
     if not number:
         raise InputError(f"{file}: not readable as a video")
 
 
 def video_rate(file: Path) -> float | None:
     """Frames a second, as a video says; None where it doesn't."""
-    with open_regular(file, MAX_VIDEO_BYTES):
-        pass
-    video = cv2.VideoCapture(str(file), cv2.CAP_FFMPEG)
-    try:
+    with _opened(file) as video:
         rate = video.get(cv2.CAP_PROP_FPS)
-    finally:
-        video.release()
     return rate if 0 < rate <= FASTEST else None
 
 

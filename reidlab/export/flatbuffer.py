@@ -16,7 +16,11 @@ from reidlab.untrusted import check_schema, parse_json
 
 METADATA = "reidlab"
 LARGEST_TENSOR = 1 << 30  # elements
-GROWS = {"FILL": 0, "BROADCAST_TO": 1, "TILE": 1}  # operators by the place of the sizes, or numbers of times
+GROWS = {  # operators by the place of the sizes, numbers of times or of pixels that they are told
+    **{"FILL": 0, "TRANSPOSE_CONV": 0, "SPACE_TO_BATCH_ND": 2},
+    **dict.fromkeys(("BROADCAST_TO", "TILE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "ONE_HOT"), 1),
+    **dict.fromkeys(("PAD", "PADV2", "MIRROR_PAD"), 1),
+}
 FILE_IDENTIFIER = b"TFL3"
 WITH_BIAS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 OPERATORS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}

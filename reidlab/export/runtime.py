@@ -26,7 +26,7 @@ ONNX_TYPES: dict[str, type | np.dtype] = {
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
 VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 LARGEST_TENSOR = 2**30  # values
-MOST_OF_A_MEAN = 2.0  # of pixels in [0, 1]
+OF_PIXELS = 2.0  # at most, mean and std of pixels in [0, 1]
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -204,8 +204,8 @@ def open_model(
             raise InputError(
                 f"{file}: its {key} is {values}; give three numbers as evaluate.{key}, those of std above 0"
             )
-    if mean is not None and max(mean) > MOST_OF_A_MEAN:
-        raise InputError(f"{file}: its mean is {[*mean]}; give mean and std of pixels in [0, 1], each divided by 255")
+        if values is not None and max(map(abs, values)) > OF_PIXELS:
+            raise InputError(f"{file}: its {key} is {[*values]}; give it for pixels in [0, 1], divided by 255")
     raw = given.is_raw
     if (mean is None) != (std is None):
         raise InputError(f"{file}: give both mean and std, or neither")

@@ -16,7 +16,7 @@ def activation_ranges(ranges: pd.DataFrame) -> Figure:
     figure = blank(9.6, 3.2)
     axes = tidy(figure.subplots(), "Ranges of the activations", "tensor, in the order of computation", "value")
     edges = np.arange(len(ranges) + 1) - 0.5
-    axes.stairs(ranges["high"], edges, baseline=ranges["low"], fill=True, color=SERIES[0])  # bars take seconds
+    axes.stairs(ranges["high"], edges, baseline=ranges["low"], fill=True, color=SERIES[0])
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xlim(-1, len(ranges))
     return figure

@@ -200,7 +200,10 @@ def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> Non
     theirs = embedder.metadata.get("classes")
     if theirs and isinstance(datamodule, ClassDataModule) and theirs != (ours := datamodule.class_names):
         first, second = (", ".join(names[:8]) for names in (theirs, ours))
-        raise InputError(f"{embedder.file}: its classes are {first}; those of data '{datamodule.name}' are {second}")
+        raise InputError(
+            f"{embedder.file}: its classes are {first}; those of data '{datamodule.name}' are {second}; give the data "
+            "that it was trained on, with its names"
+        )
 
 
 def open_file(run: Run, file: Path) -> Embedder:

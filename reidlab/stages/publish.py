@@ -23,7 +23,7 @@ FILES = (File.ONNX, File.ONNX_INT8, File.TFLITE, File.TFLITE_INT8)
 TEXTS = (".json", ".csv", ".yaml", ".svg")
 PICTURES = (".png", ".jpg")
 LINK = re.compile(r"\[((?:[^\[\]\\]|\\.)*)\]\(([^):#]+)\)")
-EXAMPLE = '''"""What the network says of images: python example.py A.jpg B.jpg. Needs reidlab."""
+EXAMPLE = '''"""Print what the network says of images: python example.py A.jpg B.jpg. Needs reidlab."""
 
 import sys
 from pathlib import Path

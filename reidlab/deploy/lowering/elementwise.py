@@ -1,6 +1,7 @@
 """Operators element by element: sums, products, extremes, and functions of one code as tables."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -8,6 +9,8 @@ from reidlab.deploy import arithmetic
 from reidlab.deploy.functions import FUNCTIONS, function_table
 from reidlab.deploy.network import ALL_INTEGER, Builder, Node, Rows
 from reidlab.deploy.tflite_graph import Op
+
+Handler = Callable[[Builder, Op], None]
 
 
 def _operands(build: Builder, op: Op) -> tuple[list[int], np.ndarray | None, int]:
@@ -29,6 +32,11 @@ def _operands(build: Builder, op: Op) -> tuple[list[int], np.ndarray | None, int
     return [a, b], build.constant(op, op.inputs.index(b), "int8"), math.prod(other)
 
 
+def _activations(operands: list[int], constant: np.ndarray | None) -> tuple[int, ...]:
+    """The operands of `_operands` that a kernel is given beside its constant."""
+    return tuple(operands if constant is None else operands[:1])
+
+
 def _scale_of(build: Builder, op: Op, tensor: int) -> tuple[np.float32, int]:
     """(scale, zero point) of an operand, which may be constant."""
     quantization = build.graph.tensors[tensor].quantization
@@ -39,8 +47,6 @@ def _scale_of(build: Builder, op: Op, tensor: int) -> tuple[np.float32, int]:
 
 def _sum(build: Builder, op: Op) -> None:
     """ADD and SUB."""
-    if _is_function(build, op):
-        return _table(build, op)
     operands, constant, period = _operands(build, op)
     pairs = [_scale_of(build, op, tensor) for tensor in operands]
     larger = int(pairs[1][0] > pairs[0][0])
@@ -59,13 +65,12 @@ def _sum(build: Builder, op: Op) -> None:
         -1 if op.kind == "SUB" and tensor == op.inputs[1] else 1 for tensor in (operands[larger], operands[1 - larger])
     ]
     params = {"sum": params, "constant": constant, "sign": tuple(signs), "larger": larger, "period": period}
-    activations = operands if constant is None else operands[:1]
-    build.emit(op, "reid_signed_sum_row", "reid_signed_sum", params, tuple(activations), cut, trailing=True)
+    build.emit(
+        op, "reid_signed_sum_row", "reid_signed_sum", params, _activations(operands, constant), cut, trailing=True
+    )
 
 
 def _mul(build: Builder, op: Op) -> None:
-    if _is_function(build, op):
-        return _table(build, op)
     operands, constant, period = _operands(build, op)
     (scale_a, zero_a), (scale_b, zero_b) = (_scale_of(build, op, tensor) for tensor in operands)
     scale, zero = build.quantization(op.outputs[0], op)
@@ -75,26 +80,20 @@ def _mul(build: Builder, op: Op) -> None:
     count, cut = _rows_for(build, op, operands[0], period)
     params = {"constant": constant, "multiplier": pair[0], "shift": pair[1], "zero": (zero_a, zero_b, zero),
               "count": count, "period": period}  # fmt: skip
-    activations = operands if constant is None else operands[:1]
-    build.emit(op, "reid_product_row", "reid_product", params, tuple(activations), cut, trailing=True)
+    build.emit(op, "reid_product_row", "reid_product", params, _activations(operands, constant), cut, trailing=True)
 
 
 def _extreme(build: Builder, op: Op) -> None:
     """MAXIMUM and MINIMUM."""
-    if _is_function(build, op):
-        return _table(build, op)
     operands, constant, period = _operands(build, op)
     if len({build.quantization(op.outputs[0], op), *(_scale_of(build, op, tensor) for tensor in operands)}) > 1:
         raise build.refuse(op, "its tensors have different scales; quantize the model again")
     count, cut = _rows_for(build, op, operands[0], period)
     params = {"constant": constant, "is_least": int(op.kind == "MINIMUM"), "count": count, "period": period}
-    activations = operands if constant is None else operands[:1]
-    build.emit(op, "reid_extreme_row", "reid_extreme", params, tuple(activations), cut, trailing=True)
+    build.emit(op, "reid_extreme_row", "reid_extreme", params, _activations(operands, constant), cut, trailing=True)
 
 
 def _prelu(build: Builder, op: Op) -> None:
-    if _is_function(build, op):
-        return _table(build, op)
     operands, constant, period = _operands(build, op)
     if constant is None:
         raise build.refuse(op, "needs constant slopes")
@@ -204,8 +203,14 @@ def _row_bytes(build: Builder, op: Op, source: int) -> int:
     return shapes[0][1] * shapes[0][2]
 
 
-HANDLERS = {
+def _or_table(handler: Handler) -> Handler:
+    """A handler of two operands, for which one number as the second makes a table."""
+    return lambda build, op: (_table if _is_function(build, op) else handler)(build, op)
+
+
+OF_TWO = {"ADD": _sum, "SUB": _sum, "MUL": _mul, "MAXIMUM": _extreme, "MINIMUM": _extreme, "PRELU": _prelu}
+HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(FUNCTIONS, _table),
-    "ADD": _sum, "SUB": _sum, "MUL": _mul, "MAXIMUM": _extreme, "MINIMUM": _extreme, "PRELU": _prelu,
+    **{kind: _or_table(handler) for kind, handler in OF_TWO.items()},
     "QUANTIZE": _quantize, "DEQUANTIZE": dequantize, "LOGISTIC": _logistic, "SOFTMAX": _softmax,
 }  # fmt: skip
