@@ -70,6 +70,8 @@ def test_figures_of_a_file_that_was_made_anew_are_not_the_runs(run):
     assert list(run.results) == [*rows]
     run.write(File.TFLITE_INT8, b"by another")
     assert list(run.results) == ["checkpoint"] and run.stale_results == ["tflite int8", "emulated m7"]
+    run.record({Row.TFLITE_INT8: {"mAP": 0.7}}, {}, run.checkpoint)  # by an earlier release, which noted no file
+    assert list(run.results) == ["checkpoint", "tflite int8"]
 
 
 def test_rows_of_several_sets_of_test_images_are_named(run):
