@@ -177,6 +177,7 @@ def test_numbers_of_tables_have_digits_that_fit():
 
 def test_demo_results_prefer_what_was_measured_here(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where there is no runs/demo of a user's
     monkeypatch.setattr(notebook, "DEMO_RESULTS", tmp_path / "published.csv")
     assert notebook.demo_results().empty and "not measured yet" in capsys.readouterr().out
     published = pd.DataFrame({"row": ["checkpoint"], "mAP": [0.8], "rank-1": [0.9], "machine": ["m"], "commit": ["c"]})
