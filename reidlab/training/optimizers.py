@@ -1,5 +1,6 @@
 """Optimizers beside torch's own."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -48,20 +49,29 @@ class Muon(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             learning = [p for p in group["params"] if p.grad is not None]
-            for parameter in filter(mixes_channels, learning):
-                self._orthogonal_step(parameter, group)
+            if kernels := [p for p in learning if mixes_channels(p)]:
+                self._orthogonal_step(kernels, group)
             if others := [p for p in learning if not mixes_channels(p)]:
                 self._adam_step(others, group)
         return loss
 
-    def _orthogonal_step(self, parameter: Tensor, group: dict) -> None:
-        state, gradient = self.state[parameter], cast(Tensor, parameter.grad).flatten(1)
-        if not state:
-            state["momentum"] = torch.zeros_like(gradient)
-        momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
-        update = orthogonal(gradient.lerp(momentum, group["momentum"]))  # Nesterov's
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(update.view_as(parameter), alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
+    def _orthogonal_step(self, kernels: list[Tensor], group: dict) -> None:
+        gradients = [cast(Tensor, kernel.grad).flatten(1) for kernel in kernels]
+        for kernel, gradient in zip(kernels, gradients, strict=True):
+            if not self.state[kernel]:
+                self.state[kernel]["momentum"] = torch.zeros_like(gradient)
+        momenta = [self.state[kernel]["momentum"] for kernel in kernels]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
+        torch._foreach_mul_(kernels, 1 - group["lr"] * group["weight_decay"])
+        alike: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+        for kernel, matrix in zip(kernels, ahead, strict=True):
+            alike[matrix.shape].append((kernel, matrix))
+        for shape, pairs in alike.items():
+            updates = orthogonal(torch.stack([matrix for _, matrix in pairs]))
+            rate = group["lr"] * 0.2 * max(shape) ** 0.5
+            for (kernel, _), update in zip(pairs, updates, strict=True):
+                kernel.add_(update.view_as(kernel), alpha=-rate)
 
     def _adam_step(self, parameters: list[Tensor], group: dict) -> None:
         for parameter in parameters:
@@ -95,12 +105,13 @@ def mixes_channels(parameter: Tensor) -> bool:
     return parameter.ndim == 4 and parameter.shape[1] > 1
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """U V^T of a matrix U S V^T, roughly: its singular values come between about 0.7 and 1.2 (Newton-Schulz)."""
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """U V^T of each of B matrices U S V^T (B, M, N), roughly: singular values come to 0.7 to 1.2 (Newton-Schulz)."""
     a, b, c = NEWTON_SCHULZ
-    wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
-    wide = wide / wide.norm().clamp_min(1e-7)
+    tall = matrices.shape[1] > matrices.shape[2]
+    wide = matrices.mT if tall else matrices
+    wide = wide / wide.norm(dim=(1, 2), keepdim=True).clamp_min(1e-7)
     for _ in range(steps):
-        gram = wide @ wide.T
-        wide = a * wide + (b * gram + c * gram @ gram) @ wide
-    return wide.T if len(matrix) > matrix.shape[1] else wide
+        gram = wide @ wide.mT
+        wide = torch.baddbmm(wide, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.mT if tall else wide

@@ -16,26 +16,31 @@ def test_orthogonal_keeps_the_singular_vectors_and_levels_the_values(shape):
     torch.manual_seed(0)
     matrix = torch.randn(shape)
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
-    inside = u.T @ orthogonal(matrix) @ v.T  # diagonal, if the singular vectors are the same
+    inside = u.T @ orthogonal(matrix[None])[0] @ v.T  # diagonal, if the singular vectors are the same
     torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-3, rtol=0)
     strong = torch.linalg.svdvals(matrix) > 0.05 * matrix.norm()
     assert ((inside.diagonal()[strong] > 0.6) & (inside.diagonal()[strong] < 1.3)).all()
-    assert not orthogonal(torch.zeros(shape)).any()
+    assert not orthogonal(torch.zeros(1, *shape)).any()
 
 
 def test_kernels_move_as_torchs_muon_moves_their_matrices():
     torch.manual_seed(0)
     options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1}
-    kernel = nn.Parameter(torch.randn(8, 4, 3, 3))
-    matrix = nn.Parameter(kernel.detach().flatten(1).clone())
-    mine = Muon([kernel], **options)
-    torchs = torch.optim.Muon([matrix], adjust_lr_fn="match_rms_adamw", **options)
+    shapes = (8, 4, 3, 3), (16, 8, 1, 1), (8, 4, 3, 3), (8, 16, 1, 1), (16, 8, 1, 1)
+    kernels = [nn.Parameter(torch.randn(shape).to(memory_format=torch.channels_last)) for shape in shapes]
+    matrices = [nn.Parameter(kernel.detach().flatten(1).clone()) for kernel in kernels]
+    mine = Muon(kernels, **options)
+    torchs = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw", **options)
     for _ in range(5):
-        kernel.grad = torch.randn_like(kernel)
-        matrix.grad = kernel.grad.flatten(1).clone()
+        for kernel, matrix in zip(kernels, matrices, strict=True):
+            kernel.grad = torch.randn_like(kernel)
+            matrix.grad = kernel.grad.flatten(1).clone()
+        gradients = [kernel.grad.clone() for kernel in kernels]
         mine.step()
         torchs.step()
-    torch.testing.assert_close(kernel.flatten(1), matrix, atol=2e-3, rtol=0)  # torch's works in bfloat16
+        assert all(torch.equal(kernel.grad, as_it_was) for kernel, as_it_was in zip(kernels, gradients, strict=True))
+    for kernel, matrix in zip(kernels, matrices, strict=True):
+        torch.testing.assert_close(kernel.flatten(1), matrix, atol=2e-3, rtol=0)  # torch's works in bfloat16
 
 
 def test_all_else_moves_as_by_adamw():
