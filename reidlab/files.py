@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,6 +44,8 @@ STAND_INS = {  # how the text begins that lies in a file's place -> what it is a
     b"<html": "a web page, not the file itself; download that by the link that gives it raw",
 }
 KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+
+_hashes: dict[tuple[int, ...], str] = {}  # of versions of files that were read
 
 
 @contextlib.contextmanager
@@ -300,6 +303,17 @@ def without_folders(text: str) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """The first 16 hex digits of a file's SHA-256; InputError where it can't be read."""
+    """The first 16 hex digits of a file's SHA-256; InputError where it can't be read.
+
+    A file that has been as it is for a second is read once by a process, however often it is asked for: a report asks
+    hundreds of times for that of a checkpoint.
+    """
     with open_regular(path, limit=1 << 50) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        state = os.fstat(file.fileno())
+        version = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
+        if version in _hashes:
+            return _hashes[version]
+        found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if state.st_ctime_ns < time.time_ns() - 1_000_000_000:  # else another change may have the same time
+        _hashes[version] = found
+    return found

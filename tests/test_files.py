@@ -1,6 +1,8 @@
 import fcntl
+import hashlib
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -95,3 +97,27 @@ def test_the_processes_of_a_distributed_training_lock_each_for_itself(name, tmp_
         monkeypatch.setenv(name, "1")
         with files.alone(tmp_path), pytest.raises(InputError), files.alone(tmp_path):
             pass
+
+
+def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
+    def read_to_hash(found):
+        reads = []
+        with monkeypatch.context() as patch:
+            patch.setattr(hashlib, "file_digest", lambda file, kind: reads.append(file.name) or digest(file, kind))
+            assert files.file_hash(file) == hashlib.sha256(found).hexdigest()[:16]
+        return len(reads)
+
+    file, digest = tmp_path / "best.ckpt", hashlib.file_digest
+    file.write_bytes(b"one")
+    assert read_to_hash(b"one") == read_to_hash(b"one") == 1  # so lately changed that another change may not show
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
+    assert (read_to_hash(b"one"), read_to_hash(b"one")) == (1, 0)
+    time.sleep(0.05)
+    file.write_bytes(b"two")
+    assert (read_to_hash(b"two"), read_to_hash(b"two")) == (1, 0)
+    files.write_atomic(file, b"six")
+    assert read_to_hash(b"six") == 1
+    file.unlink()
+    with pytest.raises(InputError, match=r"best\.ckpt"):
+        files.file_hash(file)

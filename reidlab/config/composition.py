@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.overrides import OPTIONAL_GROUPS, PATH_KEYS, check_choice, check_file, check_keys, parse
-from reidlab.config.values import as_text, check_values, plain, settle
+from reidlab.config.values import as_text, check_values, plain, settle, written
 from reidlab.errors import InputError, one_line
 from reidlab.places import CONF, choices, config_files, resolve_path, root
 
@@ -115,7 +115,7 @@ def _of_groups(choices: tuple[str, ...], conf_files: tuple) -> bytes:
     if others != overrides:
         without = pickle.loads(_of_groups(tuple(str(o.input_line) for o in others), conf_files))
         for group in {o.key_or_group for o in others} & {*cfg} & {*without}:
-            cfg[group] = _fitting(*(OmegaConf.to_container(tree[group]) for tree in (cfg, without)))
+            cfg[group] = _fitting(*(written(tree[group]) for tree in (cfg, without)))
     OmegaConf.set_struct(cfg, True)
     return pickle.dumps(cfg)
 

@@ -8,10 +8,10 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from reidlab.bounds import bound_of
-from reidlab.config.values import is_like, nearest, prefixes
+from reidlab.config.values import is_like, nearest, prefixes, written
 from reidlab.errors import InputError
 from reidlab.places import CONF, choices, groups, leaves
 
@@ -125,7 +125,7 @@ def _meant(key: str, known: Collection[str]) -> str:
 
 def check_keys(overrides: list[Override], defaults: DictConfig) -> None:
     """Raise InputError, with the nearest key, for a key that a config hasn't, and for a value of another type."""
-    values = leaves(OmegaConf.to_container(defaults))
+    values = leaves(written(defaults))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     for override in overrides:
         if not (override.is_add() or override.is_force_add()):
@@ -142,7 +142,7 @@ def check_file(settings: DictConfig, defaults: DictConfig, chosen: Collection[st
         defaults: the config without experiments.
         chosen: groups whose choice isn't the experiment's: what doesn't fit that is left out later.
     """
-    values, own = leaves(OmegaConf.to_container(defaults)), leaves(OmegaConf.to_container(settings))
+    values, own = leaves(written(defaults)), leaves(written(settings))
     known = {prefix for leaf in values for prefix in prefixes(leaf)}
     objects = {key.removesuffix("._target_") for key in (*values, *own) if key.endswith("._target_")}
     for key, value in own.items():

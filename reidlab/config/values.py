@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,7 @@ def as_config(tree: Mapping[str, Any]) -> DictConfig:
 
 def settle(cfg: DictConfig, values: Mapping[str, Any]) -> None:
     """Make `as_config(values)` of the config that has these values: few refer to others, so it is soon done."""
-    _settle(cfg, OmegaConf.to_container(cfg), as_text(values))
+    _settle(cfg, written(cfg), as_text(values))
 
 
 def _settle(cfg: DictConfig, unresolved: Any, values: Mapping[str, Any]) -> None:
@@ -33,7 +33,30 @@ def _settle(cfg: DictConfig, unresolved: Any, values: Mapping[str, Any]) -> None
 
 def plain(cfg: Any) -> Any:
     """The values of a config, or of a part of it, as nested dicts and lists."""
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+    def value_of(parent: Any, key: Any, value: Any) -> Any:
+        if isinstance(value, str) and ("${" in value or value == "???"):
+            value = parent[key]
+            return plain(value) if OmegaConf.is_config(value) else value
+        return value
+
+    return _tree(cfg, value_of)
+
+
+def written(cfg: Any) -> Any:
+    """The same as it is written, references to other values in the place of these."""
+    return _tree(cfg, lambda parent, key, value: value)
+
+
+def _tree(node: Any, value_of: Callable[[Any, Any, Any], Any]) -> Any:
+    """`OmegaConf.to_container` without its checks of each leaf, which took a third of composing's time."""
+    content = node._content
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    values = {}
+    for key, child in items:
+        value = child._value()
+        values[key] = _tree(child, value_of) if isinstance(value, dict | list) else value_of(node, key, value)
+    return values if isinstance(content, dict) else [*values.values()]
 
 
 def as_yaml(cfg: DictConfig) -> str:
