@@ -6,7 +6,12 @@
 
 The arms are trained in turns, one seed of each after the other, on the same images, with the same size, batch and
 threads; one evaluation, reidlab's, scores all networks. Minutes are those of training alone, of the processor with one
-thread, which other work on the machine changes little, and of the clock with more. An arm and seed that has finished
+thread, which other work on the machine changes little, and of the clock with more.
+
+    python benchmarks/time_to_accuracy.py --data DIR --out OUT --minutes 60 --every 10
+
+gives each arm so many minutes of the clock in the place of epochs; torchreid's, as many epochs as a first one that is
+thrown away says. An arm and seed that has finished
 isn't trained again, so that a stopped run goes on. OUT gets curves.csv, table.md and curves.png.
 
 torchreid trains by its softmax engine (Adam (0.9, 0.99) at 1.5e-3, a cosine by epochs, flip, crop and erase), and by
@@ -21,7 +26,7 @@ import copy
 import io
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,49 +47,55 @@ PARITY = (
     "loss=softmax optimizer=adam +optimizer.betas=[0.9,0.99] optimizer.lr=1.5e-3 data.num_instances=null augment=zoom "
     "schedule=warmup_cosine schedule.warmup_epochs=0 schedule.final_factor=0"
 )
-HOUR = "experiment=people_in_an_hour trainer.max_time=null"  # by epochs: a busy machine changes no figure
+HOUR = "experiment=people_in_an_hour"
 BATCH = 64
 ENGINES = {"torchreid": False, "torchreid-triplet": True}  # whether by triplets
-Score = Callable[[int, float, nn.Module], None]  # of an epoch, the seconds of training until its end, and the network
+# Of an epoch, the seconds of training until its end, the network, and whether it was the last
+Score = Callable[[int, float, nn.Module, bool], None]
 
 
 class Curve:
     """Figures on the test split, a row for each epoch that is looked at: every so many, and the last."""
 
     def __init__(self, run: Run, every: int):
-        self.datamodule, self.every, self.last = run.datamodule(), every, run["trainer.max_epochs"]
+        self.datamodule, self.every = run.datamodule(), every
         self.protocol = protocol_of(run, self.datamodule)
         self.rows: list[dict[str, float]] = []
 
-    def __call__(self, epoch: int, seconds: float, network: nn.Module) -> None:
-        if epoch % self.every == 0 or epoch == self.last:
+    def __call__(self, epoch: int, seconds: float, network: nn.Module, last: bool) -> None:
+        if (last or epoch % self.every == 0) and (not self.rows or self.rows[-1]["epoch"] < epoch):
             found = evaluate(copy.deepcopy(network).eval(), self.datamodule, self.protocol).summary()
             figures = {key: round(found[key], 4) for key in ("mAP", "rank-1")}
             self.rows.append({"epoch": epoch, "minutes": round(seconds / 60, 2)} | figures)
             print(self.rows[-1], flush=True)
 
 
-def now() -> float:
-    """Seconds, of the processor or of the clock."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+def clock_of(run: Run) -> Callable[[], float]:
+    """What tells seconds: of the processor, or of the clock."""
+    by_processor = torch.get_num_threads() == 1 and not run["trainer.max_time"]
+    return time.process_time if by_processor else time.perf_counter
 
 
 class Clock(pl.Callback):
     """Scores the network after each epoch, and leaves that out of the time."""
 
-    def __init__(self, score: Score):
-        self.score, self.seconds = score, 0.0
+    def __init__(self, score: Score, now: Callable[[], float]):
+        self.score, self.now, self.seconds = score, now, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.begin = now()
+        self.begin = self.now()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: train.Task) -> None:
-        self.seconds += now() - self.begin
-        self.score(trainer.current_epoch + 1, self.seconds, task.network)
+        self.seconds += self.now() - self.begin
+        self.epoch = trainer.current_epoch + 1
+        self.score(self.epoch, self.seconds, task.network, False)
+
+    def on_train_end(self, trainer: pl.Trainer, task: train.Task) -> None:
+        self.score(self.epoch, self.seconds, task.network, True)
 
 
 def ours(run: Run, score: Score) -> None:
-    train.run(run, [Clock(score)])
+    train.run(run, [Clock(score, clock_of(run))])
 
 
 def theirs(library, run: Run, score: Score, triplet: bool) -> None:
@@ -100,7 +111,7 @@ def theirs(library, run: Run, score: Score, triplet: bool) -> None:
         def __init__(self, **options):
             super().__init__(rows, rows[:1], rows[:1], **options)
 
-    name, epochs = run.name, run["trainer.max_epochs"]
+    name, now = run.name, clock_of(run)
     library.data.register_image_dataset(name, Images)
     height, width = run["data.size"]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -109,27 +120,41 @@ def theirs(library, run: Run, score: Score, triplet: bool) -> None:
             use_gpu=False, transforms=["random_flip", "random_crop", "random_erase"],
             train_sampler="RandomIdentitySampler" if triplet else "RandomSampler",
         )  # fmt: skip
-        network = library.models.build_model(
-            run["model.name"], manager.num_train_pids, loss="triplet" if triplet else "softmax", pretrained=False,
-            use_gpu=False,
-        )  # fmt: skip
-    optimizer = library.optim.build_optimizer(network, optim="adam", lr=3e-4 if triplet else 1.5e-3)
-    plan = {"lr_scheduler": "single_step", "stepsize": max(1, epochs // 3)} if triplet else {"lr_scheduler": "cosine"}
-    schedule = library.optim.build_lr_scheduler(optimizer, max_epoch=epochs, **plan)
-    if triplet:
-        engine = library.engine.ImageTripletEngine(
-            manager, network, optimizer, margin=0.3, weight_t=0.7, weight_x=1, scheduler=schedule, use_gpu=False
+
+    def training(epochs: int) -> Iterator[tuple[int, float, nn.Module]]:
+        """Number, seconds until its end and network of each epoch of a schedule of so many."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            network = library.models.build_model(
+                run["model.name"], manager.num_train_pids, loss="triplet" if triplet else "softmax", pretrained=False,
+                use_gpu=False,
+            )  # fmt: skip
+        optimizer = library.optim.build_optimizer(network, optim="adam", lr=3e-4 if triplet else 1.5e-3)
+        steps = {"lr_scheduler": "single_step", "stepsize": max(1, epochs // 3)}
+        schedule = library.optim.build_lr_scheduler(
+            optimizer, max_epoch=epochs, **(steps if triplet else {"lr_scheduler": "cosine"})
         )
-    else:
-        engine = library.engine.ImageSoftmaxEngine(manager, network, optimizer, schedule, use_gpu=False)
-    same, seconds = run.untrained_network(manager.num_train_pids), 0.0
-    engine.max_epoch = epochs
-    for engine.epoch in range(epochs):
-        begin = now()
-        engine.train(print_freq=10**9)
-        seconds += now() - begin
+        if triplet:
+            engine = library.engine.ImageTripletEngine(
+                manager, network, optimizer, margin=0.3, weight_t=0.7, weight_x=1, scheduler=schedule, use_gpu=False
+            )
+        else:
+            engine = library.engine.ImageSoftmaxEngine(manager, network, optimizer, schedule, use_gpu=False)
+        seconds, engine.max_epoch = 0.0, epochs
+        for engine.epoch in range(epochs):
+            begin = now()
+            engine.train(print_freq=10**9)
+            seconds += now() - begin
+            yield engine.epoch + 1, seconds, network
+
+    epochs = run["trainer.max_epochs"]
+    if run["trainer.max_time"]:
+        _, seconds, _ = next(training(1))
+        epochs = max(1, round(run["trainer.max_time"] * 60 / seconds))
+        library.utils.set_random_seed(run["seed"])
+    same = run.untrained_network(manager.num_train_pids)
+    for epoch, seconds, network in training(epochs):
         same.load_state_dict(network.state_dict())
-        score(engine.epoch + 1, seconds, same)
+        score(epoch, seconds, same, epoch == epochs)
 
 
 def main() -> None:
@@ -138,7 +163,12 @@ def main() -> None:
     given = [
         *("data=market1501", f"data.root={options.data.absolute()}", f"model={options.model}", "data.val_fraction=0"),
         *(f"data.size={[*options.size]}".replace(" ", ""), f"data.batch_size={BATCH}", "data.num_workers=0"),
-        *(f"trainer.max_epochs={options.epochs}", f"run.root={options.out.absolute() / 'runs'}", "logger=none"),
+        *(
+            f"trainer.max_epochs={'null' if options.minutes else options.epochs}",
+            f"run.root={options.out.absolute() / 'runs'}",
+            "logger=none",
+        ),
+        f"trainer.max_epochs={'null' if options.minutes else options.epochs}",
     ]
     arms = dict(each.split("=", 1) for each in options.own)
     library = torchreid_library(options.torchreid, options.vision) if options.torchreid else None
@@ -192,6 +222,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="osnet_x0_25")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 64), help="height and width")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--minutes", type=float, help="of the clock, for each arm and seed, in the place of epochs")
     parser.add_argument("--every", type=int, default=2, help="epochs between two evaluations")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
+from yaml._yaml import CParser
 from yaml.composer import Composer
 from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
@@ -91,7 +92,7 @@ def _require(fits: bool, place: str, expected: str, value: Any) -> None:
         raise ValueError(f"{place or 'its content'} is {str(value)[:60]!r}, expected {expected}")
 
 
-class _Loader(Composer, yaml.cyaml.CParser, SafeConstructor, Resolver):
+class _Loader(Composer, CParser, SafeConstructor, Resolver):
     """A loader that counts what aliases stand for before anything is built, and refuses tags and repeated keys.
 
     PyYAML's own but for the parser, which is libyaml's: opening a run takes two thirds of the time.
@@ -103,7 +104,7 @@ class _Loader(Composer, yaml.cyaml.CParser, SafeConstructor, Resolver):
     }
 
     def __init__(self, stream: bytes) -> None:
-        yaml.cyaml.CParser.__init__(self, stream)
+        CParser.__init__(self, stream)
         for part in (Composer, SafeConstructor, Resolver):
             part.__init__(self)
         self.depth, self.sizes = 0, dict[int, int]()  # nodes below a node, by its id
