@@ -139,22 +139,21 @@ def theirs(library, run: Run, score: Score, triplet: bool) -> None:
             )
         else:
             engine = library.engine.ImageSoftmaxEngine(manager, network, optimizer, schedule, use_gpu=False)
-        seconds, engine.max_epoch = 0.0, epochs
+        same, seconds, engine.max_epoch = run.untrained_network(manager.num_train_pids), 0.0, epochs
         for engine.epoch in range(epochs):
             begin = now()
             engine.train(print_freq=10**9)
             seconds += now() - begin
-            yield engine.epoch + 1, seconds, network
+            same.load_state_dict(network.state_dict())
+            yield engine.epoch + 1, seconds, same
 
     epochs = run["trainer.max_epochs"]
     if run["trainer.max_time"]:
         _, seconds, _ = next(training(1))
         epochs = max(1, round(run["trainer.max_time"] * 60 / seconds))
         library.utils.set_random_seed(run["seed"])
-    same = run.untrained_network(manager.num_train_pids)
     for epoch, seconds, network in training(epochs):
-        same.load_state_dict(network.state_dict())
-        score(epoch, seconds, same, epoch == epochs)
+        score(epoch, seconds, network, epoch == epochs)
 
 
 def main() -> None:
@@ -163,12 +162,8 @@ def main() -> None:
     given = [
         *("data=market1501", f"data.root={options.data.absolute()}", f"model={options.model}", "data.val_fraction=0"),
         *(f"data.size={[*options.size]}".replace(" ", ""), f"data.batch_size={BATCH}", "data.num_workers=0"),
-        *(
-            f"trainer.max_epochs={'null' if options.minutes else options.epochs}",
-            f"run.root={options.out.absolute() / 'runs'}",
-            "logger=none",
-        ),
-        f"trainer.max_epochs={'null' if options.minutes else options.epochs}",
+        *(f"trainer.max_epochs={options.epochs}", f"run.root={options.out.absolute() / 'runs'}", "logger=none"),
+        f"trainer.max_time={options.minutes or 'null'}",
     ]
     arms = dict(each.split("=", 1) for each in options.own)
     library = torchreid_library(options.torchreid, options.vision) if options.torchreid else None

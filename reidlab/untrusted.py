@@ -112,8 +112,8 @@ class _Loader(Composer, CParser, SafeConstructor, Resolver):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.depth > MAX_DEPTH:
             raise yaml.YAMLError(f"nested deeper than {MAX_DEPTH}")
-        if getattr(self.peek_event(), "tag", None):
-            raise yaml.YAMLError(f"holds the tag {self.peek_event().tag}; write plain values")
+        if tag := getattr(self.peek_event(), "tag", None):
+            raise yaml.YAMLError(f"holds the tag {tag}; write plain values")
         is_alias = self.check_event(yaml.AliasEvent)
         self.depth += 1
         node = super().compose_node(parent, index)
