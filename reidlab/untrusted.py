@@ -29,7 +29,7 @@ def parse_yaml(text: bytes) -> Any:
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"{len(text):,} bytes, more than {MAX_YAML_BYTES:,}")
     try:
-        return _checked(yaml.load(text, _Loader))
+        return _checked(_Loader(text).get_single_data())
     except (yaml.YAMLError, IndexError) as error:  # IndexError: 0x_ is a number to PyYAML, without digits
         raise ValueError(" ".join(str(error).replace('in "<byte string>", ', "at ").split())) from error
 
