@@ -11,10 +11,11 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from reidlab import config, places
-from reidlab.config.values import settle
+from reidlab.config.values import plain, settle, written
 from reidlab.errors import InputError
 from reidlab.run import Run
 from reidlab.stages import train
@@ -478,3 +479,20 @@ def test_every_choice_builds_what_training_takes(chosen, tmp_path):
         cfg.distill[file] = None
         with pytest.raises(InputError, match=rf"distill\.{file}: name the "):
             train.build_distillation(Run.of(cfg), network, None, "")
+
+
+def test_configs_are_walked_as_omegaconf_walks_them():
+    tree = {
+        "one": 1, "text": "x${one}", "ref": "${one}", "node": "${group}", "item": "${list[1].deep}", "empty": {}, "no": [],
+        "list": ["${one}", {"deep": "${ref}"}, [None, "a"]],
+        "group": {"escaped": "\\${one}", "slashes": "a\\\\${one}", "none": None, "false": False},
+    }  # fmt: skip
+    for cfg in (OmegaConf.create(tree), config.compose(["experiment=demo"])):
+        assert plain(cfg) == OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        assert written(cfg) == OmegaConf.to_container(cfg)
+    assert plain(OmegaConf.create(tree).list) != written(OmegaConf.create(tree).list)
+    for wrong in ({"a": "???"}, {"a": "${b}"}, {"a": ["${nobody}"]}, {"a": {"b": "${a}"}}):
+        with pytest.raises((OmegaConfBaseException, RecursionError)):
+            OmegaConf.to_container(OmegaConf.create(wrong), resolve=True, throw_on_missing=True)
+        with pytest.raises(OmegaConfBaseException):
+            plain(OmegaConf.create(wrong))

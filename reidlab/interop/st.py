@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -290,6 +290,7 @@ def _recipe(left: dict, choices: dict, values: dict, refused: dict, identifies: 
     elif (key := "evaluation.reid_distance_metric") in left:
         refused[key] = f"{left.pop(key)}: for re-identification alone"
     rates = {key: key.split(".")[2] for key in left if key.startswith("training.optimizer.")}
+    _only_one("training.optimizer", dict.fromkeys(rates.values()))
     for optimizer in dict.fromkeys(rates.values()):
         if optimizer.lower() not in OPTIMIZERS:
             raise InputError(f"training.optimizer={optimizer}: not available here; there are {', '.join(OPTIMIZERS)}")
@@ -301,12 +302,20 @@ def _recipe(left: dict, choices: dict, values: dict, refused: dict, identifies: 
         if ours and not (ours == "momentum" and choices["optimizer"] != "sgd"):
             values[f"optimizer.{ours}"] = read_value(key, left.pop(key), float)
     callbacks = {key.split(".")[2] for key in left if key.startswith("training.callbacks.")}
-    for callback in ("ReduceLROnPlateau", "LRWarmupCosineDecay"):
+    schedules = ("ReduceLROnPlateau", "LRWarmupCosineDecay")
+    _only_one("training.callbacks", [name for name in schedules if name in callbacks])
+    for callback in schedules:
         if left.get(f"training.callbacks.{callback}") == {}:
             del left[f"training.callbacks.{callback}"]
     choices["schedule"] = "plateau" if "ReduceLROnPlateau" in callbacks else (
         "warmup_hold_cosine" if "LRWarmupCosineDecay" in callbacks else "constant")  # fmt: skip
     choices.setdefault("optimizer", "adam")
+
+
+def _only_one(key: str, names: Collection[str]) -> None:
+    """InputError where several names stand for one choice."""
+    if len(names) > 1:
+        raise InputError(f"{key}: holds {' and '.join(names)}, of which a training takes one; leave the others out")
 
 
 def _files(left: dict, choices: dict, values: dict, refused: dict, identifies: bool) -> None:

@@ -81,9 +81,13 @@ def run(run: Run, to: str, public: bool = False) -> str:
         raise InputError(f"--to {to}: would replace a git repository; publish to another folder, or to hf:USER/NAME")
     with temporary_folder(place.parent, place.name) as folder:
         _fill(run, folder / "new", to)
-        if place.exists():
-            place.rename(folder / "before")
-        (folder / "new").rename(place)
+        before = place.rename(folder / "before") if place.exists() else None
+        try:
+            (folder / "new").rename(place)
+        except OSError:
+            if before:
+                before.rename(place)
+            raise
     log.info(f"published: {place}")
     return str(place)
 

@@ -174,6 +174,11 @@ def test_operation_modes(mode, stages):
         ("training: {}\nmodel: {alpha: .inf}", "model.alpha=inf: not understood"),
         ("training: {batch_size: many}", "training.batch_size=many: not understood"),
         ("training: {optimizer: {Lion: {learning_rate: 1}}}", "training.optimizer=Lion"),
+        ("training: {optimizer: {Adam: {learning_rate: 1}, SGD: {}}}", "training.optimizer: holds Adam and SGD"),
+        (
+            "training: {callbacks: {ReduceLROnPlateau: {}, LRWarmupCosineDecay: {max_lr: 1}}}",
+            "training.callbacks: holds ReduceLROnPlateau and LRWarmupCosineDecay",
+        ),
         ("hello: {a: 1}", "no user_config.yaml of ST's services"),
         ("training: !!python/object/apply:os.system ['echo']", "tag"),
     ],

@@ -127,6 +127,22 @@ def test_what_is_published_again_replaces_it_and_nothing_else_is(trained, tmp_pa
         publish.run(trained, str(place))
 
 
+def test_what_was_published_stays_where_its_successor_finds_no_place(trained, tmp_path, monkeypatch):
+    place = Path(publish.run(trained, str(tmp_path / "pub")))
+    (place / "of_the_first.txt").touch()
+    rename = Path.rename
+
+    def full(self, target):
+        if self.name == "new":
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(InputError, match="No space left"):
+        publish.run(trained, str(place))
+    assert (place / "of_the_first.txt").exists() and reidlab.load(place)
+
+
 def test_replaced_weights_are_refused(trained, tmp_path):
     place = Path(publish.run(trained, str(tmp_path / "pub")))
     (place / WEIGHTS).write_bytes((place / WEIGHTS).read_bytes() + b"\0")
