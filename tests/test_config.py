@@ -483,7 +483,7 @@ def test_every_choice_builds_what_training_takes(chosen, tmp_path):
 
 def test_configs_are_walked_as_omegaconf_walks_them():
     tree = {
-        "one": 1, "text": "x${one}", "ref": "${one}", "node": "${group}", "item": "${list[1].deep}", "empty": {}, "no": [],
+        "one": 1, "text": "x${one}", "ref": "${one}", "node": "${group}", "item": "${list[1].deep}", "no": [],
         "list": ["${one}", {"deep": "${ref}"}, [None, "a"]],
         "group": {"escaped": "\\${one}", "slashes": "a\\\\${one}", "none": None, "false": False},
     }  # fmt: skip
