@@ -191,6 +191,11 @@ class TimeBudget(pl.Callback):
         self.used, self.epoch = monotonic() - self.begun, monotonic() - self.epoch_begun
         self._plan(trainer, trainer.current_epoch + 1)
 
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return max(self.seconds - (monotonic() - self.begun), 0.0)
+
     def state_dict(self) -> dict:
         """The seconds used so far, and those of the last epoch."""
         return {"used": self.used, "epoch": self.epoch}
@@ -313,6 +318,12 @@ class AveragedWeights(WeightAveraging):
             torch._foreach_copy_(averaged, current)
 
 
+def minutes_left(trainer: pl.Trainer, estimate: float) -> float:
+    """Of an estimate in seconds, not more than a `TimeBudget` has: later epochs may have larger images."""
+    budgets = [callback.left for callback in trainer.callbacks if isinstance(callback, TimeBudget)]  # type: ignore[attr-defined]
+    return min([estimate, *budgets]) / 60
+
+
 class EpochLines(pl.Callback):
     """One plain line an epoch, for logs that are no terminal."""
 
@@ -328,7 +339,7 @@ class EpochLines(pl.Callback):
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
         found = trainer.callback_metrics
         shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
-        left = seconds * (total - done) / 60
+        left = minutes_left(trainer, seconds * (total - done))
         log.info(f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {left:.1f} min left")
 
 
@@ -346,8 +357,8 @@ class TimeLeft(pl.callbacks.ProgressBar):
         shown.pop("v_num", None)  # the tracker's number of the run
         done, total = trainer.current_epoch - self.first, trainer.max_epochs or 0
         if done and total > 0:
-            minutes = (time.perf_counter() - self.started) / done * (total - trainer.current_epoch) / 60
-            shown["min_left"] = f"{minutes:.1f}"
+            mean = (time.perf_counter() - self.started) / done
+            shown["min_left"] = f"{minutes_left(trainer, mean * (total - trainer.current_epoch)):.1f}"
         return shown
 
 

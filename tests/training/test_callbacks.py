@@ -27,18 +27,22 @@ class PlainBar(pl.callbacks.ProgressBar):
 
 
 def test_the_time_left_is_that_of_the_epochs_to_come(monkeypatch):
-    """A resumed training of 10 epochs, begun at its fifth: an epoch took 2 minutes, four are left."""
+    """A resumed training of 10 epochs, begun at its fifth: an epoch took 2 minutes, four are left, if there is time."""
 
     class Bar(callbacks.TimeLeft, PlainBar):
         pass
 
-    now = iter([100.0, 220.0])
+    now = iter([100.0, 220.0, 220.0, 220.0])
     monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(now))
-    trainer, bar = SimpleNamespace(current_epoch=5, max_epochs=10), Bar()
+    trainer, bar = SimpleNamespace(current_epoch=5, max_epochs=10, callbacks=[]), Bar()
     bar.on_train_start(trainer, None)
     assert bar.get_metrics(trainer, None) == {"val/mAP": 0.5}
     trainer.current_epoch = 6
     assert bar.get_metrics(trainer, None) == {"val/mAP": 0.5, "min_left": "8.0"}
+    trainer.callbacks = [budget := callbacks.TimeBudget(12)]
+    for minute, left in ((3, "8.0"), (5, "7.0")):
+        budget.begun = callbacks.monotonic() - 60 * minute
+        assert bar.get_metrics(trainer, None)["min_left"] == left
 
 
 def test_lightnings_answer_to_ctrl_c_is_ctrl_c_again():
