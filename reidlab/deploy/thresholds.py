@@ -15,14 +15,15 @@ from reidlab.metrics.closeness import Distance
 def file_thresholds(file: Path, given: Deployable) -> dict[str, float]:
     """Thresholds by distance, calibrated on the file's own embeddings of validation identities, or of the test split.
 
-    A file from elsewhere may have one already. None for a classifier, and where there is no pair.
+    The latter where the network may have learned the former. A file from elsewhere may have one already. None for a
+    classifier, and where there is no pair.
     """
     found = {given.distance: given.threshold} if isinstance(given, DeployableFile) and given.threshold else {}
     missing = {given.distance, "cosine"} - found.keys()
     if given.protocol is None or not missing:
         return found
     data = given.datamodule
-    table, splits = (data.validation, VALIDATION) if len(data.validation) else (data.test, TEST)
+    table, splits = (given.unseen, VALIDATION) if len(given.unseen) else (data.test, TEST)
     try:
         outputs = embed_file(given.opened(file), data, table, "pairs for the threshold")
         for distance in missing:

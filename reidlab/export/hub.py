@@ -9,13 +9,14 @@ from reidlab.export.metadata import SCHEMA
 from reidlab.files import file_hash, read_json
 
 WEIGHTS, ABOUT = "model.safetensors", "config.json"
-HUB = "hf:"
+HUB, LIBRARY = "hf:", "reidlab"
 ABOUT_SCHEMA = SCHEMA | {"input_size": (None, [int]), "weights_file_hash": (None, str)}
 
 
 def is_published(folder: Path) -> bool:
     """Whether a folder holds a published network."""
-    return (folder / WEIGHTS).is_file() and (folder / ABOUT).is_file()
+    has_its_files = all((folder / name).is_file() for name in (WEIGHTS, ABOUT))  # as other libraries' folders have
+    return has_its_files and read_json(folder / ABOUT).get("library_name") == LIBRARY
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -242,6 +242,19 @@ class Run:
         noted = self.noted(file or self.weights or self / File.BEST)
         return np.zeros(len(table), bool) if noted.empty else np.isin(samples.digests(table), noted["sha256"])
 
+    def unseen(self, datamodule: "ImageDataModule", file: Path | None = None) -> pd.DataFrame:
+        """The validation images; none where a network may have learned one, as those from elsewhere of unknown origin.
+
+        Args:
+            datamodule: of the data set.
+            file: as in `learned`.
+        """
+        validation = datamodule.validation
+        known = self.is_trained if file is None else not self.noted(file).empty
+        if known and not self.learned(datamodule.samples, validation, file).any():
+            return validation
+        return validation[:0]
+
     def require_unlearned(self, samples: "Samples", *held_out: pd.DataFrame, file: Path | None = None) -> None:
         """InputError where images that are held out here were learned, as after another division of the data set.
 

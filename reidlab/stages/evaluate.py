@@ -183,10 +183,11 @@ def _score_file(run: Run, file: Path) -> None:
     else:
         _write_row(run, file.name, found.ranking, found)
         _report_unmatched(found)
-        validation, place = datamodule.validation, run / File.EVALUATE / file.name
-        if (seen := run.learned(datamodule.samples, validation, file)).any():
-            log.warning(f"{file.name}: learned {seen.sum()} of the {len(validation)} validation images; left out")
-            validation = validation[:0]
+        validation, place = run.unseen(datamodule, file), run / File.EVALUATE / file.name
+        if len(validation) < (held_out := len(datamodule.validation)):
+            seen = run.learned(datamodule.samples, datamodule.validation, file).sum()
+            known = f"learned {seen} of the {held_out}" if seen else f"nobody noted whether it learned the {held_out}"
+            log.warning(f"{file.name}: {known} validation images; left out")
 
         def unseen() -> Retrieval:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))

@@ -1,9 +1,11 @@
 """Command `publish`: a trained network as a folder for model hubs, on this machine or at the Hugging Face Hub."""
 
+import json
 import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import safetensors.torch
 
@@ -11,7 +13,7 @@ from reidlab import __version__, card
 from reidlab.config import as_config, as_yaml
 from reidlab.console import log
 from reidlab.errors import InputError
-from reidlab.export.hub import ABOUT, WEIGHTS, hub_name, is_published, upload
+from reidlab.export.hub import ABOUT, LIBRARY, WEIGHTS, hub_name, is_published, upload
 from reidlab.export.metadata import about
 from reidlab.files import file_hash, storage_errors, temporary_folder, without_folders, write_atomic, write_json
 from reidlab.models import Confidences
@@ -46,7 +48,7 @@ LOAD = """
 ```python
 import reidlab
 
-model = reidlab.load("{place}")
+model = reidlab.load({place})
 embeddings = model(["a.jpg", "b.jpg"])  # python example.py a.jpg b.jpg does the same
 ```
 
@@ -80,7 +82,7 @@ def run(run: Run, to: str, public: bool = False) -> str:
     if (place / ".git").exists():
         raise InputError(f"--to {to}: would replace a git repository; publish to another folder, or to hf:USER/NAME")
     with temporary_folder(place.parent, place.name) as folder:
-        _fill(run, folder / "new", to)
+        _fill(run, folder / "new", place.name)
         before = place.rename(folder / "before") if place.exists() else None
         try:
             (folder / "new").rename(place)
@@ -92,13 +94,13 @@ def run(run: Run, to: str, public: bool = False) -> str:
     return str(place)
 
 
-def _fill(run: Run, folder: Path, to: str) -> None:
-    """Write all files of a published network."""
+def _fill(run: Run, folder: Path, name: str) -> None:
+    """Write all files of a published network, which is loaded by that name."""
     network, checkpoint = run.network, run.checkpoint
     network = network.network if isinstance(network, Confidences) else network
     weights = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
     write_atomic(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
-    told = {"library_name": "reidlab", "version": __version__, "task": run.task}
+    told = {"library_name": LIBRARY, "version": __version__, "task": run.task}
     write_json(folder / ABOUT, {**told, **about(run), "weights_file_hash": file_hash(folder / WEIGHTS)})
     write_atomic(folder / File.CONFIG, as_yaml(as_config(_settings(run))))
     write_atomic(folder / "example.py", EXAMPLE)
@@ -106,7 +108,7 @@ def _fill(run: Run, folder: Path, to: str) -> None:
         write_atomic(folder / file, (run / file).read_bytes())
     card.write_card(run)
     text = LINK.sub(lambda link: _with_file(run, folder, link), (run / File.CARD_MARKDOWN).read_text())
-    names = {"place": to, "model": run["model.name"], "weights": f"FOLDER/{WEIGHTS}"}
+    names = {"place": json.dumps(name, ensure_ascii=False), "model": run["model.name"], "weights": f"FOLDER/{WEIGHTS}"}
     write_atomic(folder / "README.md", without_folders(text).rstrip() + "\n" + LOAD.format(**names))
     run.require_unchanged(checkpoint)
 
@@ -140,12 +142,13 @@ def _exported(run: Run) -> Iterator[str]:
 
 def _with_file(run: Run, folder: Path, link: re.Match) -> str:
     """A link of the card, with the file that it leads to; its text alone where that stays here."""
-    file = run / link[2]
+    name = unquote(link[2])
+    file = run / name
     allowed = (*TEXTS, *PICTURES) if run["privacy.share_images"] else TEXTS
-    if (folder / link[2]).exists() or link[2] == File.CONFIG:
+    if (folder / name).exists() or name == File.CONFIG:
         return link[0]
     if file.suffix not in allowed or not file.is_file() or not file.resolve().is_relative_to(run.folder.resolve()):
         return link[1]
     binary = file.suffix in PICTURES
-    write_atomic(folder / link[2], file.read_bytes() if binary else without_folders(file.read_text()))
+    write_atomic(folder / name, file.read_bytes() if binary else without_folders(file.read_text()))
     return link[0]

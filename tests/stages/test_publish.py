@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -90,6 +91,7 @@ def test_the_folder_is_whole_and_tells_nothing_of_this_machine(trained, tmp_path
     folder = Path(publish.run(trained, str(tmp_path / "pub")))
     text = (folder / "README.md").read_text()
     assert text.startswith("---\nlicense: ") and "reidlab.load(" in text
+    assert str(tmp_path) not in text and 'reidlab.load("pub")' in text
     links = [link for link in re.findall(r"\]\(([^):#]+)\)", text) if not link.startswith("http")]
     assert links and [link for link in links if not (folder / link).exists()] == []
     assert (folder / File.ONNX).read_bytes() == (trained / File.ONNX).read_bytes()
@@ -102,6 +104,16 @@ def test_the_folder_is_whole_and_tells_nothing_of_this_machine(trained, tmp_path
     assert about["weights_hash"] == trained.checkpoint and about["input_size"] == [32, 16]
     with safe_open(folder / WEIGHTS, "pt") as weights:
         assert {*weights.keys()} == {*trained.network.state_dict()}
+
+
+def test_a_link_with_a_plus_in_it_takes_its_file_along(trained, tmp_path):
+    run = Run(shutil.copytree(trained.folder, tmp_path / "t"))
+    file = Path("evaluate", "checkpoint+rerank", "intervals.json")
+    (run / file).parent.mkdir()
+    (run / file).write_text("{}")
+    link = f"[its intervals]({quote(str(file))})"
+    assert publish.LINK.sub(lambda found: publish._with_file(run, tmp_path, found), link) == link
+    assert (tmp_path / file).read_text() == "{}"
 
 
 def test_a_stale_file_stays_at_home(trained, tmp_path, caplog):
@@ -122,6 +134,12 @@ def test_what_is_published_again_replaces_it_and_nothing_else_is(trained, tmp_pa
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(InputError, match=r"--to .*mine: holds something else than a published network"):
         publish.run(trained, str(tmp_path / "mine"))
+    (place / "config.json").write_text('{"library_name": "transformers"}')
+    with pytest.raises(InputError, match=r"--to .*pub: holds something else"):
+        publish.run(trained, str(place))
+    assert (place / "model.safetensors").exists()
+    shutil.rmtree(place)
+    publish.run(trained, str(place))
     (place / ".git").mkdir()
     with pytest.raises(InputError, match=r"--to .*pub: would replace a git repository"):
         publish.run(trained, str(place))
