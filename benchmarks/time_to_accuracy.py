@@ -10,8 +10,8 @@ thread, which other work on the machine changes little, and of the clock with mo
 
     python benchmarks/time_to_accuracy.py --data DIR --out OUT --minutes 60 --every 10
 
-gives each arm so many minutes of the clock in the place of epochs; torchreid's, as many epochs as a first one that is
-thrown away says. An arm and seed that has finished
+gives each arm so many such minutes in the place of epochs; torchreid's, as many epochs as a first one that is thrown
+away says. An arm and seed that has finished
 isn't trained again, so that a stopped run goes on. OUT gets curves.csv, table.md and curves.png.
 
 torchreid trains by its softmax engine (Adam (0.9, 0.99) at 1.5e-3, a cosine by epochs, flip, crop and erase), and by
@@ -42,6 +42,7 @@ from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 from reidlab.run import Run
 from reidlab.stages import train
+from reidlab.training import callbacks
 
 PARITY = (
     "loss=softmax optimizer=adam +optimizer.betas=[0.9,0.99] optimizer.lr=1.5e-3 data.num_instances=null augment=zoom "
@@ -70,23 +71,22 @@ class Curve:
             print(self.rows[-1], flush=True)
 
 
-def clock_of(run: Run) -> Callable[[], float]:
-    """What tells seconds: of the processor, or of the clock."""
-    by_processor = torch.get_num_threads() == 1 and not run["trainer.max_time"]
-    return time.process_time if by_processor else time.perf_counter
+def now() -> float:
+    """Seconds, of the processor or of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 class Clock(pl.Callback):
     """Scores the network after each epoch, and leaves that out of the time."""
 
-    def __init__(self, score: Score, now: Callable[[], float]):
-        self.score, self.now, self.seconds = score, now, 0.0
+    def __init__(self, score: Score):
+        self.score, self.seconds = score, 0.0
 
     def on_train_epoch_start(self, trainer: pl.Trainer, task: pl.LightningModule) -> None:
-        self.begin = self.now()
+        self.begin = now()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, task: train.Task) -> None:
-        self.seconds += self.now() - self.begin
+        self.seconds += now() - self.begin
         self.epoch = trainer.current_epoch + 1
         self.score(self.epoch, self.seconds, task.network, False)
 
@@ -95,7 +95,8 @@ class Clock(pl.Callback):
 
 
 def ours(run: Run, score: Score) -> None:
-    train.run(run, [Clock(score, clock_of(run))])
+    callbacks.monotonic = now  # for `TimeBudget`
+    train.run(run, [Clock(score)])
 
 
 def theirs(library, run: Run, score: Score, triplet: bool) -> None:
@@ -111,7 +112,7 @@ def theirs(library, run: Run, score: Score, triplet: bool) -> None:
         def __init__(self, **options):
             super().__init__(rows, rows[:1], rows[:1], **options)
 
-    name, now = run.name, clock_of(run)
+    name = run.name
     library.data.register_image_dataset(name, Images)
     height, width = run["data.size"]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -217,7 +218,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", default="osnet_x0_25")
     parser.add_argument("--size", type=int, nargs=2, default=(128, 64), help="height and width")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--minutes", type=float, help="of the clock, for each arm and seed, in the place of epochs")
+    parser.add_argument("--minutes", type=float, help="of each arm and seed, in the place of epochs")
     parser.add_argument("--every", type=int, default=2, help="epochs between two evaluations")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
