@@ -62,12 +62,14 @@ class C99(Target):
         Raises InputError where a core's embeddings differ from those of the TFLite reference kernels in any bit.
         """
         model, place = given.file(self.model), given.place
-        if isinstance(given, DeployableFile) and not takes_pixels(given.embedder, lower(read_graph(model, place))):
-            name = f"{self.prefix.upper()}_INPUT"
-            log.warning(
-                f"{model.name}: the bytes of the C's image are not RGB pixels: prepare them as the network's maker "
-                f"says, a byte being round(value / {name}_SCALE) + {name}_ZERO"
-            )
+        if isinstance(given, DeployableFile):
+            given.require_channels_last()
+            if not takes_pixels(given.embedder, lower(read_graph(model, place))):
+                name = f"{self.prefix.upper()}_INPUT"
+                log.warning(
+                    f"{model.name}: the bytes of the C's image are not RGB pixels: prepare them as the network's maker "
+                    f"says, a byte being round(value / {name}_SCALE) + {name}_ZERO"
+                )
         example = example_of(model, place)
         limits = file_thresholds(model, given)
         names = self.prefix, self.arena

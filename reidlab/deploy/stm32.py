@@ -15,7 +15,7 @@ from reidlab.deploy.estimate import Estimate, cross_validation, estimate
 from reidlab.deploy.features import features
 from reidlab.deploy.raw_codes import clamped, quantization_of, raw_code_scores
 from reidlab.deploy.stedgeai import Tool, find_tool
-from reidlab.deploy.target import Deployable, Figures, Target
+from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError
@@ -68,6 +68,8 @@ class Stm32(Target):
                 log.info(f"{board}: {note}")
         remark = ""
         if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
+            if isinstance(given, DeployableFile):
+                given.require_channels_last()
             threshold = file_thresholds(model, given).get("cosine")
             remark = n6.write_application(model, out / "n6_application", threshold, self.app)
             log.info(f"{out / 'n6_application'}: for ST's re-identification application; see generate.sh")

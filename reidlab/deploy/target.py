@@ -153,6 +153,14 @@ class DeployableFile(Deployable):
         """Of the output that `evaluate.output` or its shape chose."""
         return self.embedder.place
 
+    def require_channels_last(self) -> None:
+        """InputError where the file takes images (B, 3, H, W), which no camera gives."""
+        if self.embedder.channels_first:
+            raise InputError(
+                f"{self.embedder.file}: takes images (B, 3, H, W), not the rows of RGB pixels that this target gives; "
+                "convert it to (B, H, W, 3)"
+            )
+
     def opened(self, file: Path) -> Embedder:
         """The file as a function of images."""
         return self.embedder

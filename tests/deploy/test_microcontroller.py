@@ -14,7 +14,7 @@ from reidlab.deploy.emulator import FirmwareRun
 from reidlab.deploy.memory import lifetime_rows
 from reidlab.deploy.microcontroller import pixels_of, reference_embeddings
 from reidlab.errors import InputError
-from reidlab.evaluation import VALIDATION, RetrievalProtocol
+from reidlab.evaluation import TEST, VALIDATION, RetrievalProtocol
 from reidlab.export.parity import embed_file
 from reidlab.export.runtime import open_model
 from reidlab.files import file_hash, read_json
@@ -57,6 +57,7 @@ def test_stage_writes_c_that_compiles_and_tables(composed):
 @needs_gcc
 def test_stage_writes_thresholds_of_the_int8_network_and_a_self_test(composed, blank_pictures):
     run = composed("deploy.cores=[]", "deploy.prefix=gate", "deploy.arena=caller")
+    run.write(File.BEST, b"trained here")
     out = deploy.run(run) / File.DEPLOY_C
     header = (out / "src/gate.h").read_text()
     given = deploy.deployable(run)
@@ -109,11 +110,22 @@ def test_a_file_from_elsewhere_becomes_c(
     embedder = open_model(file, *([0.5, 0.4, 0.3], [0.2, 0.2, 0.2]) if settings else (None, None))
     data = run.datamodule(size=(20, 9))
     pairs = RetrievalProtocol("euclidean", wanted_fpr=run["evaluate.wanted_fpr"]).evaluate(
-        embed_file(embedder, data, data.validation, ""), VALIDATION
+        embed_file(embedder, data, data.test, ""),
+        TEST,  # since nobody noted what the file learned
     )
     expected = pairs.verify(run["evaluate.wanted_fpr"], resamples=0, seed=0).threshold
     found = float(re.search(r"#define REID_THRESHOLD (\S+)f\n", (folder / "src/reid.h").read_text())[1])
     assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("target", ["deploy=c", "deploy=stm32"])
+def test_a_file_of_channels_first_is_refused(target, composed, tmp_path, blank_pictures):
+    net = RandomNetwork(0, 3, 20, 9)
+    file = tmp_path / "vendor.tflite"
+    file.write_bytes(net.finish([net.image], [net.mean(net.conv(net.pixels(), 8, 3), 0.001, flat=True)]))
+    run = composed(target, f"evaluate.file={file}", "evaluate.mean=[0,0,0]", "evaluate.std=[1,1,1]")
+    with pytest.raises(InputError, match=r"vendor\.tflite: takes images \(B, 3, H, W\).*convert"):
+        deploy.run(run)
 
 
 @needs_gcc
