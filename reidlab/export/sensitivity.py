@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from reidlab.export.grid import activation_grids
+from reidlab.export.grid import activation_grids, with_float_only
 from reidlab.export.ranges import Range
 from reidlab.export.simulate import fake_quantized
 from reidlab.export.steps import IMAGE, StepNetwork
@@ -24,7 +24,8 @@ def sensitivity(
 ) -> pd.DataFrame:
     """A row for each step: its kind and the figures of the embeddings where it alone is in int8.
 
-    A step that reads the image reads it as int8. Only what comes after a step is computed again.
+    Steps that no int8 file has in int8 have none. A step that reads the image reads it as int8. Only what comes after a
+    step is computed again.
 
     Args:
         network: the float network.
@@ -35,14 +36,17 @@ def sensitivity(
         per_channel: a scale for each output channel of the weights.
     """
     grids = activation_grids(network, ranges, symmetric)
-    kept: dict[str, list[Tensor]] = {step.name: [] for step in network.steps}
+    floats = with_float_only(network)
+    tried = {step.name: position for position, step in enumerate(network.steps) if step.name not in floats}
+    kept: dict[str, list[Tensor]] = {name: [] for name in tried}
     plain = []
     with torch.inference_mode():
         for batch in bar(batches, desc="each layer alone", unit="batch"):
             pixels = torch.from_numpy(batch).permute(0, 3, 1, 2)
             values = dict(network.tensors(pixels))
             plain.append(values[network.output].flatten(1))
-            for position, step in enumerate(network.steps):
+            for position in tried.values():
+                step = network.steps[position]
                 inputs = [grids[name].round(values[name]) if name == IMAGE else values[name] for name in step.inputs]
                 changed = {step.name: fake_quantized(step, inputs, grids[step.name], per_channel)}
                 for later in network.steps[position + 1 :]:
@@ -50,5 +54,8 @@ def sensitivity(
                         changed[later.name] = later(*(changed.get(n, values[n]) for n in later.inputs))
                 kept[step.name].append(changed.get(network.output, values[network.output]).flatten(1))
     expected = torch.cat(plain)
-    rows = {step.name: {"kind": step.kind, **figures(torch.cat(kept[step.name]), expected)} for step in network.steps}
+    rows = {
+        name: {"kind": network.steps[position].kind, **figures(torch.cat(kept[name]), expected)}
+        for name, position in tried.items()
+    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("step")

@@ -10,6 +10,7 @@ from reidlab.export import flatbuffer, runtime
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantizer, quantize
 from reidlab.export.simulate import QATOptions, Simulation, relative_error
 from reidlab.models import Output
+from reidlab.models.osnet import OSNet
 from reidlab.run import File
 
 OPTIONS = QuantizationOptions(mixed_steps=3, qat=QATOptions(epochs=2))
@@ -80,6 +81,16 @@ def test_mixed_leaves_the_steps_with_the_largest_error_in_float(quantizer, netwo
     assert {*found.float_steps} == {*costs["relative_error"].nlargest(3).index} and "drop" not in costs
     operators = flatbuffer.operator_names(flatbuffer.read_tflite(found.files[File.TFLITE_INT8]))
     assert operators.count("DEQUANTIZE") > 1
+
+
+def test_steps_that_no_file_has_in_int8_take_no_place_among_the_mixed():
+    network = OSNet((8, 64, 64, 64), "ibn", feat_dim=8, pooling="gem").eval()
+    quantizer = Quantizer(network, [soft_images(4, 0)], MEAN, STD, QuantizationOptions(mixed_steps=99))
+    kinds = {step.name: step.kind for step in quantizer._plain.network.steps}
+    assert {"instance_norm", "power"} < {*kinds.values()}
+    costs = quantizer.costs
+    assert not {"instance_norm", "power", "at_least"} & {*costs["kind"]} and {*costs.index} < {*kinds}
+    assert all(kinds[name] == kind for name, kind in costs["kind"].items())
 
 
 def test_the_drop_of_a_figure_is_measured_on_the_validation_images(network):
