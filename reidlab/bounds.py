@@ -1,6 +1,7 @@
 """The values that settings may have: one table, held by `reidlab.config.compose` before anything is built of them."""
 
 import math
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -82,6 +83,17 @@ class Word:
     def holds(self, value: Any) -> bool:
         """Whether it is such text."""
         return isinstance(value, str) and bool(value.strip())
+
+
+@dataclass(frozen=True)
+class FolderName:
+    """Text that names a folder, and leads to no other."""
+
+    words: str = "a folder's name, of letters, digits, -, + and _"
+
+    def holds(self, value: Any) -> bool:
+        """Whether it is such text."""
+        return isinstance(value, str) and re.fullmatch(r"[\w+-][\w.+-]*", value) is not None
 
 
 @dataclass(frozen=True)
@@ -338,7 +350,7 @@ BOUNDS: dict[str, Bound] = {  # by dotted key, `*` for any part of one
     "quantize.qat.lr": Number(0, 1, above=True),
     "quantize.qat.range_lr": Number(0, 1),
     "quantize.threads": whole(1, 64),
-    "deploy.name": NAME,
+    "deploy.name": FolderName(),
     "deploy.tao_names": TRUTH,
     "deploy.extra_macs": Number(0, 100),
     "deploy.cores": Many(NAME),

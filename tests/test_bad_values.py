@@ -47,6 +47,7 @@ BAD = {  # a representative of each kind of bound, by hand: the values that it m
     "quantize.percentile": (50, 101, math.nan),
     "quantize.qat.lr": (0, -1, 2),
     "deploy.images": (0, -1, 0.5),
+    "deploy.name": ("../elsewhere", "a/b", ".hidden", " ", "a b"),
     "deploy.timeout_s": (0, -1, math.inf),
 }
 GOOD = {

@@ -1,5 +1,7 @@
 """Stages of a run that classifies images: data, training, evaluation, export, int8."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -142,6 +144,19 @@ def test_a_network_of_other_classes_is_refused():
 
     with pytest.raises(InputError, match=r"the network has 3 classes, data 'pair' has 2"):
         Classification.of(confidences, TwoClasses)
+
+
+def test_logits_of_other_tools_are_made_confidences(capsys):
+    logits = torch.tensor([[9.0, 2.0, -3.0], [0.5, 0.4, 0.1], [2.0, 2.0, 8.0]])
+    table = pd.DataFrame({"path": ["a", "b", "c"], "pid": [1, 2, 3]})
+    three = SimpleNamespace(num_classes=3, name="three", classes=[1, 2, 3], class_names=["x", "y", "z"])
+    found = Classification.of(Outputs(logits, table), three)
+    expected = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    np.testing.assert_allclose(found.confidences.values, expected, rtol=1e-5)
+    assert found.summary()["calibration_error"] < 1 and "assumed: the network gives logits" in capsys.readouterr().out
+    of_int8 = torch.tensor([[0.99609375, 0.0, 0.0], [0.5, 0.25, 0.25], [0.33203125, 0.33203125, 0.33203125]])
+    assert torch.equal(Classification.of(Outputs(of_int8, table), three).confidences.values, of_int8)
+    assert "assumed" not in capsys.readouterr().out
 
 
 def test_mistakes_are_listed_surest_first():

@@ -56,7 +56,7 @@ def architecture(run: Run) -> Section:
         ("parameters", _grouped(facts.get("parameters"))),
         ("multiply-accumulates", _grouped(facts.get("macs"))),
         ("weights", _origin(run, weights)),
-        ("int8 by", parity["method"].iloc[0] if "method" in parity else None),
+        ("int8 by", _method(run, parity) if "method" in parity else None),
         ("int8 chosen on", f"{parity['chosen_on'].iloc[0]} images" if "chosen_on" in parity else None),
     ]
     sources = run.there(NETWORK, File.CONFIG, File.TRAINING, File.PARITY)
@@ -68,6 +68,14 @@ def architecture(run: Run) -> Section:
         parts.insert(0, Picture(DRAWING, text))
         parts.append(Table(columns, table.to_numpy().tolist(), [BLOCKS], "Block by block", folded=True))
     return Section("Network", parts)
+
+
+def _method(run: Run, parity: pd.DataFrame) -> str:
+    """Of quantization, and the files that an earlier one made, by whatever method."""
+    made = run.json_of(File.QUANTIZE_MADE_BY).get("files")
+    exported = [name for name in (File.ONNX_INT8, File.TFLITE_INT8) if run.has(name)]
+    earlier = [Path(name).suffix for name in exported if made and name not in made]
+    return parity["method"].iloc[0] + (f"; the {earlier[0]} by an earlier quantize" if earlier else "")
 
 
 def _origin(run: Run, weights: str | None) -> str:

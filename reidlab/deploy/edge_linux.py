@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from reidlab.console import log
-from reidlab.data.images import ORIENTATION, decode, read_batch, resize
+from reidlab.data.images import ORIENTATION, decode, resize
 from reidlab.deploy.nvidia import as_fed
 from reidlab.deploy.target import Deployable, Figures, Target
 from reidlab.deploy.thresholds import file_thresholds
+from reidlab.deploy.vector import test_images
 from reidlab.errors import InputError
 from reidlab.export.runtime import Embedder
 from reidlab.export.wrapping import run_onnx
@@ -43,9 +44,7 @@ class EdgeLinux(Target):
         """Write `<network>_edge_linux.zip`: models, `reid.py`, `test_reid.py`, and embeddings to test against."""
         present = {kind: path for kind, path in self.models.items() if given.has(path)} or self.models
         files = {kind: given.file(path) for kind, path in present.items()}
-        samples, table = given.datamodule.samples, given.datamodule.test.head(self.images)
-        size = given.datamodule.size
-        images = read_batch([samples.root / path for path in table["path"]], size)
+        size, images = given.datamodule.size, test_images(given.datamodule, self.images)
         card: dict[str, Any] = {
             "size": size,
             "distance": given.distance,

@@ -14,7 +14,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from reidlab.console import log
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
 from reidlab.deploy.thresholds import file_thresholds
-from reidlab.deploy.vector import first_test_image, vector_files
+from reidlab.deploy.vector import test_images, vector_files
 from reidlab.errors import InputError, one_line
 from reidlab.export.quiet import quiet
 from reidlab.export.runtime import read_onnx
@@ -32,6 +32,7 @@ FILES = Path(__file__).parent / "nvidia_files"
 TENSORRT, TRITON = "nvcr.io/nvidia/tensorrt:25.08-py3", "nvcr.io/nvidia/tritonserver:25.08-py3"
 SIMILARITY = 0.8  # that DeepStream's tracker asks for where a network's own threshold isn't known
 TAO_NAMES = ("input", "fc_pred")
+PHOTOGRAPHS = 8  # that fp16 is held to fp32 on
 PRECISIONS = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
 
@@ -94,11 +95,12 @@ class Nvidia(Target):
             raise InputError(f"deploy.served={self.served}: choose from {', '.join(PRECISIONS)}")
         names = TAO_NAMES if self.tao_names else (self.input_name, self.output_name)
         made, batch = self.models(given, names)
-        image = first_test_image(given.datamodule)
+        images = test_images(given.datamodule, PHOTOGRAPHS)
+        image = images[0]
         features = run_onnx(next(iter(made.values())), as_fed(image[None], batch)).shape[1]
         face = Interface(*names, *given.datamodule.size, features, batch or self.largest_batch, bool(batch))
         try:
-            check(made, face, self.tolerance)
+            check(made, face, self.tolerance, as_fed(images))
         except InputError as error:
             if not isinstance(given, DeployableFile) or made.keys() != {"fp32", "fp16"}:
                 raise
@@ -244,9 +246,13 @@ def as_fed(images: np.ndarray, batch: int = 0) -> np.ndarray:
     return np.repeat(values, batch, axis=0) if batch > 1 else values
 
 
-def check(made: dict[str, bytes], face: Interface, tolerance: float) -> None:
-    """Run every precision at batch 1 and the largest; InputError where fp16 is off by more than `tolerance`."""
+def check(made: dict[str, bytes], face: Interface, tolerance: float, photographs: np.ndarray) -> None:
+    """Run every precision at batch 1 and the largest, on images (N, 3, H, W) in [0, 1] and on noise.
+
+    Raises InputError where fp16 is off by more than `tolerance`.
+    """
     images = np.random.default_rng(0).random((face.largest_batch, 3, face.height, face.width), np.float32)
+    images[: len(photographs)] = photographs[: len(images)]
     found = {}
     for precision, content in made.items():
         for given in (images,) if face.fixed else (images[:1], images):

@@ -18,7 +18,7 @@ from reidlab.console import log
 from reidlab.data import ClassDataModule
 from reidlab.deploy.nvidia import SIMILARITY, Interface, as_fed, nvtracker, reid_section
 from reidlab.deploy.target import PIXELS, Deployable, DeployableFile, Figures, Statistics, Target
-from reidlab.deploy.vector import first_test_image, vector_files
+from reidlab.deploy.vector import test_images, vector_files
 from reidlab.errors import InputError
 from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
@@ -108,7 +108,7 @@ class Subject:
     @cached_property
     def image(self) -> np.ndarray:
         """Of the test vector."""
-        return first_test_image(self.given.datamodule)
+        return test_images(self.given.datamodule, 1)[0]
 
     @property
     def advice(self) -> str:

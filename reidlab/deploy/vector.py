@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from reidlab.data import ImageDataModule
+from reidlab.errors import InputError
 
 IMAGE, EXPECTED = "test_vector/image.png", "test_vector/expected.json"
 
@@ -27,6 +28,11 @@ def vector_files(image: np.ndarray, outputs: Mapping[str, np.ndarray], about: Ma
     return {IMAGE: content.getvalue(), EXPECTED: json.dumps({**about, "expected": expected}).encode()}
 
 
-def first_test_image(datamodule: ImageDataModule) -> np.ndarray:
-    """The first test image at the model's size, (H, W, 3) uint8 RGB."""
-    return datamodule.read(datamodule.test["path"].iloc[0])
+def test_images(datamodule: ImageDataModule, count: int) -> np.ndarray:
+    """The first test images at the model's size, (N, H, W, 3) uint8 RGB; InputError where there is none."""
+    if datamodule.test.empty:
+        raise InputError(
+            f"{datamodule.samples.root}: holds no test image, and this target's files come with one; give data with a "
+            "test split (data.test_fraction, data.source.*)"
+        )
+    return np.stack([datamodule.read(path) for path in datamodule.test["path"].head(count)])

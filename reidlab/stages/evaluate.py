@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from reidlab.bounds import FolderName
 from reidlab.config import resolve_path
 from reidlab.config.values import leaves
 from reidlab.console import log, print_table
@@ -237,14 +238,14 @@ def file_distance(run: Run, embedder: Embedder) -> Distance:
     return wanted
 
 
-def file_threshold(run: Run, embedder: Embedder, distance: Distance) -> float | None:
-    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else as the file says."""
+def file_threshold(run: Run, embedder: Embedder, distance: Distance, own: float | None = None) -> float | None:
+    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else `own`, else as it says."""
     known = embedder.metadata
     place = run / File.EVALUATE / embedder.file.name / File.VERIFICATION
     found = read_json(place, SCHEMAS[File.VERIFICATION])
     if found.get("checkpoint") == file_hash(embedder.file) and found.get("distance") == distance:
         return found.get("threshold")
-    return known.get("threshold") if known.get("distance") == distance else None
+    return known.get("threshold") if own is None and known.get("distance") == distance else own
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
@@ -378,6 +379,8 @@ def _named(entry: str, key: str, what: str) -> tuple[str, str]:
     name, _, value = entry.partition(":")
     if not value:
         raise InputError(f"{key}: {entry}: write name:{what}")
+    if not (fit := FolderName()).holds(name):
+        raise InputError(f"{key}: {entry}: '{name}' is to be {fit.words}")
     return name, value
 
 

@@ -1,5 +1,7 @@
 """Command `predict`: the classes of any images with confidences, their nearest gallery images, or their embeddings."""
 
+import hashlib
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,18 +22,20 @@ from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, wa
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
+from reidlab.evaluation.classification import as_confidences
 from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.files import file_hash, storage_errors, sweep, write_atomic
+from reidlab.files import file_hash, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
 from reidlab.places import expanded
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
-from reidlab.stages.evaluate import file_distance, open_file
+from reidlab.stages.evaluate import file_distance, file_threshold, open_file
 from reidlab.threads import with_its_threads
 
+SOURCES = "sources.json"  # what tables are of, by their names: the hash of the paths
 SHOWN = 30  # images in the printed table and in the picture
 
 
@@ -49,7 +53,8 @@ class _Model(NamedTuple):
 def run(run: Run, *images: Path) -> Path:
     """Predict files, or all images below folders; returns `predict/<name>.csv` of the run folder, `.png` beside it.
 
-    The name is the first's, with how many more there are. A released network's predictions are written to `runs/`.
+    The name is the first's, with how many more there are, and a number where images of another place have it. A
+    released network's predictions are written to `runs/`.
 
     A classifier gives the likeliest classes of each image, another network the nearest gallery images, by the options
     of `conf/predict`. With `predict.out`, the embeddings of any number of images are written there instead, see
@@ -73,9 +78,22 @@ def run(run: Run, *images: Path) -> Path:
     folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
     sweep(folder)
     first = images[0].absolute()
-    name = (first.name if first.is_dir() else first.stem) + more.replace(" ", "_")
+    name = _own_name((first.name if first.is_dir() else first.stem) + more.replace(" ", "_"), images, folder)
     save_figure(figure, folder / f"{name}.png")
     return write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+
+
+def _own_name(name: str, images: Sequence[Path], folder: Path) -> str:
+    """The name, with a number where images of other places have it already."""
+    known = read_json(folder / SOURCES, {str: str})
+    source = hashlib.sha256("\n".join(str(image.resolve()) for image in images).encode()).hexdigest()[:16]
+    own = next(
+        numbered
+        for number in itertools.count(1)
+        if known.get(numbered := name if number == 1 else f"{name}-{number}", source) == source
+    )
+    write_json(folder / SOURCES, {**known, own: source})
+    return own
 
 
 def _extract(run: Run, source: Path) -> Path:
@@ -144,9 +162,9 @@ def _model(run: Run) -> _Model:
     if embedder is None or run.is_classifier:
         classes = (embedder and embedder.metadata.get("classes")) or ()
         return _Model(call, run["model.distance"], run.threshold(run["model.distance"]), classes)
-    distance, known = file_distance(run, embedder), embedder.metadata
+    distance = file_distance(run, embedder)
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
-    return _Model(call, distance, known.get("threshold", own) if known.get("distance") == distance else own)
+    return _Model(call, distance, file_threshold(run, embedder, distance, own))
 
 
 def _classes(run: Run, samples: Samples, confidences: Tensor, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:
@@ -154,6 +172,7 @@ def _classes(run: Run, samples: Samples, confidences: Tensor, names: Sequence[st
     names = names or run.classes or [str(number) for number in range(confidences.shape[1])]
     if len(names) != confidences.shape[1]:
         raise InputError(f"the network has {confidences.shape[1]} classes, {run.folder} knows {len(names)}")
+    confidences = as_confidences(confidences)
     best = confidences.argsort(dim=1, descending=True, stable=True)[:, : run["predict.k"]]
     table = _ranked(samples, best.shape[1])
     table["class"] = np.array(names)[best.flatten()]

@@ -75,7 +75,7 @@ def run(run: Run) -> Run:
     run.record(rows, protocol.record(datamodule), checkpoint, files)
     about_it = {"method": found.method, "chosen_on": held.source, "checkpoint": checkpoint}
     run.write(File.PARITY, table.assign(**about_it).to_csv())
-    write_json(run / File.QUANTIZE_MADE_BY, provenance())
+    write_json(run / File.QUANTIZE_MADE_BY, provenance() | {"files": [*found.files]})
     run.note_command("quantize")
     log.info(f"{found.method}: {protocol.main} drops by at most {table['drop'].max():.2f} points on the test split")
     if found.float_steps:

@@ -35,6 +35,7 @@ def refused(capsys, *given):
     ("evaluate.also=[folders:{single}]", "each of its 6 identities has one image"),
     ("evaluate.also=[shapes:{single}]", "a data set of classes"),
     ("evaluate.baselines=[foo]", "evaluate.baselines: foo is none; there are untrained and color-histogram"),
+    ("evaluate.galleries=['../../x:*']", "evaluate.galleries: ../../x:*: '../../x' is to be a folder's name"),
     ("evaluate.galleries=['x:nosuch*']", "evaluate.galleries: x: no gallery image's path fits 'nosuch*'"),
 ])  # fmt: skip
 def test_evaluate(override, told, small, single_images, no_work, capsys, tmp_path):

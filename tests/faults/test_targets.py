@@ -205,13 +205,16 @@ def test_a_stored_config_neither_reads_the_environment_nor_says_where_to_write(r
         "+hydra.searchpath=[file:///tmp]",
         "callbacks.best.dirpath=/evil",
         "+logger.csv.base_url=http://evil",
+        "predict.out=/evil",
     ]
+    settings["predict"]["out"] = "/evil"
     settings["callbacks"]["last"]["dirpath"] = settings["logger"]["csv"]["save_dir"] = "/evil"
     (folder / File.CONFIG).write_text(yaml.safe_dump(settings))
     for opened in (Run(folder), Run.resume([f"run.root={tmp_path}", "run.name=moved"]), Run.stored(folder)):
         assert opened["data.about.description"] == "${oc.env:SECRET} costs \\${5}"
         assert "hunter2" not in str(opened.settings)
     assert Run(folder)["callbacks.last.dirpath"] == str(folder / "checkpoints")
+    assert Run(folder)["predict.out"] is None
     assert Run(folder)["callbacks.best.dirpath"] == str(folder / "checkpoints")
     assert Run(folder)["logger.csv.save_dir"] == str(folder) and "evil" not in str(Run(folder).settings["logger"])
     again = tmp_path / "again"

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +15,10 @@ from reidlab import cli
 from reidlab.config import SHIPPED
 from reidlab.data import read_image
 from reidlab.errors import InputError
-from reidlab.files import write_json
+from reidlab.files import file_hash, write_json
 from reidlab.gallery.extraction import decoded
 from reidlab.run import File, Run
-from reidlab.stages import enroll, evaluate, predict, quantize, train
+from reidlab.stages import enroll, evaluate, export, predict, quantize, train
 
 
 @pytest.fixture(scope="module")
@@ -92,15 +93,27 @@ def test_several_files_and_folders_each_image_once(classes, tmp_path):
         predict.run(Run.resume([*overrides, f"predict.out={tmp_path / 'out'}"]), *given)
 
 
-def test_one_file_by_an_int8_model(classes):
+def test_images_of_another_place_leave_those_of_one_name(classes, tmp_path):
     overrides, some = classes
+    first, second = (shutil.copytree(some / kind, tmp_path / kind / "crops") for kind in ("star", "circle"))
+    (second / "0000.png").unlink()
+    run = Run.resume(overrides)
+    files = [predict.run(run, place) for place in (first, second, first, second)]
+    assert [file.name for file in files] == ["crops.csv", "crops-2.csv"] * 2
+    assert all(file.with_suffix(".png").is_file() for file in files)
+    assert [pd.read_csv(file)["path"].nunique() for file in files[:2]] == [4, 3]
+
+
+def test_one_file_by_an_int8_model(classes, tmp_path):
+    overrides, some = classes
+    image = shutil.copy(some / "star" / "0001.png", tmp_path / "lone.png")
     quick = ["quantize.method=ptq", "quantize.max_drop=100", "quantize.formats=[tflite]", "quantize.threads=1"]
     run = Run.resume([*overrides, *quick])
     quantize.run(run)
     model = run / File.TFLITE_INT8
-    command = ["predict", str(some / "star" / "0001.png"), "predict.k=2", f"predict.model={model}", *overrides]
+    command = ["predict", str(image), "predict.k=2", f"predict.model={model}", *overrides]
     assert cli.main(command) == 0
-    table = pd.read_csv(run / File.PREDICT / "0001.csv")
+    table = pd.read_csv(run / File.PREDICT / "lone.csv")
     exact = by_hand(Run.resume(overrides), [some / "star" / "0001.png"])[0].max()
     assert len(table) == 2 and table["confidence"][0] == pytest.approx(float(exact), abs=0.1)
     theirs = SHIPPED / "data" / "models" / "flowers_fdmobilenet_x0_25_128" / File.TFLITE_INT8
@@ -136,6 +149,22 @@ def test_another_gallery_and_the_calibrated_threshold(people):
     for other in ({"distance": "cosine"}, {"checkpoint": "0" * 16}):  # thresholds of something else
         write_json(run / File.VERIFICATION, verdict | other)
         assert "same" not in pd.read_csv(predict.run(run, query))
+    (run / File.VERIFICATION).unlink()
+
+
+def test_a_file_has_the_threshold_that_was_calibrated_for_it(people, tmp_path):
+    overrides, market = people
+    run = Run.resume([*overrides, "predict.k=9"])
+    export.run(run)
+    file, query = shutil.copy(run / File.ONNX, tmp_path / "theirs.onnx"), sorted((market / "query").glob("*.jpg"))[0]
+    given = Run.resume([*overrides, "predict.k=9", f"predict.model={file}"])
+    before = pd.read_csv(predict.run(given, query))
+    assert "same" not in before
+    places = run / File.VERIFICATION, run / File.EVALUATE / "theirs.onnx" / File.VERIFICATION
+    for place, nth, of in zip(places, (2, 5), (run.checkpoint, file_hash(Path(file))), strict=True):
+        write_json(place, {"threshold": float(before["distance"][nth]), "distance": "euclidean", "checkpoint": of})
+        assert pd.read_csv(predict.run(given, query))["same"].sum() == nth + 1
+        place.unlink() if place == places[1] else None
     (run / File.VERIFICATION).unlink()
 
 
