@@ -129,7 +129,7 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
     File.ONNX_ABOUT: _MADE_BY,
     File.KERAS_ABOUT: _MADE_BY,
     File.FIRMWARE: _MADE_BY | {"model": _TEXT, "model_hash": _TEXT},
-    File.QUANTIZE_MADE_BY: _MADE_BY | {"files": [str]},
+    File.QUANTIZE_MADE_BY: _MADE_BY | {"files": (None, [str])},
     File.SEARCH: {"axes": (None, {str: str}), "fixed": (None, [str])},
 }
 

@@ -406,6 +406,17 @@ def shown(run):
     return html + (run / File.CARD_MARKDOWN).read_text()
 
 
+def test_an_int8_file_of_an_earlier_method_is_told_apart(tmp_path):
+    run = composed(tmp_path, "twice", "experiment=demo", "data.size=[64,32]", "data.name=mine")
+    record_all(run)
+    for file in (File.ONNX_INT8, File.TFLITE_INT8):
+        run.write(file, (run / File.ONNX).read_bytes())
+    write_json(run / File.QUANTIZE_MADE_BY, provenance() | {"files": [File.ONNX_INT8, File.TFLITE_INT8]})
+    assert "equalized" in (text := network._method(run, run.table_of(File.PARITY))) and "earlier" not in text
+    write_json(run / File.QUANTIZE_MADE_BY, provenance() | {"files": [File.ONNX_INT8]})
+    assert network._method(run, run.table_of(File.PARITY)) == "equalized; the .tflite by an earlier quantize"
+
+
 def test_nothing_of_another_checkpoint_is_shown(tmp_path):
     run = composed(tmp_path, "replaced", "experiment=demo", "data.size=[64,32]", "data.name=mine")
     checkpoint(run, 1)
