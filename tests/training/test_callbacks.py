@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import pytorch_lightning.demos.boring_classes
@@ -168,7 +169,7 @@ class Watched(Validated):
 
 @pytest.mark.parametrize(("every", "whole"), [(1, [1, 1, 0.5, 0.25, 0.125]), (2, [1, 1, 1, 0.5, 0.25])])
 def test_a_plateau_is_the_same_for_a_training_that_goes_on(every, whole, tmp_path):
-    """Of epochs that aren't validated Lightning takes the last figure that there is."""
+    """Of epochs that aren't validated Lightning takes the last figure that there is; the history has none of them."""
 
     def rates(checkpoint=None):
         history, task = callbacks.History(tmp_path), Watched([0] * 5)
@@ -182,8 +183,26 @@ def test_a_plateau_is_the_same_for_a_training_that_goes_on(every, whole, tmp_pat
         return task.rates
 
     assert rates() == whole
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["epoch"][history["val/mAP"].notna()].tolist() == [*range(every, 6, every)]
     for epoch in range(4):
         assert rates(tmp_path / f"epoch={epoch}.ckpt") == whole[epoch + 1 :]
+        assert pd.read_csv(tmp_path / "history.csv").equals(history)
+
+
+def test_the_line_of_an_epoch_that_is_not_validated_has_no_figure_of_an_earlier_one(capsys):
+    lines = callbacks.EpochLines()
+    figures = {"train/loss": torch.tensor(1.0), "val/mAP": torch.tensor(0.5)}
+    trainer = SimpleNamespace(
+        current_epoch=0, max_epochs=2, callbacks=[], callback_metrics=figures, is_global_zero=True
+    )  # fmt: skip
+    for validated in (True, False):
+        lines.on_train_epoch_start(trainer, None)
+        if validated:
+            lines.on_validation_end(trainer, None)
+        lines.on_train_epoch_end(trainer, None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "train/loss 1.000  val/mAP 0.500" in first and "train/loss 1.000" in second and "val/mAP" not in second
 
 
 @pytest.mark.parametrize(
