@@ -130,7 +130,8 @@ def _note_learned(run: Run, datamodule: ImageDataModule) -> None:
         run.require_unlearned(datamodule.samples, held_out, file=Path(weights))
     for file in (weights, Run(teacher) / File.BEST if isinstance(teacher, str) else None):
         if file:
-            learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})]).drop_duplicates("sha256")
+            learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})])
+            learned = learned[(learned["class"] > 0) | ~learned["sha256"].duplicated()]
     run.write(File.LEARNED, learned.to_csv(index=False))
 
 

@@ -155,9 +155,7 @@ class ResumedPlateau(pl.Callback):
             if judged := [number for number, row in enumerate(rows) if watched in row]:
                 latest = rows[judged[-1]][watched]
                 trainer.callback_metrics[watched] = torch.tensor(latest)  # until another epoch is validated
-                if (
-                    schedule.last_epoch < len(rows) - judged[0]
-                ):  # it steps after each epoch from the first judged one on
+                if schedule.last_epoch < len(rows) - judged[0]:  # a step after each epoch since
                     schedule.step(latest)
 
 
