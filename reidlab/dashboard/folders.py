@@ -65,7 +65,10 @@ class Snapshot:
         if self.training.get("finished"):
             return "trained"
         if not self.history.empty:
-            return f"epoch {int(self.history['epoch'].iloc[-1])} of {self.settings.get('trainer.max_epochs', '?')}"
+            planned = (
+                "" if self.settings.get("trainer.max_time") else f" of {self.settings.get('trainer.max_epochs', '?')}"
+            )
+            return f"epoch {int(self.history['epoch'].iloc[-1])}{planned}"
         return "evaluated" if self.results else "started"
 
     def evaluated(self) -> list[str]:
