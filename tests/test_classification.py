@@ -102,7 +102,7 @@ def test_a_classifier_that_no_term_teaches_is_refused(given, root):
 def test_another_task_than_that_of_the_data_is_refused(root):
     run = config(root, "mismatched", "task=reid")
     for stage in (prepare, train, evaluate):
-        with pytest.raises(InputError, match=r"task=reid: the data set shapes has classes.*data=folders"):
+        with pytest.raises(InputError, match=r"task=reid: data=shapes has classes.*data=folders"):
             stage.run(run)
 
 

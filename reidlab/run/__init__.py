@@ -408,10 +408,7 @@ class Run:
         made = instantiate(self.config.data, **changes)
         if isinstance(made, ClassDataModule) != self.is_classifier:
             has, choice = ("identities", "class_folders") if self.is_classifier else ("classes", "folders")
-            raise InputError(
-                f"task={self.task}: the data set {made.name} has {has}; leave task out, or choose data of that task, as "
-                f"data={choice}"
-            )
+            raise InputError(f"task={self.task}: data={made.name} has {has}; leave task out, or choose data={choice}")
         made.blur_heads = bool(self["privacy.blur"])
         return made
 

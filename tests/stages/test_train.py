@@ -147,7 +147,7 @@ def test_a_run_that_was_killed_after_its_last_epoch_is_finished(small, tmp_path)
     (["model=osnet_x0_25", "callbacks=small_first", "callbacks.small_first.scale=0.01"], r"scale=0\.01: .*=\[1, 1\]"),
     (["loss=softmax", "loss.softmax.weight=0"], r"loss\.\*\.weight: no term has one above 0"),
     (["model=color_histogram"], "nothing to train; score it by `reidlab evaluate model=color_histogram`"),
-    (["task=classification"], "task=classification: the data set market1501 has identities; leave task out"),
+    (["task=classification"], "task=classification: data=market1501 has identities; leave task out"),
 ])  # fmt: skip
 def test_what_could_only_fail_later_is_refused_before_the_first_epoch(given, said, small, market, tmp_path):
     files = sorted((market / "bounding_box_train").glob("[0-9]*.jpg"))
