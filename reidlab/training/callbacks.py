@@ -54,10 +54,12 @@ class OfEpoch(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing is validated yet."""
+        super().on_train_epoch_start(trainer, pl_module)
         self.validated = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The figures of validation are this epoch's."""
+        super().on_validation_end(trainer, pl_module)
         self.validated = True
 
     def figures(self, trainer: pl.Trainer) -> dict[str, float]:
@@ -126,8 +128,19 @@ class CollapseNotice(pl.Callback):
             )
 
 
-class BestEpoch(pl.callbacks.ModelCheckpoint):
-    """Keeps the epoch with the best validation figure; of equal ones the last, which has learned longest."""
+class BestEpoch(OfEpoch, pl.callbacks.ModelCheckpoint):
+    """Keeps the epoch with the best validation figure; of equal ones the last, which has learned longest.
+
+    It does so at the epoch's end, so that a training that goes on from it repeats no end of an epoch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{**kwargs, "save_on_train_epoch_end": True})
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look whether an epoch that was validated is the best."""
+        if self.validated:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether an epoch is kept: also where it is as good as the best."""

@@ -155,6 +155,26 @@ def test_the_last_epoch_is_validated_and_kept_where_only_each_third_is(budget, s
     assert best.best_model_path.endswith(f"epoch={judged[-1]}.ckpt")
 
 
+def test_a_training_that_goes_on_from_its_best_epoch_repeats_no_end_of_it(tmp_path):
+    """Every second epoch is validated; the best of the first three is the second."""
+
+    def history(epochs, checkpoint=None):
+        best = callbacks.BestEpoch(tmp_path, "{epoch}", monitor="val/mAP", mode="max")
+        trainer = pl.Trainer(
+            max_epochs=epochs, check_val_every_n_epoch=2, num_sanity_val_steps=0, limit_train_batches=1,
+            limit_val_batches=1, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[callbacks.History(tmp_path), best],
+        )  # fmt: skip
+        trainer.fit(Validated([0] * 9), ckpt_path=checkpoint, weights_only=True)
+        return best.best_model_path, pd.read_csv(tmp_path / "history.csv")
+
+    best, _ = history(3)
+    _, part = history(5, best)
+    _, whole = history(5)
+    assert part["epoch"].tolist() == [1, 2, 3, 4, 5] and part.equals(whole)
+    assert whole["val/mAP"].dropna().tolist() == [1.0, 3.0]
+
+
 class Watched(Validated):
     """Its figure never rises, and its rate is halved after each epoch but the first."""
 
