@@ -314,7 +314,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
 
 def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule, made_by: Mapping[str, Any]) -> None:
     save_figure(plots.learning_curves(pd.read_csv(run / File.HISTORY)), run / File.CURVES)
-    if run["trainer.max_time"]:
+    if run["trainer.max_time"] or trainer.current_epoch < run["trainer.max_epochs"]:  # else it was said before
         _warn_of_frozen(run, trainer.current_epoch)
     keeper = cast(pl.callbacks.ModelCheckpoint, trainer.checkpoint_callback)
     best = keeper.best_model_score if len(datamodule.validation) else None
