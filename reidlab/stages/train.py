@@ -85,8 +85,6 @@ def best_key(figure: str) -> str:
 def _train(run: Run, callbacks: Iterable[pl.Callback]) -> None:
     pl.seed_everything(run["seed"], workers=True, verbose=False)
     check(run)
-    if not run["trainer.max_time"]:
-        _warn_of_frozen(run, run["trainer.max_epochs"])
     datamodule = run.datamodule()
     if datamodule.samples.split("train").empty:
         raise InputError("; ".join([f"{run['data.root']}: no images to train on", *datamodule.samples.notes]))
@@ -145,6 +143,8 @@ def check(run: Run) -> None:
     _require_files(run)
     _require_taught(run)
     _require_trainer(run)
+    if not run["trainer.max_time"]:
+        _warn_of_frozen(run, run["trainer.max_epochs"])
 
 
 def _require_files(run: Run) -> None:
@@ -314,7 +314,7 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
 
 def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule, made_by: Mapping[str, Any]) -> None:
     save_figure(plots.learning_curves(pd.read_csv(run / File.HISTORY)), run / File.CURVES)
-    if run["trainer.max_time"] or trainer.current_epoch < run["trainer.max_epochs"]:  # else it was said before
+    if run["trainer.max_time"] or trainer.current_epoch < run["trainer.max_epochs"]:  # else `check` said it
         _warn_of_frozen(run, trainer.current_epoch)
     keeper = cast(pl.callbacks.ModelCheckpoint, trainer.checkpoint_callback)
     best = keeper.best_model_score if len(datamodule.validation) else None
