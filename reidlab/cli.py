@@ -20,7 +20,7 @@ import argcomplete
 
 from reidlab import __version__
 from reidlab.errors import InputError
-from reidlab.files import storage_errors
+from reidlab.files import is_first_process, storage_errors
 from reidlab.untrusted import printable
 
 ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # commands that take more than overrides
@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> None:
         made = Run.begin(overrides) if name in ("data", "train") else Run.resume(overrides)
         with spent.within(name):
             import_module(f"reidlab.stages.{name}").run(made, *([[steps]] if args.profile and name == "train" else []))
+        if name == "train" and not is_first_process():
+            return  # the first one goes on alone
     made = Run.resume(overrides)
     evaluate.print_results(made)
     if "report" in stages:

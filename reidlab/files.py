@@ -254,13 +254,18 @@ def claimed(place: Path, number: int, wait: bool) -> Iterator[bool]:
         yield mine
 
 
+def is_first_process() -> bool:
+    """Whether this process is the first of a distributed training, or none of one."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
 def alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other processes from training in the same run folder meanwhile; InputError where one does.
 
     The processes of one distributed training count as one.
     """
     ranks = "-".join(os.environ.get(name, "0") for name in RANKS)
-    name = f".training-{ranks}.lock" if ranks.strip("0-") else ".training.lock"
+    name = ".training.lock" if is_first_process() else f".training-{ranks}.lock"
     return locked(run / name, "another process trains there; let it end, or choose another run.name")
 
 

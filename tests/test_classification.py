@@ -94,6 +94,20 @@ def test_mixed_batches_are_learned_by_all_their_classes(root, monkeypatch):
     train.run(config(root, "triplet", "loss=softmax_triplet", "task.mix=null", "trainer.max_epochs=1"))
 
 
+@pytest.mark.parametrize("given", [["loss=arcface"], ["loss=softmax_triplet", "loss.softmax=null"],
+                                   ["loss=softmax_triplet", "loss.softmax.weight=0"]])  # fmt: skip
+def test_a_classifier_that_no_term_teaches_is_refused(given, root):
+    with pytest.raises(InputError, match=r"teaches the classifier.*choose loss=softmax"):
+        train.run(config(root, "untaught", "task.mix=null", *given))
+
+
+def test_another_task_than_that_of_the_data_is_refused(root):
+    run = config(root, "mismatched", "task=reid")
+    for stage in (prepare, train, evaluate):
+        with pytest.raises(InputError, match=r"task=reid: data=shapes has classes.*data=folders"):
+            stage.run(run)
+
+
 def test_the_trained_network_returns_confidences(trained, root):
     run = config(root, "trained")
     network = run.network

@@ -265,15 +265,17 @@ def test_words_of_other_tools_lead_to_the_key_that_does_it(word):
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    ("words", "rank", "expected"),
     [
-        ([], "data train evaluate export"),
-        (["--all"], "data train evaluate export quantize deploy report"),
-        (["stages=[report,train]"], "train report"),
+        ([], "0", "data train evaluate export"),
+        (["--all"], "0", "data train evaluate export quantize deploy report"),
+        (["stages=[report,train]"], "0", "train report"),
+        (["--all"], "1", "data train"),  # a process that another one has started to train with it
     ],
 )
-def test_run_goes_through_its_stages_in_their_order(words, expected, tmp_path, monkeypatch):
+def test_run_goes_through_its_stages_in_their_order(words, rank, expected, tmp_path, monkeypatch):
     called = []
+    monkeypatch.setenv("LOCAL_RANK", rank)
 
     def stage(name, run):
         called.append(name)

@@ -69,6 +69,15 @@ def test_settings_that_may_be_left_out_whole_may_be_null(workspace):
     assert message("data.source=null").startswith("data.source=None: it has settings of its own")
 
 
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_images_are_normalized_as_the_model_says(key, workspace):
+    assert message(f"data.{key}=[0.5,0.5,0.5]").endswith(f"set model.{key}, which data.{key} follows")
+    assert config.compose([f"model.{key}=[0.5,0.5,0.5]"]).data[key] == [0.5, 0.5, 0.5]
+    (workspace / "conf" / "data").mkdir()
+    (workspace / "conf" / "data" / "mine.yaml").write_text(f"defaults: [market1501, _self_]\n{key}: [0.4, 0.4, 0.4]\n")
+    assert f"data.{key}=[0.4, 0.4, 0.4]: the network" in message("data=mine")
+
+
 def test_an_unreadable_override_is_named():
     assert "write key=value" in message("data.root")
 

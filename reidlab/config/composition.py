@@ -30,8 +30,8 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
 
     Files in `conf/` of the workspace are found beside the released ones, and in place of one with the same name.
     Relative paths are resolved by `resolve_path`.
-    Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), and for a
-    value of another type than the default's, or out of its bound.
+    Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), for a value
+    of another type than the default's, or out of its bound, and for images normalized otherwise than the model's.
     """
     overrides = list(overrides)
     parsed = parse(overrides)
@@ -55,6 +55,13 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"config: {one_line(error)}") from error
     check_values(values, [o.key_or_group for o in given])
+    for key in ("mean", "std"):
+        of_data, of_model = (values[group].get(key) for group in ("data", "model"))
+        if of_data is not None and of_data != of_model:
+            raise InputError(
+                f"data.{key}={of_data}: the network would be exported for images of model.{key}={of_model}; set "
+                f"model.{key}, which data.{key} follows"
+            )
     cfg.run.overrides = as_text([o for o in overrides if not o.startswith("run.")])
     return cfg
 

@@ -65,7 +65,8 @@ class Snapshot:
         if self.training.get("finished"):
             return "trained"
         if not self.history.empty:
-            return f"epoch {int(self.history['epoch'].iloc[-1])} of {self.settings.get('trainer.max_epochs', '?')}"
+            done, planned = int(self.history["epoch"].iloc[-1]), self.settings.get("trainer.max_epochs", "?")
+            return f"epoch {done}" if self.settings.get("trainer.max_time") else f"epoch {done} of {planned}"
         return "evaluated" if self.results else "started"
 
     def evaluated(self) -> list[str]:

@@ -1,6 +1,6 @@
 """Batches of images of classes, and how classes are divided into splits."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -147,7 +147,8 @@ def set_aside_images(samples: Samples, fractions: Mapping[str, float], seed: int
 
     The choice follows from the seed and the images' bytes alone, not from their names, and equal images stay together:
     of a class's distinct images in the order of SHA-256(seed, bytes), the first go to the first split, and so on.
-    Fractions are of the training images that the samples had at first. A class keeps at least one image to train on.
+    Fractions are of the training images that the samples had at first. A class keeps at least one image to train on;
+    notes say where a split has none of a class.
     """
     table, notes = samples.table.copy(), list(samples.notes)
     wanted = {}
@@ -171,4 +172,17 @@ def set_aside_images(samples: Samples, fractions: Mapping[str, float], seed: int
             bounds = np.minimum(np.cumsum([round(f * distinct) for f in wanted.values()]), distinct - 1)
             for split, first, last in zip(wanted, [0, *bounds], bounds, strict=False):
                 table.loc[rows.index[(place >= first) & (place < last)], "split"] = split
+    notes += _absent_classes(table, fractions)
     return Samples(table, samples.root, notes, samples.names)
+
+
+def _absent_classes(table: pd.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:
+    """Notes on splits that were wanted and have no image of some or all classes of training."""
+    classes = table.loc[table["split"] == "train", "pid"].unique()
+    for split, fraction in fractions.items():
+        held = np.isin(classes, table.loc[table["split"] == split, "pid"]).sum()
+        if len(classes) and not held and fraction:
+            none, then = ("validation", "; the last epoch is the result") if split == "val" else (f"{split} split", "")
+            yield f"no {none}: no class has enough images for {split}_fraction={fraction}{then}"
+        elif 0 < held < len(classes):
+            yield f"the {split} split has images of {held} of {len(classes)} classes"

@@ -415,8 +415,13 @@ class Run:
         return "cuda" if wanted and torch.cuda.is_available() else "cpu"
 
     def datamodule(self, **changes: Any) -> "ImageDataModule":
-        """The data module of the settings, or with some of its arguments changed."""
+        """The data module of the settings, or with some of its arguments changed; InputError for another task's."""
+        from reidlab.data import ClassDataModule
+
         made = instantiate(self.config.data, **changes)
+        if isinstance(made, ClassDataModule) != self.is_classifier:
+            has, choice = ("identities", "class_folders") if self.is_classifier else ("classes", "folders")
+            raise InputError(f"task={self.task}: data={made.name} has {has}; leave task out, or choose data={choice}")
         made.blur_heads = bool(self["privacy.blur"])
         return made
 
@@ -480,7 +485,7 @@ class Run:
                 random = any(name in report.missing for name in report.unfit)
                 what = "would be partly random" if random else "would differ from the file's"
                 raise InputError(f"{report}: its embedding {what}; {report.advice}")
-            self._warn_of_other_settings(file)
+            self.warn_of_other_settings(file)
         return (Confidences(network) if self.is_classifier else network).eval(), report
 
     def load(self, network: "nn.Module", file: str | Path) -> "LoadReport":
@@ -494,7 +499,7 @@ class Run:
                 log.warning(f"{file}: trained with {key} [{listed}], here it is {mine}; set model.{key}=[{listed}]")
         return report
 
-    def _warn_of_other_settings(self, file: Path) -> None:
+    def warn_of_other_settings(self, file: str | Path) -> None:
         """Say which settings of the network differ from those of the run that a checkpoint lies in."""
         folder = Path(file).resolve().parent.parent
         if folder == self.folder.resolve() or not is_run(folder):

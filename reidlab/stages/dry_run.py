@@ -66,7 +66,9 @@ def _training(run: Run) -> str:
     if train.is_finished(run):
         return "nothing to do, it is finished; run.overwrite=true trains again"
     begun = 0 if run["run.overwrite"] else len(run.table_of(File.HISTORY))
-    return f"{run['trainer.max_epochs']} epochs" + (f", of which {begun} are done" if begun else "") + f", {run.device}"
+    time, of_epochs = run["trainer.max_time"], f"{run['trainer.max_epochs']} epochs"
+    length = of_epochs if not time else f"{time} minutes" if isinstance(time, int | float) else f"a time of {time}"
+    return length + (f", {begun} epochs are done" if begun else "") + f", {run.device}"
 
 
 def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:

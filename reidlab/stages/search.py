@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-from reidlab.config import compose
+from reidlab.config import compose, plain
 from reidlab.console import log
 from reidlab.errors import InputError, StorageError
 from reidlab.files import file_lock, read_bytes, storage_errors, sweep, write_atomic, write_json
@@ -38,6 +38,7 @@ from reidlab.stages import train
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 BEGUN = (TrialState.RUNNING, TrialState.WAITING)
 POLL_S = 1.0  # between looks at what other processes train
+UNVALIDATED = "a search needs a validation split: raise data.val_fraction"
 NUMBER = r"[-+.\deE]+"
 RANGE = re.compile(rf"(interval|log|range)\(\s*({NUMBER})\s*,\s*({NUMBER})\s*\)")
 Axis = CategoricalDistribution | FloatDistribution | IntDistribution
@@ -53,6 +54,11 @@ class ReportToTrial(pl.Callback):
 
     def __init__(self, trial: Trial, figure: str):
         self.trial, self.figure = trial, figure
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Raise InputError, before the first epoch, where nothing is validated."""
+        if not len(trainer.datamodule.module.validation):  # type: ignore[attr-defined]
+            raise InputError(UNVALIDATED)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise TrialPruned where it isn't worth going on."""
@@ -113,8 +119,8 @@ class SharedStudy:
     one, whose trial another process then goes on with.
     """
 
-    def __init__(self, run: Run, axes: Mapping[str, Axis], patient_epochs: int):
-        self.run, self.axes, self.figure = run, axes, run["task.monitor"]
+    def __init__(self, run: Run, axes: Mapping[str, Axis], patient_epochs: int, figure: str):
+        self.run, self.axes, self.figure = run, axes, figure
         self.turn = file_lock(run / File.SEARCH_LOCK)  # of the process that takes or records a trial
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.storage = JournalStorage(Log(run / File.SEARCH_LOG))
@@ -204,10 +210,10 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
     trained yet and one can't.
     """
     axes, fixed = split_axes(overrides)
-    _try_values(axes, fixed)
+    figure = _try_values(axes, fixed)
     run = Run.compose(fixed)
     _claim(run, axes, fixed)
-    study = SharedStudy(run, axes, patient_epochs)
+    study = SharedStudy(run, axes, patient_epochs, figure)
     with study.turn:
         for file in (File.SEARCH, File.SEARCH_LOG, File.TRIALS, File.PARALLEL):
             sweep(run.folder, file)  # of each trial's folder, its training does
@@ -318,12 +324,28 @@ def _claim(run: Run, axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
         write_json(run / File.SEARCH, search)
 
 
-def _try_values(axes: Mapping[str, Axis], fixed: Sequence[str]) -> None:
-    """Compose every choice and both ends of every range once, so that a misspelled one is refused before any trial."""
-    for key, axis in axes.items():
-        values = axis.choices if isinstance(axis, CategoricalDistribution) else (axis.low, axis.high)
-        for value in values:
-            compose([*fixed, f"{key}={value}"])
+def _try_values(axes: Mapping[str, Axis], fixed: Sequence[str]) -> str:
+    """The validation figure of all trials, by composing every choice and both ends of every range once.
+
+    InputError, before any trial, for a misspelled one, one by which trials have another figure, and several devices.
+    """
+    values = {
+        key: [*axis.choices] if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]
+        for key, axis in axes.items()
+    }
+    first, figures = {key: each[0] for key, each in values.items()}, set()
+    for chosen in [first | {key: value} for key, each in values.items() for value in each]:
+        cfg = compose([*fixed, *(f"{key}={value}" for key, value in chosen.items())])
+        devices, nodes = plain(cfg.trainer)["devices"], cfg.trainer.num_nodes
+        if (len(devices) if isinstance(devices, list) else devices) not in ("auto", "1", 1) or nodes > 1:
+            raise InputError(
+                f"trainer.devices={devices} and trainer.num_nodes={nodes}: a trial is trained on one device; set both "
+                "to 1, and to use several devices, give the same command on each"
+            )
+        figures.add(str(cfg.task.monitor))
+    if len(figures) > 1:
+        raise InputError(f"trials with {' and with '.join(sorted(figures))} don't compare; search each task by itself")
+    return figures.pop()
 
 
 def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
@@ -332,12 +354,14 @@ def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
     log.info(f"trial {trial.number} ({folder_name(trial)}): {' '.join(values)}")
     kept = [override for override in fixed if not override.startswith(("run.name=", "run.root="))]
     run = Run.compose([*kept, *values, f"run.root={root}", f"run.name={folder_name(trial)}"])
+    if run["trainer.devices"] == "auto":
+        run.config.trainer.devices = 1  # not all: each further one would be a process that repeats the command
     try:
         with storage_errors():
             train.run(run, [ReportToTrial(trial, study.figure)])
         reached = run.training[train.best_key(study.figure)]
         if reached is None:
-            raise InputError("a search needs a validation split: raise data.val_fraction")
+            raise InputError(UNVALIDATED)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
     except StorageError:

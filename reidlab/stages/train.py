@@ -130,14 +130,21 @@ def _note_learned(run: Run, datamodule: ImageDataModule) -> None:
         run.require_unlearned(datamodule.samples, held_out, file=Path(weights))
     for file in (weights, Run(teacher) / File.BEST if isinstance(teacher, str) else None):
         if file:
-            learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})]).drop_duplicates("sha256")
+            learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})])
+            learned = learned[(learned["class"] > 0) | ~learned["sha256"].duplicated()]
     run.write(File.LEARNED, learned.to_csv(index=False))
 
 
 def check(run: Run) -> None:
-    """InputError, before any image is read, for absent files to start from and what this machine can't train with."""
+    """InputError, before any image is read, for what can't be trained.
+
+    That is from absent files, by a recipe that teaches nothing, and on this machine.
+    """
     _require_files(run)
+    _require_taught(run)
     _require_trainer(run)
+    if not run["trainer.max_time"]:
+        _warn_of_frozen(run, run["trainer.max_epochs"])
 
 
 def _require_files(run: Run) -> None:
@@ -148,6 +155,27 @@ def _require_files(run: Run) -> None:
         _teacher_run(teacher)
     if (weights := run["distill.weights"]) and not resolve_path(weights).is_file():
         raise InputError(f"distill.weights={weights}: no such file; give that of the teacher's weights")
+
+
+def _require_taught(run: Run) -> None:
+    """InputError where no term of the recipe teaches anything, or none the classifier."""
+    distilled, terms = run["distill"] or {}, [term for term in _terms(run) if term.get("weight", 1) > 0]
+    if not terms and not distilled:
+        raise InputError("loss.*.weight: no term has one above 0, so that nothing is learned; choose loss=softmax, say")
+    if run.is_classifier and not distilled.get("logits") and all(term.get("sees") != "logits" for term in terms):
+        raise InputError(
+            "loss: no term with a weight teaches the classifier, which would stay random; choose loss=softmax, or give "
+            "distill.logits a weight"
+        )
+
+
+def _warn_of_frozen(run: Run, epochs: int) -> None:
+    """Say that so many epochs are over before the backbone learns."""
+    head = run["regime.head_epochs"] or 0
+    if run["regime.backbone_lr_scale"] and epochs <= head:
+        log.warning(
+            f"regime.head_epochs={head}: the backbone learns in none of {epochs} epochs; lower it, or train for longer"
+        )
 
 
 def _require_trainer(run: Run) -> None:
@@ -189,6 +217,9 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
             "regime.backbone_lr_scale=0 freezes the backbone, and its weights would be random: give model.weights=FILE"
         )
     network = instantiate(cfg.model.network, num_classes=num_classes)
+    if not any(True for _ in network.parameters()):
+        name = cfg.model.name
+        raise InputError(f"model={name}: there is nothing to train; score it by `reidlab evaluate model={name}`")
     check_size(network, run["data.size"])
     if small := run["callbacks.small_first"]:
         try:
@@ -197,6 +228,7 @@ def build_network(run: Run, num_classes: int) -> nn.Module:
             raise InputError(f"callbacks.small_first.scale={small['scale']}: {error}") from error
     if cfg.model.weights:
         log.info(run.load(network, cfg.model.weights))
+        run.warn_of_other_settings(cfg.model.weights)
     return network
 
 
@@ -282,6 +314,8 @@ def _fit(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule)
 
 def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModule, made_by: Mapping[str, Any]) -> None:
     save_figure(plots.learning_curves(pd.read_csv(run / File.HISTORY)), run / File.CURVES)
+    if run["trainer.max_time"] or trainer.current_epoch < run["trainer.max_epochs"]:  # else `check` said it
+        _warn_of_frozen(run, trainer.current_epoch)
     keeper = cast(pl.callbacks.ModelCheckpoint, trainer.checkpoint_callback)
     best = keeper.best_model_score if len(datamodule.validation) else None
     write_json(
@@ -303,9 +337,13 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
 def _needs_classifier(run: Run) -> bool:
     """Whether classes are learned, or a term of the loss or of distillation reads logits."""
     cfg = run.config
-    terms = [term for term in cfg.loss.values() if isinstance(term, Mapping)]
     taught = cfg.get("distill") and cfg.distill.logits
-    return run.is_classifier or bool(taught) or any(term.get("sees") == "logits" for term in terms)
+    return run.is_classifier or bool(taught) or any(term.get("sees") == "logits" for term in _terms(run))
+
+
+def _terms(run: Run) -> list[Mapping[str, Any]]:
+    """The terms of the recipe."""
+    return [term for term in run["loss"].values() if isinstance(term, Mapping)]
 
 
 def _teacher(folder: str | Path | None, logits: float, data_hash: str, datamodule: ImageDataModule) -> Teacher:

@@ -47,8 +47,32 @@ UNITS = "days", "hours", "minutes", "seconds"
 SHOWN = ("train/loss", "val/mAP", "val/rank-1", "val/top-1")
 
 
-class History(pl.Callback):
-    """Keeps the figures of all epochs in the checkpoint, to go on from, and in `history.csv`, numbered from 1."""
+class OfEpoch(pl.Callback):
+    """The base of callbacks that read an epoch's figures, of which Lightning keeps those of an earlier validation."""
+
+    validated = False  # in this epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is validated yet."""
+        super().on_train_epoch_start(trainer, pl_module)
+        self.validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The figures of validation are this epoch's."""
+        super().on_validation_end(trainer, pl_module)
+        self.validated = True
+
+    def figures(self, trainer: pl.Trainer) -> dict[str, float]:
+        """Those of this epoch, by name."""
+        found = trainer.callback_metrics.items()
+        return {name: float(value) for name, value in found if self.validated or not name.startswith("val/")}
+
+
+class History(OfEpoch):
+    """Keeps the figures of all epochs in the checkpoint, to go on from, and in `history.csv`, numbered from 1.
+
+    An epoch that isn't validated has no figure of validation, a gap in the table.
+    """
 
     def __init__(self, folder: str | Path):
         self.file = Path(folder) / File.HISTORY
@@ -56,8 +80,7 @@ class History(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the figures of an epoch."""
-        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **figures})
+        self.rows.append({"epoch": trainer.current_epoch, "step": trainer.global_step - 1, **self.figures(trainer)})
         if trainer.is_global_zero:
             table = pd.DataFrame(self.rows)
             write_atomic(self.file, table.assign(epoch=table["epoch"] + 1).to_csv(index=False))
@@ -105,8 +128,19 @@ class CollapseNotice(pl.Callback):
             )
 
 
-class BestEpoch(pl.callbacks.ModelCheckpoint):
-    """Keeps the epoch with the best validation figure; of equal ones the last, which has learned longest."""
+class BestEpoch(OfEpoch, pl.callbacks.ModelCheckpoint):
+    """Keeps the epoch with the best validation figure; of equal ones the last, which has learned longest.
+
+    It does so at the epoch's end, so that a training that goes on from it repeats no end of an epoch.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{**kwargs, "save_on_train_epoch_end": True})
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look whether an epoch that was validated is the best."""
+        if self.validated:
+            super().on_train_epoch_end(trainer, pl_module)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
         """Whether an epoch is kept: also where it is as good as the best."""
@@ -130,10 +164,12 @@ class ResumedPlateau(pl.Callback):
             watched, schedule = planned.monitor, planned.scheduler
             if watched is None or not isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 continue
-            if figures := [row[watched] for row in self.history.rows if watched in row]:
-                trainer.callback_metrics[watched] = torch.tensor(figures[-1])  # until another epoch is validated
-                if schedule.last_epoch < len(figures):
-                    schedule.step(figures[-1])
+            rows = self.history.rows
+            if judged := [number for number, row in enumerate(rows) if watched in row]:
+                latest = rows[judged[-1]][watched]
+                trainer.callback_metrics[watched] = torch.tensor(latest)  # until another epoch is validated
+                if schedule.last_epoch < len(rows) - judged[0]:  # a step after each epoch since
+                    schedule.step(latest)
 
 
 class StaysStopped(pl.Callback):
@@ -324,11 +360,12 @@ def minutes_left(trainer: pl.Trainer, estimate: float) -> float:
     return min([estimate, *budgets]) / 60
 
 
-class EpochLines(pl.Callback):
+class EpochLines(OfEpoch):
     """One plain line an epoch, for logs that are no terminal."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
+        super().on_train_epoch_start(trainer, pl_module)
         self.started = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -337,8 +374,8 @@ class EpochLines(pl.Callback):
             return
         seconds = time.perf_counter() - self.started
         done, total = trainer.current_epoch + 1, trainer.max_epochs or 0
-        found = trainer.callback_metrics
-        shown = "  ".join(f"{name} {float(found[name]):.3f}" for name in SHOWN if name in found)
+        found = self.figures(trainer)
+        shown = "  ".join(f"{name} {found[name]:.3f}" for name in SHOWN if name in found)
         left = minutes_left(trainer, seconds * (total - done))
         log.info(f"epoch {done}/{total}  {shown}  {seconds:.1f} s  {left:.1f} min left")
 

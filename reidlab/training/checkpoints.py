@@ -37,8 +37,8 @@ class WholeCheckpoints(TorchCheckpointIO):
                 _keep(place)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read a checkpoint, with the paths of the folder that it lies in now."""
-        return _moved(super().load_checkpoint(path, *args, **kwargs), HERE, str(Path(path).parent))
+        """Read a checkpoint, with the paths of the folder that it lies in now, without links, as Lightning has them."""
+        return _moved(super().load_checkpoint(path, *args, **kwargs), HERE, os.path.realpath(Path(path).parent))
 
 
 def _moved(checkpoint: dict[str, Any], old: str, new: str) -> dict[str, Any]:

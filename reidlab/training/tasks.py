@@ -106,7 +106,7 @@ class Task(pl.LightningModule):
         return {
             f"train/{name}": term.weight * math.log(cast(nn.Linear, self.network.classifier).out_features)
             for name, term in self.loss.terms.items()
-            if isinstance(term.loss, nn.CrossEntropyLoss)
+            if isinstance(term.loss, nn.CrossEntropyLoss) and term.weight > 0
         }
 
     @property

@@ -106,6 +106,13 @@ def test_the_leaderboard_is_sorted_and_says_how_far_runs_are(runs):
     assert folders.leaderboard(read(runs), every_row=True)["row"].tolist().count("untrained") == 2
 
 
+def test_a_training_by_time_has_no_number_of_epochs(runs):
+    config = yaml.safe_load((runs / "young" / "config.yaml").read_text())
+    config["trainer"]["max_time"] = 60
+    (runs / "young" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert folders.read_run(runs / "young").state == "epoch 3"
+
+
 def test_curves_grow_while_a_training_writes(runs):
     assert list(folders.curves(read(runs))) == ["val/mAP", "train/loss"]
     history = pd.read_csv(runs / "young" / "history.csv")

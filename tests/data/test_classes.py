@@ -63,7 +63,23 @@ def test_a_class_keeps_an_image_to_train_on_and_given_splits_are_kept(tmp_path):
         (tmp_path / name).write_bytes(name.encode())
     divided = set_aside_images(Samples(table, tmp_path), {"test": 0.9, "val": 0.9}, seed=0)
     assert divided.table["split"].tolist() == ["train", "train", "test"]
-    assert divided.notes == ["the test split is the data set's own; test_fraction=0.9 isn't used"]
+    assert divided.notes == [
+        "the test split is the data set's own; test_fraction=0.9 isn't used",
+        "the test split has images of 1 of 2 classes",
+        "no validation: no class has enough images for val_fraction=0.9; the last epoch is the result",
+    ]
+
+
+@pytest.mark.parametrize(("fraction", "noted"), [
+    (0, []),
+    (0.5, ["the val split has images of 2 of 3 classes"]),
+    (0.2, ["no validation: no class has enough images for val_fraction=0.2; the last epoch is the result"]),
+])  # fmt: skip
+def test_classes_that_are_not_validated_are_noted(fraction, noted, tmp_path):
+    table = pd.DataFrame({"path": [*"abcde"], "pid": [1, 1, 2, 2, 3], "camid": 0, "split": "train"})
+    for name in "abcde":
+        (tmp_path / name).write_bytes(name.encode())
+    assert set_aside_images(Samples(table, tmp_path), {"val": fraction}, seed=0).notes == noted
 
 
 @pytest.mark.parametrize("fractions", [{"test": 1.0}, {"test": -0.1}, {"test": 0.5, "val": 0.5}])

@@ -61,6 +61,12 @@ def test_data_that_is_yet_to_be_drawn_is_not_drawn(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("time", "told"), [("60", "60 minutes"), ("00:01:30:00", "a time of 00:01:30:00")])
+def test_a_training_by_time_is_told_by_its_time(time, told, command, capsys):
+    assert cli.main(["train", *command, f"trainer.max_time={time}", "--dry-run"]) == 0
+    assert said(capsys)["training"].strip() == f"{told}, cpu"
+
+
 @pytest.mark.parametrize("given", [["train", "seed=5"], ["quantize", "quantize.runtimes=[tvm]"], ["deploy"]])
 def test_what_a_stage_refuses_its_dry_run_refuses_in_the_same_words(given, trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))

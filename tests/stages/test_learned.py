@@ -137,6 +137,20 @@ def test_what_weights_and_teachers_learned_is_learned_through_generations(small,
                 evaluate.run(tested)
 
 
+def test_copies_among_training_images_do_not_keep_a_training_from_going_on(small, crops, trained, tmp_path):
+    others = copied(crops, tmp_path / "crops", b"twice")
+    given = small, others, tmp_path, f"model.weights={trained / File.BEST}"
+    first, second, *_ = sums(settings(*given), "train").values()
+    shutil.copy(others / first, others / second)
+    run = train.run(settings(*given))
+    (run / File.TRAINING).unlink()
+    assert train.run(settings(*given)).training["finished"]
+    (run / File.TRAINING).unlink()
+    (others / second).write_bytes((others / second).read_bytes() + b"0")
+    with pytest.raises(InputError, match="began with other images"):
+        train.run(settings(*given))
+
+
 @pytest.mark.parametrize("given", ["model.weights={}", "distill.teacher={}"])
 def test_a_training_on_a_division_of_which_its_start_or_teacher_learned_is_refused(
     given, small, crops, trained, tmp_path

@@ -121,6 +121,39 @@ def test_a_misspelled_value_is_told_before_the_first_trial(small, tmp_path, fake
     assert not fake_training
 
 
+@pytest.mark.parametrize(("given", "told"), [
+    (["data=market1501,shapes"], r"trials with val/mAP and with val/top-1 don't compare"),
+    (["trainer.devices=1,2"], r"trainer\.devices=2 .*: a trial is trained on one device"),
+    (["trainer.devices=-1"], r"trainer\.devices=-1 "), (["trainer.devices=[0,1]"], r"trainer\.devices=\[0, 1\] "),
+    (["trainer.num_nodes=2"], r"trainer\.num_nodes=2: a trial"),
+])  # fmt: skip
+def test_trials_that_could_not_be_told_apart_or_would_mix_are_refused_at_once(given, told, tmp_path, fake_training):
+    with pytest.raises(InputError, match=told):
+        search.run(["optimizer.lr=1e-3,1e-2", f"run.root={tmp_path}", "run.name=s", *given], trials=2)
+    assert not fake_training and not (tmp_path / "s").exists()
+
+
+def test_the_figure_is_that_of_the_trials_and_each_is_trained_on_one_device(tmp_path, monkeypatch):
+    seen = []
+
+    def train(run, callbacks):
+        seen.append(run["trainer.devices"])
+        return pretend_training(run, callbacks)
+
+    monkeypatch.setattr(search.train, "run", train)
+    given = ["data=shapes,plant_leaves", "optimizer.lr=1e-3,1e-2", f"run.root={tmp_path}", "run.name=s"]
+    table = pd.read_csv(search.run(given, trials=2) / "trials.csv")
+    assert "val/top-1" in table and seen == [1, 1]
+    search.run([*given[1:3], "run.name=t", "trainer.devices=[0]"], trials=1)
+    assert seen[2:] == [[0]]
+
+
+def test_a_search_without_validation_is_refused_before_an_epoch_is_trained(small, tmp_path):
+    with pytest.raises(InputError, match=r"needs a validation split: raise data\.val_fraction"):
+        search.run([*small, AXES[0], "data.val_fraction=0", f"run.root={tmp_path}", "run.name=s"], trials=1)
+    assert not [*tmp_path.rglob("history.csv")]
+
+
 def test_another_search_in_the_same_folder_is_refused(small, tmp_path, fake_training):
     searched(small, tmp_path, trials=1)
     with pytest.raises(InputError, match="another search"):
@@ -201,7 +234,7 @@ def test_a_trial_in_training_elsewhere_is_left_alone(small, tmp_path, fake_train
     axes, fixed = search.split_axes(overrides)
     run = Run.compose(fixed)
     search._claim(run, axes, fixed)
-    other = search.SharedStudy(run, axes, 5)
+    other = search.SharedStudy(run, axes, 5, "val/mAP")
     trial, lock = other.next(1)
     waited = []
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import LambdaCallback
 
+from reidlab.config import SHIPPED
 from reidlab.errors import InputError
 from reidlab.files import read_json
 from reidlab.run import File, Run
@@ -144,6 +145,9 @@ def test_a_run_that_was_killed_after_its_last_epoch_is_finished(small, tmp_path)
     (["schedule=plateau", "data.val_fraction=0"], "schedule=plateau watches a validation figure"),
     (["data=csv", "data.source.file={}", "data.val_fraction=0"], "one identity to train on"),
     (["model=osnet_x0_25", "callbacks=small_first", "callbacks.small_first.scale=0.01"], r"scale=0\.01: .*=\[1, 1\]"),
+    (["loss=softmax", "loss.softmax.weight=0"], r"loss\.\*\.weight: no term has one above 0"),
+    (["model=color_histogram"], "nothing to train; score it by `reidlab evaluate model=color_histogram`"),
+    (["task=classification"], "task=classification: data=market1501 has identities; leave task out"),
 ])  # fmt: skip
 def test_what_could_only_fail_later_is_refused_before_the_first_epoch(given, said, small, market, tmp_path):
     files = sorted((market / "bounding_box_train").glob("[0-9]*.jpg"))
@@ -153,6 +157,15 @@ def test_what_could_only_fail_later_is_refused_before_the_first_epoch(given, sai
     more = [override.format(tmp_path / "one.csv") for override in given]
     with pytest.raises(InputError, match=said):
         train.run(settings(small, tmp_path, "refused", *QUICK, "data.batch_size=2", "data.num_instances=2", *more))
+
+
+def test_weights_of_a_run_with_other_settings_are_named(small, tmp_path, capsys):
+    """Its images were normalized otherwise, which the weights themselves don't say."""
+    weights = SHIPPED / "data" / "models" / "demo_osnet_x0_25" / File.BEST
+    given = small, tmp_path, "begun", "model=osnet_x0_25", f"model.weights={weights}"
+    train.build_network(settings(*given), 0)
+    assert "best.ckpt: of a run with other settings: " in (said := capsys.readouterr().out)
+    assert "model.mean [0.0, 0.0, 0.0] there, [0.485, 0.456, 0.406] here" in said
 
 
 def test_overwriting_removes_all_that_the_old_network_left_and_keeps_the_data(small, tmp_path):

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import pytorch_lightning as pl
 import pytorch_lightning.demos.boring_classes
@@ -154,6 +155,26 @@ def test_the_last_epoch_is_validated_and_kept_where_only_each_third_is(budget, s
     assert best.best_model_path.endswith(f"epoch={judged[-1]}.ckpt")
 
 
+def test_a_training_that_goes_on_from_its_best_epoch_repeats_no_end_of_it(tmp_path):
+    """Every second epoch is validated; the best of the first three is the second."""
+
+    def history(epochs, checkpoint=None):
+        best = callbacks.BestEpoch(tmp_path, "{epoch}", monitor="val/mAP", mode="max")
+        trainer = pl.Trainer(
+            max_epochs=epochs, check_val_every_n_epoch=2, num_sanity_val_steps=0, limit_train_batches=1,
+            limit_val_batches=1, logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[callbacks.History(tmp_path), best],
+        )  # fmt: skip
+        trainer.fit(Validated([0] * 9), ckpt_path=checkpoint, weights_only=True)
+        return best.best_model_path, pd.read_csv(tmp_path / "history.csv")
+
+    best, _ = history(3)
+    _, part = history(5, best)
+    _, whole = history(5)
+    assert part["epoch"].tolist() == [1, 2, 3, 4, 5] and part.equals(whole)
+    assert whole["val/mAP"].dropna().tolist() == [1.0, 3.0]
+
+
 class Watched(Validated):
     """Its figure never rises, and its rate is halved after each epoch but the first."""
 
@@ -168,7 +189,7 @@ class Watched(Validated):
 
 @pytest.mark.parametrize(("every", "whole"), [(1, [1, 1, 0.5, 0.25, 0.125]), (2, [1, 1, 1, 0.5, 0.25])])
 def test_a_plateau_is_the_same_for_a_training_that_goes_on(every, whole, tmp_path):
-    """Of epochs that aren't validated Lightning takes the last figure that there is."""
+    """Of epochs that aren't validated Lightning takes the last figure that there is; the history has none of them."""
 
     def rates(checkpoint=None):
         history, task = callbacks.History(tmp_path), Watched([0] * 5)
@@ -182,8 +203,26 @@ def test_a_plateau_is_the_same_for_a_training_that_goes_on(every, whole, tmp_pat
         return task.rates
 
     assert rates() == whole
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["epoch"][history["val/mAP"].notna()].tolist() == [*range(every, 6, every)]
     for epoch in range(4):
         assert rates(tmp_path / f"epoch={epoch}.ckpt") == whole[epoch + 1 :]
+        assert pd.read_csv(tmp_path / "history.csv").equals(history)
+
+
+def test_the_line_of_an_epoch_that_is_not_validated_has_no_figure_of_an_earlier_one(capsys):
+    lines = callbacks.EpochLines()
+    figures = {"train/loss": torch.tensor(1.0), "val/mAP": torch.tensor(0.5)}
+    trainer = SimpleNamespace(
+        current_epoch=0, max_epochs=2, callbacks=[], callback_metrics=figures, is_global_zero=True
+    )  # fmt: skip
+    for validated in (True, False):
+        lines.on_train_epoch_start(trainer, None)
+        if validated:
+            lines.on_validation_end(trainer, None)
+        lines.on_train_epoch_end(trainer, None)
+    first, second = capsys.readouterr().out.splitlines()
+    assert "train/loss 1.000  val/mAP 0.500" in first and "train/loss 1.000" in second and "val/mAP" not in second
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from reidlab.errors import StorageError
+from reidlab.training.callbacks import BestEpoch
 from reidlab.training.checkpoints import WholeCheckpoints, forget_predecessors, is_whole, previous, resume_point
 
 
@@ -112,3 +113,17 @@ def test_paths_are_those_of_the_folder_that_a_checkpoint_lies_in(places, tmp_pat
     assert found == {
         "dirpath": str(moved.parent), "best_k_models": {str(moved): 0.5}, "other": "/elsewhere/x", "empty": "",
     }  # fmt: skip
+
+
+def test_the_best_epoch_is_still_known_below_a_link(places, tmp_path):
+    """Lightning resolves the links of a folder to keep checkpoints in; the path to go on from may have some."""
+    best, _ = places
+    best.parent.mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(best.parent, target_is_directory=True)
+    keeper, again = (BestEpoch(link, "best", monitor="val/mAP", mode="max") for _ in range(2))
+    keeper.best_k_models, keeper.best_model_path = {str(best): torch.tensor(0.5)}, str(best)
+    WholeCheckpoints().save_checkpoint({"callbacks": {"Best": keeper.state_dict()}}, best)
+    found = WholeCheckpoints().load_checkpoint(link / best.name, weights_only=True)["callbacks"]["Best"]
+    again.load_state_dict(found)
+    assert again.best_k_models == keeper.best_k_models and again.best_model_path == str(best)

@@ -65,3 +65,9 @@ def test_transfer_moves_the_head_alone_and_fine_tuning_goes_on_from_it(small, tm
 def test_a_frozen_backbone_wants_weights(small, tmp_path):
     with pytest.raises(InputError, match=r"give model\.weights=FILE"):
         trains(small, tmp_path, "random", "regime=tl")
+
+
+@pytest.mark.parametrize("length", ["trainer.max_epochs=1", "trainer.max_time=0.001"])
+def test_a_training_that_ends_before_the_backbone_learns_says_so(length, small, tmp_path, pretrained, capsys):
+    trains(small, tmp_path, "short", f"model.weights={pretrained}", "regime=fft", "regime.head_epochs=1", length)
+    assert "regime.head_epochs=1: the backbone learns in none of 1 epochs" in capsys.readouterr().out

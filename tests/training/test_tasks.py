@@ -205,4 +205,5 @@ def test_a_collapse_is_said_with_what_to_change(loss, first, said, small, tmp_pa
 def test_a_network_that_learns_or_warms_up_has_not_collapsed(small, tmp_path, capsys):
     trained(small, tmp_path, "learns", "schedule.warmup_epochs=0", "trainer.max_epochs=5", "optimizer.lr=3e-3")
     trained(small, tmp_path, "warms_up", "schedule.warmup_epochs=30", "trainer.max_epochs=5", "optimizer.lr=1e-5")
+    trained(small, tmp_path, "unweighted", "loss.softmax.weight=0", "schedule=constant", "trainer.max_epochs=3")
     assert "collapsed" not in capsys.readouterr().out
