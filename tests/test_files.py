@@ -62,14 +62,14 @@ def test_other_errors_are_not_the_disks(raised):
 
 
 def test_a_folder_that_is_not_moved_vanishes_and_one_that_a_kill_left_is_swept(tmp_path):
-    (tmp_path / ".people.ab12cd34" / "query").mkdir(parents=True)
-    (tmp_path / ".others.ab12cd34").mkdir()
+    (tmp_path / ".people.ab12cd34.reidlab" / "query").mkdir(parents=True)
+    (tmp_path / ".others.ab12cd34.reidlab").mkdir()
     with files.temporary_folder(tmp_path, "people") as folder:
         (folder / "a.jpg").write_text("x")
-        assert sorted(place.name for place in tmp_path.iterdir()) == sorted([".others.ab12cd34", folder.name])
+        assert sorted(place.name for place in tmp_path.iterdir()) == sorted([".others.ab12cd34.reidlab", folder.name])
         files.sweep(tmp_path, "people")  # as another process would
         assert (folder / "a.jpg").exists()
-    assert [place.name for place in tmp_path.iterdir()] == [".others.ab12cd34"]
+    assert [place.name for place in tmp_path.iterdir()] == [".others.ab12cd34.reidlab"]
 
 
 def test_a_sweep_of_another_process_between_a_file_and_its_lock_costs_nothing(tmp_path, monkeypatch):
