@@ -95,6 +95,26 @@ def test_a_table(separator, tmp_path):
     ]
 
 
+def test_negative_numbers_are_nobody_and_floats_of_a_column_whole(tmp_path):
+    rows = ["path,pid,camid", "a.png,1.0,2.0", "b.png,1,2", "c.png,-1.0,1", "d.png,-1,-1.0", "e.png,v1.0,1.5"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    labels = [("1", "2"), ("1", "2"), (None, "1"), (None, None), ("v1.0", "1.5")]
+    assert [(entry.pid, entry.camid) for entry in listed(tmp_path / "t.csv")] == labels
+    pack(
+        tmp_path / "x.tar",
+        [("a.png", png(1)), ("a.json", b'{"pid": -1, "camid": 3}'), ("b.png", png(2)), ("b.cls", b"-1")],
+    )
+    assert [(entry.pid, entry.camid) for entry in listed(tmp_path / "x.tar")] == [(None, "3"), (None, None)]
+
+
+def test_junk_in_names_of_files_is_nobody_and_a_folder_is_what_it_is_called(tmp_path):
+    for name in ("-1/a_c1.png", "7/-1_c1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(png(1))
+    assert [entry.pid for entry in listed(tmp_path, r"(?P<pid>[^/]+)/")] == ["-1", "7"]
+    assert [entry.pid for entry in listed(tmp_path, r"[^/]+/(?P<pid>[^_]+)_c(?P<camid>\d)")] == ["a", None]
+
+
 def test_rows_that_cant_be_used_are_named_and_the_others_read(tmp_path):
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / "t.csv").write_text('path,time\na.png,1\n,2\na.png\na.png,soon\n"x\0y.png",3\nabsent.png,inf\n')
