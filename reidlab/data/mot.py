@@ -108,7 +108,8 @@ def read_sequence(folder: Path) -> Sequence:
         raise InputError(f"{known}: frame {frame} has identity {pid} twice; give each box an identity of its own")
     counts = (rows["confidence"] != 0) & rows["class"].isin(PERSON_CLASSES)
     truth, ignored = rows[counts].reset_index(drop=True), rows[~counts].reset_index(drop=True)
-    distractors = MOT20_DISTRACTORS if folder.name.upper().startswith("MOT20") else DISTRACTORS
+    name = folder.name if folder.name.strip(".") else folder.resolve().name  # of `.` and `..`
+    distractors = MOT20_DISTRACTORS if name.upper().startswith("MOT20") else DISTRACTORS
     if truth.empty and len(rows):
         there = [sorted({*rows[name]})[:NAMED] for name in ("class", "confidence")]
         kinds, flags = (", ".join(f"{value:g}" for value in values) for values in there)
@@ -120,7 +121,7 @@ def read_sequence(folder: Path) -> Sequence:
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
     return Sequence(
-        folder.name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
+        name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
     )
 
 

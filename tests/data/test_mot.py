@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -119,6 +120,14 @@ def test_names_without_zeros_and_another_image_folder(tmp_path):
     found = mot.read_sequence(folder)
     assert [number for number, _ in found.frames()] == [2, 10]
     assert found.boxes.equals(found.truth) and found.truth["visibility"].tolist() == [1]
+
+
+def test_the_folder_that_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    place = lay_out(tmp_path / "hall-c1", "1,1,1,1,5,5\n")
+    for inside, given in ((place, "."), (place / "img1", "..")):
+        monkeypatch.chdir(inside)
+        (sequence,) = mot.read_sequences(Path(given))
+        assert (sequence.name, sequence.scene) == ("hall-c1", "hall")
 
 
 def test_several_sequences_by_name(tmp_path):
