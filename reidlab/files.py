@@ -314,7 +314,8 @@ def file_hash(path: Path) -> str:
         version = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
         if version in _hashes:
             return _hashes[version]
+        begun = time.time_ns()
         found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    if state.st_ctime_ns < time.time_ns() - 1_000_000_000:  # else another change may have the same time
+    if state.st_ctime_ns < begun - 1_000_000_000:  # else another change, while it was read, may have the same time
         _hashes[version] = found
     return found

@@ -107,11 +107,18 @@ def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
             assert files.file_hash(file) == hashlib.sha256(found).hexdigest()[:16]
         return len(reads)
 
+    def later():
+        return now() + 2_000_000_000
+
     file, digest = tmp_path / "best.ckpt", hashlib.file_digest
     file.write_bytes(b"one")
     assert read_to_hash(b"one") == read_to_hash(b"one") == 1  # so lately changed that another change may not show
     now = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
+    with monkeypatch.context() as patch:  # reading took two seconds, in which another change may not show either
+        patch.setattr(hashlib, "file_digest", lambda *given: patch.setattr(time, "time_ns", later) or digest(*given))
+        files.file_hash(file)
+    assert read_to_hash(b"one") == 1
+    monkeypatch.setattr(time, "time_ns", later)
     assert (read_to_hash(b"one"), read_to_hash(b"one")) == (1, 0)
     time.sleep(0.05)
     file.write_bytes(b"two")
