@@ -20,7 +20,7 @@ import numpy as np
 from reidlab.data.folders import IMAGE_EXTENSIONS, is_hidden, require_utf8, walk_each
 from reidlab.data.images import MAX_IMAGE_BYTES, decode, read_image
 from reidlab.data.labels import JUNK, MISSING, is_junk, is_known_camera, labels_of
-from reidlab.data.mot import BOX, corners, in_view, numbered, read_sequence, read_video
+from reidlab.data.mot import BOX, VIDEO_EXTENSIONS, corners, in_view, numbered, read_sequence, read_video
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular
@@ -79,6 +79,11 @@ def entries_of(place: Path, pattern: re.Pattern[str] | None = None) -> tuple[Pat
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
     require_utf8(place.name, place.parent)
+    if name.endswith(VIDEO_EXTENSIONS) and not place.is_dir():
+        raise InputError(
+            f"{place}: a video without boxes; put it into a folder NAME with its boxes in NAME/det/det.txt (frame, -1, "
+            "left, top, width, height), and give NAME"
+        )
     if not place.is_dir():
         listed = _table(place) if name.endswith(TABLES) else _file(place.parent, place.name, pattern)
         return place.parent, listed

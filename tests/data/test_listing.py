@@ -330,6 +330,12 @@ def test_frames_of_a_video_in_any_order(tmp_path):
         assert abs(int(value) - 25 * frame) < 8
 
 
+def test_a_video_without_boxes_is_refused_with_the_layout(tmp_path):
+    film(tmp_path / "door.avi", [np.full((32, 48, 3), 60, np.uint8)])
+    with pytest.raises(InputError, match=r"door\.avi: a video without boxes; .* NAME/det/det\.txt"):
+        listed(tmp_path / "door.avi")
+
+
 def test_links_that_lead_in_circles(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.png").write_bytes(png(1))
