@@ -260,7 +260,7 @@ COMMANDS = {
         stage("enroll", "images"),
         "remember the identities of a folder",
         "reidlab enroll DIR run.name=demo",
-        "the gallery stays as it was",
+        "the gallery is whole; of a folder by predict.out, and on a server, what was enrolled is kept",
     ),
     "identify": Command(
         stage("identify", "images"), "who is it, or nobody enrolled?", "reidlab identify FILE run.name=demo"

@@ -16,7 +16,11 @@ from reidlab.places import CLONE, root
 EXTRAS = {
     "export": "ONNX export and its checks",
     "tflite": "TFLite files, float and int8",
+    "keras": "models of Keras and of ST's model zoo",
     "index": "galleries beyond a million images",
+    "service": "reidlab serve --gallery",
+    "milvus": "galleries on a Milvus server",
+    "qdrant": "galleries on a Qdrant server",
     "ray": "predict.ray: embedding on a cluster",
     "search": "reidlab search",
     "tracking": "Weights & Biases and TensorBoard",

@@ -33,7 +33,8 @@ def is_checkpoint(file: str | Path) -> bool:
 
 
 FOLDERS = re.compile(r"(?<![\w.~:/])/(?=[^/\s])(?:[^/\n]+/)+")
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")  # the names that Python's tempfile makes, behind that of the file meant
+MARK = ".reidlab"
+UNFINISHED = re.compile(r"\..+\.[a-z0-9_]{8}" + re.escape(MARK))  # of the name meant, with what Python's tempfile adds
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EACCES)
 FREE = "free space or choose a folder that can be written, then give the same command again"
 RANKS = ("NODE_RANK", "GROUP_RANK", "SLURM_PROCID", "LOCAL_RANK")  # of the processes of a distributed training
@@ -100,8 +101,8 @@ def write_atomic(path: Path, data: str | bytes) -> Path:
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write that takes the place of `path` when the block has ended, and vanishes if that fails.
 
-    It lies beside it as `.name.xxxxxxxx` until then, locked, so that `sweep` knows it from what a kill left behind.
-    Raises StorageError, see `write_atomic`.
+    It lies beside it as `.name.xxxxxxxx.reidlab` until then, locked, so that `sweep` knows it from what a kill left
+    behind. Raises StorageError, see `write_atomic`.
     """
     temporary = None
     try:
@@ -121,7 +122,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder `.name.xxxxxxxx` in another, gone after the block unless it was moved.
+    """A folder `.name.xxxxxxxx.reidlab` in another, gone after the block unless it was moved.
 
     One that a kill left is swept when the next of that name is made. Raises StorageError where it can't be made or
     filled.
@@ -143,10 +144,10 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
 
 
 def _begun(path: Path, make: Callable[..., tuple[int, str]]) -> tuple[Path, int]:
-    """A new file or folder `.name.xxxxxxxx` beside a path, and the open descriptor that locks it."""
+    """A new file or folder `.name.xxxxxxxx.reidlab` beside a path, and the open descriptor that locks it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor, name = make(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = make(dir=path.parent, prefix=f".{path.name}.", suffix=MARK)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.path.lexists(name):
@@ -160,14 +161,14 @@ def _make_folder(**where: Any) -> tuple[int, str]:
 
 
 def sweep(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half-written: `.name.xxxxxxxx` that no process holds.
+    """Remove what killed processes left half-written: `.name.xxxxxxxx.reidlab` that no process holds.
 
     Args:
         folder: where it lies.
         name: of the file or folder that was meant; None for any, also in folders below.
     """
-    for place in folder.glob(f".{glob.escape(name)}.*") if name else folder.rglob(".*.*"):
-        if not TEMPORARY.fullmatch(place.name):
+    for place in folder.glob(f".{glob.escape(name)}.*{MARK}") if name else folder.rglob(f".*{MARK}"):
+        if not UNFINISHED.fullmatch(place.name):
             continue
         with contextlib.suppress(OSError):  # held, or on a file system without locks, where nobody can tell
             descriptor = os.open(place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
@@ -318,7 +319,8 @@ def file_hash(path: Path) -> str:
         version = state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns
         if version in _hashes:
             return _hashes[version]
+        begun = time.time_ns()
         found = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    if state.st_ctime_ns < time.time_ns() - 1_000_000_000:  # else another change may have the same time
+    if state.st_ctime_ns < begun - 1_000_000_000:  # else another change, while it was read, may have the same time
         _hashes[version] = found
     return found

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
-from yaml._yaml import CParser
 from yaml.composer import Composer
 from yaml.constructor import SafeConstructor
+from yaml.parser import Parser
+from yaml.reader import Reader
 from yaml.resolver import Resolver
+from yaml.scanner import Scanner
 
 MAX_YAML_BYTES, MAX_JSON_BYTES = 256 << 10, 8 << 20
 MAX_DEPTH = 40
@@ -30,7 +32,7 @@ def parse_yaml(text: bytes) -> Any:
         raise ValueError(f"{len(text):,} bytes, more than {MAX_YAML_BYTES:,}")
     try:
         return _checked(_Loader(text).get_single_data())
-    except (yaml.YAMLError, IndexError) as error:  # IndexError: 0x_ is a number to PyYAML, without digits
+    except (yaml.YAMLError, IndexError, OverflowError) as error:  # of 0x_, without digits, and of 1:00: ... :00.5
         raise ValueError(" ".join(str(error).replace('in "<byte string>", ', "at ").split())) from error
 
 
@@ -92,10 +94,25 @@ def _require(fits: bool, place: str, expected: str, value: Any) -> None:
         raise ValueError(f"{place or 'its content'} is {str(value)[:60]!r}, expected {expected}")
 
 
+class _PythonParser(Reader, Scanner, Parser):
+    """PyYAML's own parser, for where it was built without libyaml."""
+
+    def __init__(self, stream: bytes) -> None:
+        Reader.__init__(self, stream)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+
+
+try:
+    from yaml._yaml import CParser
+except ImportError:
+    CParser = _PythonParser  # type: ignore[assignment,misc]
+
+
 class _Loader(Composer, CParser, SafeConstructor, Resolver):
     """A loader that counts what aliases stand for before anything is built, and refuses tags and repeated keys.
 
-    PyYAML's own but for the parser, which is libyaml's: opening a run takes two thirds of the time.
+    PyYAML's own but for the parser, which is libyaml's where it is there: opening a run takes two thirds of the time.
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (as PyYAML has it)

@@ -22,6 +22,8 @@ from reidlab.errors import InputError
 from reidlab.models import osnet_x0_5
 from reidlab.places import leaves
 
+RELEASED = [f"run.root={config.SHIPPED}/data/models", "run.name=demo_osnet_x0_25"]
+
 
 @pytest.fixture
 def refused(capsys):
@@ -180,13 +182,14 @@ def test_help_lists_the_stages_without_loading_torch():
         (["evaluate", "experiment=demo"], "rows that were scored are kept"),
         (["quantize", "model=osnet_x0_25", "run.name=a b"], "no file is half-written"),
         (["search", "optimizer.lr=1,2"], "ended trials are kept"),
+        (["enroll", "images", *RELEASED], "of a folder by predict.out, and on a server, what was enrolled is kept"),
     ],
 )
 def test_ctrl_c_says_what_is_kept_and_how_to_go_on(command, kept, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    for module in ("evaluate", "quantize", "search"):
+    for module in ("evaluate", "quantize", "search", "enroll"):
         monkeypatch.setattr(f"reidlab.stages.{module}.run", interrupted)
     assert main(command) == 130
     error = capsys.readouterr().err

@@ -1,10 +1,12 @@
 """The doctor: what it finds, what it misses, and that it says what to do."""
 
 import importlib.metadata
+import tomllib
 
 import pytest
 
 from reidlab import cli, doctor
+from reidlab.config import CLONE
 
 
 @pytest.fixture
@@ -46,6 +48,11 @@ def test_a_missing_package_fails_with_advice(monkeypatch, capsys):
     assert any(line.startswith("✗ packages") and "make install" in line for line in lines)
     assert any(line.startswith("– packages [export]") and "pip install -e '.[export]'" in line for line in lines)
     assert lines[-1] == "every stage needs: packages"
+
+
+def test_every_extra_is_looked_for():
+    extras = tomllib.loads((CLONE / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {*doctor.EXTRAS} == {*extras} - {"all"}
 
 
 def test_a_full_disk_is_noticed(monkeypatch):

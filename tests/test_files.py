@@ -62,14 +62,14 @@ def test_other_errors_are_not_the_disks(raised):
 
 
 def test_a_folder_that_is_not_moved_vanishes_and_one_that_a_kill_left_is_swept(tmp_path):
-    (tmp_path / ".people.ab12cd34" / "query").mkdir(parents=True)
-    (tmp_path / ".others.ab12cd34").mkdir()
+    (tmp_path / ".people.ab12cd34.reidlab" / "query").mkdir(parents=True)
+    (tmp_path / ".others.ab12cd34.reidlab").mkdir()
     with files.temporary_folder(tmp_path, "people") as folder:
         (folder / "a.jpg").write_text("x")
-        assert sorted(place.name for place in tmp_path.iterdir()) == sorted([".others.ab12cd34", folder.name])
+        assert sorted(place.name for place in tmp_path.iterdir()) == sorted([".others.ab12cd34.reidlab", folder.name])
         files.sweep(tmp_path, "people")  # as another process would
         assert (folder / "a.jpg").exists()
-    assert [place.name for place in tmp_path.iterdir()] == [".others.ab12cd34"]
+    assert [place.name for place in tmp_path.iterdir()] == [".others.ab12cd34.reidlab"]
 
 
 def test_a_sweep_of_another_process_between_a_file_and_its_lock_costs_nothing(tmp_path, monkeypatch):
@@ -107,11 +107,18 @@ def test_a_file_is_hashed_once_while_it_stays_as_it_is(tmp_path, monkeypatch):
             assert files.file_hash(file) == hashlib.sha256(found).hexdigest()[:16]
         return len(reads)
 
+    def later():
+        return now() + 2_000_000_000
+
     file, digest = tmp_path / "best.ckpt", hashlib.file_digest
     file.write_bytes(b"one")
     assert read_to_hash(b"one") == read_to_hash(b"one") == 1  # so lately changed that another change may not show
     now = time.time_ns
-    monkeypatch.setattr(time, "time_ns", lambda: now() + 2_000_000_000)
+    with monkeypatch.context() as patch:  # reading took two seconds, in which another change may not show either
+        patch.setattr(hashlib, "file_digest", lambda *given: patch.setattr(time, "time_ns", later) or digest(*given))
+        files.file_hash(file)
+    assert read_to_hash(b"one") == 1
+    monkeypatch.setattr(time, "time_ns", later)
     assert (read_to_hash(b"one"), read_to_hash(b"one")) == (1, 0)
     time.sleep(0.05)
     file.write_bytes(b"two")

@@ -1,11 +1,14 @@
 """YAML and JSON from elsewhere: what is plain data is read as PyYAML and json read it, all else is a ValueError."""
 
+import importlib.util
 import json
 import random
+import sys
 
 import pytest
 import yaml
 
+from reidlab import untrusted
 from reidlab.untrusted import check_schema, parse_json, parse_yaml, printable
 
 PLAIN = """
@@ -35,6 +38,25 @@ def test_any_bytes_are_data_or_a_value_error(seed):
                 parse(text)
             except ValueError as error:
                 assert "\n" not in str(error) or parse is parse_json
+
+
+def test_a_number_beyond_all_measure_is_a_value_error():
+    with pytest.raises(ValueError, match="too large"):
+        parse_yaml(b"a: 1" + 200 * b":00" + b".5")
+
+
+def test_without_libyaml_pyyaml_parses_by_itself(monkeypatch):
+    monkeypatch.setitem(sys.modules, "yaml._yaml", None)
+    spec = importlib.util.spec_from_file_location("untrusted_without_libyaml", untrusted.__file__)
+    alone = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(alone)
+    assert not issubclass(alone._Loader, untrusted.CParser)
+    assert alone.parse_yaml(PLAIN.encode()) == parse_yaml(PLAIN.encode())
+    assert alone.parse_yaml(b"day: 2024-01-31") == {"day": "2024-01-31"}
+    for text in (b"a: !!python/name:os.system", b"a: 1\na: 2", b"a: &a [*a]", b"[" * 50, b"\x00", b"a: 'x"):
+        for parse in (alone.parse_yaml, parse_yaml):
+            with pytest.raises(ValueError):
+                parse(text)
 
 
 def test_keys_of_any_number_or_size_are_read_at_once():

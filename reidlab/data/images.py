@@ -1,6 +1,7 @@
 """Decode and resize images, to the same pixels as published re-identification tools."""
 
 import io
+import re
 import struct
 from collections import defaultdict
 from collections.abc import Sequence
@@ -26,7 +27,9 @@ JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
 _ENDS = {JPEG: b"\xff\xd9", PNG: b"IEND\xaeB\x60\x82"}
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of a JPEG whose segment has the size
 _BARE = {0x01, *range(0xD0, 0xD8)}  # markers without a segment
-_APP1, _SCAN = 0xE1, 0xDA
+_APP1, _SCAN, _END = 0xE1, 0xDA, 0xD9
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])")  # but for the bare ones, also behind a scan's data
+MOST_SCANS = 100  # of a JPEG; libtiff, too, ends there
 _TEXTS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")  # of a PNG that may hold an orientation
 _REDUCED = {
     1: 0,
@@ -103,7 +106,8 @@ def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.n
 
     Gray, palette and CMYK become RGB and an alpha channel is dropped. Beyond PIL, an orientation in the metadata is
     applied (as `ImageOps.exif_transpose` does), 16 bits are cut to their upper 8 where PIL clips gray to white, and of
-    an animation the first frame is read. Refused before anything is decoded: more than MAX_PIXELS; 32-bit pixels.
+    an animation the first frame is read. Refused before anything is decoded: more than MAX_PIXELS or, of a JPEG,
+    MOST_SCANS; 32-bit pixels.
     OpenCV is fast but may fill what a truncated file lacks with gray: PIL decodes what doesn't end as it should.
 
     Args:
@@ -114,6 +118,8 @@ def decode(raw: bytes, where: str, least: tuple[int, int] | None = None) -> np.n
     header = _header(raw)
     if header is not None:
         _check_size(header.width, header.height, where)
+    if raw.startswith(JPEG) and _has_too_many_scans(raw):
+        raise _unreadable(where, "more scans than any camera writes")
     if header is not None and header.plain:
         try:
             orientation = _orientation(raw, header)
@@ -190,6 +196,18 @@ def _jpeg_header(raw: bytes) -> Header | None:
         tagged |= marker == _APP1
         at += 2 + int.from_bytes(raw[at + 2 : at + 4])
     return found and Header(*found, tagged)
+
+
+def _has_too_many_scans(raw: bytes) -> bool:
+    """Whether a JPEG has more than MOST_SCANS; each takes the time of the whole image, however few bytes it has.
+
+    What follows its end, such as the film of a motion photo, isn't counted, nor is a thumbnail in its metadata.
+    """
+    at, scans = len(JPEG), 0
+    while scans <= MOST_SCANS and (found := _MARKER.search(raw, at)) and (marker := found[1][0]) != _END:
+        scans += marker == _SCAN
+        at = found.end() + int.from_bytes(raw[found.end() : found.end() + 2])
+    return scans > MOST_SCANS
 
 
 def _png_header(raw: bytes) -> Header:

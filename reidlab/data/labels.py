@@ -127,6 +127,13 @@ def labels_of(match: re.Match[str], nobody: Sequence[re.Pattern[str]] = (), part
     return part + scene + pid if is_somebody else pid, scene + camid if is_known_camera(camid) else camid
 
 
+def is_junk(match: re.Match[str]) -> bool:
+    """Whether a pattern finds a negative number as identity, which stands for nobody, unless a folder has that name."""
+    path, (start, end) = match.string, match.span("pid")
+    is_folder = path[end : end + 1] == "/" and path[:start][-1:] in ("", "/")
+    return not is_folder and JUNK.fullmatch(match["pid"] or "") is not None
+
+
 def shortened(names: Sequence[str], limit: int = 8) -> str:
     """For messages: `a, b, c and 5 more`."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

@@ -19,8 +19,8 @@ import numpy as np
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, is_hidden, require_utf8, walk_each
 from reidlab.data.images import MAX_IMAGE_BYTES, decode, read_image
-from reidlab.data.labels import MISSING, is_known_camera, labels_of
-from reidlab.data.mot import BOX, corners, in_view, numbered, read_sequence, read_video
+from reidlab.data.labels import JUNK, MISSING, is_junk, is_known_camera, labels_of
+from reidlab.data.mot import BOX, VIDEO_EXTENSIONS, corners, in_view, numbered, read_sequence, read_video
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular
@@ -32,6 +32,7 @@ SIDECARS = (".json", ".cls")
 MAX_TAR_BYTES, MAX_TABLE_BYTES = 1 << 50, 1 << 40
 MAX_HEADER_BYTES = 1 << 20  # of a tar's member, and of a file of labels in it
 BLOCK = 512  # bytes of a tar
+WHOLE = re.compile(r"^\s*(-?[0-9]+)\.0+\s*$")  # a whole number as programs write those of a column that lacks one
 
 
 class Entry(NamedTuple):
@@ -78,6 +79,11 @@ def entries_of(place: Path, pattern: re.Pattern[str] | None = None) -> tuple[Pat
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
     require_utf8(place.name, place.parent)
+    if name.endswith(VIDEO_EXTENSIONS) and not place.is_dir():
+        raise InputError(
+            f"{place}: a video without boxes; put it into a folder NAME with its boxes in NAME/det/det.txt (frame, -1, "
+            "left, top, width, height), and give NAME"
+        )
     if not place.is_dir():
         listed = _table(place) if name.endswith(TABLES) else _file(place.parent, place.name, pattern)
         return place.parent, listed
@@ -118,7 +124,13 @@ def _labeled(entry: Entry, path: str, pattern: re.Pattern[str] | None) -> Entry:
     if match is None:
         return entry
     pid, camid = labels_of(match)
-    return _with_labels(entry, pid, camid, match.groupdict().get("time"))
+    return _with_labels(entry, None if is_junk(match) else pid, camid, match.groupdict().get("time"))
+
+
+def _with_cells(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
+    """The entry with the labels of a table or of a file beside it, where 7.0 is 7 and a negative pid is nobody's."""
+    pid, camid = (None if value is None else WHOLE.sub(r"\1", str(value)) for value in (pid, camid))
+    return _with_labels(entry, None if pid and JUNK.fullmatch(pid) else pid, camid, time)
 
 
 def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
@@ -165,7 +177,7 @@ def _rows(file: Path, text: io.TextIOWrapper) -> Iterator[Entry]:
             reason = "no path" if not path else f"{len(cells)} cells, the header {len(names)}"
             yield entry._replace(refused=f"row {number} has {reason}")
         else:
-            yield _with_labels(entry, row.get("pid"), row.get("camid"), row.get("time"))
+            yield _with_cells(entry, row.get("pid"), row.get("camid"), row.get("time"))
 
 
 def _boxes(root: Path, folder: Path) -> Iterator[Entry]:
@@ -214,7 +226,7 @@ def _members(root: Path, archive: str, pattern: re.Pattern[str] | None) -> Itera
     for stem, entry in images:
         inside = PurePosixPath(stem)
         key = stem if stem in labels else str(inside.parent / inside.name.partition(".")[0])  # as WebDataset's keys are
-        yield _with_labels(entry, *labels[key]) if key in labels and not entry.refused else entry
+        yield _with_cells(entry, *labels[key]) if key in labels and not entry.refused else entry
 
 
 def _headers(file: io.FileIO) -> Iterator[tuple[str, tarfile.TarInfo | None, str | None]]:

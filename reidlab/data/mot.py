@@ -29,6 +29,7 @@ PERSON_CLASSES = (1, -1)  # a pedestrian, and a class that isn't told
 DISTRACTORS = (2, 7, 8, 12)  # a person on a vehicle, a static person, a distractor, a reflection
 MOT20_DISTRACTORS = (*DISTRACTORS, 6)  # and a vehicle without a motor
 LARGEST = 2**31  # frame or identity
+NAMED = 5  # values, in a message
 RATE, FASTEST = 30.0, 1000  # frames a second, where a sequence doesn't say; and at most
 
 
@@ -41,7 +42,7 @@ class Sequence:
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
         rate: frames a second, as the sequence or its video says, or `RATE`.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
-        boxes: a row for each box to follow, likewise: those of a detector, or else the truth's.
+        boxes: a row for each box to follow, likewise: those of a detector, which are nobody's, or else the truth's.
         ignored: the truth's other rows, which nobody has to find; `distractor` says where a box that does isn't wrong
             either (arXiv 1603.00831, section 4).
     """
@@ -107,12 +108,20 @@ def read_sequence(folder: Path) -> Sequence:
         raise InputError(f"{known}: frame {frame} has identity {pid} twice; give each box an identity of its own")
     counts = (rows["confidence"] != 0) & rows["class"].isin(PERSON_CLASSES)
     truth, ignored = rows[counts].reset_index(drop=True), rows[~counts].reset_index(drop=True)
-    distractors = MOT20_DISTRACTORS if folder.name.upper().startswith("MOT20") else DISTRACTORS
-    boxes = read_boxes(detected) if detected.is_file() else truth
+    name = folder.name if folder.name.strip(".") else folder.resolve().name  # of `.` and `..`
+    distractors = MOT20_DISTRACTORS if name.upper().startswith("MOT20") else DISTRACTORS
+    if truth.empty and len(rows):
+        there = [sorted({*rows[name]})[:NAMED] for name in ("class", "confidence")]
+        kinds, flags = (", ".join(f"{value:g}" for value in values) for values in there)
+        log.info(
+            f"{known}: none of its {len(rows)} boxes counts: their class (column 8) is {kinds}, their flag (column 7) "
+            f"{flags}; a person is of class 1, or -1 where it isn't told, with a flag that isn't 0"
+        )
+    boxes = read_boxes(detected).assign(pid=-1) if detected.is_file() else truth
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
     return Sequence(
-        folder.name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
+        name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
     )
 
 
@@ -197,6 +206,11 @@ def read_boxes(file: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=COLUMNS, dtype=float)
     if not 6 <= len(text.columns) <= 10:
         raise InputError(f"{file}: {len(text.columns)} columns; a line is frame, id, left, top, width, height, ...")
+    if len(text.columns) == 10 and _is_visdrone(text):
+        log.info(
+            f"{file}: its last three columns seem to be VisDrone's class, truncation and occlusion; they aren't read, "
+            "so that boxes of all classes count as people; write nine columns, with class 1 for those to follow"
+        )
     told = text.iloc[:, : len(COLUMNS) if len(text.columns) < 10 else COLUMNS.index("class")]
     values = told.apply(pd.to_numeric, errors="coerce").replace([np.inf, -np.inf], np.nan)
     for name, standard in zip(COLUMNS[len(told.columns) :], (1.0, -1.0, 1.0)[len(told.columns) - 6 :], strict=True):
@@ -220,6 +234,17 @@ def read_boxes(file: Path) -> pd.DataFrame:
         values["confidence"] = 1.0
     values["visibility"] = values["visibility"].where(values["visibility"] >= 0, 1.0)  # -1: not told
     return values.astype({"frame": int, "pid": int}).sort_values(["frame", "pid"], kind="stable").reset_index(drop=True)
+
+
+def _is_visdrone(text: pd.DataFrame) -> bool:
+    """Whether the last three of ten columns are whole numbers as VisDrone has them, and no places in the world."""
+    kind, truncated, hidden = (text[column].str.strip() for column in text.columns[7:])
+    return bool(
+        kind.str.fullmatch(r"[0-9]|1[01]", na=False).all()
+        and (kind != "0").any()
+        and truncated.isin([*"012"]).all()
+        and hidden.isin([*"012"]).all()
+    )
 
 
 def write_boxes(file: Path, table: pd.DataFrame) -> None:

@@ -144,7 +144,8 @@ class Associator:
             confidences: (N,) of the detector.
             embeddings: (N, D); without them, motion alone decides.
         """
-        for _ in range(1 if self._frame is None else frame - self._frame):
+        passed = 1 if self._frame is None else frame - self._frame
+        for _ in range(min(passed, self.rules.max_gap + 1)):  # after which no track is expected anywhere
             for track in self.tracks:
                 if frame - track.last_seen <= self.rules.max_gap:
                     track.motion.predict()

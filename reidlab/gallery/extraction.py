@@ -31,7 +31,17 @@ from reidlab.console import log
 from reidlab.data.images import PIXEL_RULE, resize
 from reidlab.data.listing import Entry, Reader, entries_of
 from reidlab.errors import InputError, one_line
-from reidlab.files import claimed, locked, one_spelling, read_json, replacing, sweep, without_folders, write_json
+from reidlab.files import (
+    UNFINISHED,
+    claimed,
+    locked,
+    one_spelling,
+    read_json,
+    replacing,
+    sweep,
+    without_folders,
+    write_json,
+)
 from reidlab.gallery.gallery import Embeds, Gallery, about_model
 from reidlab.gallery.store import PRECISIONS, encode
 from reidlab.progress import bar
@@ -164,14 +174,13 @@ def decoded(table: pa.Table) -> np.ndarray:
 
 def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.Pattern[str] | None) -> Path:
     """Plan the shards of a source, or make sure that they are those that were planned; the source's folder."""
+    _require_no_other_files(folder)
     with locked(folder / LOCK, "another process lists the images", wait_s=-1):
         sweep(folder)
         known = read_json(folder / MANIFEST)
         wrong = [f"{key} {known.get(key)}, not {own}" for key, own in made_by.items() if known.get(key) != own]
         if known and wrong:
             raise InputError(f"{folder}: holds embeddings by {'; '.join(wrong)}; choose another folder")
-        if not known and any(not path.name.startswith((".", "_")) for path in folder.iterdir()):
-            raise InputError(f"{folder}: holds other files; choose a folder for the embeddings alone")
         root, entries = entries_of(source, pattern)
         if known:
             listed = _list(source, entries, made_by["shard_images"], None)
@@ -185,6 +194,14 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
             listed = _list(source, entries, made_by["shard_images"], file)
         write_json(folder / MANIFEST, {**made_by, **listed, "root": str(root)})
     return root
+
+
+def _require_no_other_files(folder: Path) -> None:
+    """InputError where a folder without a manifest holds files, hidden ones too, that no extraction begins with."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    others = [name for name in names if name not in (PLAN, LOCK, CLAIMS) and not UNFINISHED.fullmatch(name)]
+    if others and not (folder / MANIFEST).exists():  # looked for last: another process may write it meanwhile
+        raise InputError(f"{folder}: holds other files, such as {others[0]}; choose a folder for the embeddings alone")
 
 
 def _list(source: Path, entries: Iterable[Entry], shard_images: int, file: BinaryIO | None) -> dict[str, Any]:

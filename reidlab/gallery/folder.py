@@ -94,7 +94,7 @@ class FolderGallery(Gallery):
         if (name := label_of(pid)) not in self.pids:
             raise InputError(f"{pid}: nobody of that name is enrolled in {self.store.folder}")
         with self.store.writing():
-            gone = _isin(self.store.text("pid"), [name])
+            gone = _named(self.store.text("pid"), [name])
             self._change(np.union1d(gone, self._expired()))
         return len(gone)
 
@@ -156,7 +156,11 @@ class FolderGallery(Gallery):
             self._require_own_checkpoint()
             about = self._about_new(values.shape[1])
             replaced = _isin(self.store.text("path"), [path for path in columns["path"] if path])
+            paths, pids = (self.store.text(name).take(pa.array(replaced)).to_pylist() for name in ("path", "pid"))
+            now = dict(zip(columns["path"], columns["pid"], strict=True))
+            others = sum(now[path] != label_of(pid) for path, pid in zip(paths, pids, strict=True))
             self._change(np.union1d(replaced, self._expired()), values, columns, about)
+        self._note_replaced(others)
 
     def _candidates(self, embeddings: np.ndarray, k: int, where: Where) -> list[list[Candidate]]:
         """The k identities nearest to each embedding."""
@@ -269,7 +273,7 @@ class FolderGallery(Gallery):
         keep = (expires > now) & (times >= where.since) & (times < where.until)
         if where.cameras is not None:
             seen = np.zeros(len(keep), bool)
-            seen[_isin(self.store.text("camid"), [*where.cameras])] = True
+            seen[_named(self.store.text("camid"), where.cameras)] = True
             keep &= seen
         return np.flatnonzero(keep)
 
@@ -316,7 +320,10 @@ class FolderGallery(Gallery):
         cache = self._cached()
         if "identities" not in cache:
             coded = self.store.text("pid").combine_chunks().dictionary_encode()
-            cache["identities"] = coded.indices.to_numpy(), coded.dictionary.to_pylist()
+            labels = [label_of(name) for name in coded.dictionary.to_pylist()]
+            number = {label: place for place, label in enumerate(dict.fromkeys(labels))}
+            merged = np.array([number[label] for label in labels], np.int32)
+            cache["identities"] = merged[coded.indices.to_numpy()], [*number]
         return cache["identities"]
 
     def _numbers(self, column: str) -> np.ndarray:
@@ -330,6 +337,11 @@ class FolderGallery(Gallery):
         if self._cached_for != self.store.state:
             self._cache, self._cached_for = {}, self.store.state
         return self._cache
+
+
+def _named(column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
+    """Positions of a column of names where one of these is, however an older gallery spells it."""
+    return _isin(column, [name for name in column.unique().to_pylist() if label_of(name) in names])
 
 
 def _isin(column: pa.ChunkedArray, values: list[str]) -> np.ndarray:

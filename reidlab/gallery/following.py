@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -76,15 +75,18 @@ def follow_video(folder: str | Path, model: Follows, rules: Rules | None = None)
 
 
 def scenes(shots: Sequence[Shot]) -> Iterator[list[Shot]]:
-    """The sequences that share their identities."""
-    for _, scene in groupby(shots, key=lambda shot: shot.sequence.scene):
-        yield list(scene)
+    """The sequences that share their identities, wherever they stand."""
+    found: dict[str, list[Shot]] = {}
+    for shot in shots:
+        found.setdefault(shot.sequence.scene, []).append(shot)
+    yield from found.values()
 
 
 def follow(shots: Sequence[Shot], rules: Rules, appearance: bool) -> dict[str, pd.DataFrame]:
     """The tracks of each sequence, by its name: columns frame, `BOX`, confidence and pid.
 
-    The cameras of a scene are followed one after the other, and whom one saw is remembered at the next.
+    The cameras of a scene are followed one after the other, each from its first frame with boxes, whatever its number
+    is, and whom one saw is remembered at the next.
 
     Args:
         shots: the sequences.
@@ -101,11 +103,12 @@ def follow(shots: Sequence[Shot], rules: Rules, appearance: bool) -> dict[str, p
 def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.DataFrame]:
     associator, tracks, last = Associator(rules), [], 0
     for shot in scene:
-        boxes, before = shot.sequence.boxes, last
+        boxes = shot.sequence.boxes
+        before = last + 1 - boxes["frame"].min()
         places, confidences = boxes[BOX].to_numpy(float), boxes["confidence"].to_numpy(float)
         given = np.zeros(len(boxes), int)
         for number, rows in boxes.groupby("frame").indices.items():
-            last = before + int(number)
+            last = int(before + number)
             looks = shot.boxes[rows] if appearance else None
             given[rows] = associator.step(last, places[rows], confidences[rows], looks)
         tracks.append(boxes[["frame", *BOX, "confidence"]].assign(pid=given)[given > 0])

@@ -2,6 +2,7 @@
 
 import math
 import time
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -211,7 +212,7 @@ class Gallery(ABC):
     ) -> int:
         """Enroll embeddings (N, D) of the gallery's checkpoint; how many.
 
-        An image whose path is enrolled takes the place of the earlier one.
+        An image whose path is enrolled takes the place of the earlier one, with a warning where that was another's.
 
         Args:
             embeddings: (N, D).
@@ -253,7 +254,10 @@ class Gallery(ABC):
         if over := int((columns["expires"] <= time.time()).sum()):
             log.warning(f"enroll: {over} of {count} images are over already, as keep_s counts from their times")
         norms_of(torch.from_numpy(values), "gallery", paths)
+        pids = columns["pid"]
         last = {path: row for row, path in enumerate(columns["path"]) if path}
+        if twice := sum(pids[row] != pids[last[path]] for row, path in enumerate(columns["path"]) if path):
+            log.warning(f"enroll: {twice} images are given under two identities; the last one counts")
         kept = [row for row, path in enumerate(columns["path"]) if last.get(path, row) == row]
         self._add(values[kept], {name: _taken(column, kept) for name, column in columns.items()})
         return len(kept)
@@ -338,6 +342,14 @@ class Gallery(ABC):
             raise InputError(f"embeddings of {dim} numbers: the gallery holds those of {about['dim']}")
         return about
 
+    def _note_replaced(self, count: int) -> None:
+        """Warn of images that took the places of another identity's."""
+        if count:
+            log.warning(
+                f"{self.place}: {count} images of other identities were replaced, since an image is known by its path; "
+                "were they those of other people, enroll them again from a path of their own"
+            )
+
     def _require_own_checkpoint(self) -> None:
         """InputError where the gallery was enrolled by another model."""
         wrong = [f"{key} {self.about[key]}, not {own}" for key, own in about_model(self.model).items()
@@ -362,8 +374,10 @@ def about_model(model: Embeds | None) -> dict[str, Any]:
 
 
 def label_of(name: Any) -> str | None:
-    """An identity's or camera's name as text; None for one that is missing."""
-    if name is None or (not isinstance(name, str) and pd.isna(name)):
+    """An identity's or camera's name as text, in one Unicode form and without blanks around; None for a missing one."""
+    if isinstance(name, str):
+        return unicodedata.normalize("NFC", name).strip()
+    if name is None or pd.isna(name):
         return None
     whole = isinstance(name, float | np.floating) and np.isfinite(name) and name == int(name)
     return str(int(name) if whole else name)

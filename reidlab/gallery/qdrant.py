@@ -115,7 +115,9 @@ def _row(point: Any) -> Row:
 
 def _filter(chosen: Chosen) -> models.Filter:
     must: list[Any] = [
-        models.FieldCondition(key=column, match=models.MatchAny(any=[*values]))
+        models.HasIdCondition(has_id=[*values])
+        if column == "id"
+        else models.FieldCondition(key=column, match=models.MatchAny(any=[*values]))
         for column, values in chosen.among.items()
     ]
     must += [models.FieldCondition(key=key, range=models.Range(gte=low)) for key, low in chosen.least.items()]

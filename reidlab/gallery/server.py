@@ -11,8 +11,9 @@ import math
 import os
 import re
 import time
+import unicodedata
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -172,7 +173,7 @@ class ServerGallery(Gallery):
     @property
     def pids(self) -> list[str]:
         """The enrolled identities."""
-        return sorted({row["pid"] for row in self._rows()})
+        return sorted({label_of(row["pid"]) or "" for row in self._rows()})
 
     def table(self) -> pd.DataFrame:
         """A row an image: path, pid, camid, time, expires, checkpoint."""
@@ -197,7 +198,7 @@ class ServerGallery(Gallery):
         and its backups are the server's.
         """
         self._refresh()
-        own = Chosen(among={"who": [_key(label_of(pid) or "")]})
+        own = Chosen(among={"who": _keys([str(pid), label_of(pid) or ""])})
         count = self.server.count(own) if self.server.dim else 0
         if not count:
             raise InputError(f"{pid}: nobody of that name is enrolled in {self.place}")
@@ -258,25 +259,28 @@ class ServerGallery(Gallery):
         for name in ("path", "pid", "camid"):
             if long := next((text for text in columns[name] if text and len(text.encode()) > LONGEST_TEXT), None):
                 raise InputError(f"{name} {long[:40]}...: longer than {LONGEST_TEXT:,} bytes; use a shorter one")
-        stored = self._comparable(values)
+        stored, others = self._comparable(values), 0
         for start, stop in spans(len(values), PUT_AT_ONCE):
-            self.server.put(
-                [
-                    {
-                        "id": str(uuid.uuid5(uuid.NAMESPACE_URL, path) if path else uuid.uuid4()),
-                        **{"path": path, "pid": pid, "camid": camid or "", "time": when},
-                        **{"who": _key(pid), "seen": "" if camid is None else _key(camid)},
-                        **{"about": shared, "expires": min(expires, FOREVER), "embedding": embedding},
-                    }
-                    for path, pid, camid, when, expires, embedding in zip(
-                        *(columns[name][start:stop] for name in ("path", "pid", "camid")),
-                        *(columns[name][start:stop].tolist() for name in NUMBERS),
-                        stored[start:stop],
-                        strict=True,
-                    )
-                ]
-            )
+            rows = [
+                {
+                    "id": str(uuid.uuid5(uuid.NAMESPACE_URL, path) if path else uuid.uuid4()),
+                    **{"path": path, "pid": pid, "camid": camid or "", "time": when},
+                    **{"who": _key(pid), "seen": "" if camid is None else _key(camid)},
+                    **{"about": shared, "expires": min(expires, FOREVER), "embedding": embedding},
+                }
+                for path, pid, camid, when, expires, embedding in zip(
+                    *(columns[name][start:stop] for name in ("path", "pid", "camid")),
+                    *(columns[name][start:stop].tolist() for name in NUMBERS),
+                    stored[start:stop],
+                    strict=True,
+                )
+            ]
+            now = {row["id"]: row["pid"] for row in rows if row["path"]}
+            before = self.server.read(Chosen(among={"id": [*now]}), embeddings=False) if now and self.about else ()
+            others += sum(label_of(row["pid"]) != now[row["id"]] for row in before)
+            self.server.put(rows)
         self.expire()
+        self._note_replaced(others)
 
     def _create(self, dim: int) -> None:
         """Make the collection, or wait for another process that does."""
@@ -383,7 +387,7 @@ class ServerGallery(Gallery):
         """The rows that may be compared; None where no camera is named."""
         if where.cameras is not None and not len(where.cameras):
             return None
-        cameras = {} if where.cameras is None else {"seen": [_key(camera) for camera in where.cameras]}
+        cameras = {} if where.cameras is None else {"seen": _keys(where.cameras)}
         since = {"time": where.since} if where.since > -math.inf else {}
         until = {"time": where.until} if where.until < math.inf else {}
         return Chosen(cameras, {}, {**since, "expires": math.nextafter(time.time(), math.inf)}, until)
@@ -409,6 +413,11 @@ class ServerGallery(Gallery):
 
 def _candidate(row: Row, distance: float) -> Candidate:
     return Candidate(row["pid"], distance, row["path"], row["camid"] if row["seen"] else None, row["time"])
+
+
+def _keys(names: Iterable[str]) -> list[str]:
+    """The keys of names, also of the form that `label_of` left to names before."""
+    return [_key(unicodedata.normalize(form, name)) for name in names for form in ("NFC", "NFD")]
 
 
 def _key(name: str) -> str:

@@ -24,7 +24,8 @@ from reidlab.gallery.search import Block
 from reidlab.metrics.closeness import norms_of
 
 MANIFEST, LOCK = "gallery.json", ".lock"
-OURS = re.compile(r"\.?(part|index)-[0-9a-f]{32}\.|\.gallery\.json\.")  # files of a gallery, and unfinished ones
+# files of a gallery, and unfinished ones
+OURS = re.compile(r"\.?(part|index)-[0-9a-f]{32}\.|\.gallery\.json\.[a-z0-9_]{8}\.reidlab$")
 ADVICE = "put a copy of it back, or enroll into another folder"
 FORMAT = 1
 PART_ROWS = 262_144  # of a file: what a deletion rewrites

@@ -54,7 +54,7 @@ def serve(
         from reidlab.service.app import create_app
         from reidlab.service.connections import answer
 
-        app = create_app(gallery, gallery.model, threshold, k, limits, token, None if alone else host)
+        app = create_app(gallery, gallery.model, threshold, k, limits, token, host, not alone)
         log.info(f"{gallery!r} at http://{f'[{address}]' if ':' in address else address}:{port}; Ctrl-C stops it")
         answer(app, listening, limits.timeout_s)
 

@@ -81,7 +81,8 @@ def create_app(
     k: int,
     limits: Limits,
     token: str | None = None,
-    name: str | None = None,
+    name: str = "",
+    far: bool = False,
 ) -> FastAPI:
     """The service of a gallery.
 
@@ -92,7 +93,8 @@ def create_app(
         k: nearest identities to list, where a request doesn't say.
         limits: on requests.
         token: that requests must carry; None for none.
-        name: of this machine, where others reach it; None for a service of this machine alone.
+        name: that it was given to listen at.
+        far: whether other machines reach it.
     """
     room, metrics = Room(limits), Metrics()
     desk = Desk(gallery, model, threshold, metrics.batch.observe)
@@ -105,7 +107,7 @@ def create_app(
         await asyncio.to_thread(desk.close)
 
     app = FastAPI(title="reidlab gallery", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, token=token, name=name, room=room, metrics=metrics)
+    app.add_middleware(Guard, token=token, name=name, far=far, room=room, metrics=metrics)
 
     @app.exception_handler(AnyHTTPException)
     async def refuse(_: Request, error: AnyHTTPException) -> Response:

@@ -34,13 +34,15 @@ class Guard:
     Args:
         app: that is guarded.
         token: that requests must carry; None for none.
-        name: of this machine for others, beside its addresses; None where this machine alone is answered.
+        name: that the service was given to listen at.
+        far: whether others are answered, too: under all addresses, and this machine's own name.
         room: for requests that bring something; more are refused before they are read.
         metrics: count what is answered.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, name: str | None, room: Room, metrics: Metrics) -> None:
-        self.app, self.name, self.room, self.metrics = app, name, room, metrics
+    def __init__(self, app: ASGIApp, token: str | None, name: str, far: bool, room: Room, metrics: Metrics) -> None:
+        self.app, self.far, self.room, self.metrics = app, far, room, metrics
+        self.names = {name.lower(), *([socket.gethostname().lower()] if far else [])} - {""}
         self.token = None if token is None else f"Bearer {token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,12 +91,11 @@ class Guard:
         return None
 
     def _is_own(self, host: str) -> bool:
-        """Whether it is the loopback's name; for others also an address, which is no foreign name, or the name."""
-        if is_own_host(host) or self.name is None:
-            return is_own_host(host)
+        """Whether it is a name of this machine, or an address, which isn't foreign: a loopback, or any if `far`."""
+        if is_own_host(host):
+            return True
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdecimal() and not host.endswith("]") else host
         try:
-            ipaddress.ip_address(name.strip("[]"))
+            return ipaddress.ip_address(name.strip("[]")).is_loopback or self.far
         except ValueError:
-            return name.lower() in {self.name.lower(), socket.gethostname().lower()}
-        return True
+            return name.lower() in self.names

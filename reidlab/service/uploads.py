@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from reidlab.data.images import JPEG, PNG, decode, resize, size_of
 from reidlab.export.model import cut
+from reidlab.gallery.gallery import label_of
 from reidlab.service.limits import Limits
 from reidlab.untrusted import UNPRINTABLE, check_schema, parse_json
 
@@ -53,11 +54,11 @@ class Upload:
         return decode(file, where)
 
     def text(self, name: str) -> list[str]:
-        """The values of a field that names something; 422 for one that can't be a name."""
+        """The values of a field that names something, as `label_of` spells them; 422 for one that can't be a name."""
         for value in (values := self.fields.get(name, [])):
             if not value.strip() or len(value) > LONGEST_NAME or UNPRINTABLE.search(value) or "\n" in value:
                 raise HTTPException(422, f"{name}: give 1 to {LONGEST_NAME} printable characters")
-        return values
+        return [label_of(value) or "" for value in values]
 
     def number(self, name: str, default: float, low: float = -math.inf, high: float = math.inf) -> float:
         """The value of a field that is a number; 422 for anything else."""

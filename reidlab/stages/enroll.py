@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reidlab.config import resolve_path
 from reidlab.console import log
-from reidlab.data.labels import is_known_camera, labels_of
+from reidlab.data.labels import is_junk, is_known_camera, labels_of
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.export.model import Model, load
@@ -45,6 +45,11 @@ def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> i
         raise InputError(f"{images}: no path fits gallery.pattern={pattern.pattern}; {found_in(samples.root)}")
     if strays := len(samples.table) - len(matches):
         log.info(f"{images}: {strays} images ignored whose path doesn't fit gallery.pattern")
+    if junk := [path for path, match in matches.items() if is_junk(match)]:
+        log.info(f"{images}: {len(junk)} images left out whose identity is a negative number, nobody's, e.g. {junk[0]}")
+        matches = {path: match for path, match in matches.items() if path not in {*junk}}
+    if not matches:
+        raise InputError(f"{images}: nobody to enroll; gallery.pattern finds negative numbers alone, as of junk")
     labels = [labels_of(match) for match in matches.values()]
     return gallery.enroll(
         [samples.root / path for path in matches],

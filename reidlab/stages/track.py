@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -166,9 +167,7 @@ def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: 
     people = pd.concat([sequence.boxes, sequence.truth, sequence.ignored])[["frame", *BOX]].astype(float)
     heads = people.groupby("frame").indices
     drawn: list[np.ndarray] = []
-    for number, image in shot.sequence.frames():
-        if number % every:
-            continue
+    for number, image in islice(shot.sequence.frames(), 0, None, every):
         if len(drawn) == run["track.picture_frames"]:
             break
         here = table.iloc[rows.get(number, [])]

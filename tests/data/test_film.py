@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reidlab.data.mot import read_sequences
+from reidlab.data.synthetic import walk
 from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import draw_people
 from reidlab.data.synthetic.walk import OTHERS, film_people
@@ -28,6 +29,23 @@ def test_the_same_parameters_give_the_same_bytes(film, tmp_path):
     assert content(once) == content(again) and len(content(once)) > 8
     with pytest.raises(InputError, match="something else"):
         film_people(film, **SMALL | {"seed": 4})
+
+
+def test_a_film_that_another_process_has_made_meanwhile_is_taken(tmp_path, monkeypatch):
+    """Both find nothing, and the slower one finds the other's in its place."""
+    few, film = SMALL | {"frames": 2}, walk._film
+    mine, theirs = tmp_path / "here" / "film", []
+
+    def late(*given):
+        if not theirs:
+            theirs.append(True)
+            film_people(mine, **few)
+            theirs.append(content(mine))
+        yield from film(*given)
+
+    monkeypatch.setattr(walk, "_film", late)
+    assert film_people(mine, **few) == mine and content(mine) == theirs[1]
+    assert [*mine.parent.iterdir()] == [mine]
 
 
 def test_boxes_hold_people(film):

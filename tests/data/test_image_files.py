@@ -50,6 +50,25 @@ def by_pil(raw):
     return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(raw))).convert("RGB"))
 
 
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_any_is_decoded(tmp_path):
+    whole = encoded("JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    assert decode(whole[:-2] + 50 * whole[last:-2] + whole[-2:], "x").shape == PIXELS.shape
+    for number, end in enumerate((whole[-2:], b"")):  # without an end it is PIL's
+        (tmp_path / f"{number}.jpg").write_bytes(whole[:-2] + 200 * whole[last:-2] + end)
+        for read in (read_image, lambda file: read_batch([file], (8, 4), reduced=True)):
+            with pytest.raises(InputError, match=rf"{number}\.jpg: not a readable image \(more scans"):
+                read(tmp_path / f"{number}.jpg")
+
+
+def test_what_looks_like_scans_in_metadata_or_behind_the_end_is_none():
+    exif = Image.Exif()
+    exif[0x010E] = "\xff\xda" * 300
+    plain, marks = encoded("JPEG", progressive=True), b"\xff\xda\x00\x02" * 300
+    for raw in (encoded("JPEG", exif=exif), encoded("JPEG", comment=marks, progressive=True), plain + marks):
+        assert decode(raw, "x").shape == PIXELS.shape
+
+
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_every_orientation_is_undone_once(fmt, orientation, tmp_path):

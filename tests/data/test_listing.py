@@ -95,6 +95,26 @@ def test_a_table(separator, tmp_path):
     ]
 
 
+def test_negative_numbers_are_nobody_and_floats_of_a_column_whole(tmp_path):
+    rows = ["path,pid,camid", "a.png,1.0,2.0", "b.png,1,2", "c.png,-1.0,1", "d.png,-1,-1.0", "e.png,v1.0,1.5"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    labels = [("1", "2"), ("1", "2"), (None, "1"), (None, None), ("v1.0", "1.5")]
+    assert [(entry.pid, entry.camid) for entry in listed(tmp_path / "t.csv")] == labels
+    pack(
+        tmp_path / "x.tar",
+        [("a.png", png(1)), ("a.json", b'{"pid": -1, "camid": 3}'), ("b.png", png(2)), ("b.cls", b"-1")],
+    )
+    assert [(entry.pid, entry.camid) for entry in listed(tmp_path / "x.tar")] == [(None, "3"), (None, None)]
+
+
+def test_junk_in_names_of_files_is_nobody_and_a_folder_is_what_it_is_called(tmp_path):
+    for name in ("-1/a_c1.png", "7/-1_c1.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(png(1))
+    assert [entry.pid for entry in listed(tmp_path, r"(?P<pid>[^/]+)/")] == ["-1", "7"]
+    assert [entry.pid for entry in listed(tmp_path, r"[^/]+/(?P<pid>[^_]+)_c(?P<camid>\d)")] == ["a", None]
+
+
 def test_rows_that_cant_be_used_are_named_and_the_others_read(tmp_path):
     (tmp_path / "a.png").write_bytes(png(1))
     (tmp_path / "t.csv").write_text('path,time\na.png,1\n,2\na.png\na.png,soon\n"x\0y.png",3\nabsent.png,inf\n')
@@ -308,6 +328,12 @@ def test_frames_of_a_video_in_any_order(tmp_path):
     for frame in (3, 4, 8, 1, 1, 7, 2):
         value = reader(Entry("x", "a.avi", frame=frame, box=[0, 0, 8, 8]))[0, 0, 0]
         assert abs(int(value) - 25 * frame) < 8
+
+
+def test_a_video_without_boxes_is_refused_with_the_layout(tmp_path):
+    film(tmp_path / "door.avi", [np.full((32, 48, 3), 60, np.uint8)])
+    with pytest.raises(InputError, match=r"door\.avi: a video without boxes; .* NAME/det/det\.txt"):
+        listed(tmp_path / "door.avi")
 
 
 def test_links_that_lead_in_circles(tmp_path):

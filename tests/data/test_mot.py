@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -84,12 +85,49 @@ def test_a_file_without_boxes(tmp_path, text):
     assert found.boxes.empty and found.truth.empty and found.ignored.empty
 
 
+def test_a_truth_of_other_classes_is_named(tmp_path, capsys):
+    mot.read_sequence(lay_out(tmp_path / "cars", "1,1,1,1,5,5,1,3,1\n2,1,1,1,5,5,1,3,1\n1,2,1,1,5,5,0,0,1\n"))
+    said = capsys.readouterr().out
+    assert "gt.txt: none of its 3 boxes counts: their class (column 8) is 0, 3, their flag (column 7) 0, 1; a" in said
+    mot.read_sequence(lay_out(tmp_path / "people", "1,1,1,1,5,5,1,1,1\n1,2,1,1,5,5,1,3,1\n"))
+    assert "counts" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["1,0,1,1,5,5,1,4,0,1", "2,0,1,1,5,5,1,11,1,2"], True),
+        (["1,0,1,1,5,5,1,-1,-1,-1"], False),
+        (["1,0,1,1,5,5,1,2.5,1,0"], False),
+        (["1,0,1,1,5,5,1,4,0,1", "2,0,1,1,5,5,1,12,0,1"], False),
+        (["1,0,1,1,5,5,1,0,0,0"], False),
+    ],
+)
+def test_visdrones_ten_columns_are_named(lines, said, tmp_path, capsys):
+    (tmp_path / "gt.txt").write_text("\n".join(lines) + "\n")
+    assert len(mot.read_boxes(tmp_path / "gt.txt")) == len(lines)
+    assert ("VisDrone's class, truncation and occlusion" in capsys.readouterr().out) == said
+
+
+def test_a_detectors_own_numbers_are_nobodys(tmp_path):
+    found = mot.read_sequence(lay_out(tmp_path / "s", "1,4,1,1,5,5\n", "1,7,1,1,5,5\n2,8,1,1,5,5\n"))
+    assert found.boxes["pid"].tolist() == [-1, -1] and found.truth["pid"].tolist() == [4]
+
+
 def test_names_without_zeros_and_another_image_folder(tmp_path):
     folder = lay_out(tmp_path / "mine", "10,1,1,1,5,5\n", images=2, ini="[Sequence]\nimDir=frames\n", inside="frames")
     (folder / "frames" / "000001.jpg").rename(folder / "frames" / "10.jpg")
     found = mot.read_sequence(folder)
     assert [number for number, _ in found.frames()] == [2, 10]
     assert found.boxes.equals(found.truth) and found.truth["visibility"].tolist() == [1]
+
+
+def test_the_folder_that_one_stands_in_has_its_name(tmp_path, monkeypatch):
+    place = lay_out(tmp_path / "hall-c1", "1,1,1,1,5,5\n")
+    for inside, given in ((place, "."), (place / "img1", "..")):
+        monkeypatch.chdir(inside)
+        (sequence,) = mot.read_sequences(Path(given))
+        assert (sequence.name, sequence.scene) == ("hall-c1", "hall")
 
 
 def test_several_sequences_by_name(tmp_path):

@@ -39,7 +39,11 @@ def holder(tmp_path):
 
 
 def hidden(folder):
-    return sorted(place.name.rpartition(".")[0] for place in folder.rglob(".*") if place.suffix != ".lock")
+    return sorted(
+        place.name.removesuffix(".reidlab").rpartition(".")[0]
+        for place in folder.rglob(".*")
+        if place.suffix != ".lock"
+    )
 
 
 def test_the_lock_of_a_killed_process_is_free_and_its_file_is_swept(holder, tmp_path, tally):
@@ -84,13 +88,14 @@ def test_the_lock_that_another_user_left_can_be_taken(tmp_path, tally):
 
 
 def test_only_what_looks_half_written_is_swept(tmp_path):
-    kept = [".gitignore", ".training.lock", ".hidden/notes.txt", "metrics.json", ".metrics.json.old"]
-    for name in [*kept, ".metrics.json.ab12_xyz", "evaluate/.a.csv.abcdefgh"]:
+    kept = [".gitignore", ".training.lock", ".hidden/notes.txt", "metrics.json", ".metrics.json.old", ".env.template",
+            ".bashrc.20240101", ".vimrc.original/a", ".reidlab", ".notes.reidlab"]  # fmt: skip
+    for name in [*kept, ".metrics.json.ab12_xyz.reidlab", "evaluate/.a.csv.abcdefgh.reidlab"]:
         files.write_atomic(tmp_path / name, "x")
-    (tmp_path / ".quantize.abcdefgh" / "in").mkdir(parents=True)
+    (tmp_path / ".quantize.abcdefgh.reidlab" / "in").mkdir(parents=True)
     files.sweep(tmp_path)
     left = [str(place.relative_to(tmp_path)) for place in tmp_path.rglob("*") if place.is_file()]
-    assert sorted(left) == sorted(kept) and not (tmp_path / ".quantize.abcdefgh").exists()
+    assert sorted(left) == sorted(kept) and not (tmp_path / ".quantize.abcdefgh.reidlab").exists()
 
 
 TORN = {

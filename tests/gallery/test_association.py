@@ -1,6 +1,7 @@
 """Boxes joined to tracks: by motion, by appearance, and again after a gap; on walks whose right answer is plain."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -112,6 +113,35 @@ def test_a_person_keeps_the_identity_at_the_next_camera():
     assert hall.figures()["IDF1"] == 1 and hall.figures()["switches"] == 0 and yard.figures()["HOTA"] == 1
     alone, _ = count_scenes(scenes(shots), follow(shots, Rules(), appearance=False))
     assert alone.figures()["IDF1"] == pytest.approx(3 / 4)
+
+
+def of_one_walker(name, first):
+    """A sequence of a person who walks through 20 frames from number `first` on."""
+    rows = [[first + n, 1, 10 + 5 * n, 10, 20, 40, 1, 1, 1] for n in range(20)]
+    table = pd.DataFrame(rows, columns=mot.COLUMNS)
+    looks = np.tile(A, (20, 1))
+    return Shot(mot.Sequence(name, Path(name), 10, table, table), looks, looks)
+
+
+@pytest.mark.parametrize("first", [1, 5_000, 1_800_000_000])
+def test_cameras_whose_frames_begin_anywhere_remember_each_other(first):
+    tracks = follow([of_one_walker("hall-c1", first), of_one_walker("hall-c2", 3 * first // 4)], Rules(), True)
+    assert [table["pid"].tolist() for table in tracks.values()] == [[1] * 20] * 2
+    assert tracks["hall-c1"]["frame"].tolist() == [*range(first, first + 20)]
+
+
+def test_frames_that_are_seconds_take_no_longer():
+    associator = Associator()
+    for number, frame in enumerate((1, 2_000_000_000)):
+        assert associator.step(frame, np.array([[10.0, 10, 20, 40]]), np.ones(1)) == [number + 1]
+
+
+def test_cameras_of_a_scene_are_one_scene_wherever_they_stand():
+    shots = [of_one_walker(name, 1) for name in ("hall-c1", "hall-c1b", "hall-c2")]
+    assert [[shot.sequence.name for shot in scene] for scene in scenes(shots)] == [["hall-c1", "hall-c2"], ["hall-c1b"]]
+    assert {name: table["pid"].unique().tolist() for name, table in follow(shots, Rules(), True).items()} == {
+        shot.sequence.name: [1] for shot in shots
+    }
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def by_hand(folder):
 
 
 def test_what_a_process_left_that_was_killed_meanwhile_is_swept(tmp_path):
-    left = tmp_path / "out" / ".part-00001.parquet.ab12cd34"
+    left = tmp_path / "out" / ".part-00001.parquet.ab12cd34.reidlab"
     left.parent.mkdir()
     images = images_in(tmp_path / "in", 6)
     extract(images, left.parent, partial(SlowColors, left), shard_images=3)  # which writes there as it embeds
@@ -71,7 +71,7 @@ def test_the_same_command_again_changes_nothing(tmp_path):
     images, log = images_in(tmp_path / "in", 20), tmp_path / "log"
     extract(images, tmp_path / "out", partial(SlowColors, log), shard_images=6)
     before = contents(tmp_path / "out")
-    (tmp_path / "out" / ".part-00001.parquet.abcdefgh").write_bytes(b"half")  # which a kill left
+    (tmp_path / "out" / ".part-00001.parquet.abcdefgh.reidlab").write_bytes(b"half")  # which a kill left
     log.unlink()
     extract(images, tmp_path / "out", partial(SlowColors, log), shard_images=6)
     assert contents(tmp_path / "out") == before
@@ -121,6 +121,16 @@ def test_another_source_is_refused(tmp_path):
         extract(images, tmp_path / "else", SlowColors)
     with pytest.raises(InputError, match="holds no image"):
         extract(tmp_path / "else", tmp_path / "more", SlowColors)
+
+
+@pytest.mark.parametrize("name", [".env.template", ".bashrc.20240101", ".vimrc.original/a", "_notes.txt"])
+def test_a_folder_of_other_files_is_refused_and_none_of_them_deleted(name, tmp_path):
+    images, place = images_in(tmp_path / "in", 2), tmp_path / "out" / name
+    place.parent.mkdir(parents=True)
+    place.write_text("mine")
+    with pytest.raises(InputError, match=f"holds other files, such as {name.partition('/')[0]}"):
+        extract(images, tmp_path / "out", SlowColors)
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [place]
 
 
 def test_what_cant_be_read_is_named_once_and_stops_nothing(tmp_path):

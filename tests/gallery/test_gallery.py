@@ -448,13 +448,50 @@ def test_images_that_are_over_when_enrolled_are_told(tmp_path, model, capsys):
     assert "2 of 4 images are over already" in capsys.readouterr().out
 
 
+def test_a_path_under_another_identity_is_told(tmp_path, model, capsys):
+    gallery = Gallery.open(tmp_path, model)
+    gallery.enroll_embeddings(np.eye(3), "abb", paths=["1.jpg", "2.jpg", "3.jpg"])
+    gallery.enroll_embeddings(np.eye(3), "abb", paths=["1.jpg", "2.jpg", "3.jpg"])
+    assert capsys.readouterr().out == ""
+    gallery.enroll_embeddings(np.eye(3)[[0, 1, 2, 0]], "bbab", paths=["1.jpg", "2.jpg", "3.jpg", ""])
+    assert "2 images of other identities were replaced" in capsys.readouterr().out
+    gallery.enroll_embeddings(np.eye(3), "cdd", paths=["9.jpg"] * 3)
+    assert "1 images are given under two identities; the last one counts" in capsys.readouterr().out
+
+
+NFC, NFD = "Jos\u00e9", "Jose\u0301"
+
+
+def test_names_that_look_alike_are_one(tmp_path, model):
+    gallery = Gallery.open(tmp_path, model)
+    gallery.enroll_embeddings(np.eye(4), [NFC, NFD, "ann", " ann "], camids=[NFD, NFC, "x ", None])
+    assert gallery.pids == [NFC, "ann"]
+    assert gallery.identify_embeddings(np.eye(4)[:1], where=Where([f" {NFD}"]), threshold=9)[0].pid == NFC
+    assert gallery.forget(f"{NFD} ") == 2 and gallery.forget("ann ") == 2
+    with pytest.raises(InputError, match="a pid is missing"):
+        gallery.enroll_embeddings(np.eye(1), [" "])
+
+
+def test_names_that_an_older_gallery_spells_otherwise_are_found(tmp_path, model, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("reidlab.gallery.gallery.label_of", lambda name: name)
+        pids, camids = [NFC, NFD, "bob ", "ann"], ["1 ", NFD, "2", "2"]
+        Gallery.open(tmp_path, model).enroll_embeddings(np.eye(4), pids, camids=camids)
+    gallery = Gallery.open(tmp_path, model, template="best")
+    assert gallery.table()["pid"].tolist() == pids and gallery.pids == [NFC, "bob", "ann"]
+    (answer,) = gallery.identify_embeddings(np.eye(4)[2:3], where=Where(["1", NFC]), threshold=9)
+    assert [each.pid for each in answer.candidates] == [NFC]
+    assert gallery.forget(NFC) == 2 and gallery.forget("bob") == 1 and gallery.pids == ["ann"]
+
+
 def test_files_of_others_stay(tmp_path, model):
-    for name in ("part-1.jpg", "index-a.html", ".part", "notes.txt"):
+    names = {"part-1.jpg", "index-a.html", ".part", "notes.txt", ".gallery.json.original"}
+    for name in names:
         (tmp_path / name).touch()
     gallery = Gallery.open(tmp_path, model)
     gallery.enroll_embeddings(np.eye(3), "abc")
     gallery.forget("a")
-    assert {"part-1.jpg", "index-a.html", ".part", "notes.txt"} <= {file.name for file in tmp_path.iterdir()}
+    assert names <= {file.name for file in tmp_path.iterdir()}
 
 
 # -- processes

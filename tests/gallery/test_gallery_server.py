@@ -122,6 +122,31 @@ def model():
     return fake_model()
 
 
+def test_a_path_under_another_identity_is_told(url, model, capsys):
+    gallery = Gallery.open(url, model)
+    for _ in range(2):
+        gallery.enroll_embeddings(np.eye(3), "abb", paths=["1.jpg", "2.jpg", "3.jpg"])
+    assert capsys.readouterr().out == ""
+    gallery.enroll_embeddings(np.eye(3)[[0, 1, 2, 0]], "bbab", paths=["1.jpg", "2.jpg", "3.jpg", ""])
+    assert "2 images of other identities were replaced" in capsys.readouterr().out
+
+
+def test_names_that_look_alike_are_one(url, model):
+    gallery, (composed, apart) = Gallery.open(url, model), ("Jos\u00e9", "Jose\u0301")
+    gallery.enroll_embeddings(np.eye(3), [composed, apart, "ann "], camids=[apart, composed, "x"])
+    assert gallery.pids == [composed, "ann"]
+    assert gallery.identify_embeddings(np.eye(3)[:1], where=Where([apart]), threshold=9)[0].pid == composed
+    assert gallery.forget(apart) == 2 and gallery.forget(" ann") == 1
+
+
+def test_names_that_an_older_gallery_spells_otherwise_can_be_forgotten(url, model, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("reidlab.gallery.gallery.label_of", lambda name: name)
+        Gallery.open(url, model).enroll_embeddings(np.eye(3), ["Jose\u0301", "Jos\u00e9", "ann "])
+    gallery = Gallery.open(url, model)
+    assert gallery.forget("Jos\u00e9") == 2 and gallery.forget("ann ") == 1
+
+
 def exact(queries, embeddings, k, distance):
     nobody = [torch.zeros(len(part), dtype=torch.int64) for part in (queries, embeddings)]
     pair = torch.from_numpy(queries), torch.from_numpy(embeddings)

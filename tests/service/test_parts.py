@@ -8,12 +8,15 @@ import pytest
 
 pytest.importorskip("fastapi", reason="needs the service extra")
 
+from starlette.datastructures import Headers
+
 from reidlab.errors import InputError
 from reidlab.gallery import EVERYWHERE, Gallery
 from reidlab.service.desk import BATCH, Desk, Job
 from reidlab.service.guard import Guard
 from reidlab.service.limits import MIB, Limits, Room
 from reidlab.service.metrics import Metrics
+from reidlab.service.uploads import Upload
 
 
 def test_room():
@@ -85,6 +88,26 @@ def test_what_waits_is_answered_together_and_in_order(tmp_path):
     assert max(observed) == BATCH and observed[-3:] == [1, BATCH, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "far", "answered", "refused"),
+    [
+        ("vm", False, ["vm", "VM:8000", "127.0.1.1:8000", "[::1]", "localhost"], ["10.0.0.1", "evil", "", "vm.evil"]),
+        ("", False, ["127.0.0.1"], ["", ":80", "vm"]),
+        ("vm", True, ["vm", "10.0.0.1:80", "[2001:db8::1]:80"], ["evil.example", ""]),
+    ],
+)
+def test_names_of_this_machine(name, far, answered, refused):
+    guard = Guard(None, None, name, far, Room(Limits()), Metrics())
+    assert {host: guard._refusal(Headers({"host": host}), "/", "GET") is None for host in [*answered, *refused]} == (
+        dict.fromkeys(answered, True) | dict.fromkeys(refused, False)
+    )
+
+
+def test_names_that_look_alike_are_one():
+    upload = Upload((), None, {"pid": ["Jose\u0301 ", "Jos\u00e9"]}, 0)
+    assert upload.text("pid") == ["Jos\u00e9"] * 2
+
+
 def test_a_fault_is_told_without_its_words(monkeypatch):
     from reidlab.service import guard
 
@@ -104,6 +127,6 @@ def test_a_fault_is_told_without_its_words(monkeypatch):
     async def send(message):
         sent.append(message)
 
-    asyncio.run(Guard(faulty, None, None, room, Metrics())(scope, None, send))
+    asyncio.run(Guard(faulty, None, "", False, room, Metrics())(scope, None, send))
     assert sent[0]["status"] == 500 and b"Jane" not in sent[1]["body"]
     assert len(said) == 1 and "RuntimeError" in said[0] and "Jane" not in said[0] and room.requests == 0

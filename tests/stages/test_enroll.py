@@ -1,5 +1,6 @@
 """Commands enroll, identify and forget, on a run of one epoch."""
 
+import re
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import reidlab
 from reidlab import cli
+from reidlab.config import CLONE
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.gallery import Gallery
@@ -40,6 +42,23 @@ def test_a_camera_of_minus_one_is_unknown(people, tmp_path):
     shutil.copy(min((market / "query").glob("*.jpg")), tmp_path / "7_c-1.jpg")
     gallery = enroll.run(Run.resume([*overrides, r"gallery.pattern='(?P<pid>\d+)_c(?P<camid>-?\d+)'"]), tmp_path)
     assert gallery.table()["pid"].tolist() == ["7"] and not gallery.table()["camid"].fillna("").any()
+
+
+def test_markets_junk_and_distractors_are_no_person(people, tmp_path, capsys):
+    overrides, market = people
+    for name in ("0007_c1s1_000151_01.jpg", "0000_c2s1_000151_01.jpg", "-1_c3s1_000151_01.jpg"):
+        shutil.copy(min((market / "query").glob("*.jpg")), tmp_path / name)
+    place = f"gallery.folder={tmp_path / 'gallery'}"
+    (of_market,) = re.findall(r"`(gallery\.pattern='.*?')`", (CLONE / "docs" / "gallery.md").read_text())
+    assert enroll.run(Run.resume([*overrides, place, of_market]), tmp_path).pids == ["0007"]
+    capsys.readouterr()
+    signed = r"gallery.pattern='(?P<pid>-?\d+)_c(?P<camid>\d)'"
+    assert enroll.run(Run.resume([*overrides, place, signed]), tmp_path).pids == ["0000", "0007"]
+    assert "1 images left out whose identity is a negative number, nobody's, e.g. -1_c3s1" in capsys.readouterr().out
+    for name in ("0007_c1s1_000151_01.jpg", "0000_c2s1_000151_01.jpg"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="nobody to enroll"):
+        enroll.run(Run.resume([*overrides, place, signed]), tmp_path)
 
 
 def test_enrolled_identified_forgotten(people, capsys):

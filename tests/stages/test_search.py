@@ -110,7 +110,7 @@ def test_an_interrupted_search_goes_on_in_the_same_trial(small, tmp_path, fake_t
 def test_what_a_killed_search_left_half_written_is_swept(small, tmp_path, fake_training):
     folder = searched(small, tmp_path, trials=1)
     for name in ("parallel.png", "trials.csv", "search.json", "search.log"):
-        (folder / f".{name}.abcd1234").touch()
+        (folder / f".{name}.abcd1234.reidlab").touch()
     searched(small, tmp_path, trials=1)
     assert [file.name for file in folder.glob(".*") if file.suffix != ".lock"] == []
 

@@ -131,6 +131,19 @@ def test_a_large_and_long_sequence_has_a_small_and_short_picture(trained, tmp_pa
         assert picture.info["duration"] == 40
 
 
+def test_frames_of_odd_numbers_have_a_picture(trained, film, tmp_path):
+    folder = tmp_path / "odd"
+    (folder / "det").mkdir(parents=True)
+    (folder / "img1").mkdir()
+    for number in (1, 3, 5):
+        shutil.copy(film / "scene1-c1" / "img1" / f"{number:06d}.jpg", folder / "img1")
+    (folder / "det" / "det.txt").write_text("1,-1,10,20,60,80\n")
+    run = Run.resume([*trained, "track.picture_every=2"])
+    track.run(run, folder)
+    with Image.open(run / File.TRACK / "odd.webp") as picture:
+        assert picture.n_frames == 2
+
+
 def test_frames_of_several_sizes_have_a_picture_and_all_heads_in_it_are_blurred(trained, film, tmp_path):
     folder, noise = tmp_path / "odd", np.random.default_rng(0)
     for inside in ("gt", "det", "img1"):

@@ -1,9 +1,10 @@
 """Film people who walk past cameras, hide behind each other, leave and return: sequences with their ground truth."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +16,7 @@ from reidlab.data.synthetic.body import Pose, assemble
 from reidlab.data.synthetic.camera import HOURS, Camera
 from reidlab.data.synthetic.people import Person, draw_people
 from reidlab.data.synthetic.render import Array, Placed
-from reidlab.errors import InputError
+from reidlab.errors import InputError, StorageError
 from reidlab.files import read_json, temporary_folder
 from reidlab.progress import bar
 
@@ -73,26 +74,41 @@ def film_people(
     root = Path(root)
     parameters = dict(sequences=sequences, people=people, frames=frames, cameras=cameras, seed=seed)
     manifest = {"generator": "reidlab film of people", "version": 1, **parameters}
-    if (root / MANIFEST).is_file() and read_json(root / MANIFEST) == manifest:
+    if _is_there(root, manifest):
         return root
-    if root.is_dir() and any(root.iterdir()):
+    try:
+        with temporary_folder(root.parent, root.name) as unfinished:
+            _film_all(unfinished, sequences, people, frames, cameras, seed)
+            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            unfinished.replace(root)
+    except StorageError:
+        if not _is_there(root, manifest):  # else another process has filmed it meanwhile
+            raise
+    return root
+
+
+def _is_there(root: Path, manifest: Mapping[str, Any]) -> bool:
+    """Whether a folder holds a film; InputError where it holds anything else."""
+    is_filled = root.is_dir() and any(root.iterdir())  # looked at first: another process may fill it meanwhile
+    if (root / MANIFEST).is_file() and read_json(root / MANIFEST) == manifest:
+        return True
+    if is_filled:
         raise InputError(f"{root}: holds something else than this film; choose a new or empty folder")
-    with (
-        temporary_folder(root.parent, root.name) as unfinished,
-        bar(total=sequences * cameras * frames, desc="filming people", unit="frame") as filmed,
-    ):
+    return False
+
+
+def _film_all(root: Path, sequences: int, people: int, frames: int, cameras: int, seed: int) -> None:
+    """Write all sequences into a folder."""
+    with bar(total=sequences * cameras * frames, desc="filming people", unit="frame") as filmed:
         for scene in range(1, sequences + 1):
             cast = draw_people(people * sequences, seed + OTHERS)[people * (scene - 1) : people * scene]
             for number in range(1, cameras + 1):
                 camera = Camera(scene + number - 1, seed)
                 rng = np.random.default_rng([seed, 4, scene, number])
                 walks = _plan(cast, people * (scene - 1), frames / RATE, rng)
-                folder = unfinished / f"scene{scene}-c{number}"
+                folder = root / f"scene{scene}-c{number}"
                 for _ in _film(folder, camera, walks, frames, rng):
                     filmed.update(1)
-        (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        unfinished.replace(root)
-    return root
 
 
 def _plan(cast: list[Person], before: int, seconds: float, rng: Generator) -> list[Walk]:
