@@ -191,6 +191,7 @@ def test_a_classifier_has_no_tracks(tmp_path):
 
 def test_the_page_belongs_to_a_checkpoint_and_is_linked(trained, film):
     run = Run.resume(trained)
+    track.run(run, film)
     assert run.reentry_page == [File.REENTRY_PAGE]
     report.run(evaluate.run(run))
     pages = [run / file for file in (File.CARD, File.CARD_MARKDOWN, File.EVALUATION_PAGE)]
