@@ -49,6 +49,7 @@ from reidlab.threads import pace
 
 # Names with "_" or "." in front are no data to readers of a folder of Parquet files.
 MANIFEST, PLAN, REFUSED, LOCK, CLAIMS = "_manifest.json", "_plan.parquet", "_refused.csv", ".lock", ".claims"
+FINDERS = ".DS_Store"  # which macOS puts into any folder that somebody looks into
 PARTS = "part-*.parquet"
 FORMAT = 1
 LOCAL_STORE_BYTES = 100_000_000  # of a local Ray, which keeps nothing in it
@@ -199,7 +200,7 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
 def _require_no_other_files(folder: Path) -> None:
     """InputError where a folder without a manifest holds files, hidden ones too, that no extraction begins with."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in names if name not in (PLAN, LOCK, CLAIMS) and not UNFINISHED.fullmatch(name)]
+    others = [name for name in names if name not in (PLAN, LOCK, CLAIMS, FINDERS) and not UNFINISHED.fullmatch(name)]
     if others and not (folder / MANIFEST).exists():  # looked for last: another process may write it meanwhile
         raise InputError(f"{folder}: holds other files, such as {others[0]}; choose a folder for the embeddings alone")
 

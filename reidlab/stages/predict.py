@@ -77,7 +77,7 @@ def run(run: Run, *images: Path) -> Path:
     print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), f"{images[0]}{more}")
     folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
     sweep(folder)
-    first = images[0].absolute()
+    first = images[0].absolute() if images[0].name not in ("", "..") else images[0].resolve()
     name = _own_name((first.name if first.is_dir() else first.stem) + more.replace(" ", "_"), images, folder)
     save_figure(figure, folder / f"{name}.png")
     return write_atomic(folder / f"{name}.csv", table.to_csv(index=False))

@@ -133,6 +133,12 @@ def test_a_folder_of_other_files_is_refused_and_none_of_them_deleted(name, tmp_p
     assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [place]
 
 
+def test_a_folder_that_finder_looked_into_is_empty(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".DS_Store").touch()
+    assert extract(images_in(tmp_path / "in", 2), tmp_path / "out", SlowColors).images == 2
+
+
 def test_what_cant_be_read_is_named_once_and_stops_nothing(tmp_path):
     """An empty file, half an image, a bomb, a tar that is cut off, and whole images between them."""
     images = images_in(tmp_path / "in", 20)

@@ -104,6 +104,13 @@ def test_images_of_another_place_leave_those_of_one_name(classes, tmp_path):
     assert [pd.read_csv(file)["path"].nunique() for file in files[:2]] == [4, 3]
 
 
+@pytest.mark.parametrize("place", ["..", ".", "../star/.."])
+def test_the_folder_above_has_its_own_name(place, classes, monkeypatch):
+    overrides, some = classes
+    monkeypatch.chdir(some if place == "." else some / "star")
+    assert predict.run(Run.resume(overrides), Path(place)).name == "some.csv"
+
+
 def test_one_file_by_an_int8_model(classes, tmp_path):
     overrides, some = classes
     image = shutil.copy(some / "star" / "0001.png", tmp_path / "lone.png")
