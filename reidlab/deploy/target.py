@@ -45,7 +45,7 @@ class Deployable:
         folder: holds the files.
         command: what to type for a stage such as `quantize`.
         datamodule: of the test images.
-        unseen: the validation images, none where the network may have learned one.
+        unseen: gives the validation images, none where the network may have learned one.
         mean: of each channel, of pixels in [0, 1].
         std: likewise.
         distance: that embeddings are compared by.
@@ -61,7 +61,7 @@ class Deployable:
     folder: Path
     command: Callable[[str], str]
     datamodule: ImageDataModule
-    unseen: pd.DataFrame
+    unseen: Callable[[], pd.DataFrame]
     mean: Sequence[float]
     std: Sequence[float]
     distance: str

@@ -23,7 +23,8 @@ def file_thresholds(file: Path, given: Deployable) -> dict[str, float]:
     if given.protocol is None or not missing:
         return found
     data = given.datamodule
-    table, splits = (given.unseen, VALIDATION) if len(given.unseen) else (data.test, TEST)
+    unseen = given.unseen()
+    table, splits = (unseen, VALIDATION) if len(unseen) else (data.test, TEST)
     try:
         outputs = embed_file(given.opened(file), data, table, "pairs for the threshold")
         for distance in missing:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from reidlab import plots
@@ -85,7 +86,7 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
         folder=run.folder,
         command=run.command,
         datamodule=datamodule,
-        unseen=run.unseen(datamodule, file),
+        unseen=partial(run.unseen, datamodule, file),
         mean=run["model.mean"],
         std=run["model.std"],
         distance=distance,
@@ -108,7 +109,7 @@ def deployable(run: Run) -> Deployable:
         folder=run.folder,
         command=run.command,
         datamodule=datamodule,
-        unseen=run.unseen(datamodule),
+        unseen=partial(run.unseen, datamodule),
         mean=run["model.mean"],
         std=run["model.std"],
         distance=run["model.distance"],

@@ -1,11 +1,13 @@
 """The stage around all targets: how they are built, what they refuse, and which networks are compared."""
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from reidlab.config import choices, instantiate
+from reidlab.config import CLONE, choices, instantiate
 from reidlab.deploy.lowering import lower
 from reidlab.deploy.target import Target
 from reidlab.deploy.tflite_graph import read_graph
@@ -120,3 +122,10 @@ def test_a_run_without_a_recorded_split_is_compared_by_the_name_of_its_data(runs
     runs("other", {"test": "aaa"}, "data.name=other")
     table = pd.read_csv(deploy.run(run) / File.CHOICE)
     assert list(dict.fromkeys(table["model"])) == ["mine", "theirs"]
+
+
+def test_a_classifiers_board_files_need_none_of_its_images(tmp_path):
+    shutil.copytree(CLONE / "data" / "models" / "flowers_st_fdmobilenet_v1_224", tmp_path / "flowers")
+    given = [f"run.root={tmp_path}", "run.name=flowers", "deploy=stm32", f"data.root={tmp_path / 'nowhere'}"]
+    run = deploy.run(Run.resume(given))
+    assert (run / File.ESTIMATES).is_file()
