@@ -143,6 +143,20 @@ def temporary_folder(parent: Path, name: str) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def made_once(folder: Path, is_there: Callable[[], bool], make: Callable[[Path], None]) -> Path:
+    """The folder, made whole by `make` where it isn't there; another process may make the same one meanwhile."""
+    if is_there():
+        return folder
+    try:
+        with temporary_folder(folder.parent, folder.name) as unfinished:
+            make(unfinished)
+            unfinished.replace(folder)
+    except StorageError:
+        if not is_there():
+            raise
+    return folder
+
+
 def _begun(path: Path, make: Callable[..., tuple[int, str]]) -> tuple[Path, int]:
     """A new file or folder `.name.xxxxxxxx.reidlab` beside a path, and the open descriptor that locks it."""
     path.parent.mkdir(parents=True, exist_ok=True)

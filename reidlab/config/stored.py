@@ -19,12 +19,8 @@ from reidlab.places import leaves
 
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
-PLACES = (
-    "dirpath",
-    "save_dir",
-    "base_url",
-    "out",
-)  # keys of where a run writes, or sends to: a stored one says nothing
+# Keys of where a run writes, or sends to: a stored one says nothing
+PLACES = ("dirpath", "save_dir", "base_url", "out")
 STORED = {  # schema of a run's config.yaml
     "run": (None, {"overrides": (None, [str])}),
     "task": (None, {}),

@@ -44,7 +44,7 @@ def plain(cfg: Any) -> Any:
 
 
 def written(cfg: Any) -> Any:
-    """The same as it is written, references to other values in the place of these."""
+    """Nested dicts and lists like `plain`'s, with references to other values in the place of these."""
     return _tree(cfg, lambda parent, key, value: value)
 
 

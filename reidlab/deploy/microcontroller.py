@@ -23,7 +23,7 @@ from reidlab.deploy.tflite_graph import read_graph
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError, one_line
 from reidlab.export.runtime import Embedder, interpreter
-from reidlab.files import file_hash, without_folders, write_atomic, write_json
+from reidlab.files import write_atomic, write_json
 from reidlab.run import Row
 
 
@@ -75,11 +75,7 @@ class C99(Target):
         names = self.prefix, self.arena
         report = export_c(model, out, given.distance, self.extra_macs, *names, limits, example, place)
         write_tables(model, out, self.extra_macs, place)
-        made_from = {
-            "checkpoint": given.checkpoint,
-            "model": without_folders(self.model),
-            "model_hash": file_hash(model),
-        }
+        made_from = given.origin_of(model, self.model)
         write_json(out / "firmware.json", made_from)
         log.info(f"{out}  RAM {report.arena_bytes / 1024:.1f} KiB, weights {report.weight_bytes / 1024:.1f} KiB")
         install = missing_tools()

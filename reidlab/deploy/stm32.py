@@ -20,7 +20,7 @@ from reidlab.deploy.tflite_graph import read_graph
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError
 from reidlab.export.parity import embed_file
-from reidlab.files import file_hash, without_folders, write_atomic
+from reidlab.files import write_atomic
 from reidlab.plots.saving import save_figure
 
 FIGURES = {  # figure -> its interval, in the table of estimates
@@ -76,11 +76,7 @@ class Stm32(Target):
         errors = cross_validation()
         save_figure(plots.estimate_errors(errors), out / "errors.png")
         write_atomic(out / "errors.csv", errors.to_csv(index=False))
-        made_from = {
-            "checkpoint": given.checkpoint,
-            "model": without_folders(self.model),
-            "model_hash": file_hash(model),
-        }
+        made_from = given.origin_of(model, self.model)
         write_atomic(out / "estimates.csv", table.assign(**made_from).to_csv())
         if not self.compare_raw_codes(given, model, out) and remark:
             log.warning(remark)

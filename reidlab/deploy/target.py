@@ -19,6 +19,7 @@ from reidlab.export.flatbuffer import read_metadata
 from reidlab.export.onnx import to_onnx
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.export.wrapping import wrapped
+from reidlab.files import file_hash, without_folders
 from reidlab.run import File
 
 Figures = dict[str, dict[str, float]]  # rows of metrics.json
@@ -87,6 +88,10 @@ class Deployable:
         if known.get("weights_hash") not in (None, self.checkpoint):
             raise InputError(f"{file}: made from another checkpoint; run `{command}` to make it again")
         return file
+
+    def origin_of(self, file: Path, path: str) -> dict[str, str]:
+        """What figures of a file, which was given by a path, are recorded with."""
+        return {"checkpoint": self.checkpoint, "model": without_folders(path), "model_hash": file_hash(file)}
 
     @property
     def place(self) -> int | None:

@@ -285,19 +285,16 @@ class Run:
     @property
     def results(self) -> dict[str, Result]:
         """The rows that belong to the present checkpoint and its present files, or to none."""
-        found = self.all_results
-        files = {file for row, result in found.items() if result.file and (file := measured_file(row))}
-        hashes: dict[File | None, str] = {file: file_hash(self / file) for file in files if self.has(file)}
-        found = {
-            row: result
-            for row, result in found.items()
-            if result.file is None or hashes.get(measured_file(row), result.file) == result.file
-        }
+        found = {row: result for row, result in self.all_results.items() if self._is_of_its_file(row, result)}
         if all(result.checkpoint in (None, UNRECORDED) for result in found.values()):
             return found
         present = (None, self.checkpoint)
         baselines = (Row.UNTRAINED, Row.COLOR_HISTOGRAM)
         return {row: result for row, result in found.items() if result.checkpoint in present or row in baselines}
+
+    def _is_of_its_file(self, row: str, result: Result) -> bool:
+        file = measured_file(row)
+        return not (file and result.file and self.has(file)) or file_hash(self / file) == result.file
 
     def rules_of(self, row: str) -> dict[str, Any]:
         """Distance, same-camera rule and image size that a row was measured by, else those of the settings."""

@@ -63,7 +63,7 @@ class OfEpoch(pl.Callback):
         self.validated = True
 
     def figures(self, trainer: pl.Trainer) -> dict[str, float]:
-        """Those of this epoch, by name."""
+        """Figures of this epoch, by name."""
         found = trainer.callback_metrics.items()
         return {name: float(value) for name, value in found if self.validated or not name.startswith("val/")}
 

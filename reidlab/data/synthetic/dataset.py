@@ -15,8 +15,8 @@ import numpy as np
 
 from reidlab.data.synthetic.camera import Camera
 from reidlab.data.synthetic.people import Person, draw_people
-from reidlab.errors import InputError, StorageError
-from reidlab.files import read_json, temporary_folder
+from reidlab.errors import InputError
+from reidlab.files import made_once, read_json
 from reidlab.progress import bar
 
 VERSION = 2
@@ -110,17 +110,12 @@ def generate_people(
     }
     _check(parameters)
     manifest = _manifest(parameters)
-    if _is_there(root, manifest):
-        return root
-    try:
-        with temporary_folder(root.parent, root.name) as unfinished:
-            _write(unfinished, parameters, progress)
-            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            unfinished.replace(root)
-    except StorageError:
-        if not _is_there(root, manifest):  # else another process has drawn it meanwhile
-            raise
-    return root
+
+    def draw(folder: Path) -> None:
+        _write(folder, parameters, progress)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+    return made_once(root, lambda: _is_there(root, manifest), draw)
 
 
 def _manifest(parameters: Mapping[str, Any]) -> dict[str, Any]:

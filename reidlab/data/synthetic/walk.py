@@ -16,8 +16,8 @@ from reidlab.data.synthetic.body import Pose, assemble
 from reidlab.data.synthetic.camera import HOURS, Camera
 from reidlab.data.synthetic.people import Person, draw_people
 from reidlab.data.synthetic.render import Array, Placed
-from reidlab.errors import InputError, StorageError
-from reidlab.files import read_json, temporary_folder
+from reidlab.errors import InputError
+from reidlab.files import made_once, read_json
 from reidlab.progress import bar
 
 MANIFEST = "film.json"
@@ -74,17 +74,12 @@ def film_people(
     root = Path(root)
     parameters = dict(sequences=sequences, people=people, frames=frames, cameras=cameras, seed=seed)
     manifest = {"generator": "reidlab film of people", "version": 1, **parameters}
-    if _is_there(root, manifest):
-        return root
-    try:
-        with temporary_folder(root.parent, root.name) as unfinished:
-            _film_all(unfinished, sequences, people, frames, cameras, seed)
-            (unfinished / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-            unfinished.replace(root)
-    except StorageError:
-        if not _is_there(root, manifest):  # else another process has filmed it meanwhile
-            raise
-    return root
+
+    def film(folder: Path) -> None:
+        _film_all(folder, sequences, people, frames, cameras, seed)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+    return made_once(root, lambda: _is_there(root, manifest), film)
 
 
 def _is_there(root: Path, manifest: Mapping[str, Any]) -> bool:
