@@ -107,6 +107,26 @@ def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
         np.testing.assert_array_equal(reid.fit(image), resize(image, SIZE))
 
 
+def test_its_test_images_are_as_private_as_pictures(composed, small, tmp_path):
+    stored = {}
+    for blur in ("false", "true"):
+        given = [f"run.root={tmp_path}", "run.name=tiny", "deploy=edge_linux", f"privacy.blur={blur}"]
+        run = Run.compose([*small, *given])
+        with np.load(unpacked(run, tmp_path / blur) / "desk.npz") as saved:
+            stored[blur] = saved["images"]
+        data = run.datamodule()
+        shown = [data.read(path) for path in data.test["path"].head(len(stored[blur]))]
+        np.testing.assert_array_equal(stored[blur], shown)
+    assert (stored["true"] != stored["false"]).any()
+
+
+def test_without_test_images_it_is_refused(composed, monkeypatch):
+    kind = type(composed.datamodule())
+    monkeypatch.setattr(kind, "test", property(lambda self: self.samples.table.iloc[:0]))
+    with pytest.raises(InputError, match="holds no test image"):
+        deploy.run(composed)
+
+
 def test_without_models_it_is_refused(composed):
     run = composed
     run.config.deploy.models = {"tflite": "none.tflite", "onnx": "none.onnx"}
