@@ -1,6 +1,5 @@
 """The page of `reidlab dashboard`, a script that Streamlit runs for every click and every few seconds by itself."""
 
-import io
 import re
 import sys
 from collections.abc import Sequence
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 import streamlit as st
-from PIL import Image, UnidentifiedImageError
 
 from reidlab.dashboard import folders
 from reidlab.dashboard.folders import NOT_SCORED, SPLIT, Snapshot
+from reidlab.data.images import MAX_IMAGE_BYTES, decode
+from reidlab.errors import InputError
+from reidlab.files import read_bytes
 from reidlab.run import File, Row
 
 REFRESH_SECONDS = 5
@@ -227,12 +228,12 @@ def _picture(file: Path) -> None:
     if not file.exists():
         return
     try:
-        content = file.read_bytes()
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
+        content = read_bytes(file, MAX_IMAGE_BYTES)
+        decode(content, file.name)
+    except InputError as error:
+        st.warning(plain(error))
+    else:
         st.image(content, caption=plain(file.stem))
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        st.warning(f"{plain(file.name)}: not readable as a picture ({plain(error)})")
 
 
 def _show(table: pd.DataFrame, columns: dict | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import io
 import json
 import os
 import socket
@@ -273,6 +274,17 @@ def test_every_view_of_broken_runs(broken, page):
             for box, option in zip(shown.selectbox, chosen, strict=True):
                 box.set_value(option)
             assert not shown.run().exception, (view, chosen)
+
+
+def test_a_picture_of_hundreds_of_scans_is_named_and_not_shown(runs, page):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((8, 12, 3), 90, np.uint8)).save(buffer, "JPEG", progressive=True)
+    whole = buffer.getvalue()
+    scan = whole[whole.rindex(b"\xff\xda") : -2]
+    for run in ("good", "better"):
+        (runs / run / "evaluate" / "checkpoint" / "worst.png").write_bytes(whole[:-2] + 200 * scan + whole[-2:])
+    shown = turn(page(runs), "Evaluation")
+    assert len(shown.image) == 2 and ["more scans" in warning.value for warning in shown.warning] == [True]
 
 
 def test_words_from_files_are_shown_as_they_are(broken, page):
