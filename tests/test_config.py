@@ -358,6 +358,34 @@ def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_pat
     assert later.model.name == "osnet_x0_5" and later.model.distance == "cosine" and later.seed == 7
 
 
+def test_a_stored_config_says_nothing_of_where_to_send(tmp_path):
+    place, theirs = [f"run.root={tmp_path}", "run.name=a"], tmp_path / "a" / "config.yaml"
+    sent = {"gallery.folder": "qdrant+https://elsewhere/people", "predict.ray": "ray://elsewhere:1"}
+    sent |= {"predict.out": "/tmp/out", "track.root": "/tmp/film", "logger.mlflow.tracking_uri": "http://elsewhere"}
+    cfg = config.compose(["logger=mlflow", *place])
+    own = {key: OmegaConf.select(cfg, key) for key in sent}
+    for key, value in sent.items():
+        OmegaConf.update(cfg, key, value)
+    cfg.run.overrides = ["logger=mlflow", *(f"{key}='{value}'" for key, value in sent.items())]
+    config.write_config(cfg, theirs)
+    for stored in (config.compose_for(place), config.compose_to_train(place)):
+        assert {key: OmegaConf.select(stored, key) for key in sent} == own
+    assert config.compose_for([*place, "gallery.folder=here"]).gallery.folder == "here"
+
+
+def test_a_run_whose_images_were_normalized_otherwise_opens_with_the_models_normalization_set(tmp_path):
+    """Earlier releases trained one network then, and exported another."""
+    place, earlier = [f"run.root={tmp_path}", "run.name=a"], "[0.5,0.5,0.5]"
+    cfg = config.compose(["data=market1501", *place])
+    cfg.data.mean = [0.5, 0.5, 0.5]
+    cfg.run.overrides = ["data=market1501", f"data.mean={earlier}"]
+    config.write_config(cfg, tmp_path / "a" / "config.yaml")
+    with pytest.raises(InputError, match=r"a/config\.yaml: data\.mean=\[0\.5, 0\.5, 0\.5\]: .*; set model\.mean"):
+        config.compose_for(place)
+    opened = config.compose_for([*place, f"model.mean={earlier}"])
+    assert opened.data.mean == opened.model.mean == [0.5, 0.5, 0.5]
+
+
 def test_a_stage_after_training_refuses_an_unknown_run_with_the_nearest_name(tmp_path):
     place = f"run.root={tmp_path}"
     with pytest.raises(InputError, match=r"run.name=x: no such run in .*; `reidlab train` makes one"):

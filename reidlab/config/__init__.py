@@ -10,9 +10,9 @@ from reidlab.config.composition import compose
 from reidlab.config.earlier import modernize
 from reidlab.config.stored import (
     NEUTRAL_KEYS,
-    PLACES,
     compose_for,
     compose_to_train,
+    is_place,
     no_such_run,
     read_config,
     run_folder,
@@ -28,7 +28,6 @@ __all__ = [
     "CLONE",
     "CONF",
     "NEUTRAL_KEYS",
-    "PLACES",
     "SHIPPED",
     "as_config",
     "as_text",
@@ -40,6 +39,7 @@ __all__ = [
     "find_files",
     "groups",
     "instantiate",
+    "is_place",
     "modernize",
     "no_such_run",
     "plain",

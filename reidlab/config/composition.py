@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Self
 
@@ -33,6 +33,23 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     Raises InputError for a key, group or choice that doesn't exist (naming the nearest one that does), for a value
     of another type than the default's, or out of its bound, and for images normalized otherwise than the model's.
     """
+    check_normalization(cfg := composed(overrides))
+    return cfg
+
+
+def check_normalization(cfg: Mapping, where: str = "") -> None:
+    """InputError where a config's images are normalized otherwise than its model's."""
+    for key in ("mean", "std"):
+        of_data, of_model = (cfg[group].get(key) for group in ("data", "model"))
+        if of_data is not None and of_data != of_model:
+            raise InputError(
+                f"{where and f'{where}: '}data.{key}={of_data}: the network would be exported for images of "
+                f"model.{key}={of_model}; set model.{key}, which data.{key} follows"
+            )
+
+
+def composed(overrides: Iterable[str]) -> DictConfig:
+    """Like `compose`, of a run that may have begun when data.mean could be another than the model's."""
     overrides = list(overrides)
     parsed = parse(overrides)
     for override in parsed:
@@ -55,13 +72,6 @@ def compose(overrides: Iterable[str] = ()) -> DictConfig:
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"config: {one_line(error)}") from error
     check_values(values, [o.key_or_group for o in given])
-    for key in ("mean", "std"):
-        of_data, of_model = (values[group].get(key) for group in ("data", "model"))
-        if of_data is not None and of_data != of_model:
-            raise InputError(
-                f"data.{key}={of_data}: the network would be exported for images of model.{key}={of_model}; set "
-                f"model.{key}, which data.{key} follows"
-            )
     cfg.run.overrides = as_text([o for o in overrides if not o.startswith("run.")])
     return cfg
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from reidlab.config.build import require_known
-from reidlab.config.composition import compose
+from reidlab.config.composition import check_normalization, compose, composed
 from reidlab.config.earlier import NOT_OF_CLASSES, RENAMED_KEYS, RENAMED_VALUES, modernize
 from reidlab.config.overrides import key_of, keys_of, parse, quoted
 from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, nearest, plain
@@ -19,8 +19,11 @@ from reidlab.places import leaves
 
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
-# Keys of where a run writes, or sends to: a stored one says nothing
-PLACES = ("dirpath", "save_dir", "base_url", "out")
+# Ends of keys of where a run writes, or sends to: a stored one says nothing
+PLACES = (
+    *("dirpath", "save_dir", "base_url", "tracking_uri", "out"),
+    *("gallery.folder", "predict.ray", "track.root"),
+)
 STORED = {  # schema of a run's config.yaml
     "run": (None, {"overrides": (None, [str])}),
     "task": (None, {}),
@@ -96,19 +99,25 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
         then = _composed_again([*earlier, *here], file)
         both = {key_of(o): o for o in [*earlier, *here]}
         new = {key: o for o in overrides if (key := key_of(o)) not in ("run.root", "run.name")}
-        now = compose((both | new).values()) if new else then
+        now = composed((both | new).values()) if new else then
         merged = _merge(stored, plain(then), plain(now))
         cfg = as_config(merged)
     except (ValueError, OmegaConfBaseException) as error:
         raise InputError(f"{file}: {one_line(error)}; mend it, or choose another run.name") from error
     cfg.run = as_text({**plain(now.run), **place, "overrides": earlier})
     check_values(merged, [])
+    check_normalization(merged, str(file))
     return cfg
+
+
+def is_place(key: str) -> bool:
+    """Whether a dotted key says where a run writes, or sends to."""
+    return f".{key}".endswith(tuple(f".{place}" for place in PLACES))
 
 
 def _composed_again(overrides: list[str], file: Path) -> DictConfig:
     try:
-        return compose(overrides)
+        return composed(overrides)
     except InputError as error:
         raise InputError(
             f"{file}: can't be composed again here ({error}); where its conf/ is elsewhere, work there (REIDLAB_ROOT)"
@@ -182,7 +191,7 @@ def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
         named, adds = parsed.key_or_group, parsed.is_add() or parsed.is_force_add()
         if (adds and "_target_" in named) or _names_target(parsed.value()):
             raise ValueError(f"run.overrides: {override} adds a _target_")
-        elsewhere = named.partition(".")[0] in ("hydra", "run") or named.rpartition(".")[2] in PLACES
+        elsewhere = named.partition(".")[0] in ("hydra", "run") or is_place(named)
         if not (elsewhere or key in gone or ("${" in value and not adds)):
             modern.append(override)
     return modern
@@ -206,7 +215,7 @@ def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
         below = f"{key}." if key else ""
         return {k: _merge(stored[k], then.get(k), now[k], f"{below}{k}") if k in stored else now[k] for k in now}
     name = key.rpartition(".")[2]
-    if then != now or name in PLACES or stored == now:
+    if then != now or is_place(key) or stored == now:
         return now
     if isinstance(now, dict) or isinstance(stored, dict) or not (isinstance(now, list) or is_like(stored, now)):
         is_now, was = ("a mapping" if isinstance(n, dict) else f"{n!r:.60}" for n in (now, stored))

@@ -21,6 +21,8 @@ PIXEL_RULE = 2  # to raise where any file gets other pixels: caches of decoded i
 EXACTLY_ENLARGED = (1, 2, 4, 8)  # by torch
 MAX_PIXELS = 89_478_485  # PIL's own limit, of 256 MiB as RGB
 MAX_IMAGE_BYTES = 1 << 30
+# Of PIL's; others wrap a JPEG, or start a program.
+FORMATS = {"JPEG", "MPO", "JPEG2000", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM"}
 ORIENTATION = 0x0112  # tag of EXIF; values from 5 on swap height and width
 TRANSPOSED = 5
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"
@@ -63,12 +65,8 @@ def read_image(file: Path, size: tuple[int, int] | None = None) -> np.ndarray:
 
 
 def read_size(file: Path) -> tuple[int, int]:
-    """Height and width of the upright image, from the file's header alone; InputError as of `read_image`."""
-    return size_of(read_bytes(file, MAX_IMAGE_BYTES), str(file))
-
-
-def size_of(raw: bytes, where: str) -> tuple[int, int]:
-    """Decode an image file's bytes likewise; `where` names it in the InputError."""
+    """Height and width of the upright image; InputError as of `read_image`."""
+    raw, where = read_bytes(file, MAX_IMAGE_BYTES), str(file)
     header = _header(raw)
     if header is None:
         image = _open(raw, where)
@@ -77,10 +75,19 @@ def size_of(raw: bytes, where: str) -> tuple[int, int]:
             return height, width
     else:
         height, width = header.height, header.width
+        _check_size(width, height, where)
     try:
         return (width, height) if _orientation(raw, header) >= TRANSPOSED else (height, width)
     except _BROKEN as error:
         raise _unreadable(where, error) from error
+
+
+def stored_size(raw: bytes, where: str) -> tuple[int, int]:
+    """Height and width of an image file's bytes, whatever its orientation, which may take decoding to find."""
+    if header := _header(raw):
+        return header.height, header.width
+    width, height = _open(raw, where).size
+    return height, width
 
 
 def read_batch(files: Sequence[Path], size: tuple[int, int], reduced: bool = False) -> np.ndarray:
@@ -249,6 +256,8 @@ def _open(raw: bytes, where: str) -> Image.Image:
         raise _unreadable(where, "its format is unknown" if raw else "it is empty") from error
     except _BROKEN as error:
         raise _unreadable(where, error) from error
+    if image.format not in FORMATS:
+        raise _unreadable(where, f"its format is {image.format}")
     _check_size(*image.size, where)
     return image
 

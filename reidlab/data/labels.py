@@ -13,7 +13,7 @@ from reidlab.errors import InputError
 MISSING = frozenset(["", "nan", "NaN", "None", "null", "NULL", "<NA>"])  # how tables spell a label that isn't there
 
 # as tables spell them whose columns a program took for numbers, with or without ".0"
-JUNK, NOBODY, NO_CAMERA = (re.compile(number + r"(\.0+)?") for number in ("-[0-9]+", "0+", "-1"))
+JUNK, NOBODY, NO_CAMERA, WHOLE = (re.compile(number + r"(\.0+)?") for number in ("-[0-9]+", "0+", "-1", "-?[0-9]+"))
 
 
 def is_known_camera(label: str) -> bool:
@@ -34,9 +34,14 @@ def number_labels(labels: Iterable[str]) -> dict[str, int]:
     return {label: number for number, label in enumerate(labels, start=1)}
 
 
+def is_whole_number(label: str) -> bool:
+    """Whether a table's label is one, with or without ".0", or missing."""
+    return label in MISSING or WHOLE.fullmatch(label) is not None
+
+
 def whole_numbers(labels: pd.Series) -> pd.Series:
     """Text labels without the `.0` that programs give the numbers of a column, where all of them are whole numbers."""
-    if (labels.isin(MISSING) | labels.str.fullmatch(r"-?[0-9]+(\.0+)?")).all():
+    if labels.map(is_whole_number).all():
         return labels.str.replace(r"\.0+$", "", regex=True)
     return labels
 

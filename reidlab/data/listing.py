@@ -19,8 +19,8 @@ import numpy as np
 
 from reidlab.data.folders import IMAGE_EXTENSIONS, is_hidden, require_utf8, walk_each
 from reidlab.data.images import MAX_IMAGE_BYTES, decode, read_image
-from reidlab.data.labels import JUNK, MISSING, is_junk, is_known_camera, labels_of
-from reidlab.data.mot import BOX, VIDEO_EXTENSIONS, corners, in_view, numbered, read_sequence, read_video
+from reidlab.data.labels import JUNK, MISSING, is_junk, is_known_camera, is_whole_number, labels_of
+from reidlab.data.mot import BOX, corners, in_view, numbered, read_sequence, read_video, refuse_bare_video
 from reidlab.data.sources import found_in
 from reidlab.errors import InputError, one_line
 from reidlab.files import open_regular
@@ -32,7 +32,6 @@ SIDECARS = (".json", ".cls")
 MAX_TAR_BYTES, MAX_TABLE_BYTES = 1 << 50, 1 << 40
 MAX_HEADER_BYTES = 1 << 20  # of a tar's member, and of a file of labels in it
 BLOCK = 512  # bytes of a tar
-WHOLE = re.compile(r"^\s*(-?[0-9]+)\.0+\s*$")  # a whole number as programs write those of a column that lacks one
 
 
 class Entry(NamedTuple):
@@ -79,11 +78,7 @@ def entries_of(place: Path, pattern: re.Pattern[str] | None = None) -> tuple[Pat
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
     require_utf8(place.name, place.parent)
-    if name.endswith(VIDEO_EXTENSIONS) and not place.is_dir():
-        raise InputError(
-            f"{place}: a video without boxes; put it into a folder NAME with its boxes in NAME/det/det.txt (frame, -1, "
-            "left, top, width, height), and give NAME"
-        )
+    refuse_bare_video(place)
     if not place.is_dir():
         listed = _table(place) if name.endswith(TABLES) else _file(place.parent, place.name, pattern)
         return place.parent, listed
@@ -128,8 +123,8 @@ def _labeled(entry: Entry, path: str, pattern: re.Pattern[str] | None) -> Entry:
 
 
 def _with_cells(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
-    """The entry with the labels of a table or of a file beside it, where 7.0 is 7 and a negative pid is nobody's."""
-    pid, camid = (None if value is None else WHOLE.sub(r"\1", str(value)) for value in (pid, camid))
+    """The entry with the labels of a table or of a file beside it, where a negative pid is nobody's."""
+    pid = None if pid is None else str(pid).strip()
     return _with_labels(entry, None if pid and JUNK.fullmatch(pid) else pid, camid, time)
 
 
@@ -150,26 +145,17 @@ def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
 
 
 def _table(file: Path) -> Iterator[Entry]:
-    """The rows of a CSV; those without a path, or of another length than the header, are refused."""
-    with open_regular(file, MAX_TABLE_BYTES) as raw:
-        try:
-            yield from _rows(file, io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline=""))
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(f"{file}: not a CSV in UTF-8 ({one_line(error)})") from error
+    """The rows of a CSV; those without a path, or of another length than the header, are refused.
 
-
-def _rows(file: Path, text: io.TextIOWrapper) -> Iterator[Entry]:
-    header = text.readline(MAX_HEADER_BYTES)
-    separator = max(",;\t", key=header.count)
-    cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
-    names = [name.strip().lower() for name in cells]
-    if "path" not in names:
-        raise InputError(f"{file}: column 'path' is missing; found {', '.join(names) or 'nothing'}")
-    if twice := {name for name in ("path", "pid", "camid", "time") if names.count(name) > 1}:
-        raise InputError(f"{file}: column '{min(twice)}' comes twice; leave one out")
-    for number, cells in enumerate(csv.reader(text, delimiter=separator, skipinitialspace=True), start=2):
-        if not any(cells):
-            continue
+    It is read twice: whether 7.0 is 7 depends on its whole column, as in a data set's table.
+    """
+    numbers = {"pid", "camid"}
+    for _, names, cells in _rows(file):
+        row = dict(zip(names, cells, strict=False))
+        numbers = {name for name in numbers if is_whole_number(row.get(name, "").strip())}
+        if not numbers:
+            break
+    for number, names, cells in _rows(file):
         row = dict(zip(names, cells, strict=False))
         path = row.get("path", "").strip().replace("\\", "/")
         entry = Entry(path or f"{file.name}#row={number}", path, _stamp(file.parent / path))
@@ -177,7 +163,28 @@ def _rows(file: Path, text: io.TextIOWrapper) -> Iterator[Entry]:
             reason = "no path" if not path else f"{len(cells)} cells, the header {len(names)}"
             yield entry._replace(refused=f"row {number} has {reason}")
         else:
+            row |= {name: row[name].strip().partition(".")[0] for name in numbers & row.keys()}
             yield _with_cells(entry, row.get("pid"), row.get("camid"), row.get("time"))
+
+
+def _rows(file: Path) -> Iterator[tuple[int, list[str], list[str]]]:
+    """Number, names of columns and cells of each row of a CSV that isn't empty."""
+    with open_regular(file, MAX_TABLE_BYTES) as raw:
+        try:
+            text = io.TextIOWrapper(io.BufferedReader(raw), "utf-8-sig", newline="")
+            header = text.readline(MAX_HEADER_BYTES)
+            separator = max(",;\t", key=header.count)
+            cells = next(csv.reader([header], delimiter=separator, skipinitialspace=True), [])
+            names = [name.strip().lower() for name in cells]
+            if "path" not in names:
+                raise InputError(f"{file}: column 'path' is missing; found {', '.join(names) or 'nothing'}")
+            if twice := {name for name in ("path", "pid", "camid", "time") if names.count(name) > 1}:
+                raise InputError(f"{file}: column '{min(twice)}' comes twice; leave one out")
+            for number, cells in enumerate(csv.reader(text, delimiter=separator, skipinitialspace=True), start=2):
+                if any(cells):
+                    yield number, names, cells
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: not a CSV in UTF-8 ({one_line(error)})") from error
 
 
 def _boxes(root: Path, folder: Path) -> Iterator[Entry]:

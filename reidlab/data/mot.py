@@ -70,12 +70,22 @@ class Sequence:
 
     def crops(self, rows: pd.DataFrame) -> list[np.ndarray]:
         """The images (H, W, 3) uint8 RGB in some boxes of this sequence, in their order."""
-        images = {number: image for number, image in self.frames() if number in {*rows["frame"]}}
+        wanted = {*rows["frame"]}
+        images = {number: image for number, image in self.frames() if number in wanted}
         cut = []
         for frame, box in zip(rows["frame"], rows[BOX].to_numpy(float), strict=True):
             ((left, top, right, bottom),) = corners(box[None], images[frame])
             cut.append(images[frame][top:bottom, left:right])
         return cut
+
+
+def refuse_bare_video(file: Path) -> None:
+    """InputError for a video where boxes or images are wanted."""
+    if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file():
+        raise InputError(
+            f"{file}: a video without boxes; put it into a folder NAME with its boxes in NAME/det/det.txt (frame, -1, "
+            "left, top, width, height), and give NAME"
+        )
 
 
 def read_sequence(folder: Path) -> Sequence:

@@ -28,11 +28,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from reidlab.console import log
+from reidlab.data.folders import is_hidden
 from reidlab.data.images import PIXEL_RULE, resize
 from reidlab.data.listing import Entry, Reader, entries_of
 from reidlab.errors import InputError, one_line
 from reidlab.files import (
-    UNFINISHED,
     claimed,
     locked,
     one_spelling,
@@ -49,7 +49,6 @@ from reidlab.threads import pace
 
 # Names with "_" or "." in front are no data to readers of a folder of Parquet files.
 MANIFEST, PLAN, REFUSED, LOCK, CLAIMS = "_manifest.json", "_plan.parquet", "_refused.csv", ".lock", ".claims"
-FINDERS = ".DS_Store"  # which macOS puts into any folder that somebody looks into
 PARTS = "part-*.parquet"
 FORMAT = 1
 LOCAL_STORE_BYTES = 100_000_000  # of a local Ray, which keeps nothing in it
@@ -187,7 +186,7 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
             listed = _list(source, entries, made_by["shard_images"], None)
             if listed["source"] != known.get("source"):
                 raise InputError(
-                    f"{folder}: holds embeddings of other images than {source} has now "
+                    f"{folder}: holds embeddings of other images or labels than {source} has now "
                     f"({known.get('images')} images or boxes then, {listed['images']} now); choose another folder"
                 )
             return root
@@ -198,9 +197,9 @@ def _begin(source: Path, folder: Path, made_by: Mapping[str, Any], pattern: re.P
 
 
 def _require_no_other_files(folder: Path) -> None:
-    """InputError where a folder without a manifest holds files, hidden ones too, that no extraction begins with."""
+    """InputError where a folder without a manifest holds files that no extraction begins with; hidden ones may stay."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    others = [name for name in names if name not in (PLAN, LOCK, CLAIMS, FINDERS) and not UNFINISHED.fullmatch(name)]
+    others = [name for name in names if name != PLAN and not is_hidden(name)]
     if others and not (folder / MANIFEST).exists():  # looked for last: another process may write it meanwhile
         raise InputError(f"{folder}: holds other files, such as {others[0]}; choose a folder for the embeddings alone")
 

@@ -14,7 +14,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
-from reidlab.data.images import JPEG, PNG, decode, resize, size_of
+from reidlab.data.images import JPEG, PNG, decode, resize, stored_size
 from reidlab.export.model import cut
 from reidlab.gallery.gallery import label_of
 from reidlab.service.limits import Limits
@@ -48,7 +48,7 @@ class Upload:
         return [resize(self._decode(file, f"image {n}"), size) for n, file in enumerate(self.files, start=1)]
 
     def _decode(self, file: bytes, where: str) -> np.ndarray:
-        height, width = size_of(file, where)
+        height, width = stored_size(file, where)
         if height * width > self.max_megapixels * 1e6:
             raise HTTPException(413, f"{where}: {width} x {height} pixels; at most {self.max_megapixels:g} million")
         return decode(file, where)

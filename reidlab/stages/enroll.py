@@ -47,7 +47,7 @@ def _enroll(gallery: Gallery, images: Path, pattern_of: str, keep_s: float) -> i
         log.info(f"{images}: {strays} images ignored whose path doesn't fit gallery.pattern")
     if junk := [path for path, match in matches.items() if is_junk(match)]:
         log.info(f"{images}: {len(junk)} images left out whose identity is a negative number, nobody's, e.g. {junk[0]}")
-        matches = {path: match for path, match in matches.items() if path not in {*junk}}
+        matches = {path: match for path, match in matches.items() if not is_junk(match)}
     if not matches:
         raise InputError(f"{images}: nobody to enroll; gallery.pattern finds negative numbers alone, as of junk")
     labels = [labels_of(match) for match in matches.values()]

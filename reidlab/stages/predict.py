@@ -19,13 +19,14 @@ from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import Samples
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, walk
+from reidlab.data.mot import refuse_bare_video
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.evaluation.classification import as_confidences
 from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.files import file_hash, read_json, storage_errors, sweep, write_atomic, write_json
+from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
 from reidlab.metrics.closeness import Distance
@@ -34,6 +35,7 @@ from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
 from reidlab.stages.evaluate import file_distance, file_threshold, open_file
 from reidlab.threads import with_its_threads
+from reidlab.untrusted import printable
 
 SOURCES = "sources.json"  # what tables are of, by their names: the hash of the paths
 SHOWN = 30  # images in the printed table and in the picture
@@ -85,14 +87,17 @@ def run(run: Run, *images: Path) -> Path:
 
 def _own_name(name: str, images: Sequence[Path], folder: Path) -> str:
     """The name, with a number where images of other places have it already."""
-    known = read_json(folder / SOURCES, {str: str})
-    source = hashlib.sha256("\n".join(str(image.resolve()) for image in images).encode()).hexdigest()[:16]
-    own = next(
-        numbered
-        for number in itertools.count(1)
-        if known.get(numbered := name if number == 1 else f"{name}-{number}", source) == source
-    )
-    write_json(folder / SOURCES, {**known, own: source})
+    source = hashlib.sha256(b"\n".join(os.fsencode(image.resolve()) for image in images)).hexdigest()[:16]
+    name = printable(name)
+    numbered = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    with locked(folder / ".lock", "another process names its table", wait_s=-1):
+        known = read_json(folder / SOURCES, {str: str})
+        own = next(
+            name
+            for name in numbered
+            if known.get(name) == source or (name not in known and not (folder / f"{name}.csv").exists())
+        )
+        write_json(folder / SOURCES, {**known, own: source})
     return own
 
 
@@ -144,6 +149,7 @@ def _below(place: Path) -> list[Path]:
     if not place.exists():
         raise InputError(f"{place}: no such file or folder; {found_in(place.parent)}")
     require_utf8(place.name, place.parent)
+    refuse_bare_video(place)
     return [place]
 
 

@@ -15,7 +15,7 @@ from reidlab import cli
 from reidlab.data import ClassFolders, FolderLayout, IdentityFolders
 from reidlab.data.cache import DecodedCache
 from reidlab.data.folders import IMAGE_EXTENSIONS, walk
-from reidlab.data.images import MAX_PIXELS, decode, read_batch, read_image, read_size
+from reidlab.data.images import MAX_PIXELS, decode, read_batch, read_image, read_size, stored_size
 from reidlab.errors import InputError
 from reidlab.files import file_hash, read_bytes
 from reidlab.stages.predict import images_of
@@ -59,6 +59,27 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_any_is_decoded(tmp_path)
         for read in (read_image, lambda file: read_batch([file], (8, 4), reduced=True)):
             with pytest.raises(InputError, match=rf"{number}\.jpg: not a readable image \(more scans"):
                 read(tmp_path / f"{number}.jpg")
+
+
+def test_a_format_that_starts_a_program_or_wraps_another_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *args, **kwargs: pytest.fail("ran a program"))
+    monkeypatch.setattr("PIL.EpsImagePlugin.has_ghostscript", lambda: True)
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n"
+    wrapped = io.BytesIO()
+    Image.new("P", (8, 8)).save(wrapped, "BLP")
+    for number, (raw, name) in enumerate([(script, "EPS"), (wrapped.getvalue(), "BLP")]):
+        (tmp_path / f"{number}.jpg").write_bytes(raw)
+        for read in (read_image, read_size):
+            with pytest.raises(InputError, match=rf"{number}\.jpg: not a readable image \(its format is {name}\)"):
+                read(tmp_path / f"{number}.jpg")
+
+
+def test_the_stored_size_is_found_without_decoding(monkeypatch):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    raw = encoded("PNG", exif=exif)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda image: pytest.fail("decoded"))
+    assert stored_size(raw, "x") == PIXELS.shape[:2] and stored_size(encoded("WEBP"), "x") == PIXELS.shape[:2]
 
 
 def test_what_looks_like_scans_in_metadata_or_behind_the_end_is_none():

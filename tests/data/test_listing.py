@@ -96,10 +96,12 @@ def test_a_table(separator, tmp_path):
 
 
 def test_negative_numbers_are_nobody_and_floats_of_a_column_whole(tmp_path):
-    rows = ["path,pid,camid", "a.png,1.0,2.0", "b.png,1,2", "c.png,-1.0,1", "d.png,-1,-1.0", "e.png,v1.0,1.5"]
+    rows = ["path,pid,camid", "a.png,1.0,2.0", "b.png, 1 ,2.1", "c.png,-1.0,1", "d.png,-1 ,-1.0", "e.png,,nan"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
-    labels = [("1", "2"), ("1", "2"), (None, "1"), (None, None), ("v1.0", "1.5")]
+    labels = [("1", "2.0"), ("1", "2.1"), (None, "1"), (None, None), (None, None)]
     assert [(entry.pid, entry.camid) for entry in listed(tmp_path / "t.csv")] == labels
+    (tmp_path / "t.csv").write_text("path;pid\r\na.png;1\r\nb.png;1.0\r\nc.png;1.1\r\n")
+    assert [entry.pid for entry in listed(tmp_path / "t.csv")] == ["1", "1.0", "1.1"]
     pack(
         tmp_path / "x.tar",
         [("a.png", png(1)), ("a.json", b'{"pid": -1, "camid": 3}'), ("b.png", png(2)), ("b.cls", b"-1")],

@@ -146,7 +146,7 @@ def attacks_on(value):
 @pytest.mark.slow  # a minute
 def test_a_target_at_any_node_of_a_stored_config_is_refused(run, composed, folder):
     settings = run.settings
-    keys = [key for key in nodes(settings) if not key.startswith("run") and key.rpartition(".")[2] not in config.PLACES]
+    keys = [key for key in nodes(settings) if not key.startswith("run") and not config.is_place(key)]
     assert len(keys) > 200
     for key in keys:
         value = at(settings, key)
@@ -159,9 +159,7 @@ def test_a_target_at_any_node_of_a_stored_config_is_refused(run, composed, folde
 
 
 def test_where_a_run_writes_is_never_stored(run, composed, folder):
-    for key in [
-        key for key in nodes(run.settings) if key.rpartition(".")[2] in config.PLACES or key.startswith("run.")
-    ]:
+    for key in [key for key in nodes(run.settings) if config.is_place(key) or key.startswith("run.")]:
         for attack in (PLANT, [PLANT]):
             assert "os.system" not in opened(folder, plant(run.settings, key, attack)), key
 

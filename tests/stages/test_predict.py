@@ -104,6 +104,30 @@ def test_images_of_another_place_leave_those_of_one_name(classes, tmp_path):
     assert [pd.read_csv(file)["path"].nunique() for file in files[:2]] == [4, 3]
 
 
+def test_a_table_of_an_earlier_release_is_kept(classes, tmp_path):
+    overrides, some = classes
+    run, place = Run.resume(overrides), shutil.copytree(some / "star", tmp_path / "earlier")
+    earlier = run.folder / File.PREDICT / "earlier.csv"
+    earlier.parent.mkdir(exist_ok=True)
+    earlier.write_text("path\n")
+    assert [predict.run(run, place).name for _ in range(2)] == ["earlier-2.csv"] * 2
+    assert earlier.read_text() == "path\n"
+
+
+def test_names_that_no_table_of_names_could_hold(classes, tmp_path):
+    overrides, some = classes
+    below = tmp_path / os.fsdecode(b"caf\xe9") / "\u202acrops\u202c"
+    shutil.copytree(some / "star", below)
+    files = [predict.run(Run.resume(overrides), below) for _ in range(2)]
+    assert files[0] == files[1] and files[0].name == "\ufffdcrops\ufffd.csv" and len(pd.read_csv(files[0])) >= 4
+
+
+def test_a_bare_video_is_refused_with_the_layout_that_it_needs(classes, tmp_path):
+    (tmp_path / "door.MP4").write_bytes(b"\0\0\0\x18ftypmp42")
+    with pytest.raises(InputError, match=r"door\.MP4: a video without boxes; .* NAME/det/det\.txt"):
+        predict.run(Run.resume(classes[0]), tmp_path / "door.MP4")
+
+
 @pytest.mark.parametrize("place", ["..", ".", "../star/.."])
 def test_the_folder_above_has_its_own_name(place, classes, monkeypatch):
     overrides, some = classes

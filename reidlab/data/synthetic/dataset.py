@@ -156,8 +156,9 @@ def _is_there(root: Path, manifest: dict) -> bool:
     if not root.is_dir():
         raise InputError(f"{root}: is a file; set data.root to a folder for the synthetic people")
     path = root / MANIFEST
+    is_filled = any(root.iterdir())  # looked at first: another process may fill it meanwhile
     if not path.is_file():
-        if any(root.iterdir()):
+        if is_filled:
             raise InputError(
                 f"{root}: holds files that aren't synthetic people; set data.root to a new or empty folder"
             )
