@@ -94,6 +94,12 @@ def test_mixed_batches_are_learned_by_all_their_classes(root, monkeypatch):
     train.run(config(root, "triplet", "loss=softmax_triplet", "task.mix=null", "trainer.max_epochs=1"))
 
 
+def test_a_teacher_whose_terms_have_no_weight_teaches_nothing(root):
+    given = ["distill=standard", "distill.teacher=x", "distill.feature=0", "distill.logits=0", "loss.softmax.weight=0"]
+    with pytest.raises(InputError, match="so that nothing is learned"):
+        train._require_taught(config(root, "untaught", "loss=softmax", *given))
+
+
 @pytest.mark.parametrize("given", [["loss=arcface"], ["loss=softmax_triplet", "loss.softmax=null"],
                                    ["loss=softmax_triplet", "loss.softmax.weight=0"]])  # fmt: skip
 def test_a_classifier_that_no_term_teaches_is_refused(given, root):

@@ -25,6 +25,12 @@ def file_thresholds(file: Path, given: Deployable) -> dict[str, float]:
     data = given.datamodule
     unseen = given.unseen()
     table, splits = (unseen, VALIDATION) if len(unseen) else (data.test, TEST)
+    if table.empty:
+        log.warning(
+            f"{file.name}: no threshold is calibrated: data '{data.name}' has no test images, and no validation images "
+            "that its network surely hasn't learned"
+        )
+        return found
     try:
         outputs = embed_file(given.opened(file), data, table, "pairs for the threshold")
         for distance in missing:

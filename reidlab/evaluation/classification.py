@@ -8,28 +8,15 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from reidlab import plots
-from reidlab.console import log
 from reidlab.data import ClassDataModule
 from reidlab.errors import InputError
 from reidlab.evaluation.outputs import Outputs
 from reidlab.metrics import ClassScores, Interval, share_interval
+from reidlab.metrics.classification import as_confidences
 
 SHARES = {"top-1": 1, "top-5": 5}  # accuracies with an interval: name -> k
-
-
-def as_confidences(values: Tensor) -> Tensor:
-    """A network's output (N, C) as distributions over the classes, by softmax where it is none, with a note.
-
-    Distributions of int8 files are off by their rounding.
-    """
-    rounding = 1e-3 + values.shape[1] / 256
-    if values.min() >= -1e-3 and values.max() <= 1.001 and (values.sum(1) - 1).abs().max() <= rounding:
-        return values
-    log.info("assumed: the network gives logits, since they are no distribution over classes; their softmax is taken")
-    return values.softmax(1)
 
 
 @dataclass(frozen=True)

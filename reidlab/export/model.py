@@ -15,6 +15,7 @@ from reidlab.export.hub import WEIGHTS, download, hub_name, is_published, read_a
 from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import EXPORTED, file_hash, is_checkpoint
+from reidlab.metrics.classification import as_confidences
 from reidlab.models import Checkpoint, head_settings, read_checkpoint, recognize
 from reidlab.run import Run, is_run
 
@@ -117,7 +118,8 @@ class Model:
         if not pixels:
             raise InputError("no images: give files, or arrays (H, W, 3) of uint8 RGB")
         batches = [np.stack(pixels[start : start + BATCH]) for start in range(0, len(pixels), BATCH)]
-        return np.concatenate([self.embed(batch) for batch in batches])
+        outputs = np.concatenate([self.embed(batch) for batch in batches])
+        return as_confidences(torch.from_numpy(outputs)).numpy() if self.classes else outputs
 
     def crops(self, frame: Image, boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
         """Embed boxes (N, 4) of a frame, each left, top, right, bottom in pixels; they are clipped to the frame."""

@@ -250,7 +250,7 @@ class Run:
             file: as in `learned`.
         """
         validation = datamodule.validation
-        known = self.is_trained if file is None else not self.noted(file).empty
+        known = (file is None and self.is_trained) or not self.noted(file or self.weights or self / File.BEST).empty
         if known and not self.learned(datamodule.samples, validation, file).any():
             return validation
         return validation[:0]

@@ -23,12 +23,12 @@ from reidlab.data.mot import refuse_bare_video
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
-from reidlab.evaluation.classification import as_confidences
 from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
 from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
+from reidlab.metrics.classification import as_confidences
 from reidlab.metrics.closeness import Distance
 from reidlab.places import expanded
 from reidlab.plots.saving import save_figure

@@ -99,7 +99,10 @@ class Held(NamedTuple):
 def _set_aside(run: Run, datamodule: ImageDataModule) -> Held:
     """The validation split; where there is none, a share of the training images, which then don't calibrate."""
     if len(datamodule.validation):
-        return Held(datamodule, datamodule.validation, "validation")
+        unseen = len(run.unseen(datamodule)) > 0
+        if not unseen:
+            log.info(f"the method is chosen on {len(datamodule.validation)} images that the network may have learned")
+        return Held(datamodule, datamodule.validation, "validation" if unseen else "train")
     least = {} if run.is_classifier else {"val_identities": LEAST_IDENTITIES}
     divided = run.datamodule(val_fraction=SET_ASIDE, **least)
     shared = "" if len(divided.validation) else ", calibration's among them"

@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock, Timeout
 from matplotlib import pyplot
 from matplotlib.figure import Figure
+from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import TPESampler
 from optuna.storages import JournalStorage
@@ -37,6 +38,7 @@ from reidlab.stages import train
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 BEGUN = (TrialState.RUNNING, TrialState.WAITING)
+ALL_DEVICES = ("auto", "-1", -1)  # of a machine, as Lightning has it
 POLL_S = 1.0  # between looks at what other processes train
 UNVALIDATED = "a search needs a validation split: raise data.val_fraction"
 NUMBER = r"[-+.\deE]+"
@@ -336,8 +338,9 @@ def _try_values(axes: Mapping[str, Axis], fixed: Sequence[str]) -> str:
     first, figures = {key: each[0] for key, each in values.items()}, set()
     for chosen in [first | {key: value} for key, each in values.items() for value in each]:
         cfg = compose([*fixed, *(f"{key}={value}" for key, value in chosen.items())])
-        devices, nodes = plain(cfg.trainer)["devices"], cfg.trainer.num_nodes
-        if (len(devices) if isinstance(devices, list) else devices) not in ("auto", "1", 1) or nodes > 1:
+        trainer = plain(cfg.trainer)
+        devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes", 1)
+        if (len(devices) if isinstance(devices, list) else devices) not in ("1", 1, *ALL_DEVICES) or nodes > 1:
             raise InputError(
                 f"trainer.devices={devices} and trainer.num_nodes={nodes}: a trial is trained on one device; set both "
                 "to 1, and to use several devices, give the same command on each"
@@ -354,8 +357,8 @@ def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
     log.info(f"trial {trial.number} ({folder_name(trial)}): {' '.join(values)}")
     kept = [override for override in fixed if not override.startswith(("run.name=", "run.root="))]
     run = Run.compose([*kept, *values, f"run.root={root}", f"run.name={folder_name(trial)}"])
-    if run["trainer.devices"] == "auto":
-        run.config.trainer.devices = 1  # not all: each further one would be a process that repeats the command
+    if run["trainer.devices"] in (None, *ALL_DEVICES):  # each further one would be a process that repeats the command
+        OmegaConf.update(run.config, "trainer.devices", 1, force_add=True)
     try:
         with storage_errors():
             train.run(run, [ReportToTrial(trial, study.figure)])

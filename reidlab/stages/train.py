@@ -128,6 +128,8 @@ def _note_learned(run: Run, datamodule: ImageDataModule) -> None:
     weights, teacher = run["model.weights"], run["distill.teacher"]
     if weights:
         run.require_unlearned(datamodule.samples, held_out, file=Path(weights))
+        if Run.noted(Path(weights)).empty:
+            log.info(f"{weights}: nobody noted what it learned; of images that are held out here, figures are too good")
     for file in (weights, Run(teacher) / File.BEST if isinstance(teacher, str) else None):
         if file:
             learned = pd.concat([learned, Run.noted(Path(file)).assign(**{"class": 0})])
@@ -160,7 +162,7 @@ def _require_files(run: Run) -> None:
 def _require_taught(run: Run) -> None:
     """InputError where no term of the recipe teaches anything, or none the classifier."""
     distilled, terms = run["distill"] or {}, [term for term in _terms(run) if term.get("weight", 1) > 0]
-    if not terms and not distilled:
+    if not terms and not any(distilled.get(key) for key in ("feature", "local", "distance", "angle", "logits")):
         raise InputError("loss.*.weight: no term has one above 0, so that nothing is learned; choose loss=softmax, say")
     if run.is_classifier and not distilled.get("logits") and all(term.get("sees") != "logits" for term in terms):
         raise InputError(

@@ -306,27 +306,44 @@ class KeepsPace(pl.Callback):
 class SmallFirst(pl.Callback):
     """Trains on smaller images at first, on which an epoch takes less time; their sides grow evenly.
 
+    In a training that ends by time, no more than lets the next epoch end in it.
+
     Args:
         scale: of the sides in the first epoch.
         until: the share of the training, of its epochs or of the time that it has, after which images keep their size.
     """
 
     def __init__(self, scale: float = 0.5, until: float = 0.8):
-        self.scale, self.until = scale, until
+        self.scale, self.until, self.now = scale, until, scale
 
-    def size(self, full: Sequence[int], done: float = 0.0) -> list[int]:
-        """Height and width of images of a size, after a share of the epochs until they keep it."""
-        scale = self.scale + (1 - self.scale) * done
-        return [max(1, round(side * scale)) for side in full]
+    def size(self, full: Sequence[int]) -> list[int]:
+        """Height and width now of images of a size."""
+        return [max(1, round(side * self.now)) for side in full]
+
+    def state_dict(self) -> dict:
+        """The scale of the last epoch."""
+        return {"now": self.now}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        """Restore it."""
+        self.now = state_dict["now"]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Let the images grow."""
+        epochs = trainer.max_epochs or 0  # -1 in the first one of a training that ends by time, see `TimeBudget`
+        done = trainer.current_epoch / (self.until * epochs) if epochs > 0 else 0.0
+        scale = self.scale + (1 - self.scale) * min(done, 1.0)
+        for budget in _budgets(trainer):
+            if budget.epoch:  # which took as long as its images are large
+                scale = min(scale, self.now * max(1.0, (budget.seconds - budget.used) / budget.epoch) ** 0.5)
+        self.now = trainer.strategy.broadcast(scale)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Shrink the images (B, 3, H, W) of a batch."""
-        epochs = trainer.max_epochs or 0  # -1 in the first one of a training that ends by time, see `TimeBudget`
-        done = trainer.current_epoch / (self.until * epochs) if epochs > 0 else 0.0
-        if done < 1:
-            size = self.size(batch["image"].shape[2:], done)
+        if self.now < 1:
+            size = self.size(batch["image"].shape[2:])
             batch["image"] = F.interpolate(batch["image"], size, mode="bilinear", antialias=True)
 
 
@@ -356,8 +373,11 @@ class AveragedWeights(WeightAveraging):
 
 def minutes_left(trainer: pl.Trainer, estimate: float) -> float:
     """Of an estimate in seconds, not more than a `TimeBudget` has: later epochs may have larger images."""
-    budgets = [callback.left for callback in trainer.callbacks if isinstance(callback, TimeBudget)]  # type: ignore[attr-defined]
-    return min([estimate, *budgets]) / 60
+    return min([estimate, *(budget.left for budget in _budgets(trainer))]) / 60
+
+
+def _budgets(trainer: pl.Trainer) -> list[TimeBudget]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, TimeBudget)]  # type: ignore[attr-defined]
 
 
 class EpochLines(OfEpoch):

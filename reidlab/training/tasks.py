@@ -111,8 +111,8 @@ class Task(pl.LightningModule):
 
     @property
     def compares_embeddings(self) -> bool:
-        """Whether a term of the recipe is a loss of embeddings."""
-        return any(term.sees == "embedding" for term in self.loss.terms.values())
+        """Whether a term of the recipe is a loss of embeddings and counts."""
+        return any(term.sees == "embedding" and term.weight > 0 for term in self.loss.terms.values())
 
     def _require_finite(self, terms: dict[str, Tensor], batch_idx: int) -> None:
         """Note on the device where each term first failed; check only now and then, since that waits for the device."""
@@ -206,7 +206,7 @@ class ClassificationTask(Task):
 
     def __init__(self, *args, mix: nn.Module | None = None, **kwargs):
         super().__init__(*args, **kwargs)
-        if mix and self.compares_embeddings:
+        if mix and any(term.sees == "embedding" for term in self.loss.terms.values()):
             raise InputError(
                 "task.mix: mixed images have no one class, which losses of embeddings need; set task.mix=null"
             )

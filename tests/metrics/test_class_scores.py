@@ -8,6 +8,7 @@ from torchmetrics.functional import classification as theirs
 
 from reidlab.errors import InputError
 from reidlab.metrics import ClassScores, share_interval
+from reidlab.metrics.classification import as_confidences
 
 
 @pytest.fixture
@@ -106,3 +107,14 @@ def test_wrong_input_is_named():
         ClassScores(torch.zeros(2, 3), torch.zeros(3).long())
     with pytest.raises(InputError, match="no images to score"):
         ClassScores(torch.zeros(0, 3), torch.zeros(0).long())
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_what_is_a_distribution_stays_and_anything_else_becomes_one(classes):
+    exact = torch.randn(300, classes, generator=torch.Generator().manual_seed(0)).softmax(1)
+    coded = (exact * 256).round().clamp(max=255) / 256  # as int8 files have them
+    for values in (exact, exact.half().float(), exact.bfloat16().float(), coded, coded[:1], exact[:0]):
+        assert as_confidences(values) is values
+    logits = torch.randn(300, classes, generator=torch.Generator().manual_seed(1))
+    for values in (logits, torch.sigmoid(logits - 6), torch.rand(300, classes) * 0.008 + 1e-3):
+        torch.testing.assert_close(as_confidences(values), values.softmax(1))

@@ -137,6 +137,22 @@ def test_what_weights_and_teachers_learned_is_learned_through_generations(small,
                 evaluate.run(tested)
 
 
+def test_weights_of_unknown_origin_choose_no_int8_method_on_images_that_they_may_know(
+    small, crops, trained, tmp_path, capsys
+):
+    weights = shutil.copy(trained / File.BEST, tmp_path / "theirs.ckpt")
+    known, foreign = (
+        settings(small, crops, tmp_path, f"model.weights={file}") for file in (trained / File.BEST, weights)
+    )
+    for run, source, unseen in ((trained, "validation", True), (known, "validation", True), (foreign, "train", False)):
+        datamodule = run.datamodule()
+        assert (len(run.unseen(datamodule)) > 0) == unseen
+        assert quantize._set_aside(run, datamodule).source == source
+    assert "images that the network may have learned" in capsys.readouterr().out
+    train.run(foreign)
+    assert "theirs.ckpt: nobody noted what it learned" in capsys.readouterr().out
+
+
 def test_copies_among_training_images_do_not_keep_a_training_from_going_on(small, crops, trained, tmp_path):
     others = copied(crops, tmp_path / "crops", b"twice")
     given = small, others, tmp_path, f"model.weights={trained / File.BEST}"

@@ -124,7 +124,7 @@ def test_a_misspelled_value_is_told_before_the_first_trial(small, tmp_path, fake
 @pytest.mark.parametrize(("given", "told"), [
     (["data=market1501,shapes"], r"trials with val/mAP and with val/top-1 don't compare"),
     (["trainer.devices=1,2"], r"trainer\.devices=2 .*: a trial is trained on one device"),
-    (["trainer.devices=-1"], r"trainer\.devices=-1 "), (["trainer.devices=[0,1]"], r"trainer\.devices=\[0, 1\] "),
+    (["trainer.devices=[0,1]"], r"trainer\.devices=\[0, 1\] "),
     (["trainer.num_nodes=2"], r"trainer\.num_nodes=2: a trial"),
 ])  # fmt: skip
 def test_trials_that_could_not_be_told_apart_or_would_mix_are_refused_at_once(given, told, tmp_path, fake_training):
@@ -144,8 +144,12 @@ def test_the_figure_is_that_of_the_trials_and_each_is_trained_on_one_device(tmp_
     given = ["data=shapes,plant_leaves", "optimizer.lr=1e-3,1e-2", f"run.root={tmp_path}", "run.name=s"]
     table = pd.read_csv(search.run(given, trials=2) / "trials.csv")
     assert "val/top-1" in table and seen == [1, 1]
-    search.run([*given[1:3], "run.name=t", "trainer.devices=[0]"], trials=1)
-    assert seen[2:] == [[0]]
+    (tmp_path / "conf" / "trainer").mkdir(parents=True)
+    (tmp_path / "conf" / "trainer" / "mine.yaml").write_text("_target_: pytorch_lightning.Trainer\nmax_epochs: 2\n")
+    monkeypatch.setenv("REIDLAB_ROOT", str(tmp_path))
+    for number, more in enumerate(["trainer.devices=[0]", "trainer.devices=-1", "trainer=mine"]):
+        search.run([*given[1:3], f"run.name=t{number}", more], trials=1)
+    assert seen[2:] == [[0], 1, 1]
 
 
 def test_a_search_without_validation_is_refused_before_an_epoch_is_trained(small, tmp_path):

@@ -264,6 +264,31 @@ def test_images_grow_for_a_share_of_the_epochs_or_of_the_time(budget, heights, m
         np.testing.assert_allclose(np.stack(channels, 2), little, atol=1e-3)
 
 
+@pytest.mark.parametrize("minutes", [2, 15, 25, 40, 60, 100, 119])
+def test_growing_images_take_no_more_than_the_time_there_is(minutes, monkeypatch):
+    """Of 60 minutes, where an epoch takes so many with whole images, and time is spent by pixels."""
+
+    class BySize(Sized):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.now += 60 * minutes * batch["image"].shape[2:].numel() / (80 * 60)
+            return loss
+
+        def train_dataloader(self):
+            return torch.utils.data.DataLoader([{"image": torch.zeros(3, 80, 60)}])
+
+    task = BySize([0] * 99)
+    monkeypatch.setattr(callbacks, "monotonic", lambda: task.now)
+    pl.Trainer(
+        limit_val_batches=0, logger=False, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, callbacks=[callbacks.TimeBudget(60), callbacks.SmallFirst(scale=0.5, until=0.8)],
+    ).fit(task)  # fmt: skip
+    heights = [image.shape[2] for image in task.seen]
+    taken = (task.now - 1000) / 60
+    assert taken <= 60 * 1.02 and heights == sorted(heights) and heights[0] == 40
+    assert minutes > 2 or (heights[-1] == 80 and taken > 60 - minutes)
+
+
 def test_averaged_weights_forget_those_that_training_began_with():
     """Against the average written out: steps 1, 2, ... weigh in at 9 / (10 + n), later at 1 - decay."""
     network = torch.nn.BatchNorm1d(1)
