@@ -358,6 +358,22 @@ def test_later_stages_take_the_runs_own_config_with_new_overrides_on_top(tmp_pat
     assert later.model.name == "osnet_x0_5" and later.model.distance == "cosine" and later.seed == 7
 
 
+def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
+    """Of a run without a training, whose config each stage writes; and of a trained one whose release had others."""
+    place = [f"run.root={tmp_path}", "run.name=a"]
+    Run.compose(["data=market1501", *place, "evaluate.wanted_fpr=0.01", "deploy=nvidia"]).keep_config()
+    for fpr, target in ((0.2, "trackers"), (0.01, "nvidia"), (0.2, "c"), (0.01, "nvidia")):
+        run = Run.resume([*place, f"evaluate.wanted_fpr={fpr}", f"deploy={target}"])
+        assert run["evaluate.wanted_fpr"] == fpr and run["deploy"] == plain(config.compose([f"deploy={target}"]).deploy)
+        run.keep_config()
+        assert Run.resume(place)["evaluate.wanted_fpr"] == fpr
+    cfg = config.compose(["data=market1501", *place])
+    cfg.model.distance = "cosine"  # as if conf/ had another value then
+    config.write_config(cfg, tmp_path / "a" / "config.yaml")
+    assert config.compose_for(place).model.distance == "cosine"
+    assert config.compose_for([*place, "model.distance=euclidean"]).model.distance == "euclidean"
+
+
 def test_a_stored_config_says_nothing_of_where_to_send(tmp_path):
     place, theirs = [f"run.root={tmp_path}", "run.name=a"], tmp_path / "a" / "config.yaml"
     sent = {"gallery.folder": "qdrant+https://elsewhere/people", "predict.ray": "ray://elsewhere:1"}

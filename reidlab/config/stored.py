@@ -1,7 +1,7 @@
 """The configs in run folders: written, read as data, with overrides on top, and compared."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ from omegaconf.errors import OmegaConfBaseException
 from reidlab.config.build import require_known
 from reidlab.config.composition import check_normalization, compose, composed
 from reidlab.config.earlier import NOT_OF_CLASSES, RENAMED_KEYS, RENAMED_VALUES, modernize
-from reidlab.config.overrides import key_of, keys_of, parse, quoted
+from reidlab.config.overrides import keys_of, latest, parse, quoted
 from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, nearest, plain
 from reidlab.errors import InputError, one_line
 from reidlab.files import read_yaml, write_atomic
-from reidlab.places import leaves
+from reidlab.places import choices, leaves
 
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
@@ -70,7 +70,7 @@ def compose_to_train(overrides: Iterable[str]) -> DictConfig:
     if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
         return new
     cfg = stored_config(folder, overrides)
-    both = {key_of(o): o for o in [*cfg.run.overrides, *new.run.overrides]}
+    both = latest([*cfg.run.overrides, *new.run.overrides])
     cfg.run = as_text({**plain(new.run), "overrides": [*both.values()]})
     return cfg
 
@@ -97,10 +97,9 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
     try:
         earlier = _stored_overrides(stored)
         then = _composed_again([*earlier, *here], file)
-        both = {key_of(o): o for o in [*earlier, *here]}
-        new = {key: o for o in overrides if (key := key_of(o)) not in ("run.root", "run.name")}
-        now = composed((both | new).values()) if new else then
-        merged = _merge(stored, plain(then), plain(now))
+        new = {key: o for key, o in latest(overrides).items() if key not in ("run.root", "run.name")}
+        now = composed((latest([*earlier, *here]) | new).values()) if new else then
+        merged = _merge(stored, plain(then), plain(now), {key for key in new if not choices(key)})
         cfg = as_config(merged)
     except (ValueError, OmegaConfBaseException) as error:
         raise InputError(f"{file}: {one_line(error)}; mend it, or choose another run.name") from error
@@ -139,8 +138,11 @@ def _read(file: Path) -> dict[str, Any]:
     return modernize(read_yaml(file, STORED))
 
 
-def write_config(cfg: DictConfig, file: Path) -> Path:
-    """Write the config as plain YAML."""
+def write_config(cfg: DictConfig, file: Path, given: Iterable[str] = ()) -> Path:
+    """Write the config as plain YAML, with overrides that were given on top of its own among these."""
+    if given:
+        cfg = cfg.copy()
+        cfg.run.overrides = as_text([*latest([*cfg.run.overrides, *given]).values()])
     return write_atomic(file, as_yaml(cfg))
 
 
@@ -204,8 +206,8 @@ def _names_target(value: Any) -> bool:
     return isinstance(value, list) and any(map(_names_target, value))
 
 
-def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
-    """Three-way merge: what the new overrides change comes from `now`, all the rest from `stored`.
+def _merge(stored: Any, then: Any, now: Any, given: Collection[str], key: str = "") -> Any:
+    """Three-way merge: what the new overrides give or change comes from `now`, all the rest from `stored`.
 
     What is stored has the shape of `now`: ValueError for a mapping in the place of a leaf, or the other way round, and
     for a value of another type (lists have bounds); InputError for a `_target_` that isn't known.
@@ -213,16 +215,16 @@ def _merge(stored: Any, then: Any, now: Any, key: str = "") -> Any:
     if isinstance(now, dict) and isinstance(stored, dict):
         then = then if isinstance(then, dict) else {}
         below = f"{key}." if key else ""
-        return {k: _merge(stored[k], then.get(k), now[k], f"{below}{k}") if k in stored else now[k] for k in now}
+        return {k: _merge(stored[k], then.get(k), now[k], given, f"{below}{k}") if k in stored else now[k] for k in now}
     name = key.rpartition(".")[2]
-    if then != now or is_place(key) or stored == now:
+    if then != now or key in given or is_place(key) or stored == now:
         return now
     if isinstance(now, dict) or isinstance(stored, dict) or not (isinstance(now, list) or is_like(stored, now)):
         is_now, was = ("a mapping" if isinstance(n, dict) else f"{n!r:.60}" for n in (now, stored))
         raise ValueError(f"{key} is {was}, where this release and its conf/ have {is_now}")
     if isinstance(stored, list):
         like = now if isinstance(now, list) and len(now) == len(stored) else [None] * len(stored)
-        return [_merge(*each, f"{key}[{n}]") for n, each in enumerate(zip(stored, like, like, strict=True))]
+        return [_merge(*each, given, f"{key}[{n}]") for n, each in enumerate(zip(stored, like, like, strict=True))]
     if name == "_target_":
         require_known(stored)
     return stored

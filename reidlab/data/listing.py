@@ -131,7 +131,7 @@ def _with_cells(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
 def _with_labels(entry: Entry, pid: Any, camid: Any, time: Any) -> Entry:
     """The entry with labels as text, None where they are missing; refused where one can't be what it should."""
     given = ["" if value is None else str(value) for value in (pid, camid, time)]
-    if any(UNPRINTABLE.search(text) for text in given):
+    if any(UNPRINTABLE.search(text) or "\n" in text for text in given):
         return entry._replace(refused="its pid, camid or time holds a character that isn't printable")
     texts = [None if text.strip() in MISSING else text.strip() for text in given]
     camid = texts[1] if is_known_camera(texts[1] or "") else None

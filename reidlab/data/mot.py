@@ -105,6 +105,11 @@ def read_sequence(folder: Path) -> Sequence:
             )
         source = videos[0]
         rate = rate or video_rate(source)
+    elif 0 in numbered(source):
+        raise InputError(
+            f"{source}: its images are numbered from 0, and frames are numbered from 1; rename them, and number the "
+            "frames of boxes that begin at 0 likewise"
+        )
     if rate is None:
         log.info(
             f"{folder}: nothing says how many frames a second it has; taken for {RATE:g} (frameRate of seqinfo.ini)"

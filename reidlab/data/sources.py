@@ -18,6 +18,7 @@ from reidlab.data.labels import JUNK, MISSING, NOBODY, label_samples, labels_of,
 from reidlab.data.samples import SPLITS, Samples, split_by_identity, split_query_gallery
 from reidlab.errors import InputError
 from reidlab.files import read_bytes
+from reidlab.untrusted import UNPRINTABLE
 
 MARKET1501: dict[str, Any] = {
     "splits": {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},
@@ -246,9 +247,11 @@ class CsvSamples:
         path, split = table["path"], table["split"]
         place = path.map(lambda name: os.path.normpath(os.path.join(self.root.absolute(), name)))  # noqa: PTH118  # faster
         found = place.map(os.path.isfile)
+        strange = table["label"].str.contains(rf"[\r\n]|{UNPRINTABLE.pattern}")
         problems = {
             "has no path": path == "",
             f"has no {self.label}": table["label"].isin(MISSING),
+            f"has a line break or control character in its {self.label}; is a quotation mark left open?": strange,
             f"has a split other than {', '.join(self.splits)}": ~split.isin(self.splits) & (split != "").any(),
             "repeats the path of a row above": place.duplicated() & (path != ""),
             "names a file that isn't there": ~found & (path != ""),

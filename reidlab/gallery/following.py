@@ -106,6 +106,11 @@ def _followed(scene: Sequence[Shot], rules: Rules, appearance: bool) -> list[pd.
         boxes = shot.sequence.boxes
         before = last + 1 - boxes["frame"].min()
         places, confidences = boxes[BOX].to_numpy(float), boxes["confidence"].to_numpy(float)
+        if appearance and len(boxes) and confidences.max() < rules.min_confidence:
+            log.warning(
+                f"{shot.sequence.name}: no box is followed, since their confidences go from {confidences.min():g} to "
+                f"{confidences.max():g}, and a track begins at track.min_confidence={rules.min_confidence:g}"
+            )
         given = np.zeros(len(boxes), int)
         for number, rows in boxes.groupby("frame").indices.items():
             last = int(before + number)

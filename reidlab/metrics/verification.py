@@ -312,10 +312,11 @@ def _bootstrap(positives, negatives, wanted_fpr, edges, resamples, seed) -> dict
     """95 % intervals of all figures, of counts between edges (bins + 1,): BCa over identities or groups of them.
 
     A group that is drawn n times counts n times within itself, and not n x n times: its copies aren't compared.
-    None where there is one group of queries: how figures vary between identities is unknown then.
+    None where there is one group of queries, or two groups in all, whose only draw with pairs of two identities is
+    themselves: how figures vary between identities is unknown then.
     """
     draw, (rows, columns, bins) = np.random.default_rng(seed), negatives.shape
-    if rows < 2:
+    if rows < 2 or columns < 3:
         return {}
     counts, itself = negatives.reshape(-1, bins), negatives[np.arange(rows), np.arange(rows)]  # (R C, bins), (R, bins)
     if np.count_nonzero(counts) < SPARSE * counts.size:

@@ -529,7 +529,7 @@ class Run:
         self.require_own()
         sweep(self.folder)
         if not (self / "checkpoints").exists():
-            write_config(self.config, self / File.CONFIG)
+            write_config(self.config, self / File.CONFIG, self.given)
 
     def require_same_training(self) -> None:
         """Raise InputError where the folder holds a training of another config and `run.overwrite` isn't set."""

@@ -61,5 +61,6 @@ def _test_sets(run: Run) -> Iterator[tuple[str, Result]]:
 
 
 def _rule(protocol: Mapping[str, Any]) -> str:
-    """A protocol in words, without its test images."""
-    return ", ".join(f"{name}={value}" for name, value in protocol.items() if name != "test") or "not recorded"
+    """A protocol in words, without its test images, and their size, which is a network's own."""
+    own = "test", "size"
+    return ", ".join(f"{name}={value}" for name, value in protocol.items() if name not in own) or "not recorded"

@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-from reidlab.config import compose, plain
+from reidlab.config import compose, is_readable, plain
 from reidlab.console import log
 from reidlab.errors import InputError, StorageError
 from reidlab.files import file_lock, read_bytes, storage_errors, sweep, write_atomic, write_json
@@ -205,7 +205,7 @@ def run(overrides: Sequence[str], trials: int = 20, patient_epochs: int = 5) -> 
     """Search until the run folder holds `trials` trials, and return it; the same command goes on where it stopped.
 
     Overrides with several values are the axes: `loss=softmax,softmax_triplet`, `optimizer.lr=log(1e-4,1e-2)`,
-    `model.network.dropout=interval(0,0.5)`, `data.num_instances=range(2,8)` (both ends included). The same command may
+    `model.network.dropout=interval(0,0.5)`, `regime.head_epochs=range(0,8)` (both ends included). The same command may
     run any number of times at once, see `SharedStudy`. No trial is stopped in its first `patient_epochs`. Writes
     `search.log` (Optuna's storage), `trials.csv` and `parallel.png`; each trial is a run in `trials/`. Raises
     InputError where nothing varies, where the folder holds another search or a training, or where no trial could be
@@ -235,7 +235,7 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     for override in overrides:
         key, _, value = override.partition("=")
         listed = value[7:-1] if value.startswith("choice(") and value.endswith(")") else value  # Hydra's word for a,b
-        choices = re.split(r",(?![^\[{(]*[\]})])", listed)  # commas outside of brackets
+        choices = _values_of(key, listed)
         try:
             if match := RANGE.fullmatch(value):
                 axes[key] = DISTRIBUTIONS[match[1]](match[2], match[3])
@@ -250,6 +250,17 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     if not axes:
         raise InputError("nothing to search: give a key several values, as optimizer.lr=log(1e-4,1e-2) or loss=a,b")
     return axes, fixed
+
+
+def _values_of(key: str, listed: str) -> list[str]:
+    """The values between commas; each as long as it takes to be one, with its brackets and quotation marks."""
+    found, begun = [], ""
+    for part in listed.split(","):
+        begun = f"{begun},{part}" if begun else part
+        if is_readable(f"{key}={begun}"):
+            found.append(begun)
+            begun = ""
+    return [*found, begun] if begun else found
 
 
 def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:

@@ -72,6 +72,14 @@ def test_boxes_without_a_size_are_left_out_and_counted(tmp_path, capsys):
     assert "2 boxes without a size are left out, the first in line 3" in capsys.readouterr().out
 
 
+def test_images_that_are_numbered_from_0_are_refused(tmp_path):
+    """Their boxes, from 1, would each be cut from the next image."""
+    folder = lay_out(tmp_path / "s", "1,1,1,1,5,9,1,1,1\n")
+    (folder / "img1" / "000003.jpg").rename(folder / "img1" / "000000.jpg")
+    with pytest.raises(InputError, match=r"s/img1: its images are numbered from 0, and frames are numbered from 1"):
+        mot.read_sequence(folder)
+
+
 def test_a_confidence_of_minus_one_is_not_told_where_all_are(tmp_path):
     (tmp_path / "det.txt").write_text("1,-1,1,1,5,5,-1,-1,-1,-1\n2,-1,1,1,5,5,-1,-1,-1,-1\n")
     assert mot.read_boxes(tmp_path / "det.txt")["confidence"].tolist() == [1, 1]

@@ -257,6 +257,8 @@ def test_csv_distractors_join_the_gallery_that_is_divided_off(table):
         ("path,pid,split\n1.jpg,1,train\n2.jpg,1,trian\n", "row 3 has a split other than train, "),
         ("path,pid,split\n1.jpg,1,train\n2.jpg,1,\n", "row 3 has a split other than train, "),
         ("path,pid\n1.jpg,1\n1.jpg,2\n", "row 3 repeats the path of a row above"),
+        ('path,pid\n1.jpg,"0\n2.jpg,"0\n', "row 2 has a line break or control character in its pid"),
+        ("path,pid\n1.jpg,a\u202eb\n", "row 2 has a line break or control character in its pid"),
         ("path,pid\n1.jpg,1\n./1.jpg,2\n", "row 3 repeats the path of a row above"),
         ("path,pid\n1.jpg,1\na/../1.jpg,2\n", "row 3 repeats the path of a row above"),
         ("path,pid\n1.jpg,1\ngone.jpg,2\n", "row 3 names a file that isn't there"),

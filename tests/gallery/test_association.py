@@ -115,6 +115,15 @@ def test_a_person_keeps_the_identity_at_the_next_camera():
     assert alone.figures()["IDF1"] == pytest.approx(3 / 4)
 
 
+def test_detections_that_are_all_too_unsure_are_told(capsys):
+    unsure = shot("hall", [(7, A)])
+    unsure.sequence.boxes["confidence"] = -0.5
+    assert follow([unsure], Rules(), appearance=True)["hall"].empty
+    told = "hall: no box is followed, since their confidences go from -0.5 to -0.5, and a track begins at track"
+    assert told in capsys.readouterr().out
+    assert len(follow([unsure], Rules(min_confidence=-1), appearance=True)["hall"]) == 12
+
+
 def of_one_walker(name, first):
     """A sequence of a person who walks through 20 frames from number `first` on."""
     rows = [[first + n, 1, 10 + 5 * n, 10, 20, 40, 1, 1, 1] for n in range(20)]

@@ -140,6 +140,14 @@ def test_intervals_hold_the_figures_and_depend_on_the_seed_alone():
     assert all(type(value) is float for value in summary.values())
 
 
+def test_two_identities_have_no_interval_and_three_have_one_with_a_width():
+    """Each draw of two that has pairs of different identities is the two themselves."""
+    for num_ids, others, known in ((2, 0, False), (3, 0, True), (2, 2, True)):
+        result = verify(*similar_people(num_ids, others), resamples=200)
+        assert bool(result.intervals) == known
+        assert not known or result.intervals["threshold"][0] < result.intervals["threshold"][1]
+
+
 def similar_people(num_ids, others=0, seed=0, spread=0.3, images=(2, 4)):
     """Images of identities that differ in how easily they are taken for others: the shorter the center, the more."""
     draw = torch.Generator().manual_seed(seed)

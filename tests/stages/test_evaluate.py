@@ -257,6 +257,7 @@ def test_the_cross_domain_matrix_has_a_row_a_run(scored):
     table = matrix.transfer_matrix([Run(scored[0] / name) for name in ("all", "again")])
     assert list(table.index) == ["all (market1501)", "again (market1501)"]
     assert list(table) == ["market1501"]  # and not mtmc beside it: the same images are one test set, whatever its name
+    assert matrix._rule({"test": "ab", "size": [32, 16], "distance": "cosine"}) == "distance=cosine"
 
 
 def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, tmp_path, capsys):

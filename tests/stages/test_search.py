@@ -55,6 +55,11 @@ def test_overrides_with_several_values_are_axes():
         ["seed=1", "data.size=[32,16]", "a.b=x,y", "c=interval(0, 0.5)", "d=log(1e-4,1e-2)", "e=range(2,8)",
          "f=[1,2],[3,4]", "g=choice(x,[1,2])"]
     )  # fmt: skip
+    whole = ["data.progressive=[[0,0.5],[0.5,1]]", 'data.about.description="People, in a shop"', "x={a: [1,2], b: 3}"]
+    kept, apart = search.split_axes([*whole, "y=[[1],[2,3]],[[4]]", "z='a,b',c", "data.root=/a b,/c"])
+    assert apart == whole and [axis.choices for axis in kept.values()] == [
+        ("[[1],[2,3]]", "[[4]]"), ("'a,b'", "c"), ("/a b", "/c"),
+    ]  # fmt: skip
     assert fixed == ["seed=1", "data.size=[32,16]"]
     assert axes == {
         "a.b": CategoricalDistribution(["x", "y"]),
