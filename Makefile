@@ -40,7 +40,7 @@ test-install: install  ## the wheel, built and installed without the clone
 	$(BIN)/pytest -m slow tests/test_install.py
 
 faults: install  ## kills, full disks and hostile files, ten minutes; writes the counts into docs/reliability.md
-	FAULTS_TABLE=docs/reliability.md $(BIN)/pytest -n 2 --dist loadfile -m slow tests/faults
+	FAULTS_TABLE=docs/reliability.md $(BIN)/pytest -n 2 --dist loadfile --durations=10 -m slow tests/faults
 
 test-all: install  ## the tests, slow ones too
 	$(BIN)/pytest -n 2 --dist loadfile -m '' tests
