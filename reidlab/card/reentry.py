@@ -21,11 +21,11 @@ def page(name: str, facts: Mapping[str, str], table: pd.DataFrame, tracks: pd.Da
         table: of `reidlab.evaluation.reentry.reentry`.
         tracks: figures of the same sequences followed.
         picture: of the table.
-        rate: frames a second; None where sequences differ.
+        rate: frames a second; None where sequences differ, or don't say.
     """
     rows = [
         {
-            "gap": f"{gap} frame{'' if gap == 1 else 's'}" + (f" ({gap / rate:g} s)" if rate else ""),
+            "gap": f"{gap} frame{'' if gap == 1 else 's'}" + (f" ({gap / rate:.2g} s)" if rate else ""),
             "counts": [f"{row['known']:,.0f}", f"{row['unknown']:,.0f}", number(row["remembered"], ".1f")],
             "figures": [_cell(row, figure) for figure in FIGURES],
         }

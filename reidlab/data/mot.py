@@ -30,7 +30,7 @@ DISTRACTORS = (2, 7, 8, 12)  # a person on a vehicle, a static person, a distrac
 MOT20_DISTRACTORS = (*DISTRACTORS, 6)  # and a vehicle without a motor
 LARGEST = 2**31  # frame or identity
 NAMED = 5  # values, in a message
-RATE, FASTEST = 30.0, 1000  # frames a second, where a sequence doesn't say; and at most
+RATE, FASTEST = 30.0, 1000  # frames a second of a picture, where a sequence doesn't say; and at most
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Sequence:
     Args:
         name: of the sequence.
         source: a folder of numbered images, or a video file, whose frames are numbered from 1.
-        rate: frames a second, as the sequence or its video says, or `RATE`.
+        rate: frames a second, as the sequence or its video says; None where neither does.
         truth: a row for each box of an identity that counts: `COLUMNS`; empty where it is unknown.
         boxes: a row for each box to follow, likewise: those of a detector, which are nobody's, or else the truth's.
         ignored: the truth's other rows, which nobody has to find; `distractor` says where a box that does isn't wrong
@@ -49,7 +49,7 @@ class Sequence:
 
     name: str
     source: Path
-    rate: float
+    rate: float | None
     truth: pd.DataFrame
     boxes: pd.DataFrame
     ignored: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=[*COLUMNS, "distractor"]))
@@ -112,7 +112,7 @@ def read_sequence(folder: Path) -> Sequence:
         )
     if rate is None:
         log.info(
-            f"{folder}: nothing says how many frames a second it has; taken for {RATE:g} (frameRate of seqinfo.ini)"
+            f"{folder}: nothing says how many frames a second it has (frameRate of seqinfo.ini); drawn by {RATE:g}"
         )
     known, detected = folder / "gt" / "gt.txt", folder / "det" / "det.txt"
     if not known.is_file() and not detected.is_file():
@@ -135,9 +135,7 @@ def read_sequence(folder: Path) -> Sequence:
     boxes = read_boxes(detected).assign(pid=-1) if detected.is_file() else truth
     if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
         raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
-    return Sequence(
-        name, source, rate or RATE, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors))
-    )
+    return Sequence(name, source, rate, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors)))
 
 
 def read_sequences(folder: Path) -> list[Sequence]:

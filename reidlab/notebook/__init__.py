@@ -38,30 +38,29 @@ DEMO_RESULTS = SHIPPED / "data" / "demo_results.csv"
 pd.options.display.float_format = written
 
 
-def configure(experiment: str, overrides: Sequence[str] | str, *more: str) -> Run:
+def configure(experiment: str, overrides: Sequence[str] | str, *more: str, task: str | None = "reid") -> Run:
     """The run of a notebook's two parameters and of `more` overrides; text of several is split as a shell would.
 
-    Papermill only warns of a parameter that the notebook doesn't have; here that is an InputError.
+    Papermill only warns of a parameter that the notebook doesn't have; here that is an InputError, as is a task that
+    isn't the notebook's. None stands for any task.
     """
     check_parameters(_injected(), PARAMETERS)
-    return Run.compose([f"experiment={experiment}", *_words(overrides), *more])
+    run = Run.compose([f"experiment={experiment}", *_words(overrides), *more])
+    if task not in (None, run["task.kind"]):
+        raise InputError(f"experiment={experiment}: its task is {run['task.kind']}, and here it is {task}; use another")
+    return run
 
 
 def configure_or_draw(experiment: str, overrides: Sequence[str] | str, *more: str, task: str) -> Run:
-    """The run of a notebook; drawn shapes or people take the place of a folder that isn't there, which is logged.
-
-    InputError where its task is another than the notebook's.
-    """
-    run = configure(experiment, overrides, *more)
-    if run["task.kind"] != task:
-        raise InputError(f"experiment={experiment}: its task is {run['task.kind']}, and here it is {task}; use another")
+    """Like `configure`; drawn shapes or people take the place of a folder that isn't there, which is logged."""
+    run = configure(experiment, overrides, *more, task=task)
     if run["data.name"] in DRAWN or Path(run["data.root"]).is_dir():
         return run
     drawn = "shapes" if run.is_classifier else "synthetic"
     log.info(f"no folder {run['data.root']}: drawn {DRAWN[drawn]} in the place of its images")
     instead = [f"data={drawn}", f"data.root={run['data.root']}_{drawn}", f"run.name={run.name}_{drawn}"]
     few = FEW_PEOPLE if drawn == "synthetic" else []
-    return configure(experiment, [*few, *_words(overrides)], *instead, *more)
+    return configure(experiment, [*few, *_words(overrides)], *instead, *more, task=task)
 
 
 def _words(overrides: Sequence[str] | str) -> Sequence[str]:

@@ -150,7 +150,7 @@ def _others(run: Run) -> Iterator[Run]:
 def _compared(run: Run) -> dict:
     """The part of a run's protocol that comparable accuracies share; empty where it isn't recorded."""
     results = run.results
-    for row in (Row.TFLITE_INT8, Row.CHECKPOINT):
+    for row in (Path(run["evaluate.file"] or "").name, Row.TFLITE_INT8, Row.CHECKPOINT):
         if row in results and "test" in (protocol := results[row].protocol):
             return {key: protocol[key] for key in COMPARED if key in protocol}
     return {}

@@ -25,22 +25,32 @@ FILES = (File.ONNX, File.ONNX_INT8, File.TFLITE, File.TFLITE_INT8)
 TEXTS = (".json", ".csv", ".yaml", ".svg")
 PICTURES = (".png", ".jpg")
 LINK = re.compile(r"\[((?:[^\[\]\\]|\\.)*)\]\(([^):#]+)\)")
-EXAMPLE = '''"""Print what the network says of images: python example.py A.jpg B.jpg. Needs reidlab."""
+EXAMPLE = '''"""Print what the network says of images: python example.py A.jpg B.jpg C.jpg. Needs reidlab."""
 
 import sys
 from pathlib import Path
 
+import numpy as np
 import reidlab
 
 model = reidlab.load(Path(__file__).parent)
-embeddings = model(sys.argv[1:])  # (N, D) float32
+files = sys.argv[1:]
+if len(files) < (1 if model.classes else 2):
+    sys.exit(__doc__)
 if model.classes:
-    for file, confidences in zip(sys.argv[1:], embeddings, strict=True):
+    for file, confidences in zip(files, model(files), strict=True):
         print(file, model.classes[confidences.argmax()], f"{confidences.max():.3f}")
 elif "threshold" in model.verdict:
-    print(model.same(*sys.argv[1:3]))
-else:
-    print(embeddings @ embeddings.T)  # no threshold was calibrated
+    for file in files[1:]:
+        print(file, model.same(files[0], file))
+else:  # no threshold was calibrated
+    first, *others = model(files)  # (D,) float32 each
+    for file, other in zip(files[1:], others, strict=True):
+        if model.distance == "cosine":
+            distance = 1 - first @ other / np.linalg.norm(first) / np.linalg.norm(other)
+        else:
+            distance = np.linalg.norm(first - other)
+        print(file, f"{model.distance} distance {distance:.4g}")
 '''
 LOAD = """
 ## Load it

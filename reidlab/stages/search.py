@@ -39,6 +39,7 @@ from reidlab.stages import train
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 BEGUN = (TrialState.RUNNING, TrialState.WAITING)
 ALL_DEVICES = ("auto", "-1", -1)  # of a machine, as Lightning has it
+EPOCHS = "epochs"  # what a trial's training took, in Optuna's storage
 POLL_S = 1.0  # between looks at what other processes train
 UNVALIDATED = "a search needs a validation split: raise data.val_fraction"
 NUMBER = r"[-+.\deE]+"
@@ -270,7 +271,7 @@ def trial_table(trials: Sequence[FrozenTrial], figure: str) -> pd.DataFrame:
             "trial": trial.number,
             "state": trial.state.name.lower(),
             figure: score(trial),
-            "epochs": 0 if trial.last_step is None else trial.last_step + 1,
+            "epochs": trial.user_attrs.get(EPOCHS, 0 if trial.last_step is None else trial.last_step + 1),
             **trial.params,
         }
         for trial in trials
@@ -386,4 +387,5 @@ def _train(study: SharedStudy, trial: Trial, fixed: Sequence[str]) -> None:
             raise
         log.warning(f"trial {trial.number} failed: {error}")
     else:
+        trial.set_user_attr(EPOCHS, run.training["epochs"])  # of which nothing was reported where it was trained before
         study.tell(trial, reached)

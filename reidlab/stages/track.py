@@ -12,7 +12,7 @@ from reidlab.card.reentry import page
 from reidlab.config import resolve_path
 from reidlab.console import log, print_table
 from reidlab.data import blur_head
-from reidlab.data.mot import BOX, corners, read_sequences, write_boxes
+from reidlab.data.mot import BOX, RATE, corners, read_sequences, write_boxes
 from reidlab.data.mot import Sequence as Frames
 from reidlab.data.synthetic.walk import film_people
 from reidlab.errors import InputError
@@ -177,4 +177,4 @@ def _save_moving_picture(shot: Shot, tracks: Mapping[str, pd.DataFrame], place: 
                 image[top:bottom, left:right] = blur_head(image[top:bottom, left:right])
         drawn.append(small(frame_with_boxes(image, boxes, here["pid"].tolist())))
     if drawn:
-        save_animation(drawn, place / f"{shot.sequence.name}.webp", shot.sequence.rate / every)
+        save_animation(drawn, place / f"{shot.sequence.name}.webp", (shot.sequence.rate or RATE) / every)

@@ -329,7 +329,11 @@ def _record(run: Run, trainer: pl.Trainer, task: Task, datamodule: ImageDataModu
             best_key(task.monitor): None if best is None or not best.isfinite() else float(best),
             "num_identities": datamodule.num_classes,
             **({"classes": cast(ClassDataModule, datamodule).class_names} if run.is_classifier else {}),
-            "parameters": sum(p.numel() for p in task.network.parameters()),
+            "parameters": sum(  # of what embeds, whatever the number of identities
+                parameter.numel()
+                for name, parameter in task.network.named_parameters()
+                if run.is_classifier or not name.startswith("classifier.")
+            ),
             "checkpoint": run.checkpoint,
             **made_by,
         },

@@ -227,3 +227,10 @@ def test_the_published_demo_results_name_their_machine():
     table = pd.read_csv(notebook.DEMO_RESULTS, index_col="row")
     assert list(table) == ["mAP", "rank-1", "machine", "commit"]
     assert {"checkpoint", "untrained", "color-histogram"} <= set(table.index)
+
+
+def test_a_notebook_of_people_refuses_an_experiment_of_classes(tmp_path):
+    overrides = f"run.root={tmp_path}"
+    with pytest.raises(InputError, match=r"experiment=flowers_smoke: its task is classification, and here it is reid"):
+        notebook.configure("flowers_smoke", overrides)
+    assert notebook.configure("flowers_smoke", overrides, task=None).is_classifier

@@ -116,6 +116,19 @@ def test_networks_are_compared_on_one_test_split(runs):
     assert marked == {"mine": False, "theirs": False, "earlier": True, "not-evaluated": True}
 
 
+def test_a_file_from_elsewhere_is_compared_on_the_split_that_it_was_evaluated_on(runs, tmp_path):
+    file, mine = tmp_path / "theirs.tflite", {"test": "aaa", "distance": "cosine"}
+    file.write_bytes(int8_file(seed=1))
+    run = runs("own", None, f"evaluate.file={file}")
+    (run / File.TFLITE_INT8).unlink()
+    run.record({file.name: {"mAP": 0.7}}, mine, files={file.name: file})
+    for name, protocol in (("same", mine), ("other-split", mine | {"test": "bbb"})):
+        runs(name, protocol)
+    table = pd.read_csv(deploy.folder(deploy.run(run)) / "choice.csv")
+    assert [*dict.fromkeys(table["model"])] == ["theirs.tflite", "same"]
+    assert not table["note"].str.contains("not recorded").any()
+
+
 def test_a_run_without_a_recorded_split_is_compared_by_the_name_of_its_data(runs):
     run = runs("mine", {})
     runs("theirs", {"test": "aaa"})

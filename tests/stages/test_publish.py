@@ -87,6 +87,21 @@ def test_a_fresh_process_gets_the_same_embeddings(kind, tmp_path, request, warm)
     assert ("distance" if kind == "trained" else f"{files[0]} ") in said
 
 
+def test_the_example_of_a_network_without_a_threshold_prints_distances_to_the_first(trained, tmp_path, warm):
+    run = Run(shutil.copytree(trained.folder, tmp_path / "t"))
+    (run / File.VERIFICATION).unlink()
+    files, place = images(tmp_path), publish.run(run, str(tmp_path / "pub"))
+    found, said = loaded_elsewhere(warm, place, tmp_path, files)
+    first, *others = found["embeddings"].astype(np.float64)
+    assert run["model.distance"] == "euclidean"
+    for file, other, line in zip(files[1:], others, said.splitlines(), strict=True):
+        name, value = line.removesuffix("\n").split(" euclidean distance ")
+        assert name == file and float(value) == pytest.approx(np.linalg.norm(first - other), rel=1e-3)
+    as_main = "import runpy, sys; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    alone = subprocess.run([*warm, "-c", as_main, f"{place}/example.py", files[0]], capture_output=True, text=True)
+    assert alone.returncode == 1 and "python example.py A.jpg" in alone.stderr and "Traceback" not in alone.stderr
+
+
 def test_the_folder_is_whole_and_tells_nothing_of_this_machine(trained, tmp_path):
     folder = Path(publish.run(trained, str(tmp_path / "pub")))
     text = (folder / "README.md").read_text()

@@ -29,7 +29,7 @@ def pretend_training(run, callbacks):
         trainer = types.SimpleNamespace(current_epoch=epoch, callback_metrics={figure: reached * (epoch + 1) / 3})
         for callback in callbacks:
             callback.on_validation_end(trainer, None)
-    write_json(run / File.TRAINING, {search.train.best_key(figure): reached})
+    write_json(run / File.TRAINING, {search.train.best_key(figure): reached, "epochs": 3})
     return run
 
 
@@ -136,6 +136,13 @@ def test_trials_that_could_not_be_told_apart_or_would_mix_are_refused_at_once(gi
     with pytest.raises(InputError, match=told):
         search.run(["optimizer.lr=1e-3,1e-2", f"run.root={tmp_path}", "run.name=s", *given], trials=2)
     assert not fake_training and not (tmp_path / "s").exists()
+
+
+def test_a_trial_whose_training_was_over_has_its_epochs(small, tmp_path, monkeypatch):
+    """As where the same values are drawn again, or its process was killed just then."""
+    monkeypatch.setattr(search.train, "run", lambda run, callbacks: pretend_training(run, []))
+    table = pd.read_csv(searched(small, tmp_path, trials=1) / "trials.csv")
+    assert table["epochs"].tolist() == [3]
 
 
 def test_the_figure_is_that_of_the_trials_and_each_is_trained_on_one_device(tmp_path, monkeypatch):

@@ -45,6 +45,11 @@ def test_the_run_folder_tells_all(unbroken):
     assert {"train/softmax", "train/triplet", "learning_rate"} <= set(history)
 
 
+def test_parameters_are_those_of_the_network_without_its_classifier(unbroken):
+    run = Run(unbroken)
+    assert run.training["parameters"] == sum(tensor.numel() for tensor in run.network.parameters())
+
+
 def test_the_best_epoch_by_validation_map_is_kept(unbroken):
     history = pd.read_csv(unbroken / "history.csv")
     best = torch.load(unbroken / "checkpoints" / "best.ckpt", weights_only=True)
