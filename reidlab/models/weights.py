@@ -170,7 +170,7 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
 
 
 def _unusable(tensor: Tensor) -> str:
-    """Why the values of a dense tensor can't be weights; nothing where they can."""
+    """Why the numbers of a tensor can't be weights; nothing where they can."""
     if not tensor.is_floating_point():
         return str(tensor.dtype).removeprefix("torch.")
     return "" if tensor.float().isfinite().all() else "not finite"
@@ -180,7 +180,7 @@ def _require_usable(file: Path, unusable: Mapping[str, str]) -> None:
     """InputError for tensors that can't be weights, given with the reason of each."""
     if unusable:
         named = enumerate_some([f"{name} ({why})" for name, why in unusable.items()])
-        raise InputError(f"{file}: can't take {named} as weights; give a checkpoint of dense, finite floats")
+        raise InputError(f"{file}: can't take {named} as weights; give a checkpoint of plain, finite floats")
 
 
 def _is_absent_bias(name: str, found: Mapping[str, Tensor], fits: Mapping[str, Tensor]) -> bool:
@@ -224,7 +224,7 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     """Read a checkpoint, wherever it keeps its tensors and whatever wraps their names.
 
     Reads safetensors, and state_dicts bare or under one of `KEYS` (torchreid, fast-reid, Lightning, TAO, timm, BoxMOT),
-    of any torch. Raises InputError where there are no tensors, one that isn't dense, or two for one name.
+    of any torch. Raises InputError where there are no tensors, one that isn't plain numbers, or two for one name.
     """
     file = Path(file)
     content, place, depth = read_safely(file), "", 0
@@ -237,7 +237,7 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
         others, content = (*others, *rest), content[place]
     tensors = content if isinstance(content, Mapping) else {}
     found = {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-    _require_usable(file, {name: "no dense tensor" for name, tensor in found.items() if not _is_dense(tensor)})
+    _require_usable(file, {name: "not plain numbers" for name, tensor in found.items() if not _is_plain(tensor)})
     weights: dict[str, Tensor] = {}
     names: dict[str, str] = {}
     for name, tensor in found.items():
@@ -268,9 +268,10 @@ def _holds_weights(value: object) -> bool:
     return False
 
 
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether a tensor has a value for each place of a shape: none does that is sparse, nested or on meta."""
-    return not (tensor.is_nested or tensor.is_meta) and tensor.layout == torch.strided
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a real number at each place of its shape: none that is sparse or quantized does."""
+    special = tensor.is_nested or tensor.is_meta or tensor.is_quantized or tensor.is_complex()
+    return not special and tensor.layout == torch.strided
 
 
 def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:
