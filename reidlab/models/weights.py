@@ -64,8 +64,8 @@ PLAIN_DATA: list[Any] = [
 class Checkpoint:
     """The tensors of a file by their plain names, and what else it says of the network that they are of.
 
-    `place` is the key that held the tensors, `others` further keys that could have; `mean` and `std` are what its
-    training normalized pixels in [0, 1] with, where the file says so.
+    `place` is the keys that led to the tensors, `others` are further keys that could have; `mean` and `std` are what
+    its training normalized pixels in [0, 1] with, where the file says so.
     """
 
     file: Path
@@ -227,12 +227,13 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     of any torch. Raises InputError where there are no tensors, one that isn't plain numbers, or two for one name.
     """
     file = Path(file)
-    content, place, depth = read_safely(file), "", 0
+    content = read_safely(file)
+    places: list[str] = []
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (keys := [key for key in KEYS if _holds_weights(content.get(key))]):
         place, *rest = keys
-        depth += 1
-        if depth > MAX_DEPTH:
+        places.append(place)
+        if len(places) > MAX_DEPTH:
             raise InputError(f"{file}: its tensors lie more than {MAX_DEPTH} mappings deep; save the state_dict alone")
         others, content = (*others, *rest), content[place]
     tensors = content if isinstance(content, Mapping) else {}
@@ -251,7 +252,7 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     is_fastreid = any(name.startswith("heads.") for name in weights)
     if is_fastreid:
         weights = _from_fastreid(weights)
-    return Checkpoint(file, weights, place, others, mean, std, is_fastreid)
+    return Checkpoint(file, weights, ".".join(places), others, mean, std, is_fastreid)
 
 
 def _holds_weights(value: object) -> bool:

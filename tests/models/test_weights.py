@@ -196,7 +196,7 @@ def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
     ("averaged", "last", "said"),
     [
         (lambda state: {"state_dict_ema": state}, "state_dict", "state_dict_ema"),
-        (lambda state: {"ema": {"module": state, "decay": 0.9}}, "model", "module"),
+        (lambda state: {"ema": {"module": state, "decay": 0.9}}, "model", "ema.module"),
         (lambda state: {"ema_model": state}, "model", "ema_model"),
     ],
 )
