@@ -99,3 +99,8 @@ def written(value: float) -> str:
     if abs(value) >= 10:
         return f"{value:,.{0 if abs(value) >= 1000 or value == round(value) else 1}f}"
     return f"{value:.3f}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"
+
+
+def significant(value: float) -> str:
+    """A distance or threshold in a sentence: four significant digits; 0 below what rounding leaves."""
+    return f"{round(value, 9) + 0.0:.4g}"

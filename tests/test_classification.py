@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -18,7 +19,7 @@ from reidlab.files import read_json
 from reidlab.models import Confidences
 from reidlab.run import File, Row, Run
 from reidlab.stages import data as prepare
-from reidlab.stages import deploy, evaluate, export, quantize, train
+from reidlab.stages import deploy, dry_run, evaluate, export, quantize, train
 from reidlab.training.tasks import ClassificationTask
 
 SMALL = [
@@ -210,6 +211,21 @@ def test_exported_and_int8_files_give_the_checkpoints_confidences(quantized):
                         f"evaluate.file={quantized / File.TFLITE_INT8}"])  # fmt: skip
     found = evaluate.run(again).results["model_int8.tflite"].figures
     assert found["top-1"] == pytest.approx(parity.loc["tflite int8", "top-1"])
+
+
+def test_of_features_and_scores_the_scores_are_evaluated(quantized, root, tmp_path):
+    """As those of the file that has no others."""
+    model = onnx.load(quantized / File.ONNX)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "scores"
+    head = next(node for node in reversed(model.graph.node) if node.op_type in ("Conv", "Gemm"))
+    model.graph.node.append(onnx.helper.make_node("Flatten", head.input[:1], ["pooled"]))
+    model.graph.output.insert(0, onnx.helper.make_tensor_value_info("pooled", onnx.TensorProto.FLOAT, ["n", "d"]))
+    onnx.save(model, tmp_path / "both.onnx")
+    run = config(root, "theirs", f"evaluate.file={tmp_path / 'both.onnx'}")
+    parity = pd.read_csv(quantized / File.PARITY, index_col="stage")
+    dry_run.run(run, ["evaluate"])
+    found = evaluate.run(run).results["both.onnx"].figures
+    assert found["top-1"] == pytest.approx(parity.loc["onnx", "top-1"])
 
 
 def test_the_int8_file_becomes_c(quantized, root):

@@ -41,7 +41,11 @@ def memory_rules(graph: Graph, program: Program | None = None) -> list[MemoryRul
 def plan_operators(graph: Graph) -> Plan:
     """Plan a graph's own operators in the best order, every tensor whole and none in place."""
     steps = [
-        PlanStep(f"{op.index} {op.kind}", tuple(t for t in op.inputs if graph.tensors[t].data is None), op.outputs[0])
+        PlanStep(
+            f"{op.index} {op.kind}",
+            tuple(t for t in op.inputs if t >= 0 and graph.tensors[t].data is None),
+            op.outputs[0],
+        )
         for op in graph.ops
     ]
     sizes = {t: graph.tensors[t].nbytes for step in steps for t in (*step.inputs, step.output)}

@@ -14,7 +14,7 @@ import yaml
 from torch import Tensor, nn
 
 from reidlab import models
-from reidlab.console import log
+from reidlab.console import log, significant
 from reidlab.data import ClassDataModule
 from reidlab.deploy.nvidia import SIMILARITY, Interface, as_fed, nvtracker, reid_section
 from reidlab.deploy.target import PIXELS, Deployable, DeployableFile, Figures, Statistics, Target
@@ -114,7 +114,7 @@ class Subject:
     def advice(self) -> str:
         """A sentence of a README on the threshold of its tool."""
         threshold = self.given.cosine_threshold
-        return UNCALIBRATED if threshold is None else f"Calibrated for this network: {threshold:.3f}."
+        return UNCALIBRATED if threshold is None else f"Calibrated for this network: {significant(threshold)}."
 
     @cached_property
     def of_pixels(self) -> bytes:

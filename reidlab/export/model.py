@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from reidlab.console import log
+from reidlab.console import log, significant
 from reidlab.data import Normalize
 from reidlab.data.images import read_image, resize
 from reidlab.errors import InputError
@@ -40,7 +40,7 @@ class Verdict(NamedTuple):
         return self.same
 
     def __str__(self) -> str:
-        ends = f" [{self.interval[0]:.3f}, {self.interval[1]:.3f}]" if self.interval else ""
+        ends = f" [{', '.join(map(significant, self.interval))}]" if self.interval else ""
         unsure = self.interval and self.interval[0] <= self.distance <= self.interval[1]
         rates = (
             ""
@@ -50,8 +50,8 @@ class Verdict(NamedTuple):
             )
         )
         return (
-            f"distance {self.distance:.3f} (cosine similarity {self.similarity:.3f}), "
-            f"threshold {self.threshold:.3f}{ends}: {'the same' if self.same else 'different'}"
+            f"distance {significant(self.distance)} (cosine similarity {self.similarity:.3f}), "
+            f"threshold {significant(self.threshold)}{ends}: {'the same' if self.same else 'different'}"
             f"{', but within the interval of the threshold' if unsure else ''}{rates}"
         )
 

@@ -26,6 +26,7 @@ ONNX_TYPES: dict[str, type | np.dtype] = {
 TEXTS = {"color_order", "weights_hash", "model", "distance", "calibrated_on"}  # entries of reidlab's own metadata
 VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "threshold_high", "wanted_fpr"}
 LARGEST_TENSOR = 2**30  # values
+MOST_CHANNELS = 4  # of an image in any format; a larger number is a height or width
 OF_PIXELS = 2.0  # at most, mean and std of pixels in [0, 1]
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
@@ -49,6 +50,12 @@ class Port(NamedTuple):
     def is_raw(self) -> bool:
         """Whether it takes pixels as they are: 8-bit integers, or integers that have no scale."""
         return self.dtype in INTEGERS or (self.dtype.kind in "iu" and not self.scale)
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it holds real values (B, D) or (B, D, 1, 1)."""
+        is_real = self.dtype.kind == "f" or bool(self.scale)
+        return is_real and len(self.shape) > 1 and self.shape[2:] in ((), (1, 1))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Dequantize the values of a file."""
@@ -166,14 +173,16 @@ def open_model(
     runtime: str | None = None,
     threads: int = 1,
     output: str | None = None,
+    classes: int | None = None,
 ) -> Embedder:
     """Load a .tflite (in LiteRT) or an .onnx (in onnxruntime, or openvino) as a function of raw images.
 
     Type, quantization and layout are read from the file; mean, std and color order from its metadata where they are
     there. Otherwise, unless they are given, integer inputs are assumed to be raw pixels and float inputs pixels in
-    [0, 1], both RGB. Of several outputs, the one that is called an embedding is taken, or else the only one (B, D).
-    `Embedder.assumed` says so. Raises InputError for a file that isn't such a model, takes more than one input, or has
-    several outputs that might be meant.
+    [0, 1], both RGB. Of several outputs (B, D), the one that is called an embedding is taken, or else the only one; of
+    class scores, the one of so many classes, or else the only one that isn't called an embedding. `Embedder.assumed`
+    says so. Raises InputError for a file that isn't such a model, takes more than one input, or has several outputs
+    that might be meant.
 
     Args:
         file: ending in .tflite or .onnx.
@@ -183,6 +192,7 @@ def open_model(
         runtime: one of RUNTIMES.
         threads: of the runtime.
         output: the name of the one to take.
+        classes: None for embeddings; for class scores the number of classes, 0 where it isn't known.
     """
     file = Path(file)
     if not file.exists():
@@ -196,8 +206,9 @@ def open_model(
     with open_regular(file), quiet():
         opened = open_file(file, threads)
     known, assumed = opened.known, opened.notes
-    given, (place, chosen) = _only_input(file, opened.inputs), _choose_output(file, opened.outputs, output, assumed)
-    channels_first, size = _layout(file, given.shape)
+    given = _only_input(file, opened.inputs)
+    place, chosen = _choose_output(file, opened.outputs, output, classes, assumed)
+    channels_first, size = _layout(file, given.shape, assumed)
     mean, std = _first(mean, known.get("mean")), _first(std, known.get("std"))
     for key, values in (("mean", mean), ("std", std)):
         if values is not None and not _is_normal(values, least=np.nextafter(0, 1) if key == "std" else -np.inf):
@@ -248,10 +259,19 @@ def _codes_are_pixels(port: Port, mean: Sequence[float], std: Sequence[float]) -
     return bool((port.encode(values) == pixels[:, None] + INTEGERS.get(port.dtype, 0)).all())
 
 
-def _layout(file: Path, shape: tuple[int, ...]) -> tuple[bool, tuple[int, int]]:
-    if len(shape) != 4 or 3 not in (shape[1], shape[3]):
+def _layout(file: Path, shape: tuple[int, ...], assumed: list[str]) -> tuple[bool, tuple[int, int]]:
+    """Whether channels come first, and the size of images; `assumed` gets a line where the shape leaves it open."""
+    first, last = shape[1::2] if len(shape) == 4 else (0, 0)
+    if 3 in (first, last):
+        channels_first = last != 3
+    elif first == -1 and (last == -1 or last > MOST_CHANNELS):
+        channels_first = True
+    elif last == -1 and first > MOST_CHANNELS:
+        channels_first = False
+    else:
         raise InputError(f"{file}: its input {shape} isn't a batch of RGB images (B, H, W, 3) or (B, 3, H, W)")
-    channels_first = shape[3] != 3
+    if first == last == -1:
+        assumed.append(f"images (B, 3, H, W), which its input {shape} leaves open")
     height, width = shape[2:] if channels_first else shape[1:3]
     return channels_first, (height, width)
 
@@ -264,7 +284,9 @@ def _only_input(file: Path, inputs: list[Port]) -> Port:
     return inputs[0]
 
 
-def _choose_output(file: Path, outputs: list[Port], name: str | None, assumed: list[str]) -> tuple[int, Port]:
+def _choose_output(
+    file: Path, outputs: list[Port], name: str | None, classes: int | None, assumed: list[str]
+) -> tuple[int, Port]:
     """The output called `name`, or the one that seems meant, with its place; `assumed` gets a line on a choice."""
     every = list(enumerate(outputs))
     if name is not None:
@@ -272,8 +294,13 @@ def _choose_output(file: Path, outputs: list[Port], name: str | None, assumed: l
         if not found:
             raise InputError(f"{file}: has no output {name}; evaluate.output may be one of {_listed(outputs)}")
     else:
-        found = [each for each in every if len(every) == 1 or any(n in each[1].name.lower() for n in NAMED)]
-        found = found or [each for each in every if len(each[1].shape) == 2 and each[1].dtype.kind == "f"]
+        found = every if len(every) == 1 else [each for each in every if each[1].is_vector]
+        named = [each for each in found if any(n in each[1].name.lower() for n in NAMED)]
+        if classes is None:
+            found = named or [each for each in found if len(each[1].shape) == 2]
+        else:
+            found = [each for each in found if each[1].shape[1] == classes] or found
+            found = [each for each in found if each not in named] or found
         if len(found) != 1:
             raise InputError(f"{file}: has {len(every)} outputs, {_listed(outputs)}; choose by evaluate.output=NAME")
         if len(every) > 1:

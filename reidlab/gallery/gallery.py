@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from reidlab.console import log
+from reidlab.console import log, significant
 from reidlab.errors import InputError, one_line
 from reidlab.files import one_spelling
 from reidlab.gallery.index import Kind
@@ -69,7 +69,8 @@ class Identification:
 
     def __str__(self) -> str:
         nearest = f"; nearest is {self.candidates[0].pid}" if self.candidates and self.pid is None else ""
-        return f"{self.pid or 'nobody'} (distance {self.distance:.3f}, threshold {self.threshold:.3f}{nearest})"
+        distance, threshold = map(significant, (self.distance, self.threshold))
+        return f"{self.pid or 'nobody'} (distance {distance}, threshold {threshold}{nearest})"
 
 
 @dataclass(frozen=True)

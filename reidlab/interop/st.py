@@ -52,6 +52,11 @@ def granularity(value: Any) -> bool:
     return {"per_channel": True, "per_tensor": False}[value] if value in ("per_channel", "per_tensor") else _bad(value)
 
 
+def truth(value: Any) -> bool:
+    """Read true or false."""
+    return value if isinstance(value, bool) else _bad(value)
+
+
 def _bad(value: Any) -> Any:
     raise ValueError("expected one of ST's values")
 
@@ -295,12 +300,16 @@ def _recipe(left: dict, choices: dict, values: dict, refused: dict, identifies: 
         if optimizer.lower() not in OPTIMIZERS:
             raise InputError(f"training.optimizer={optimizer}: not available here; there are {', '.join(OPTIMIZERS)}")
         choices["optimizer"] = OPTIMIZERS[optimizer.lower()]
+    readers: dict[str, Callable] = {"learning_rate": float, "weight_decay": float}
     if choices.get("optimizer") == "sgd":
         values |= {"optimizer.momentum": 0.0, "optimizer.nesterov": False}
+        readers |= {"momentum": float, "nesterov": truth}
     for key in rates:
-        ours = {"learning_rate": "lr", "weight_decay": "weight_decay", "momentum": "momentum"}.get(key.split(".")[-1])
-        if ours and not (ours == "momentum" and choices["optimizer"] != "sgd"):
-            values[f"optimizer.{ours}"] = read_value(key, left.pop(key), float)
+        if (name := key.split(".")[-1]) in readers:
+            ours = {"learning_rate": "lr"}.get(name, name)
+            values[f"optimizer.{ours}"] = read_value(key, left.pop(key), readers[name])
+    if values.get("optimizer.momentum") == 0:
+        values["optimizer.nesterov"] = False  # the same in Keras, and refused by torch
     callbacks = {key.split(".")[2] for key in left if key.startswith("training.callbacks.")}
     schedules = ("ReduceLROnPlateau", "LRWarmupCosineDecay")
     _only_one("training.callbacks", [name for name in schedules if name in callbacks])

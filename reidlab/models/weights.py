@@ -26,8 +26,9 @@ MAX_DEPTH = 20  # mappings in each other, down to a checkpoint's tensors
 HEAD = ("global_pool", "fc", "bottleneck", "classifier")
 # Keys of the tensors in a training's checkpoint; averaged weights come first, as they are what was evaluated.
 KEYS = (
-    *("state_dict_ema", "ema_state_dict", "model_ema", "ema", "state_dict", "model_state_dict", "model_state"),
-    *("model", "network", "net", "net_dict", "net_state_dict", "params_ema", "params", "weights"),
+    *("state_dict_ema", "ema_state_dict", "model_ema", "ema_model", "ema", "state_dict", "model_state_dict"),
+    *("model_state", "model", "module", "network", "net", "net_dict", "net_state_dict", "params_ema", "params"),
+    "weights",
 )
 COMPILED = "_orig_mod."  # of torch.compile, anywhere in a name
 WRAPPERS = ("module.", "model.", "network.", "net.", "base.", "backbone.")  # of DataParallel, Lightning and TAO
@@ -63,8 +64,8 @@ PLAIN_DATA: list[Any] = [
 class Checkpoint:
     """The tensors of a file by their plain names, and what else it says of the network that they are of.
 
-    `place` is the key that held the tensors, `others` further keys that could have; `mean` and `std` are what its
-    training normalized pixels in [0, 1] with, where the file says so.
+    `place` is the keys that led to the tensors, `others` are further keys that could have; `mean` and `std` are what
+    its training normalized pixels in [0, 1] with, where the file says so.
     """
 
     file: Path
@@ -124,13 +125,14 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     """Copy into the network the tensors that fit it by name and shape, and report the rest.
 
     The head may differ (other identities, another `feat_dim`), the backbone may not: InputError names its first tensors
-    that don't fit and, where known, the architecture that the file holds.
+    that don't fit and, where known, the architecture that the file holds. InputError too for tensors that fit and hold
+    anything but finite floats.
     """
     file = Path(file)
     is_keras = keras_files.is_keras(file)
     checkpoint = Checkpoint(file, keras_files.read_for(network, file)) if is_keras else read_checkpoint(file)
     found, own = checkpoint.weights, network.state_dict()
-    fits, left_out = {}, {}
+    fits, left_out, unusable = {}, {}, {}
     for name, tensor in found.items():
         if name in own and own[name].ndim == 2 and tensor.shape[2:] == (1, 1):
             tensor = tensor.flatten(1)  # a 1x1 convolution of pooled features is a linear layer
@@ -140,8 +142,11 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
             left_out[name] = "unknown to this network"
         elif tensor.shape != own[name].shape:
             left_out[name] = f"{shape_of(tensor)} in the file, {shape_of(own[name])} here"
+        elif own[name].is_floating_point() and (why := _unusable(tensor)):
+            unusable[name] = why
         else:
             fits[name] = tensor
+    _require_usable(file, unusable)
     zeroed = [name for name in own if _is_absent_bias(name, found, fits)]
     fits |= {name: torch.zeros_like(own[name]) for name in zeroed}
     missing = [name for name in own if name not in fits and not is_counter(name)]
@@ -162,6 +167,20 @@ def load_weights(network: nn.Module, file: str | Path) -> LoadReport:
     )
     notes, statistics = [*_notes(checkpoint, network)], (checkpoint.mean, checkpoint.std)
     return LoadReport(checkpoint.file, [*fits], left_out, missing, zeroed, hint, notes, *statistics)
+
+
+def _unusable(tensor: Tensor) -> str:
+    """Why the numbers of a tensor can't be weights; nothing where they can."""
+    if not tensor.is_floating_point():
+        return str(tensor.dtype).removeprefix("torch.")
+    return "" if tensor.float().isfinite().all() else "not finite"
+
+
+def _require_usable(file: Path, unusable: Mapping[str, str]) -> None:
+    """InputError for tensors that can't be weights, given with the reason of each."""
+    if unusable:
+        named = enumerate_some([f"{name} ({why})" for name, why in unusable.items()])
+        raise InputError(f"{file}: can't take {named} as weights; give a checkpoint of plain, finite floats")
 
 
 def _is_absent_bias(name: str, found: Mapping[str, Tensor], fits: Mapping[str, Tensor]) -> bool:
@@ -205,34 +224,35 @@ def read_checkpoint(file: str | Path) -> Checkpoint:
     """Read a checkpoint, wherever it keeps its tensors and whatever wraps their names.
 
     Reads safetensors, and state_dicts bare or under one of `KEYS` (torchreid, fast-reid, Lightning, TAO, timm, BoxMOT),
-    of any torch. Raises InputError where there are no tensors, or two for one name.
+    of any torch. Raises InputError where there are no tensors, one that isn't plain numbers, or two for one name.
     """
     file = Path(file)
-    content, place, depth = read_safely(file), "", 0
+    content = read_safely(file)
+    places: list[str] = []
     others: tuple[str, ...] = ()
     while isinstance(content, Mapping) and (keys := [key for key in KEYS if _holds_weights(content.get(key))]):
         place, *rest = keys
-        depth += 1
-        if depth > MAX_DEPTH:
+        places.append(place)
+        if len(places) > MAX_DEPTH:
             raise InputError(f"{file}: its tensors lie more than {MAX_DEPTH} mappings deep; save the state_dict alone")
         others, content = (*others, *rest), content[place]
     tensors = content if isinstance(content, Mapping) else {}
+    found = {str(name): tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    _require_usable(file, {name: "not plain numbers" for name, tensor in found.items() if not _is_plain(tensor)})
     weights: dict[str, Tensor] = {}
     names: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        plain = plain_name(str(name))
-        if not isinstance(tensor, Tensor):
-            continue
+    for name, tensor in found.items():
+        plain = plain_name(name)
         if plain in weights and not torch.equal(weights[plain], tensor):
             raise InputError(f"{file}: both {names[plain]} and {name} would be {plain}; save the state_dict of one")
-        weights[plain], names[plain] = tensor, str(name)
+        weights[plain], names[plain] = tensor, name
     mean, std = (_statistics(weights.pop(key, None)) for key in PIXEL_STATISTICS)
     if not weights:
         raise InputError(f"{file}: holds no weights; give a checkpoint with a state_dict")
     is_fastreid = any(name.startswith("heads.") for name in weights)
     if is_fastreid:
         weights = _from_fastreid(weights)
-    return Checkpoint(file, weights, place, others, mean, std, is_fastreid)
+    return Checkpoint(file, weights, ".".join(places), others, mean, std, is_fastreid)
 
 
 def _holds_weights(value: object) -> bool:
@@ -247,6 +267,12 @@ def _holds_weights(value: object) -> bool:
         seen.add(id(mapping))
         waiting += [mapping.get(key) for key in KEYS]
     return False
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor holds a real number at each place of its shape: none that is sparse or quantized does."""
+    special = tensor.is_nested or tensor.is_meta or tensor.is_quantized or tensor.is_complex()
+    return not special and tensor.layout == torch.strided
 
 
 def _statistics(tensor: Tensor | None) -> tuple[float, ...] | None:
@@ -283,7 +309,7 @@ def read_safely(file: Path) -> object:
     with open_regular(file, limit=1 << 50):  # says what lies in its place
         pass
     try:
-        if file.suffix == ".safetensors":
+        if file.suffix.lower() == ".safetensors":
             return safetensors.torch.load_file(file)
         _require_no_bomb(file)
         with torch.serialization.safe_globals(PLAIN_DATA), warnings.catch_warnings(action="ignore"):

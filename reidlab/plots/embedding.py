@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib import color_sequences, colormaps
 from matplotlib.figure import Figure
 
+from reidlab.console import significant
 from reidlab.plots.canvas import (
     FAINT,
     INK,
@@ -65,7 +66,7 @@ def distance_histogram(
             axes.stairs(density, ends, fill=True, color=color, alpha=0.22)
             axes.stairs(density, ends, color=color, linewidth=1.4, label=f"{label} ({total:,.0f} pairs)")
     if threshold is not None:
-        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {threshold:.3f}")
+        axes.axvline(threshold, color=INK, linewidth=1.4, linestyle="--", label=f"threshold {significant(threshold)}")
     if axes.get_legend_handles_labels()[0]:
         figure.legend(fontsize=8.5, frameon=False, loc="outside lower left", ncols=3)
     return figure

@@ -75,7 +75,8 @@ def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:
     """Raise the InputError of a stage after training that can't begin."""
     file = run["evaluate.file"] if stage in ("evaluate", "deploy") else None
     if file:
-        evaluate.open_file(run, resolve_path(file))
+        by_classes = stage == "evaluate" and run.is_classifier
+        evaluate.open_file(run, resolve_path(file), datamodule.num_classes if by_classes else 0)
     else:
         run.network  # noqa: B018 (raises where the weights don't fit)
     if stage == "quantize":

@@ -156,7 +156,7 @@ def _score_file(run: Run, file: Path) -> None:
     """Score a .tflite, .onnx or checkpoint of any origin, in a row that has the file's name."""
     is_exported = file.suffix.lower() in EXPORTED
     if is_exported:
-        embedder = open_file(run, file)
+        embedder = open_file(run, file, run.datamodule().num_classes if run.is_classifier else 0)
         datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
         _require_own_classes(embedder, datamodule)
     else:
@@ -208,10 +208,14 @@ def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> Non
         )
 
 
-def open_file(run: Run, file: Path) -> Embedder:
-    """A .tflite or .onnx by the settings of `evaluate`; what it takes is logged, and what is assumed of it."""
+def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:
+    """A .tflite or .onnx by the settings of `evaluate`; what it takes is logged, and what is assumed of it.
+
+    `classes` is their number where the data say it, of a classifier; by default that of the run's training.
+    """
     keys = ("mean", "std", "color_order", "output")
-    embedder = open_model(file, **{key: run[f"evaluate.{key}"] for key in keys})
+    wanted = classes or len(run.classes) if run.is_classifier else None
+    embedder = open_model(file, **{key: run[f"evaluate.{key}"] for key in keys}, classes=wanted)
     port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     size = embedder.size_for(run["data.size"])
     log.info(f"{file.name}: {port.dtype} ({order}), images of {size}, run by {embedder.runtime}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reidlab.console import log, print_table
+from reidlab.console import log, print_table, significant
 from reidlab.errors import InputError
 from reidlab.gallery import Identification, Where
 from reidlab.run import Run
@@ -34,7 +34,7 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
             "shows": answer.pid or "nobody",
             "distance": answer.distance,
             "threshold": answer.threshold,
-            "nearest": ", ".join(f"{each.pid} {each.distance:.3f}" for each in answer.candidates),
+            "nearest": ", ".join(f"{each.pid} {significant(each.distance)}" for each in answer.candidates),
         }
         for path, answer in found.items()
     }

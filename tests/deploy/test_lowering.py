@@ -526,6 +526,10 @@ UNFOLLOWED = {
     "FULLY_CONNECTED: weights": lambda net, x: net.op(
         "FULLY_CONNECTED", [x, net.tensor([5, 4], 0.1, data=np.zeros((5, 4))), -1], of_shape(net, x, (1, 22, 5))
     ),
+    "MAXIMUM: lacks an input": lambda net, x: net.op("MAXIMUM", [x, -1], of_shape(net, x, MAP)),
+    "CONCATENATION: lacks an input": lambda net, x: net.op(
+        "CONCATENATION", [x, -1], of_shape(net, x, (6, 5, 6)), axis=3
+    ),
     "ADD: a constant of 65988 numbers": lambda net, x: net.op(
         "ADD",
         [wide := net.pad(x, (0, 0, 0, 3661)), net.tensor([6, 3666, 3], 0.1, data=np.zeros((6, 3666, 3)))],

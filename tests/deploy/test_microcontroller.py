@@ -118,6 +118,25 @@ def test_a_file_from_elsewhere_becomes_c(
     assert found == pytest.approx(expected)
 
 
+@needs_gcc
+@pytest.mark.parametrize("absent", [[-1], []])
+def test_a_fully_connected_layer_needs_no_bias(absent, composed, tmp_path, blank_pictures):
+    net = RandomNetwork(0, 20, 9, 3)
+    output = net.dense(net.mean(net.conv(net.pixels(), 8, 3), 0.001), 5, 0.0005)
+    layer = net.graph.operators[-1]
+    layer.inputs = [*layer.inputs[:2], *absent]
+    file = tmp_path / "vendor.tflite"
+    file.write_bytes(net.finish([net.image], [output]))
+    run = composed("deploy.cores=[]", f"evaluate.file={file}")
+    folder = deploy.folder(run) / "c"
+    deploy.run(run)
+    compile_network(folder)
+    images = net.images(5)
+    expected = reference_embeddings(file, images)
+    np.testing.assert_array_equal(run_c(folder, images), expected)
+    assert len(np.unique(expected)) > 5
+
+
 @pytest.mark.parametrize("target", ["deploy=c", "deploy=stm32"])
 def test_a_file_of_channels_first_is_refused(target, composed, tmp_path, blank_pictures):
     net = RandomNetwork(0, 3, 20, 9)

@@ -271,7 +271,7 @@ def test_a_calibrated_threshold_reaches_every_tool(given, tmp_path):
         Trackers("trackers", list(TOOLS), 8).deploy(dataclasses.replace(given, cosine_threshold=threshold), place)
         return place
 
-    for threshold, line in ((None, "No threshold"), (0.3, "Calibrated for this network: 0.300.")):
+    for threshold, line in ((None, "No threshold"), (0.3, "Calibrated for this network: 0.3.")):
         folder = written(threshold)
         assert all(line in (folder / tool / "README.txt").read_text() for tool in TOOLS)
     assert yaml.safe_load((folder / "ultralytics" / "botsort.yaml").read_text())["appearance_thresh"] == 0.85

@@ -57,6 +57,49 @@ def test_the_only_output_of_two_dimensions_is_taken(save):
     assert flattened(PIXELS) == pytest.approx(VALUES / 255) and any("flattened" in line for line in flattened.assumed)
 
 
+@pytest.mark.parametrize(
+    ("vector", "shape"), [("output", (0, 24)), ("bn_feature", (0, 24)), ("bn_feature", (0, 24, 1, 1))]
+)
+def test_a_map_that_is_called_features_is_no_embedding(save, vector, shape):
+    nodes = [("Identity", ["x"], ["features"], {}), ("Reshape", ["x", "shape"], [vector], {})]
+    made = [("features", TYPES.FLOAT, ("n", 4, 2, 3)), (vector, TYPES.FLOAT, ("n", *shape[1:]))]
+    embedder = runtime.open_model(save(nodes, made, constants={"shape": np.array(shape)}))
+    assert embedder(PIXELS) == pytest.approx(VALUES / 255)
+    assert any(f"the output {vector} of" in line for line in embedder.assumed)
+
+
+def scored(save, names, widths):
+    """A file with two outputs: the first numbers of an image, and the negatives of the first."""
+    nodes = [flat("f"), ("Slice", ["f", "zero", "first", "axis"], [names[0]], {}), ("Neg", ["f"], ["g"], {})]
+    nodes += [("Slice", ["g", "zero", "second", "axis"], [names[1]], {})]
+    numbers = {"zero": 0, "axis": 1, "first": widths[0], "second": widths[1]}
+    made = [(name, TYPES.FLOAT, ("n", width)) for name, width in zip(names, widths, strict=True)]
+    return save(nodes, made, constants={name: np.array([number]) for name, number in numbers.items()})
+
+
+@pytest.mark.parametrize(
+    ("names", "widths", "classes"),
+    [
+        (("embedding", "logits"), (8, 3), 3),
+        (("embedding", "logits"), (3, 3), 3),
+        (("embedding", "logits"), (8, 3), 0),  # nobody knows how many
+        (("embedding", "logits"), (8, 3), 5),  # to be refused as of other classes
+        (("feat", "output"), (8, 3), 3),
+        (("logits", "feature_scores"), (8, 3), 3),
+    ],
+)
+def test_scores_are_wanted_of_a_classifier(save, names, widths, classes):
+    embedder = runtime.open_model(scored(save, names, widths), classes=classes)
+    assert embedder(PIXELS) == pytest.approx(-VALUES[:, :3] / 255)
+    assert any(f"the output {names[1]} of" in line for line in embedder.assumed)
+
+
+def test_scores_that_might_both_be_meant_are_listed(save):
+    for names, widths, classes in ((("a", "b"), (3, 3), 3), (("a", "b"), (8, 3), 0)):
+        with pytest.raises(InputError, match=r"choose by evaluate\.output=NAME"):
+            runtime.open_model(scored(save, names, widths), classes=classes)
+
+
 def test_outputs_that_might_both_be_meant_are_listed(save):
     file = two(save, "a", "b")
     with pytest.raises(

@@ -16,7 +16,7 @@ from reidlab.errors import InputError
 from reidlab.export import qdq, tflite
 from reidlab.export.folding import deployable
 from reidlab.export.metadata import about
-from reidlab.export.model import Model
+from reidlab.export.model import Model, Verdict
 from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
 from reidlab.run import File, Run
@@ -111,6 +111,13 @@ def test_every_form_decides_by_the_calibrated_threshold(form, run, files):
     a, b = by_hand(run, [files[0], files[2]]).astype(float)
     assert other.distance == pytest.approx(1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=0.1)
     assert (other.threshold, other.interval) == (0.3, (0.25, 0.35)) and other.same == (other.distance <= 0.3)
+
+
+def test_a_verdict_on_small_distances_says_their_digits():
+    said = str(Verdict(True, 3.21e-5, 1e-4, (9.5e-5, 1.234e-4), "cosine", 0.99997, 0.9, 0.01))
+    assert said.startswith("distance 3.21e-05 (") and "threshold 0.0001 [9.5e-05, 0.0001234]: the same;" in said
+    assert str(Verdict(True, -2e-16, 0.3, None, "cosine", 1)).startswith("distance 0 (")
+    assert "distance 18.44 (" in str(Verdict(False, 18.437, 18.412, None, "euclidean", 0.5))
 
 
 def test_files_pixels_and_boxes_are_the_same_to_it(run, files):

@@ -16,7 +16,7 @@ def flat_onnx(tmp_path):
 
     def write(shape, kind=TensorProto.FLOAT, metadata=None):
         given = helper.make_tensor_value_info("x", kind, shape)
-        output = helper.make_tensor_value_info("y", kind, [shape[0], 24])
+        output = helper.make_tensor_value_info("y", kind, [shape[0], "d"])
         graph = helper.make_graph([helper.make_node("Flatten", ["x"], ["y"])], "g", [given], [output])
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         helper.set_model_props(model, metadata or {})
@@ -36,6 +36,36 @@ def test_any_batch_is_served(flat_onnx, batch, where):
 def test_the_layout_is_read_from_the_shape(flat_onnx):
     first, last = runtime.open_model(flat_onnx([1, 3, 4, 2])), runtime.open_model(flat_onnx([1, 4, 2, 3]))
     assert (first.channels_first, first.size) == (True, (4, 2)) and (last.channels_first, last.size) == (False, (4, 2))
+
+
+@pytest.mark.parametrize("where", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    ("shape", "first"),
+    [
+        (["b", "c", "h", "w"], True),
+        (["b", "c", 6, 7], True),
+        (["b", "c", "h", 7], True),
+        (["b", "c", 6, "w"], True),
+        (["b", 6, 7, "c"], False),
+        (["b", 6, "w", "c"], False),
+        (["b", "h", "w", 3], False),
+        (["b", 3, "h", "w"], True),
+    ],
+)
+def test_channels_that_a_shape_leaves_open(flat_onnx, shape, first, where):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 7, 3), np.uint8)
+    embedder = runtime.open_model(flat_onnx(shape), runtime=where)
+    expected = [[image[y, x, c] for c in range(3) for y in range(6) for x in range(7)] for image in pixels]
+    assert embedder(pixels) == pytest.approx((np.array(expected) if first else pixels.reshape(2, -1)) / 255)
+    assert embedder.size == tuple(n if isinstance(n, int) else -1 for n in (shape[2:] if first else shape[1:3]))
+    open_both = not {3, 6, 7} & {shape[1], shape[3]}
+    assert any("images (B, 3, H, W)" in line for line in embedder.assumed) == open_both
+
+
+@pytest.mark.parametrize("shape", [["b", 1, "h", "w"], ["b", "h", "w", 1], ["b", "h", "w", 4], ["b", 6, 7, 5]])
+def test_images_of_other_channels_are_refused(flat_onnx, shape):
+    with pytest.raises(InputError, match="isn't a batch of RGB images"):
+        runtime.open_model(flat_onnx(shape))
 
 
 def test_channels_first_pixels_are_transposed(flat_onnx):

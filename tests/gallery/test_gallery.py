@@ -253,6 +253,13 @@ def test_nobody_within_the_threshold_is_nobody(tmp_path, model):
         Gallery.open(tmp_path, fake_model(threshold=None)).identify_embeddings(np.eye(2))
 
 
+def test_small_distances_and_thresholds_are_said_with_their_digits(tmp_path, model):
+    gallery = Gallery.open(tmp_path, model, template="best")
+    gallery.enroll_embeddings(np.eye(2), ["ann", "bob"])
+    (answer,) = gallery.identify_embeddings(np.array([[1, 0.01]]), threshold=1.234e-4)
+    assert str(answer) == "ann (distance 5e-05, threshold 0.0001234)"
+
+
 def test_an_empty_gallery_knows_nobody(tmp_path, model):
     (answer,) = Gallery.open(tmp_path, model).identify_embeddings(np.ones((1, 4)))
     assert answer.pid is None and answer.candidates == () and "inf" in str(answer)

@@ -1,8 +1,10 @@
 """A configuration of ST's services becomes an experiment that composes, and nothing in it is dropped in silence."""
 
 import pytest
+import torch
 
 from reidlab import config
+from reidlab.config import instantiate
 from reidlab.errors import InputError
 from reidlab.interop import st
 
@@ -117,6 +119,27 @@ training:
     assert cfg.optimizer._target_ == "torch.optim.SGD" and cfg.optimizer.momentum == 0.9 and cfg.optimizer.lr == 0.0025
     assert (cfg.schedule.warmup_epochs, cfg.schedule.hold_epochs) == (20, 30)
     assert "early_stopping" not in cfg.callbacks or cfg.callbacks.early_stopping is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "nesterov"),
+    [
+        ("momentum: 0.9", False),
+        ("momentum: 0.9, nesterov: true", True),
+        ("nesterov: true, momentum: 0.9", True),
+        ("momentum: 0.9, nesterov: false", False),
+        ("nesterov: true", False),  # without momentum the same in Keras, and refused by torch
+    ],
+)
+def test_nesterovs_momentum(settings, nesterov, conf, tmp_path, capsys):
+    cfg = imported(tmp_path, f"operation_mode: training\nmodel:\ntraining: {{optimizer: {{SGD: {{{settings}}}}}}}")
+    assert cfg.optimizer.nesterov is nesterov and "not supported" not in capsys.readouterr().out
+    instantiate(cfg.optimizer)([torch.nn.Parameter(torch.ones(1))])
+
+
+def test_nesterov_is_true_or_false(conf, tmp_path):
+    with pytest.raises(InputError, match=r"training\.optimizer\.SGD\.nesterov=maybe: not understood"):
+        imported(tmp_path, "operation_mode: training\nmodel:\ntraining: {optimizer: {SGD: {nesterov: maybe}}}")
 
 
 def test_a_choice_without_settings_of_its_own_is_that_choice(conf, tmp_path, capsys):

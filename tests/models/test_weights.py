@@ -80,6 +80,8 @@ FORMS = {
     "net_dict": lambda state: {"net_dict": state},
     "two keys deep": lambda state: {"checkpoint": 1, "state_dict": {"model": state}},
     "averaged alone": lambda state: {"state_dict_ema": state},
+    "ema_model": lambda state: {"ema_model": state, "epoch": 2},
+    "deepspeed": lambda state: {"module": state, "global_steps": 7},
     "timm": lambda state: {"state_dict": state, "args": Namespace(lr=0.1, model="osnet"), "arch": "osnet"},
     "boxmot": lambda state: {
         "state_dict": state,
@@ -108,8 +110,9 @@ def test_every_form_loads_whole(form, zipped, source, network, tmp_path):
         assert torch.equal(parameter, source.get_parameter(name)), name
 
 
-def test_safetensors_loads_whole(source, network, tmp_path):
-    file = tmp_path / "weights.safetensors"
+@pytest.mark.parametrize("name", ["weights.safetensors", "WEIGHTS.SAFETENSORS"])
+def test_safetensors_loads_whole(name, source, network, tmp_path):
+    file = tmp_path / name
     safetensors.torch.save_file(source.state_dict(), file)
     assert len(load_weights(network, file).loaded) == len(source.state_dict())
     assert torch.equal(network.classifier.weight, source.classifier.weight)
@@ -149,6 +152,38 @@ def test_other_identities_leave_the_classifier_out_and_say_so(osnet, tmp_path):
     )
 
 
+UNUSABLE = {
+    "sparse": lambda tensor: tensor.to_sparse(),
+    "sparse rows": lambda tensor: tensor.flatten(1).to_sparse_csr(),
+    "nested": lambda tensor: torch.nested.nested_tensor([*tensor]),
+    "meta": lambda tensor: tensor.to("meta"),
+    "qint8": lambda tensor: torch.quantize_per_tensor(tensor, 0.01, 0, torch.qint8),
+    "complex64": lambda tensor: tensor.to(torch.complex64),
+    "int8": lambda tensor: (100 * tensor).to(torch.int8),
+    "bool": lambda tensor: tensor > 0,
+    "not finite": lambda tensor: tensor / 0,
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # of kinds of tensors that torch gives up
+@pytest.mark.parametrize("name", ["stem.conv.weight", "classifier.weight"])
+@pytest.mark.parametrize("form", UNUSABLE)
+def test_what_can_be_no_weights_is_refused_by_name(form, name, source, network, tmp_path):
+    state = source.state_dict()
+    file = tmp_path / "weights.pth"
+    torch.save(state | {name: UNUSABLE[form](state[name])}, file)
+    with pytest.raises(InputError, match=rf"weights\.pth: .*{name} \(({form}|not plain numbers)\).*; give .*float"):
+        load_weights(network, file)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floats_of_any_size_load(kind, source, network, tmp_path):
+    state = {name: t.to(kind) if t.is_floating_point() else t for name, t in source.state_dict().items()}
+    torch.save(state, tmp_path / "weights.pth")
+    assert load_weights(network, tmp_path / "weights.pth").complete
+    assert torch.equal(network.stem.conv.weight, source.stem.conv.weight.to(kind).float())
+
+
 def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
     file = tmp_path / "weights.pth"
     torch.save(source.state_dict(), file)
@@ -157,12 +192,22 @@ def test_network_without_classifier_takes_a_file_with_one(source, tmp_path):
     assert set(report.left_out) == {"classifier.weight", "classifier.bias"}
 
 
-def test_averaged_weights_are_taken_before_the_last_ones_and_it_is_said(source, network, tmp_path):
+@pytest.mark.parametrize(
+    ("averaged", "last", "said"),
+    [
+        (lambda state: {"state_dict_ema": state}, "state_dict", "state_dict_ema"),
+        (lambda state: {"ema": {"module": state, "decay": 0.9}}, "model", "ema.module"),
+        (lambda state: {"ema_model": state}, "model", "ema_model"),
+    ],
+)
+def test_averaged_weights_are_taken_before_the_last_ones_and_it_is_said(
+    averaged, last, said, source, network, tmp_path
+):
     other = {name: torch.zeros_like(tensor) for name, tensor in source.state_dict().items()}
-    torch.save({"state_dict": other, "state_dict_ema": source.state_dict()}, tmp_path / "w.pth.tar")
+    torch.save({last: other, **averaged(source.state_dict())}, tmp_path / "w.pth.tar")
     report = load_weights(network, tmp_path / "w.pth.tar")
     assert torch.equal(network.stem.conv.weight, source.stem.conv.weight)
-    assert "taken from state_dict_ema, there is state_dict too" in str(report)
+    assert f"taken from {said}, there is {last} too" in str(report)
 
 
 def test_two_tensors_for_one_name_are_refused(source, network, tmp_path):

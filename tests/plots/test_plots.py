@@ -170,7 +170,8 @@ def test_learning_curves_mark_the_best_validated_epoch_and_skip_gaps():
 def test_distance_histogram_has_two_unit_areas_however_fine_its_bins():
     edges = np.linspace(0, 2, 4097)
     counts = [np.histogram(RNG.normal(mean, 0.1, size), edges)[0] for mean, size in ((0.5, 300), (1.2, 9000))]
-    axes = plots.distance_histogram(edges, *counts, threshold=0.8).figure.axes[0]
+    axes = plots.distance_histogram(edges, *counts, threshold=1.5e-4).figure.axes[0]
+    assert [line.get_label() for line in axes.lines] == ["threshold 0.00015"]
     steps = [patch.get_data() for patch in axes.patches]
     assert [float(s.values @ np.diff(s.edges)) for s in steps] == pytest.approx([1.0] * 4)
     assert all(len(s.values) <= 60 for s in steps)

@@ -33,6 +33,8 @@ def lower(graph: Graph) -> Network:
             as_dilated(graph, op)  # raises the reason why it is still there
         if op.kind not in HANDLERS:
             raise build.refuse(op, UNSUPPORTED.get(op.kind, "not supported by the C export"))
+        if op.kind not in WEIGHT_AXES and -1 in op.inputs:
+            raise build.refuse(op, "lacks an input; the file is damaged")
     for op in working:
         HANDLERS[op.kind](build, op)
     output = _finish(build)
