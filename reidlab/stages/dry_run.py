@@ -31,7 +31,7 @@ def run(run: Run, stages: Iterable[str]) -> dict[str, str]:
         "folder": f"{run.folder}, {'which is there' if run.folder.is_dir() else 'new'}",
         "overrides": shlex.join(run["run.overrides"]) or "none",
         "data": _data(datamodule),
-        "network": f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {_weights(run)}",
+        "network": _network(run, stages[0]),
     }
     if "train" in stages:
         facts["training"] = _training(run)
@@ -56,8 +56,17 @@ def _data(datamodule: ImageDataModule) -> str:
     return f"{datamodule.name} in {datamodule.samples.root}: {train:,} training and {test:,} test images"
 
 
-def _weights(run: Run) -> str:
-    return f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
+def _network(run: Run, stage: str) -> str:
+    if file := _file(run, stage):
+        return f"that of {file}"
+    weights = f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
+    return f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {weights}"
+
+
+def _file(run: Run, stage: str) -> str | None:
+    """The file from elsewhere that a stage takes in the network's place."""
+    takes_it = stage in ("evaluate", "deploy") or (stage == "report" and run.foreign_file)
+    return run["evaluate.file"] if takes_it else None
 
 
 def _training(run: Run) -> str:
@@ -73,8 +82,7 @@ def _training(run: Run) -> str:
 
 def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:
     """Raise the InputError of a stage after training that can't begin."""
-    file = run["evaluate.file"] if stage in ("evaluate", "deploy") else None
-    if file:
+    if file := _file(run, stage):
         evaluate.open_file(run, resolve_path(file))
     else:
         run.network  # noqa: B018 (raises where the weights don't fit)
