@@ -106,7 +106,8 @@ def _license(run: Run) -> str | None:
 def again(run: Run) -> Section:
     """The commands that made the run, and what they ran on."""
     if run.foreign_file:
-        return Section("Made by", [_listed([run.command_from_config("evaluate"), run.noted_command("report")])])
+        evaluated = [run.command_from_config("evaluate")] * (run.subject in run.all_results)
+        return Section("Made by", [_listed([*evaluated, run.noted_command("report")])])
     commands = [run.command_from_config("train")] if training(run) else []
     done = {
         "evaluate": Row.CHECKPOINT in run.all_results,

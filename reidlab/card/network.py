@@ -89,11 +89,8 @@ def architecture(run: Run) -> Section:
         ("int8 by", _method(run, parity) if "method" in parity else None),
         ("int8 chosen on", f"{parity['chosen_on'].iloc[0]} images" if "chosen_on" in parity else None),
     ]
-    sources = [
-        NETWORK,
-        *run.there(File.CONFIG),
-        *(file for file in (File.TRAINING, File.PARITY) if is_present(run, file)),
-    ]
+    made = [] if run.foreign_file else [File.TRAINING, File.PARITY]
+    sources = run.there(NETWORK, File.CONFIG, *made)
     parts: list[Part] = [two_columns(rows, sources)]
     if run.has(DRAWING):
         text = "Each block's output (channels, height x width), and below it what the block stores and computes."
@@ -131,7 +128,7 @@ def list_files(run: Run) -> None:
     rows = [_row(path, path.relative_to(run.folder), open_model(path)) for path in found if path.suffix in MODELS]
     if file := run.foreign_file:
         given = file.is_file() and file.suffix.lower() in EXPORTED
-        rows = [_row(file, file.name, open_foreign(run, file))] if given else []
+        rows = [_row(file, file.name, open_foreign(run, file)) | {"made_from": None}] if given else []
     elif run.has(c_header(run)):
         rows.append(_row_of_c(run))
     if rows:
@@ -142,8 +139,6 @@ def list_files(run: Run) -> None:
 
 def stale_files(run: Run) -> list[str]:
     """The exported files that another checkpoint made."""
-    if run.foreign_file:
-        return []
     table = run.table_of(FILES).reindex(columns=["file", "made_from"]).dropna()
     return table.loc[table["made_from"] != run.checkpoint, "file"].tolist()
 
