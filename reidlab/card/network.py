@@ -123,14 +123,14 @@ def _grouped(count: int | None) -> str | None:
 
 
 def list_files(run: Run) -> None:
-    """Write what goes into and comes out of every exported file, as the file itself says it."""
-    found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
-    rows = [_row(path, path.relative_to(run.folder), open_model(path)) for path in found if path.suffix in MODELS]
+    """Write what goes into and comes out of every exported file, or the one from elsewhere, as the file says it."""
     if file := run.foreign_file:
         given = file.is_file() and file.suffix.lower() in EXPORTED
         rows = [_row(file, file.name, open_foreign(run, file)) | {"made_from": None}] if given else []
-    elif run.has(c_header(run)):
-        rows.append(_row_of_c(run))
+    else:
+        found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
+        rows = [_row(path, path.relative_to(run.folder), open_model(path)) for path in found if path.suffix in MODELS]
+        rows += [_row_of_c(run)] if run.has(c_header(run)) else []
     if rows:
         run.write(FILES, pd.DataFrame(rows).to_csv(index=False))
     else:
