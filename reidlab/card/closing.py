@@ -1,8 +1,9 @@
 """A card's top and end: main figures, what was left out, use, limits, licenses, and the commands that made the run."""
 
+from collections.abc import Sequence
 from importlib.metadata import metadata
 
-from reidlab.card.facts import emulated, form, is_present, processor, training
+from reidlab.card.facts import emulated, form, is_present, processor, results_of, training
 from reidlab.card.network import NETWORK, stage_of, stale_files
 from reidlab.card.parts import Code, Column, Figure, Missing, Paragraph, Part, Section, Table, two_columns
 from reidlab.config import choices
@@ -10,7 +11,7 @@ from reidlab.files import read_json
 from reidlab.plots import short
 from reidlab.run import WITH_INTERVAL, File, Row, Run
 
-NOT_STATED = "not stated in the config"
+NOT_STATED, ASK = "not stated in the config", "ask their publisher"
 HUB_METRICS = {"mAP": "mean_average_precision", "top-1": "accuracy", "top-5": "top_5_accuracy"}
 MADE_BY_STAGES = {  # files that name their checkpoint, and the stage that makes each
     File.TRAINING: "train run.overwrite=true",
@@ -23,16 +24,19 @@ MADE_BY_STAGES = {  # files that name their checkpoint, and the stage that makes
 
 def figures(run: Run) -> list[Figure]:
     """The few figures that a reader looks for first."""
-    main, small, found = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8), []
-    intervals = run.intervals(Row.CHECKPOINT) if main else {}
+    main, small, found = _figures_of(run, run.subject), _figures_of(run, Row.TFLITE_INT8), []
+    intervals = run.intervals(run.subject) if main else {}
     for name in run.figures[:2]:
         ends = intervals.get(name) if name in WITH_INTERVAL else None
         detail = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "test split"
         found.append(Figure(name, f"{main[name]:.3f}" if name in main else None, detail, File.METRICS))
+    network = read_json(run / NETWORK)
+    if run.foreign_file:
+        size = f"{network['bytes'] / 1024:,.0f} KiB" if "bytes" in network else None
+        return [*found, Figure("size", size, run.foreign_file.suffix, NETWORK)]
     first = run.figures[0]
     int8 = f"{small[first]:.3f}" if first in small else None
     found.append(Figure(f"{first} in int8", int8, f"{small.get('size_kib', 0):,.0f} KiB .tflite", File.METRICS))
-    network = read_json(run / NETWORK)
     parameters, macs = (short(network[key]) if key in network else None for key in ("parameters", "macs"))
     found.append(Figure("parameters", parameters, f"{macs} MACs", NETWORK))
     row, measured = next(iter(emulated(run).items()), ("", {}))
@@ -67,7 +71,7 @@ def limits(run: Run) -> Section:
     """Uses that the network isn't for, and limits of the figures on this card."""
     parts: list[Part] = [Paragraph(run["card.limits"])]
     unmeasured = ["Milliseconds on a microcontroller were not measured: no board was attached."]
-    if found := _figures_of(run, Row.CHECKPOINT):
+    if found := _figures_of(run, run.subject):
         if run.is_classifier:
             text = f"{found.get('num_images', 0):,.0f} test images of the same data set."
         else:
@@ -83,18 +87,27 @@ def limits(run: Run) -> Section:
 def licenses(run: Run) -> Section:
     """Of the weights, the data and the code."""
     data = run["data.about.license"] or f"{NOT_STATED} (data.about.license)"
+    unknown = ASK if run.foreign_file else f"{NOT_STATED} (card.license)"
     rows = [
-        ["these weights", run["card.license"] or f"{NOT_STATED} (card.license)", None],
+        ["these weights", _license(run) or unknown, run.foreign_file and run.subject],
         [f"data set {run['data.name']}", data, run["data.about.source"]],
     ]
     if weights := run["model.weights"]:
-        rows.insert(1, ["weights that it started from", "ask their publisher", weights.rpartition("/")[2]])
+        rows.insert(1, ["weights that it started from", ASK, weights.rpartition("/")[2]])
     rows.append(["code", metadata("reidlab")["License-Expression"], "reidlab"])
     return Section("Licenses", [Table((Column("of"), Column("license"), Column("from")), rows, [File.CONFIG])])
 
 
+def _license(run: Run) -> str | None:
+    """Of the run's own weights; the settings know none of a file from elsewhere."""
+    return None if run.foreign_file else run["card.license"]
+
+
 def again(run: Run) -> Section:
     """The commands that made the run, and what they ran on."""
+    if run.foreign_file:
+        evaluated = [run.command_from_config("evaluate")] * (run.subject in run.all_results)
+        return Section("Made by", [_listed([*evaluated, run.noted_command("report")])])
     commands = [run.command_from_config("train")] if training(run) else []
     done = {
         "evaluate": Row.CHECKPOINT in run.all_results,
@@ -107,7 +120,7 @@ def again(run: Run) -> Section:
         if any(name == target or name.endswith(f"_{target}") for name in made):
             commands.append(run.noted_command(f"deploy deploy={target}"))
     commands.append(run.noted_command("report"))
-    parts: list[Part] = [Table((Column("command"),), [[Code(command)] for command in commands])]
+    parts: list[Part] = [_listed(commands)]
     source = next((file for file in (File.TRAINING, File.ONNX_ABOUT) if is_present(run, file)), None)
     if source is None:
         return Section("Made by", [Missing("what it was made with", run.command("export")), *parts])
@@ -123,9 +136,13 @@ def again(run: Run) -> Section:
     return Section("Made by", [*parts, two_columns(rows, [source])])
 
 
+def _listed(commands: Sequence[str]) -> Table:
+    return Table((Column("command"),), [[Code(command)] for command in commands])
+
+
 def front_matter(run: Run) -> dict:
     """Metadata for model hubs: license, task, data, and the figures as a model index."""
-    main, small = _figures_of(run, Row.CHECKPOINT), _figures_of(run, Row.TFLITE_INT8)
+    main, small = _figures_of(run, run.subject), _figures_of(run, Row.TFLITE_INT8)
     names, data, tag = [name for name in run.figures if name in main], run["data.name"], run["card.pipeline_tag"]
     metrics = [
         {"type": HUB_METRICS.get(name, name), "name": f"{name}{suffix}", "value": round(found[name], 4)}
@@ -137,10 +154,10 @@ def front_matter(run: Run) -> dict:
     results = [{"task": task, "dataset": {"type": data, "name": data, "split": "test"}, "metrics": metrics}]
     formats = [name for name, file in (("onnx", File.ONNX), ("tflite", File.TFLITE_INT8)) if is_present(run, file)]
     return {
-        "license": (run["card.license"] or "unknown").lower(),
+        "license": (_license(run) or "unknown").lower(),
         "library_name": "reidlab",
         "pipeline_tag": tag,
-        "tags": [*run["card.tags"], run["model.name"], *formats, *(["int8"] if small else [])],
+        "tags": [*run["card.tags"], run.subject_name, *formats, *(["int8"] if small else [])],
         "datasets": [data],
         "metrics": [HUB_METRICS.get(name, name) for name in names],
         "model-index": [{"name": run.name, "results": results if metrics else []}],
@@ -149,4 +166,5 @@ def front_matter(run: Run) -> dict:
 
 def _figures_of(run: Run, row: str) -> dict[str, float]:
     """The figures of a row, if the present checkpoint has it."""
-    return run.results[row].figures if row in run.results else {}
+    found = results_of(run)
+    return found[row].figures if row in found else {}

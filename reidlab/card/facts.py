@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from reidlab.export.runtime import open_model
 from reidlab.files import file_hash
-from reidlab.run import File, Row, Run
+from reidlab.run import INITIAL, File, Result, Row, Run
 
 OTHER_FILE = "another int8 file"
 MODELS = (".onnx", ".tflite")
@@ -44,9 +44,22 @@ def form(row: str) -> Form:
     return FORMS.get(row, Form(row, File.BEST, "evaluate"))
 
 
+def results_of(run: Run) -> dict[str, Result]:
+    """The results that a card shows; of a run about a file, none of initial weights or of a file that it replaced."""
+    file, results = run.foreign_file, run.results
+    if file is None:
+        return results
+    replaced = file.is_file() and run.subject in results and results[run.subject].file not in (None, file_hash(file))
+    return {
+        row: result
+        for row, result in results.items()
+        if result.checkpoint != INITIAL and not (replaced and row == run.subject)
+    }
+
+
 def emulated(run: Run) -> dict[str, dict[str, float]]:
     """Row -> figures of the C on each emulated core; those of `EMULATED_UNITS` in their units as well."""
-    rows = {row: result.figures for row, result in run.results.items() if row.startswith(EMULATED)}
+    rows = {row: result.figures for row, result in results_of(run).items() if row.startswith(EMULATED)}
     return {
         row: figures | {name: figures[key] / unit for name, (key, unit) in EMULATED_UNITS.items() if key in figures}
         for row, figures in rows.items()
@@ -55,7 +68,7 @@ def emulated(run: Run) -> dict[str, dict[str, float]]:
 
 def image_size(run: Run) -> str:
     """Height x width of the input."""
-    return "x".join(map(str, run["data.size"]))
+    return "x".join(map(str, run.rules_of(run.subject)["size"] if run.foreign_file else run["data.size"]))
 
 
 def made_from(run: Run, file: str) -> str | None:
@@ -88,8 +101,13 @@ def processor(machine: Mapping[str, Any]) -> str:
 
 
 def is_present(run: Run, file: str) -> bool:
-    """Whether the run has a file, and not one that says that another checkpoint made it, or another file."""
-    return run.has(file) and made_from(run, file) in (None, run.checkpoint)
+    """Whether the run has a file of what it is about, and not one that another checkpoint made, or another file."""
+    return run.has(file) and not run.foreign_file and made_from(run, file) in (None, run.checkpoint)
+
+
+def is_initial(run: Run) -> bool:
+    """Whether the card is about weights that nobody trained."""
+    return not (run.weights or run.foreign_file or training(run))
 
 
 def training(run: Run) -> dict[str, Any]:

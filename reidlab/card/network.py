@@ -1,5 +1,6 @@
 """A card's sections about the network: its architecture, and what goes into and comes out of each of its files."""
 
+import math
 import re
 from dataclasses import asdict
 from pathlib import Path
@@ -9,8 +10,8 @@ import pandas as pd
 from reidlab import plots
 from reidlab.card.facts import MODELS, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
-from reidlab.export.runtime import Embedder, Port, open_model
-from reidlab.files import file_hash, read_json, write_json
+from reidlab.export.runtime import Embedder, Port, open_foreign, open_model
+from reidlab.files import EXPORTED, file_hash, read_json, write_json
 from reidlab.models import ReIdNetwork, blocks, count_classes
 from reidlab.plots.saving import save_drawing
 from reidlab.run import File, Run
@@ -20,7 +21,13 @@ NETWORK, FILES = f"{File.CARD_PARTS}/network.json", f"{File.CARD_PARTS}/files.cs
 
 
 def draw_network(run: Run) -> None:
-    """Write the table of blocks, their sums and their drawing, where the network has blocks."""
+    """Write what the network is, and the table of blocks and their drawing, where it has blocks."""
+    for path in (BLOCKS, DRAWING):
+        (run / path).unlink(missing_ok=True)
+    file = run.foreign_file
+    if file and (file.suffix.lower() in EXPORTED or not file.is_file()):
+        write_json(run / NETWORK, _facts_of_file(run, file))
+        return
     num_classes, size = _num_classes(run), tuple(run["data.size"])
     network = run.untrained_network(num_classes)
     facts = {"model": run["model.name"], "class": run["model.network._target_"], "input_size": list(size)}
@@ -34,32 +41,62 @@ def draw_network(run: Run) -> None:
     write_json(run / NETWORK, facts | {"outputs": outputs})
 
 
+def _opened(run: Run, file: Path) -> Embedder:
+    """A file from elsewhere; a classifier with as many classes as it was evaluated on."""
+    classes = f"{File.EVALUATE}/{run.subject}/per_class.csv"
+    return open_foreign(run, file, len(run.table_of(classes)) if run.has(classes) else 0)
+
+
+def _facts_of_file(run: Run, file: Path) -> dict:
+    """What a file from elsewhere says of itself, and how large it is."""
+    if not file.is_file():
+        return {"model": file.name, "weights": "no longer where it was evaluated"}
+    embedder = _opened(run, file)
+    shape = embedder.output.shape[1:]
+    return {
+        "model": file.name,
+        "runtime": embedder.runtime,
+        "input_size": list(embedder.size_for(run["data.size"])),
+        "outputs": math.prod(shape) if all(n > 0 for n in shape) else None,
+        "tensors": f"{embedder.input} -> {embedder.output}",
+        "bytes": file.stat().st_size,
+        "assumed": embedder.assumed,
+    }
+
+
 def _num_classes(run: Run) -> int:
     """How many classes the network has; 0 for re-identification, and where neither training nor weights tell."""
-    if not run.is_classifier or run.classes or run.weights is None:
+    weights = run.weights or run.foreign_file
+    if not run.is_classifier or run.classes or weights is None:
         return len(run.classes)
-    return count_classes(run.weights)
+    return count_classes(weights)
 
 
 def architecture(run: Run) -> Section:
     """The drawing, what the network is, and its blocks."""
-    facts, weights = read_json(run / NETWORK), run["model.weights"] and Path(run["model.weights"]).name
+    facts = read_json(run / NETWORK)
     parity = run.table_of(File.PARITY) if is_present(run, File.PARITY) else pd.DataFrame()
+    versions = training(run).get("versions") or {}
+    distance = run.rules_of(run.subject)["distance"] if run.foreign_file else run["model.distance"]
     output = "class confidences" if run.is_classifier else "numbers, the embedding"
     rows = [
         ("network", facts["model"]),
-        ("built by", facts["class"]),
-        ("framework", f"PyTorch {(training(run).get('versions') or {}).get('torch', '')}".strip()),
+        ("built by", facts.get("class")),
+        ("framework", facts.get("runtime") or f"PyTorch {versions.get('torch', '')}".strip()),
         ("input", f"{image_size(run)} RGB"),
-        ("output", f"{facts['outputs'] or ''} {output}".strip()),
-        ("compared by", None if run.is_classifier else f"{run['model.distance']} distance"),
+        ("output", f"{facts.get('outputs') or ''} {output}".strip()),
+        ("tensors", facts.get("tensors")),
+        ("assumed", "; ".join(facts.get("assumed", []))),
+        ("compared by", None if run.is_classifier else f"{distance} distance"),
+        ("size", f"{facts['bytes']:,} bytes" if "bytes" in facts else None),
         ("parameters", _grouped(facts.get("parameters"))),
         ("multiply-accumulates", _grouped(facts.get("macs"))),
-        ("weights", _origin(run, weights)),
+        ("weights", facts.get("weights") or _origin(run)),
         ("int8 by", _method(run, parity) if "method" in parity else None),
         ("int8 chosen on", f"{parity['chosen_on'].iloc[0]} images" if "chosen_on" in parity else None),
     ]
-    sources = run.there(NETWORK, File.CONFIG, File.TRAINING, File.PARITY)
+    made = [] if run.foreign_file else [File.TRAINING, File.PARITY]
+    sources = run.there(NETWORK, File.CONFIG, *made)
     parts: list[Part] = [two_columns(rows, sources)]
     if run.has(DRAWING):
         text = "Each block's output (channels, height x width), and below it what the block stores and computes."
@@ -78,7 +115,8 @@ def _method(run: Run, parity: pd.DataFrame) -> str:
     return parity["method"].iloc[0] + (f"; the {earlier[0]} by an earlier quantize" if earlier else "")
 
 
-def _origin(run: Run, weights: str | None) -> str:
+def _origin(run: Run) -> str:
+    weights = run.subject if run.foreign_file else Path(run["model.weights"] or "").name
     if training(run).get("finished"):
         return f"trained by this run, starting from {weights}" if weights else "trained by this run, from scratch"
     if run.is_trained:
@@ -91,11 +129,14 @@ def _grouped(count: int | None) -> str | None:
 
 
 def list_files(run: Run) -> None:
-    """Write what goes into and comes out of every exported file, as the file itself says it."""
-    found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
-    rows = [_row(run, path) for path in found if path.suffix in MODELS]
-    if run.has(c_header(run)):
-        rows.append(_row_of_c(run))
+    """Write what goes into and comes out of every exported file, or the one from elsewhere, as the file says it."""
+    if file := run.foreign_file:
+        given = file.is_file() and file.suffix.lower() in EXPORTED
+        rows = [_row(file, file.name, _opened(run, file)) | {"made_from": None}] if given else []
+    else:
+        found = [path for folder in (File.EXPORT, File.DEPLOY_NVIDIA) for path in sorted((run / folder).glob("*.*"))]
+        rows = [_row(path, path.relative_to(run.folder), open_model(path)) for path in found if path.suffix in MODELS]
+        rows += [_row_of_c(run)] if run.has(c_header(run)) else []
     if rows:
         run.write(FILES, pd.DataFrame(rows).to_csv(index=False))
     else:
@@ -123,10 +164,15 @@ def interfaces(run: Run) -> Section:
         ]  # fmt: skip
         said = [place for place, name in enumerate(table) if table[name].notna().any()]
         table["sha256"] = table["sha256"].str[:12]
-        rows = [[Link(row[0]), *(row[place] for place in said[1:])] for row in table.to_numpy(dtype=object).tolist()]
+        rows = [
+            [row[0] if run.foreign_file else Link(row[0]), *(row[place] for place in said[1:])]
+            for row in table.to_numpy(dtype=object).tolist()
+        ]
         parts.append(Table([columns[place] for place in said], rows, [FILES]))
         text = f"B is the batch; H x W is {image_size(run)}. Without a scale, numbers are what they are."
         parts.append(Paragraph([text]))
+    if run.foreign_file:
+        return Section("Inputs and outputs", parts)
     for path in (File.ONNX, File.TFLITE_INT8):
         if not run.has(path):
             parts.append(Missing(path, run.command(stage_of(path))))
@@ -143,11 +189,10 @@ def stage_of(path: str) -> str:
     return "export" if path == File.ONNX else "quantize"
 
 
-def _row(run: Run, file: Path) -> dict:
-    embedder = open_model(file)
+def _row(file: Path, name: str | Path, embedder: Embedder) -> dict:
     given = "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     return {
-        "file": file.relative_to(run.folder).as_posix(),
+        "file": str(name),
         **_port("input", embedder.input, given),
         "values": _values(embedder),
         **_port("output", embedder.output, f"B, {embedder.output.shape[-1]}"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reidlab.card import published
-from reidlab.card.facts import EMULATED, FORMS, emulated, form, processor
+from reidlab.card.facts import EMULATED, FORMS, emulated, form, processor, results_of
 from reidlab.card.parts import Cell, Column, Link, Missing, Paragraph, Part, Section, Table
 from reidlab.run import File, Row, Run
 
@@ -14,10 +14,12 @@ COUNTS = ("num_query", "num_gallery", "num_images")
 def results(run: Run) -> Section:
     """The figures of the test split with their intervals, the threshold, and published results."""
     parts: list[Part] = []
-    found = run.table()
-    found = found.drop(index=[row for row in found.index if row in [*FORMS][1:] or row.startswith(EMULATED)])
-    if Row.CHECKPOINT not in found.index:
-        parts.append(Missing("figures of the checkpoint on the test split", run.command("evaluate")))
+    found, known = run.table(), results_of(run)
+    hidden = [row for row in found.index if row not in known or row in [*FORMS][1:] or row.startswith(EMULATED)]
+    found = found.drop(index=hidden)
+    if run.subject not in found.index:
+        what = run.subject if run.foreign_file else "the checkpoint"
+        parts.append(Missing(f"figures of {what} on the test split", run.command("evaluate")))
     if len(found):
         found = found.dropna(axis="columns", how="all")
         columns = [Column(name.replace("num_", ""), ",.0f" if name in COUNTS else ".3f") for name in found]
@@ -25,11 +27,11 @@ def results(run: Run) -> Section:
         sources = run.there(File.METRICS, *(f"{File.EVALUATE}/{row}/intervals.json" for row in found.index))
         parts.append(Table([Column("network or protocol"), *columns], rows, sources, "The test split"))
         parts += _explanations(run)
-    if again := run.reentry_page:
+    if (again := run.reentry_page) and not run.foreign_file:
         parts.append(
             Paragraph([f"Whether {run.kind.several} who were out of sight are recognized is on its own page."], again)
         )
-    others = published.accuracy(run["data.name"], run["model.name"])
+    others = published.accuracy(run["data.name"], run.subject_name)
     if len(others):
         run.write(PUBLISHED, others.to_csv(index=False))
         columns = [Column(name, ".3f" if others[name].dtype == float else "", "published") for name in others]
@@ -41,18 +43,20 @@ def _explanations(run: Run) -> Iterator[Paragraph]:
     """How to read the table, and where the threshold lies."""
     one, several = run.kind
     texts = [f"Intervals are 95 %, over the test {'images' if run.is_classifier else several}."]
-    if any(row.startswith(Row.CHECKPOINT.under("")) for row in run.results):
+    results = results_of(run)
+    if any(row.startswith(Row.CHECKPOINT.under("")) for row in results):
         texts.append("Rows after checkpoint+ are the same network under another protocol.")
-    scored = run.results[Row.CHECKPOINT].protocol.get("size") if Row.CHECKPOINT in run.results else None
+    scored = results[Row.CHECKPOINT].protocol.get("size") if Row.CHECKPOINT in results else None
     if scored not in (None, run["data.size"]):
         here, now = (" x ".join(map(str, size)) for size in (scored, run["data.size"]))
         texts.append(f"The checkpoint's row is of images of {here}, the settings are of {now}.")
-    texts += [f"Careful: {line}." for line in run.incomparable]
+    if len(results) == len(run.results):  # else it may be about rows that aren't shown
+        texts += [f"Careful: {line}." for line in run.incomparable]
     page = run.there(File.EVALUATION_PAGE)
     if page:
         texts.append("Pictures of its confusions are on the evaluation's own page.")
     yield Paragraph([" ".join(texts)], page)
-    if verdict := run.verdict:
+    if (verdict := run.verdict) and not run.foreign_file:
         low, high = (verdict.get(f"threshold_{end}") for end in ("low", "high"))
         interval = "" if low is None or high is None else f" ({low:.4g} to {high:.4g})"
         text = (

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from reidlab.card.facts import image_size, training
+from reidlab.card.facts import image_size, results_of, training
 from reidlab.card.parts import Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
 from reidlab.data.samples import VALIDATION_SPLITS
-from reidlab.run import UNFINISHED, File, Row, Run
+from reidlab.run import UNFINISHED, File, Run
 
 TEST_SIZES = {"num_query": "queries", "num_gallery": "gallery images", "num_images": "images"}
 RECIPE = {  # what a reader asks first -> key of the settings
@@ -41,10 +41,10 @@ def data(run: Run) -> Section:
         rows.append(("classes", ", ".join(run.classes)))
     else:
         rows.append(("set aside for validation", _set_aside(run, summary)))
-        rules = run.rules_of(Row.CHECKPOINT)
+        rules = run.rules_of(run.subject)
         counted = "left out" if rules["exclude_same_camera"] else "counted"
         rows += [("tested by", f"{rules['distance']} distance"), ("matches of the query's own camera", counted)]
-    scored = run.results.get(Row.CHECKPOINT)
+    scored = results_of(run).get(run.subject)
     if scored:
         counts = [f"{scored.figures[name]:,.0f} {word}" for name, word in TEST_SIZES.items() if name in scored.figures]
         rows.append(("test split", ", ".join(counts)))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from reidlab.card.facts import c_header, is_present
+from reidlab.card.facts import c_header, is_initial, is_present
 from reidlab.card.parts import Paragraph, Part, Section, Snippet
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.run import File, Run
@@ -33,6 +33,10 @@ def use(run: Run) -> Section:
     """The code, of files that are there and the present checkpoint's; paths are relative to the run folder."""
     snippets: list[Part] = [*_snippets(run)]
     words = [Paragraph(["Run these in the folder of this card; `a.jpg` is an image of yours."])]
+    if is_initial(run):
+        words.append(
+            Paragraph(["Careful: the weights are random, since nothing was trained; train before you use it."])
+        )
     return Section("Use it", [*words, *snippets] if snippets else [])
 
 

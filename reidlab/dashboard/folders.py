@@ -111,7 +111,8 @@ def leaderboard(runs: Sequence[Snapshot], every_row: bool = False) -> pd.DataFra
         chosen = [row for row in run.results if row == Row.CHECKPOINT]
         rows: list[str | None] = [*(run.results if every_row or not chosen else chosen)] or [None]
         for name in rows:
-            lines.append(about | {"row": name} | (_line(run, name, names) if name else {}))
+            foreign = {"model": name, "parameters": None} if name and run.results[name].is_foreign else {}
+            lines.append(about | foreign | {"row": name} | (_line(run, name, names) if name else {}))
     row = ["row"] if every_row else []
     columns = ["run", *row, *_columns(lines), "model", "state", "parameters", "protocol", SPLIT]
     table = pd.DataFrame(lines, columns=columns)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from reidlab.export.metadata import SCHEMA
 from reidlab.export.quiet import quiet
 from reidlab.files import EXPORTED, open_regular, read_bytes
 from reidlab.untrusted import check_schema, parse_json
+
+if TYPE_CHECKING:
+    from reidlab.run import Run
 
 INTEGERS = {np.dtype(np.uint8): 0, np.dtype(np.int8): -128}  # type -> code of a black pixel
 NAMED = ("embedding", "feature")  # what other tools call the output to compare, in lower case
@@ -239,6 +242,16 @@ def open_model(
         return opened.run(images, place)
 
     return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known, place)
+
+
+def open_foreign(run: "Run", file: Path, classes: int = 0) -> Embedder:
+    """A .tflite or .onnx from elsewhere by the settings of `evaluate`, see `open_model`.
+
+    `classes` is their number where the data say it, of a classifier; by default that of the run's training.
+    """
+    keys = ("mean", "std", "color_order", "output")
+    wanted = classes or len(run.classes) if run.is_classifier else None
+    return open_model(file, **{key: run[f"evaluate.{key}"] for key in keys}, classes=wanted)
 
 
 def _is_normal(values: Any, least: float) -> bool:

@@ -203,6 +203,22 @@ class Run:
         return Path(self.config.model.weights) if self.config.model.weights else None
 
     @property
+    def foreign_file(self) -> Path | None:
+        """The file from elsewhere that the run is about: `evaluate.file`, where it has neither weights nor training."""
+        file = self["evaluate.file"]
+        return resolve_path(file) if file and not self.weights and not self.has(File.LAST) else None
+
+    @property
+    def subject(self) -> str:
+        """The row of results of what the run is about: its own network, or else `foreign_file`."""
+        return self.foreign_file.name if self.foreign_file else Row.CHECKPOINT
+
+    @property
+    def subject_name(self) -> str:
+        """What a reader calls it: the model's name, or that of the file."""
+        return self.foreign_file.name if self.foreign_file else self["model.name"]
+
+    @property
     def is_trained(self) -> bool:
         """Whether the network was trained in this run."""
         return self.has(File.BEST)

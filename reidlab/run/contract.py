@@ -203,3 +203,8 @@ class Result:
     checkpoint: str | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     file: str | None = None
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the figures are of a file from elsewhere, which gives the row its name."""
+        return self.checkpoint is None and self.file is not None

@@ -2,12 +2,13 @@
 
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 
 from reidlab.config import resolve_path
 from reidlab.console import log
 from reidlab.data import ImageDataModule
 from reidlab.evaluation import protocol_of
-from reidlab.files import file_hash
+from reidlab.files import EXPORTED, file_hash
 from reidlab.run import File, Run
 from reidlab.stages import deploy, evaluate, quantize, train
 
@@ -31,7 +32,7 @@ def run(run: Run, stages: Iterable[str]) -> dict[str, str]:
         "folder": f"{run.folder}, {'which is there' if run.folder.is_dir() else 'new'}",
         "overrides": shlex.join(run["run.overrides"]) or "none",
         "data": _data(datamodule),
-        "network": f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {_weights(run)}",
+        "network": _network(run, stages[0]),
     }
     if "train" in stages:
         facts["training"] = _training(run)
@@ -56,8 +57,17 @@ def _data(datamodule: ImageDataModule) -> str:
     return f"{datamodule.name} in {datamodule.samples.root}: {train:,} training and {test:,} test images"
 
 
-def _weights(run: Run) -> str:
-    return f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
+def _network(run: Run, stage: str) -> str:
+    if file := _file(run, stage):
+        return f"that of {file}"
+    weights = f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
+    return f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {weights}"
+
+
+def _file(run: Run, stage: str) -> str | None:
+    """The file from elsewhere that a stage takes in the network's place."""
+    takes_it = stage in ("evaluate", "deploy") or (stage == "report" and run.foreign_file)
+    return run["evaluate.file"] if takes_it else None
 
 
 def _training(run: Run) -> str:
@@ -73,8 +83,9 @@ def _training(run: Run) -> str:
 
 def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:
     """Raise the InputError of a stage after training that can't begin."""
-    file = run["evaluate.file"] if stage in ("evaluate", "deploy") else None
-    if file:
+    if (file := _file(run, stage)) and Path(file).suffix.lower() not in EXPORTED:
+        run.network_with(resolve_path(file))
+    elif file:
         by_classes = stage == "evaluate" and run.is_classifier
         evaluate.open_file(run, resolve_path(file), datamodule.num_classes if by_classes else 0)
     else:

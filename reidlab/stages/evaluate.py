@@ -30,7 +30,7 @@ from reidlab.evaluation import (
 from reidlab.evaluation.retrieval import fitting
 from reidlab.evaluation.threshold import calibrate
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import Embedder, open_model
+from reidlab.export.runtime import Embedder, open_foreign
 from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
@@ -211,11 +211,9 @@ def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> Non
 def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:
     """A .tflite or .onnx by the settings of `evaluate`; what it takes is logged, and what is assumed of it.
 
-    `classes` is their number where the data say it, of a classifier; by default that of the run's training.
+    See `open_foreign`.
     """
-    keys = ("mean", "std", "color_order", "output")
-    wanted = classes or len(run.classes) if run.is_classifier else None
-    embedder = open_model(file, **{key: run[f"evaluate.{key}"] for key in keys}, classes=wanted)
+    embedder = open_foreign(run, file, classes)
     port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     size = embedder.size_for(run["data.size"])
     log.info(f"{file.name}: {port.dtype} ({order}), images of {size}, run by {embedder.runtime}")
@@ -368,6 +366,8 @@ def _other_run(run: Run) -> Run | None:
     key, other = f"evaluate.against={name}", Run(Path(run["run.root"]) / name)
     if run["evaluate.file"]:
         raise InputError(f"{key}: it compares the networks of two runs; leave out evaluate.file")
+    if other.foreign_file:
+        raise InputError(f"{key}: it is about {other.subject}, a file, and two networks are compared; name another run")
     if run.is_classifier or other.is_classifier:
         raise InputError(f"{key}: it compares rankings, and a classifier has none; leave it out")
     theirs = other.results.get(Row.CHECKPOINT)

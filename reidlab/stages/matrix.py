@@ -30,8 +30,9 @@ def transfer_matrix(runs: Sequence[Run], figure: str = "mAP") -> pd.DataFrame:
     cells: dict[str, dict[str, float]] = {}
     rules: dict[str, dict[str, str]] = {}
     for run in runs:
-        line = f"{run.name} ({run['data.name']})"
-        line = f"{run.folder} ({run['data.name']})" if line in cells else line
+        origin = run.subject if run.foreign_file else run["data.name"]
+        line = f"{run.name} ({origin})"
+        line = f"{run.folder} ({origin})" if line in cells else line
         cells[line], rules[line] = {}, {}
         for data, result in _test_sets(run):
             if figure not in result.figures:
@@ -51,9 +52,11 @@ def transfer_matrix(runs: Sequence[Run], figure: str = "mAP") -> pd.DataFrame:
 def _test_sets(run: Run) -> Iterator[tuple[str, Result]]:
     """Name and figures of a run's own test set and of the others; InputError where it isn't evaluated."""
     results, elsewhere = run.results, Row.CHECKPOINT.on("")
-    if Row.CHECKPOINT not in results:
+    if run.subject not in results:
         raise InputError(f"{run.folder}: not evaluated; run `{run.command('evaluate')}` first")
-    yield run["data.name"], results[Row.CHECKPOINT]
+    yield run["data.name"], results[run.subject]
+    if run.foreign_file:
+        return
     for row, result in results.items():
         if row.startswith(elsewhere):
             digest = str(result.protocol.get("test", ""))[:8]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from reidlab import card
 from reidlab.card import published
-from reidlab.card.facts import emulated, form
+from reidlab.card.facts import emulated, form, results_of
 from reidlab.card.parts import Table, of_frame
 from reidlab.card.render import data_uri, page_environment
 from reidlab.console import log, print_table
@@ -105,7 +105,8 @@ def run(run: Run) -> Run:
 def print_forms(run: Run) -> None:
     """The checkpoint, its int8 file and its C on emulated cores, a row each, and where the card is."""
     shown = (*run.figures[:2], "size_kib", "flash_kib", "ram_kib", "ms_1_thread", "million_instructions")
-    rows = {row: run.results[row].figures for row in (Row.CHECKPOINT, Row.TFLITE_INT8) if row in run.results}
+    found = results_of(run)
+    rows = {row: found[row].figures for row in (run.subject, Row.TFLITE_INT8) if row in found}
     table = pd.DataFrame.from_dict({form(row).name: found for row, found in (rows | emulated(run)).items()}, "index")
     table = table[[name for name in shown if name in table]].rename_axis("network")
     print_table(table, f"{run.name}: on the test split, as int8, and on a device")
@@ -113,9 +114,10 @@ def print_forms(run: Run) -> None:
 
 
 def evaluated_row(run: Run) -> str | None:
-    """The row that `evaluation.html` is about: the checkpoint, or else a file from elsewhere; None without both."""
-    rows = [Row.CHECKPOINT, *(row for row in run.results if row not in [*Row])]
-    return next((row for row in rows if row in run.results and run.has(f"{File.EVALUATE}/{row}")), None)
+    """The row that `evaluation.html` is about: what the run is, or else a file from elsewhere; None without both."""
+    found = results_of(run)
+    rows = [run.subject, *(row for row in found if row not in [*Row])]
+    return next((row for row in rows if row in found and run.has(f"{File.EVALUATE}/{row}")), None)
 
 
 def _write_evaluation(run: Run, row: str) -> Path:
@@ -124,7 +126,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
         for name, drawn in _drawn(run):
             save_figure(drawn.figure, run / folder / f"{name}.png")
             run.write(f"{folder}/{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
-    others = published.accuracy(run["data.name"], run["model.name"])
+    others = published.accuracy(run["data.name"], run.subject_name)
     page = page_environment().get_template("evaluation.html")
     html = page.render(
         name=run.name,

@@ -1,6 +1,7 @@
 """Option `--dry-run`: it writes nothing, refuses what the stage refuses, and names what the stage then writes."""
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,15 @@ def test_data_that_is_yet_to_be_drawn_is_not_drawn(tmp_path, monkeypatch, capsys
         assert cli.main(["run", *chosen, f"data.root={tmp_path / 'drawn'}", "--dry-run"]) == 0
         assert "yet to be drawn in" in said(capsys)["data"]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_from_elsewhere_is_read(command, trained, tmp_path, capsys):
+    weights = Path(next(word for word in trained if word.startswith("run.root="))[9:], "t", "checkpoints", "best.ckpt")
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"no checkpoint")
+    assert cli.main(["evaluate", *command, f"model={weights}", "--dry-run"]) == 0
+    assert said(capsys)["network"].strip() == f"that of {weights}"
+    assert cli.main(["evaluate", *command, f"model={broken}", "--dry-run"]) == 2
 
 
 @pytest.mark.parametrize(("time", "told"), [("60", "60 minutes"), ("00:01:30:00", "a time of 00:01:30:00")])
