@@ -9,6 +9,7 @@ import zipfile
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pandas as pd
 import pytest
@@ -355,6 +356,16 @@ def test_files_of_classifiers_from_elsewhere_are_classifiers(quantized, root, sm
         assert read_json(board_of(run, tmp_path / f"board{number}") / "card.json")["classes"] == NAMES
         with pytest.raises(InputError, match="classifies images; trackers take"):
             deploy.run(Run.compose([*given, "deploy=trackers"]))
+
+
+def test_classes_without_names_are_numbers(quantized, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "classes", [])
+    assert deploy.deployable(config(root, "trained")).classes == list("01234")
+    model = onnx.load(quantized / File.ONNX)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    given = ["evaluate.mean=[0,0,0]", "evaluate.std=[1,1,1]"]
+    assert deploy.deployable_file(config(root, "none", *given), tmp_path / "bare.onnx").classes == list("01234")
 
 
 @pytest.mark.slow
