@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from reidlab.data import DrawnShapes, read_image
+from reidlab.data.images import resize
 from reidlab.deploy.emulator import missing_tools
 from reidlab.errors import InputError
 from reidlab.evaluation import Outputs
@@ -241,14 +242,12 @@ def shown(quantized, root):
         return [data.samples.root / path for path in paths], run.network((pixels - mean) / std).embedding.numpy()
 
 
-def check_printed(text, shown, tolerance):
-    """Lines of confidence, file and class against those of the network; a class that is as likely may stand there."""
-    files, expected = shown
+def check_printed(text, files, expected):
+    """Lines of confidence, file and class against scores (N, 5)."""
     lines = [line.split() for line in text.splitlines()]
     assert [line[1] for line in lines] == [str(file) for file in files] and {len(line) for line in lines} == {3}
     for (confidence, _, name), scores in zip(lines, expected, strict=True):
-        assert float(confidence) == pytest.approx(scores.max(), abs=tolerance)
-        assert scores[NAMES.index(name)] >= scores.max() - 2 * tolerance
+        assert float(confidence) == pytest.approx(scores.max(), abs=1e-4) and name == NAMES[scores.argmax()]
 
 
 def board_of(run, folder):
@@ -265,7 +264,10 @@ def test_a_board_prints_classes(quantized, root, shown, tmp_path):
     card = read_json(board / "card.json")
     assert card["classes"] == NAMES and not card["logits"]
     command = [sys.executable, board / "reid.py", *shown[0]]
-    check_printed(subprocess.run(command, capture_output=True, text=True, check=True).stdout, shown, 0.05)
+    pixels = np.stack([resize(read_image(file), (64, 64)) for file in shown[0]])
+    expected = open_model(quantized / File.TFLITE_INT8)(pixels)
+    np.testing.assert_allclose(expected, shown[1], atol=0.05)
+    check_printed(subprocess.run(command, capture_output=True, text=True, check=True).stdout, shown[0], expected)
     assert len(subprocess.run(command[:3], capture_output=True, text=True, check=True).stdout.splitlines()) == 1
 
 
@@ -306,7 +308,7 @@ def test_tritons_client_prints_classes(nvidia, shown, monkeypatch, capsys):
     monkeypatch.setattr(urllib.request, "urlopen", Answer)
     monkeypatch.setattr(sys, "argv", ["triton_client.py", *map(str, shown[0])])
     client_of(nvidia).main()
-    check_printed(capsys.readouterr().out, shown, 1e-3)
+    check_printed(capsys.readouterr().out, *shown)
 
 
 def test_nvidias_folder_is_that_of_a_classifier(nvidia, root):
