@@ -1,14 +1,23 @@
 """Stages of a run that classifies images: data, training, evaluation, export, int8."""
 
+import importlib.util
+import json
+import subprocess
+import sys
+import urllib.request
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
+import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from reidlab.data import DrawnShapes
+from reidlab.data import DrawnShapes, read_image
+from reidlab.data.images import resize
 from reidlab.deploy.emulator import missing_tools
 from reidlab.errors import InputError
 from reidlab.evaluation import Outputs
@@ -231,6 +240,149 @@ def test_of_features_and_scores_the_scores_are_evaluated(quantized, root, tmp_pa
 def test_the_int8_file_becomes_c(quantized, root):
     deploy.run(config(root, "trained", "deploy.cores=[]"))
     assert "softmax" in "".join(file.read_text() for file in (quantized / File.DEPLOY_C).glob("src/*.c"))
+
+
+NAMES = ["circle", "cross", "square", "star", "triangle"]
+
+
+@pytest.fixture(scope="module")
+def shown(quantized, root):
+    """Test images of every class: files, and their confidences by the run's network."""
+    run = config(root, "trained")
+    data = run.datamodule()
+    paths = data.test.groupby("pid").head(2)["path"]
+    mean, std = (torch.tensor(run[f"model.{name}"]).view(3, 1, 1) for name in ("mean", "std"))
+    pixels = torch.from_numpy(np.stack([data.read(path) for path in paths])).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        return [data.samples.root / path for path in paths], run.network((pixels - mean) / std).embedding.numpy()
+
+
+def check_printed(text, files, expected):
+    """Lines of confidence, file and class against scores (N, 5)."""
+    lines = [line.split() for line in text.splitlines()]
+    assert [line[1] for line in lines] == [str(file) for file in files] and {len(line) for line in lines} == {3}
+    for (confidence, _, name), scores in zip(lines, expected, strict=True):
+        assert float(confidence) == pytest.approx(scores.max(), abs=1e-4) and name == NAMES[scores.argmax()]
+
+
+def board_of(run, folder):
+    """The unpacked zip of a Linux board."""
+    (bundle,) = (deploy.folder(run) / "edge_linux").glob("*.zip")
+    with zipfile.ZipFile(bundle) as content:
+        content.extractall(folder)
+    return folder
+
+
+def test_a_board_prints_classes(quantized, root, shown, tmp_path):
+    run = deploy.run(config(root, "trained", "deploy=edge_linux"))
+    board = board_of(run, tmp_path)
+    card = read_json(board / "card.json")
+    assert card["classes"] == NAMES and not card["logits"]
+    command = [sys.executable, board / "reid.py", *shown[0]]
+    pixels = np.stack([resize(read_image(file), (64, 64)) for file in shown[0]])
+    expected = open_model(quantized / File.TFLITE_INT8)(pixels)
+    np.testing.assert_allclose(expected, shown[1], atol=0.05)
+    check_printed(subprocess.run(command, capture_output=True, text=True, check=True).stdout, shown[0], expected)
+    assert len(subprocess.run(command[:3], capture_output=True, text=True, check=True).stdout.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def nvidia(quantized, root):
+    return deploy.run(config(root, "trained", "deploy=nvidia")) / File.DEPLOY_NVIDIA
+
+
+def client_of(folder):
+    """The module `triton_client.py` of a folder."""
+    spec = importlib.util.spec_from_file_location("client", folder / "triton_client.py")
+    client = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(client)
+    return client
+
+
+def test_tritons_client_prints_classes(nvidia, shown, monkeypatch, capsys):
+    session = onnxruntime.InferenceSession(nvidia / "model.onnx", providers=["CPUExecutionProvider"])
+
+    class Answer:
+        def __init__(self, request, timeout):
+            length = int(request.headers["Inference-header-content-length"])
+            head, pixels = json.loads(request.data[:length]), np.frombuffer(request.data[length:], "<f4")
+            (name,) = (output["name"] for output in head["outputs"])
+            made = session.run([name], {"input": pixels.reshape(head["inputs"][0]["shape"])})[0]
+            about = json.dumps({"outputs": [{"shape": made.shape}]}).encode()
+            self.content, self.headers = about + made.tobytes(), {"Inference-Header-Content-Length": len(about)}
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def read(self):
+            return self.content
+
+    monkeypatch.setattr(urllib.request, "urlopen", Answer)
+    monkeypatch.setattr(sys, "argv", ["triton_client.py", *map(str, shown[0])])
+    client_of(nvidia).main()
+    check_printed(capsys.readouterr().out, *shown)
+
+
+def test_nvidias_folder_is_that_of_a_classifier(nvidia, root):
+    card, text = read_json(nvidia / "test_vector" / "expected.json"), (nvidia / "README.md").read_text()
+    assert card["classes"] == NAMES and card["output"] == "scores"
+    assert text.startswith("# 5 class scores from") and "confidences, in the\norder of `classes`" in text
+    assert "no DeepStream configs" in text and "the likeliest class of each image" in text
+    assert "an embedding" not in text and "re-association by" not in text
+    assert 'name: "scores"' in (nvidia / "triton" / "reid_python" / "config.pbtxt").read_text()
+    assert not [*nvidia.glob("deepstream_*")]
+    named = deploy.run(config(root, "trained", "deploy=nvidia", "export.output_name=classes")) / File.DEPLOY_NVIDIA
+    assert read_json(named / "test_vector" / "expected.json")["output"] == "classes"
+
+
+def test_deepstream_files_of_an_earlier_release_are_removed(quantized, root):
+    folder = config(root, "trained") / File.DEPLOY_NVIDIA
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "deepstream_nvtracker.yml").write_text("ReID:")
+    deploy.run(config(root, "trained", "deploy=nvidia"))
+    assert not (folder / "deepstream_nvtracker.yml").exists()
+
+
+def test_gray_of_16_bits_is_read_as_in_training(nvidia, tmp_path):
+    gray = np.random.default_rng(0).integers(0, 65536, (64, 64), np.uint16)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(client_of(nvidia).read(tmp_path / "gray.png"), read_image(tmp_path / "gray.png"))
+
+
+def test_the_c_of_a_classifier_tells_of_classes(quantized, root):
+    folder = deploy.run(config(root, "trained", "deploy.cores=[]", "deploy.prefix=shapes")) / File.DEPLOY_C
+    text, header = (folder / "README.md").read_text(), (folder / "src/shapes.h").read_text()
+    assert "5 class scores out" in text and "SHAPES_CLASS_NAMES" in text
+    for word in ("Gallery", "who is it", "Verdict", "dentit", "n embedding", "Examples"):
+        assert word not in text, word
+    assert '#define SHAPES_CLASS_NAMES {"circle", "cross", "square", "star", "triangle"}' in header
+    assert "THRESHOLD" not in header and not (folder / "examples/camera").exists()
+    assert "Re-identification" not in (folder / "library.properties").read_text()
+
+
+def test_files_of_classifiers_from_elsewhere_are_classifiers(quantized, root, small, tmp_path):
+    """Also where the settings are of identities: a file names its classes."""
+    file = quantized / File.ONNX_INT8
+    for number, given in enumerate(([*SMALL, f"data.root={root}/shapes"], small)):
+        given = [*given, f"run.root={tmp_path}", f"run.name=run{number}", f"evaluate.file={file}"]
+        run = Run.compose([*given, "deploy=edge_linux"])
+        deploy.run(run)
+        assert read_json(board_of(run, tmp_path / f"board{number}") / "card.json")["classes"] == NAMES
+        with pytest.raises(InputError, match="classifies images; trackers take"):
+            deploy.run(Run.compose([*given, "deploy=trackers"]))
+
+
+def test_classes_without_names_are_numbers(quantized, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "classes", [])
+    assert deploy.deployable(config(root, "trained")).classes == list("01234")
+    model = onnx.load(quantized / File.ONNX)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "bare.onnx")
+    given = ["evaluate.mean=[0,0,0]", "evaluate.std=[1,1,1]"]
+    assert deploy.deployable_file(config(root, "none", *given), tmp_path / "bare.onnx").classes == list("01234")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import contextlib
 import functools
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -42,6 +42,8 @@ TEMPLATES = {  # file of this package -> in the folder; `reid` in its name is th
     "library.properties": "library.properties",
     "README.md": "README.md",
 }
+COMPARING = ("main.c", "board.h", "board_host.c", "camera.ino")  # examples that enroll and identify
+PART = re.compile(r"<!-- (embeds|classifies)\n(.*?)-->\n", re.DOTALL)  # of a template, for networks of one kind
 PREFIX = re.compile(r"(?!reid_|_)[a-z_][a-z0-9_]{0,30}")
 HEADERS = {"assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math",
            "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time",
@@ -80,6 +82,7 @@ def export_c(
     thresholds: Mapping[str, float] | None = None,
     example: Example | None = None,
     place: int | None = None,
+    classes: Sequence[str] = (),
 ) -> CReport:
     """Write a folder of C for CMake, Zephyr, Arduino and others: sources, an example and a README.
 
@@ -98,6 +101,7 @@ def export_c(
         thresholds: by distance, those up to which two images show one identity, of this model.
         example: for the self-test, which is left out without one.
         place: of the output that holds embeddings, of a model with several.
+        classes: the names of a classifier's classes, in the order of its scores; none of a network that embeds.
     """
     if not PREFIX.fullmatch(prefix) or prefix in HEADERS:
         raise InputError(f"deploy.prefix={prefix}: give a short C name in small letters, such as gate; not reid_...")
@@ -111,9 +115,10 @@ def export_c(
         "PREFIX": prefix.upper(), "other": "door" if prefix == "gate" else "gate",
         "static_arena": int(arena == "static"), "version": __version__, "version_number": _number(__version__),
         "kernels": zlib.crc32("".join(shared.values()).encode()),
+        "class_names": ", ".join(map(_literal, classes)),
         **_verdict(distance, thresholds or {}), **(source.self_test(example) if example else {}),
     }  # fmt: skip
-    own = _own_names(_text("reid.h"))
+    own, kind = _own_names(_text("reid.h")), "classifies" if classes else "embeds"
     for model in (folder / "src").glob("*_model.c"):
         if model.name != f"{prefix}_model.c" and GENERATED.encode() in _content(model):
             for end in ("_model.c", "_self_test.c", ".h"):
@@ -121,10 +126,11 @@ def export_c(
     for name, content in shared.items():
         _renew(folder / "src" / name, content)
     for name, target in TEMPLATES.items():
-        if name == "reid_self_test.c" and not example:
+        if (name == "reid_self_test.c" and not example) or (name in COMPARING and classes):
             (folder / target.replace("reid", prefix)).unlink(missing_ok=True)  # of an earlier network
             continue
-        text = Template(_text(name)).substitute(values)
+        text = PART.sub(lambda part: part[2] if part[1] == kind else "", _text(name))
+        text = Template(text).substitute(values)
         if prefix != "reid" and name != "reid_version.h":
             target, text = (_renamed(word, own, prefix) for word in (target, text))
         _renew(folder / target, text)
@@ -170,6 +176,13 @@ def _verdict(distance: str, thresholds: Mapping[str, float]) -> dict[str, str]:
     else:
         told = "The thresholds in `reid.h` were calibrated on this int8 network; the float network's is another one."
     return {"thresholds": "\n".join(lines), "verdict": told}
+
+
+def _literal(text: str) -> str:
+    """A C string of a text in UTF-8."""
+    codes = text.encode(errors="replace")
+    letters = (chr(code) if 32 <= code < 127 and code not in b'"\\?' else f"\\{code:03o}" for code in codes)
+    return '"' + "".join(letters) + '"'
 
 
 def _own_names(header: str) -> re.Pattern:

@@ -32,7 +32,7 @@ class EdgeLinux(Target):
     Args:
         name: of the target.
         models: path of the .tflite and of the .onnx; one that is absent is left out.
-        images: how many test images come along, with their embeddings.
+        images: how many test images come along, with what the models give of them.
         threads: of the board's CPU.
     """
 
@@ -41,7 +41,7 @@ class EdgeLinux(Target):
     threads: int
 
     def deploy(self, given: Deployable, out: Path) -> Figures:
-        """Write `<network>_edge_linux.zip`: models, `reid.py`, `test_reid.py`, and embeddings to test against."""
+        """Write `<network>_edge_linux.zip`: models, `reid.py`, `test_reid.py`, and outputs to test against."""
         present = {kind: path for kind, path in self.models.items() if given.has(path)} or self.models
         files = {kind: given.file(path) for kind, path in present.items()}
         size, images = given.datamodule.size, test_images(given.datamodule, self.images)
@@ -67,6 +67,7 @@ class EdgeLinux(Target):
             if batch > 1:
                 raise InputError(f"{files['onnx']}: takes {batch} images at a time; export it with a batch of 1")
             saved["model.onnx"] = np.concatenate([run_onnx(content["model.onnx"], as_fed(x[None])) for x in images])
+        card |= given.about_scores(next(saved[f"model.{kind}"] for kind in files))
         arrays = io.BytesIO()
         np.savez_compressed(arrays, **saved)
         content |= {source.name: source.read_bytes() for source in sorted(SOURCES.glob("*.py"))}

@@ -71,9 +71,9 @@ class C99(Target):
                     f"says, a byte being round(value / {name}_SCALE) + {name}_ZERO"
                 )
         example = example_of(model, place)
-        limits = file_thresholds(model, given)
+        limits, classes = file_thresholds(model, given), given.about_scores(example.embedding[None]).get("classes", ())
         names = self.prefix, self.arena
-        report = export_c(model, out, given.distance, self.extra_macs, *names, limits, example, place)
+        report = export_c(model, out, given.distance, self.extra_macs, *names, limits, example, place, classes)
         write_tables(model, out, self.extra_macs, place)
         made_from = given.origin_of(model, self.model)
         write_json(out / "firmware.json", made_from)

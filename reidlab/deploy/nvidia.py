@@ -20,6 +20,7 @@ from reidlab.export.quiet import quiet
 from reidlab.export.runtime import read_onnx
 from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
+from reidlab.run import Task
 
 BACKENDS = {"reid_onnxruntime": "onnxruntime", "reid_tensorrt": "tensorrt", "reid_python": "python"}
 PYTHON_MODEL = Path(__file__).parent / "triton" / "model.py"
@@ -28,7 +29,13 @@ NO_ENGINE = """The engine goes here as `model.plan`. On the GPU that will serve,
     sh build_tensorrt_8_to_10.sh {precision}    # or build_tensorrt_11.sh
     cp model_{precision}.plan triton/reid_tensorrt/1/model.plan
 """
+PIPELINE = """`deepstream-app -c deepstream_app.txt` is a whole pipeline: DeepStream's sample detector, the tracker of
+`deepstream_nvtracker.yml` with re-association by appearance, and the network as a secondary nvinfer by
+`deepstream_nvinfer.txt`."""
+NO_PIPELINE = """There are no DeepStream configs here: those that reidlab writes follow identities by their embeddings.
+A secondary nvinfer that classifies takes a config of your own."""
 FILES = Path(__file__).parent / "nvidia_files"
+DEEPSTREAM = ("deepstream_nvinfer.txt", "deepstream_nvtracker.yml", "deepstream_app.txt")
 TENSORRT, TRITON = "nvcr.io/nvidia/tensorrt:25.08-py3", "nvcr.io/nvidia/tritonserver:25.08-py3"
 SIMILARITY = 0.8  # that DeepStream's tracker asks for where a network's own threshold isn't known
 TAO_NAMES = ("input", "fc_pred")
@@ -62,7 +69,7 @@ class Nvidia(Target):
         name: of the target.
         int8: path of the int8 .onnx; left out where it is absent.
         input_name: of the tensor.
-        output_name: likewise.
+        output_name: likewise; None for `embedding`, or `scores` of a classifier.
         tao_names: name both as TAO does.
         largest_batch: of engines and of Triton.
         tolerance: largest difference between fp16 and fp32 embeddings, in parts of their length.
@@ -75,7 +82,7 @@ class Nvidia(Target):
 
     int8: str
     input_name: str
-    output_name: str
+    output_name: str | None
     tao_names: bool
     largest_batch: int
     tolerance: float
@@ -93,7 +100,8 @@ class Nvidia(Target):
         """
         if self.served not in PRECISIONS:
             raise InputError(f"deploy.served={self.served}: choose from {', '.join(PRECISIONS)}")
-        names = TAO_NAMES if self.tao_names else (self.input_name, self.output_name)
+        output = self.output_name or (Task.CLASSIFICATION if given.classes else Task.REID).output
+        names = TAO_NAMES if self.tao_names else (self.input_name, output)
         made, batch = self.models(given, names)
         images = test_images(given.datamodule, PHOTOGRAPHS)
         image = images[0]
@@ -111,17 +119,23 @@ class Nvidia(Target):
         if served == "int8" and not isinstance(given, DeployableFile):
             threshold = file_thresholds(given.file(self.int8), given).get(given.distance)
         outputs = {precision: run_onnx(content, as_fed(image[None], batch))[0] for precision, content in made.items()}
+        about_scores = given.about_scores(outputs[served][None])
         card = {"input": face.input, "output": face.output, "size": [face.height, face.width],
                 "batch": batch or 1, "distance": given.distance, "threshold": threshold}  # fmt: skip
         written: dict[str, str | bytes] = {PRECISIONS[precision]: content for precision, content in made.items()}
-        written |= commands(face, made) | deepstream(face, made, given.cosine_threshold)
-        written |= vector_files(image, outputs, card)
+        written |= commands(face, made)
+        if given.classes:
+            for name in DEEPSTREAM:
+                (out / name).unlink(missing_ok=True)
+        else:
+            written |= deepstream(face, made, given.cosine_threshold)
+        written |= vector_files(image, outputs, card | about_scores)
         written["test_vector/input.bin"] = as_fed(image[None], batch).tobytes()
         written |= {name: (FILES / name).read_text() for name in ("triton_client.py", "test_vector.py")}
         for name, content in written.items():
             write_atomic(out / name, content)
         self.write_repository(out / "triton", face, made, served)
-        write_atomic(out / "README.md", readme(face, made))
+        write_atomic(out / "README.md", readme(face, made, about_scores))
         log.info(f"{out}  {', '.join(made)}; batch 1 to {face.largest_batch}; serve it with `reidlab serve`")
         return {}
 
@@ -300,7 +314,7 @@ def commands(face: Interface, made: Collection[str]) -> dict[str, str]:
     }
 
 
-def deepstream(face: Interface, made: Collection[str], cosine_threshold: float | None) -> dict[str, str]:
+def deepstream(face: Interface, made: Collection[str], cosine_threshold: float | None) -> dict[str, str | bytes]:
     """A whole pipeline of deepstream-app, and the configs of nvinfer and nvtracker that it names.
 
     nvinfer numbers precisions 0 fp32, 1 int8, 2 fp16; nvtracker 0 fp32, 1 fp16, 2 int8.
@@ -313,15 +327,17 @@ def deepstream(face: Interface, made: Collection[str], cosine_threshold: float |
         "onnx-file": file, "model-engine-file": engine, "infer-dims": f"3;{face.height};{face.width}",
         "batch-size": batch, "network-mode": 1 if integer else 2, "network-type": 100, "process-mode": 2,
         "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
-        "operate-on-class-ids": 0, "gie-unique-id": 2,
+        "operate-on-class-ids": 2, "gie-unique-id": 2,
     }  # fmt: skip
     changed = {"onnxFile": file, "modelEngineFile": engine, "networkMode": 2 if integer else 1}
-    return {
-        "deepstream_nvinfer.txt": "# nvinfer, secondary: a detector's people (class 0) -> embeddings\n[property]\n"
+    contents = (
+        "# nvinfer, secondary: people -> embeddings; they are class 2 of the detector of "
+        "deepstream_app.txt, 0 of PeopleNet\n[property]\n"
         + "".join(f"{key}={value}\n" for key, value in infer.items()),
-        "deepstream_nvtracker.yml": nvtracker(reid_section(face) | changed, cosine_threshold),
-        "deepstream_app.txt": (FILES / "deepstream_app.txt").read_text(),
-    }
+        nvtracker(reid_section(face) | changed, cosine_threshold),
+        (FILES / "deepstream_app.txt").read_text(),
+    )
+    return dict(zip(DEEPSTREAM, contents, strict=True))
 
 
 def nvtracker(section: Mapping[str, Any], cosine_threshold: float | None) -> str:
@@ -347,17 +363,22 @@ def built(made: Mapping[str, bytes]) -> str:
     return "fp16" if "fp16" in made else next(iter(made))
 
 
-def readme(face: Interface, made: dict[str, bytes]) -> str:
-    """The README of the folder: its files and how to use them."""
+def readme(face: Interface, made: dict[str, bytes], about_scores: Mapping[str, Any]) -> str:
+    """The README of the folder: its files and how to use them; see `Deployable.about_scores`."""
     rows = "\n".join(f"| `{PRECISIONS[name]}` | {len(content) / 1024:.0f} KiB |" for name, content in made.items())
     batch = f"{face.largest_batch}, no other" if face.fixed else f"1 to {face.largest_batch}"
     precision = built(made)
     shape = "" if face.fixed else f"--shapes={face.input}:1x{face.image} "
     docker = 'docker run --rm --gpus all -v "$PWD":/work -w /work'
-    return f"""# {face.features} features from {face.height} x {face.width} RGB pixels, on NVIDIA
+    title, meaning, answer = f"{face.features} features", "", "the distance of each image to the first"
+    if about_scores:
+        title, answer = f"{face.features} class scores", "the likeliest class of each image and its confidence"
+        kind = "logits" if about_scores["logits"] else "confidences"
+        meaning = f": {kind}, in the\norder of `classes` in `test_vector/expected.json`"
+    return f"""# {title} from {face.height} x {face.width} RGB pixels, on NVIDIA
 
 Input `{face.input}` (batch, 3, {face.height}, {face.width}): float32 RGB pixels divided by 255, nothing more; mean and
-standard deviation are in the graph. Output `{face.output}` (batch, {face.features}). Batch {batch}.
+standard deviation are in the graph. Output `{face.output}` (batch, {face.features}){meaning}. Batch {batch}.
 
 | file | size |
 |---|---|
@@ -385,14 +406,15 @@ python test_vector.py --triton
 python triton_client.py A.jpg B.jpg
 ```
 
+The client prints {answer}.
+
 ## DeepStream
 
-`deepstream-app -c deepstream_app.txt` is a whole pipeline: DeepStream's sample detector, `deepstream_nvtracker.yml` with
-re-association by appearance, and the network as a secondary nvinfer by `deepstream_nvinfer.txt`.
+{NO_PIPELINE if about_scores else PIPELINE}
 
 ## Test vector
 
-`test_vector/image.png`, its embedding in `expected.json`, and the input tensor in `input.bin`. `python test_vector.py` runs every
+`test_vector/image.png`, its output in `expected.json`, and the input tensor in `input.bin`. `python test_vector.py` runs every
 .onnx by ONNX Runtime. The files were run so when they were written; engines have to be built and checked on the GPU
 that will serve.
 """  # noqa: E501 (commands in one line)

@@ -67,7 +67,7 @@ class Stm32(Target):
             if note:
                 log.info(f"{board}: {note}")
         remark = ""
-        if n6.BOARD in self.boards and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
+        if n6.BOARD in self.boards and not given.classes and "SOFTMAX" not in {op.kind for op in read_graph(model).ops}:
             if isinstance(given, DeployableFile):
                 given.require_channels_last()
             threshold = file_thresholds(model, given).get("cosine")

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from reidlab.export.onnx import to_onnx
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.export.wrapping import wrapped
 from reidlab.files import file_hash, without_folders
+from reidlab.metrics.classification import are_confidences
 from reidlab.run import File
 
 Figures = dict[str, dict[str, float]]  # rows of metrics.json
@@ -53,6 +54,7 @@ class Deployable:
         cosine_threshold: the calibrated cosine distance below which two images show the same identity, if known.
         threshold: likewise, on `distance`.
         protocol: that embeddings are evaluated by; None for a classifier.
+        classes: the names of a classifier's classes, in the order of its scores; none of a network that embeds.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Deployable:
     cosine_threshold: float | None = None
     threshold: float | None = None
     protocol: RetrievalProtocol | None = None
+    classes: Sequence[str] = ()
 
     def has(self, path: str) -> bool:
         """Whether a file is there."""
@@ -88,6 +91,20 @@ class Deployable:
         if known.get("weights_hash") not in (None, self.checkpoint):
             raise InputError(f"{file}: made from another checkpoint; run `{command}` to make it again")
         return file
+
+    def about_scores(self, scores: np.ndarray) -> dict[str, Any]:
+        """What a runner has to know to name classes by scores (N, C); empty for a network that embeds.
+
+        Raises InputError where there are more or fewer scores than names.
+        """
+        if not self.classes:
+            return {}
+        if len(self.classes) != scores.shape[1]:
+            raise InputError(
+                f"{self.name}: gives {scores.shape[1]} scores, and there are {len(self.classes)} names of classes; "
+                "deploy it with the run, or on the data, that it was trained in"
+            )
+        return {"classes": [*self.classes], "logits": not are_confidences(torch.from_numpy(scores))}
 
     def origin_of(self, file: Path, path: str) -> dict[str, str]:
         """What figures of a file, which was given by a path, are recorded with."""

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from reidlab import models
 from reidlab.console import log, significant
-from reidlab.data import ClassDataModule
 from reidlab.deploy.nvidia import SIMILARITY, Interface, as_fed, nvtracker, reid_section
 from reidlab.deploy.target import PIXELS, Deployable, DeployableFile, Figures, Statistics, Target
 from reidlab.deploy.vector import test_images, vector_files
@@ -66,9 +65,9 @@ class Trackers(Target):
         """Write the folders; InputError where an .onnx, fed as by its tool, gives other embeddings than the network."""
         if unknown := [tool for tool in self.tools if tool not in TOOLS]:
             raise InputError(f"deploy.tools={unknown[0]}: choose from {', '.join(TOOLS)}")
-        network = None if isinstance(given, DeployableFile) else given.network().cpu().eval()
-        if isinstance(network, models.Confidences) or isinstance(given.datamodule, ClassDataModule):
+        if given.classes:
             raise InputError(f"{given.name}: classifies images; trackers take a network that embeds identities")
+        network = None if isinstance(given, DeployableFile) else given.network().cpu().eval()
         subject = Subject(given, network, self.largest_batch)
         for tool in self.tools:
             folder = out / tool

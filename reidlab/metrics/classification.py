@@ -111,18 +111,23 @@ class ClassScores:
 
 
 def as_confidences(values: Tensor) -> Tensor:
-    """A network's output (N, C) as distributions over the classes, by softmax where it is none, with a note.
+    """A network's output (N, C) as distributions over the classes, by softmax where it is none, with a note."""
+    if are_confidences(values):
+        return values
+    log.info("assumed: the network gives logits, since they are no distribution over classes; their softmax is taken")
+    return values.softmax(1)
+
+
+def are_confidences(values: Tensor) -> bool:
+    """Whether a network's output (N, C) has a distribution over the classes in each row.
 
     Distributions of half precision are a little off; those of int8 files, which have 256 values at most, by a half of
     1/256 in each class.
     """
     rounding = 1e-2 + (values.shape[1] / 512 if len(values.unique()) <= 256 else 0)
-    if len(values) == 0 or (
+    return len(values) == 0 or bool(
         values.min() >= -1e-3 and values.max() <= 1.001 and (values.sum(1) - 1).abs().max() <= rounding
-    ):
-        return values
-    log.info("assumed: the network gives logits, since they are no distribution over classes; their softmax is taken")
-    return values.softmax(1)
+    )
 
 
 def share_interval(hits: int, count: int, level: float = 0.95) -> Interval:

@@ -20,6 +20,11 @@ class Task(StrEnum):
         """The figures that say how good a network is, the main one first."""
         return ("mAP", "rank-1", "rank-5", "rank-10") if self is Task.REID else ("top-1", "top-5")
 
+    @property
+    def output(self) -> str:
+        """The name of an exported network's output."""
+        return "embedding" if self is Task.REID else "scores"
+
 
 class File(StrEnum):
     """The files of a run folder that somebody other than their writer looks for; directories have no suffix."""

@@ -1,9 +1,11 @@
 """Stage `deploy`: the files of a target of `conf/deploy`, then one table of networks and targets to choose from."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from reidlab import plots
 from reidlab.config import choices, instantiate, resolve_path
@@ -12,7 +14,9 @@ from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target, no_network
 from reidlab.errors import InputError
 from reidlab.evaluation import RetrievalProtocol, protocol_of
+from reidlab.export.runtime import Embedder
 from reidlab.files import file_hash, is_checkpoint, storage_errors, write_atomic
+from reidlab.models import count_classes
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
 from reidlab.stages.evaluate import file_distance, file_threshold, open_file
@@ -77,7 +81,9 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
         )
     distance, digest = file_distance(run, embedder), file_hash(file)
     datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
-    protocol, threshold = protocol_of(run, datamodule), file_threshold(run, embedder, distance)
+    classes = _file_classes(run, embedder, datamodule.size)
+    protocol = None if classes else protocol_of(run, datamodule)
+    threshold = None if classes else file_threshold(run, embedder, distance)
     return DeployableFile(
         name=file.name,
         architecture=str(embedder.metadata.get("model", file.stem)),
@@ -93,6 +99,7 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
         cosine_threshold=threshold if distance == "cosine" else None,
         threshold=threshold,
         protocol=replace(protocol, distance=distance) if isinstance(protocol, RetrievalProtocol) else None,
+        classes=classes,
         embedder=embedder,
     )
 
@@ -116,7 +123,27 @@ def deployable(run: Run) -> Deployable:
         cosine_threshold=run.threshold("cosine"),
         threshold=run.threshold(run["model.distance"]),
         protocol=protocol if isinstance(protocol, RetrievalProtocol) else None,
+        classes=_classes(run),
     )
+
+
+def _classes(run: Run) -> Sequence[str]:
+    """The names of a classifier's classes; their numbers where its training noted none."""
+    if run.classes or not run.is_classifier or run.weights is None:
+        return run.classes
+    return _numbers(count_classes(run.weights))
+
+
+def _file_classes(run: Run, embedder: Embedder, size: Sequence[int]) -> Sequence[str]:
+    """The names of the classes of a file from elsewhere: its own, else the run's, else numbers."""
+    names = embedder.metadata.get("classes") or run.classes
+    if names or not run.is_classifier:
+        return names
+    return _numbers(embedder(np.zeros((1, *size, 3), np.uint8)).shape[1])
+
+
+def _numbers(count: int) -> list[str]:
+    return [*map(str, range(count))]
 
 
 def candidates(run: Run) -> Iterator[Candidate]:

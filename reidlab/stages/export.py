@@ -24,7 +24,7 @@ def run(run: Run) -> Run:
 
 def _onnx(run: Run, metadata: dict[str, Any]) -> None:
     options = run.config.export
-    names = options.input_name, options.output_name
+    names = options.input_name, options.output_name or run.task.output
     content, difference = export(run.network, run["data.size"], metadata, names, options.opset, options.tolerance)
     run.require_unchanged(metadata["weights_hash"])
     file = run.write(File.ONNX, content)

@@ -203,7 +203,7 @@ def _options(run: Run) -> QuantizationOptions:
     options = QuantizationOptions(
         formats=tuple(given["formats"]),
         qat=QATOptions(**given["qat"], seed=run["seed"], accelerator=run.device),
-        names=(run["export.input_name"], run["export.output_name"]),
+        names=(run["export.input_name"], run["export.output_name"] or run.task.output),
         **{name: given[name] for name in same},
     )
     check_choices("runtimes", given["runtimes"], RUNTIMES)

@@ -245,6 +245,20 @@ def test_arduino_finds_the_library_and_its_example(package):
     assert (folder / "examples/camera/camera.ino").is_file()
 
 
+@needs_gcc
+def test_class_names_of_any_letters_are_c(network, tmp_path):
+    names = ['"quoted" \\ ', "blåbær 7", "??/", "\n", *map(str, range(network[2].shape[1] - 4))]
+    export_c(network[0], tmp_path, prefix="gate", classes=names)
+    (tmp_path / "main.c").write_text(
+        '#include <stdio.h>\n#include "gate.h"\nstatic const char *const names[] = GATE_CLASS_NAMES;\n'
+        'int main(void) { for (int i = 0; i < GATE_EMBEDDING_SIZE; i++) printf("%s;", names[i]); return 0; }\n'
+    )
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", f"-I{tmp_path}/src"]
+    run("gcc", *flags, tmp_path / "main.c", "-o", tmp_path / "main")
+    printed = subprocess.run([tmp_path / "main"], capture_output=True, check=True).stdout.decode()
+    assert printed == "".join(f"{name};" for name in names)
+
+
 def linked(folder, script, out, entry, arena="static"):
     """An .elf for a Cortex-M7 and its binary; symbols of the .elf by name."""
     main = out / "main.c"

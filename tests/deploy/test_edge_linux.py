@@ -1,7 +1,9 @@
 import importlib
+import runpy
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +73,7 @@ def test_its_own_test_passes_where_it_is_unpacked(composed, tmp_path):
     }  # fmt: skip
     done = subprocess.run([sys.executable, "-I", "-c", BOARD.format(folder=folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "model.tflite: 8 embeddings" in done.stdout and "model.onnx: 8 embeddings" in done.stdout
+    assert "model.tflite: 8 outputs" in done.stdout and "model.onnx: 8 outputs" in done.stdout
 
 
 def test_its_test_fails_where_another_model_lies(composed, tmp_path):
@@ -95,7 +97,7 @@ def test_images_are_compared_from_the_command_line(composed, tmp_path, market):
 
 def test_runner_is_short_and_loads_numpy_and_one_runtime():
     text = (SOURCES / "reid.py").read_text()
-    assert len(text.splitlines()) <= 77 and "reidlab" not in text and "cv2" not in text
+    assert len(text.splitlines()) <= 93 and "reidlab" not in text and "cv2" not in text
 
 
 def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
@@ -105,6 +107,20 @@ def test_the_runner_resizes_as_training_does(composed, tmp_path, monkeypatch):
     for height, width in ((31, 17), (64, 32), (7, 5), (33, 15), (32, 16), (101, 3)):
         image = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
         np.testing.assert_array_equal(reid.fit(image), resize(image, SIZE))
+
+
+def test_logits_of_a_classifier_become_confidences(composed, tmp_path, monkeypatch):
+    given = replace(deploy.deployable(composed), classes=["a", "b", "c"])
+    logits = np.array([[1.0, 3.0, -2.0]], np.float32)
+    assert given.about_scores(logits) == {"classes": ["a", "b", "c"], "logits": True}
+    assert not given.about_scores(np.array([[0.2, 0.5, 0.3]], np.float32))["logits"]
+    with pytest.raises(InputError, match=r"tiny: gives 2 scores, and there are 3 names of classes"):
+        given.about_scores(logits[:, :2])
+    reid = runpy.run_path(unpacked(composed, tmp_path / "board") / "reid.py")
+    monkeypatch.setitem(reid["CARD"], "logits", True)
+    monkeypatch.setitem(reid["classify"].__globals__, "CLASSES", ["a", "b", "c"])
+    expected = np.exp(3) / np.exp(logits).sum()
+    assert reid["classify"](logits[0]) == (pytest.approx(expected), "b")
 
 
 def test_its_test_images_are_as_private_as_pictures(composed, small, tmp_path):

@@ -90,6 +90,8 @@ def test_deepstream_numbers_precisions_in_its_two_ways(folder):
     infer = dict(line.split("=") for line in (folder / "deepstream_nvinfer.txt").read_text().splitlines()[2:])
     tracker = yaml.safe_load((folder / "deepstream_nvtracker.yml").read_text())["ReID"]
     assert infer["network-mode"] == "2" and tracker["networkMode"] == 1  # fp16, both
+    app = (folder / "deepstream_app.txt").read_text()
+    assert re.search(r"operate-on-class-ids=(\d)", app)[1] == infer["operate-on-class-ids"] == "2"
     assert infer["network-type"] == "100" and infer["infer-dims"] == "3;32;16" and infer["output-tensor-meta"] == "1"
     assert tracker["inferDims"] == [3, 32, 16] and tracker["reidFeatureSize"] == 256
     scales = float(infer["net-scale-factor"]), tracker["netScaleFactor"]

@@ -109,6 +109,16 @@ def test_a_safe_form_is_compared_right_by_its_raw_codes(composed, no_tool, capsy
     assert scores["mAP"].nunique() == 1 and "the embedding's zero is" not in capsys.readouterr().out
 
 
+def test_a_classifier_of_logits_is_none_for_the_re_identification_application(
+    composed, no_tool, tmp_path, blank_pictures
+):
+    run = composed()
+    target, given = deploy.target_of(run), deploy.deployable(run)
+    for classes in ([], ["a", "b"]):
+        target.deploy(replace(given, classes=classes), tmp_path / str(len(classes)))
+    assert (tmp_path / "0" / "n6_application").exists() and not (tmp_path / "2" / "n6_application").exists()
+
+
 def test_without_a_model_it_says_what_to_run(composed):
     with pytest.raises(InputError, match=r"none\.tflite: no such model; run `reidlab quantize run\.name=tiny` first"):
         deploy.run(composed("deploy.model=export/none.tflite"))

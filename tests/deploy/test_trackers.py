@@ -311,9 +311,8 @@ def test_only_the_same_layers_are_roboflows(given):
 def test_what_cannot_be_deployed_is_refused_in_a_line(given, tmp_path):
     with pytest.raises(InputError, match=r"deploy.tools=sort: choose from boxmot, ultralytics, .*"):
         Trackers("trackers", ["sort"], 8).deploy(given, tmp_path)
-    classifier = models.Confidences(models.FDMobileNet(0.25, num_classes=3)).eval()
     with pytest.raises(InputError, match="classifies images"):
-        Trackers("trackers", ["boxmot"], 8).deploy(dataclasses.replace(given, network=lambda: classifier), tmp_path)
+        Trackers("trackers", ["boxmot"], 8).deploy(dataclasses.replace(given, classes=["a", "b"]), tmp_path)
 
 
 START = """

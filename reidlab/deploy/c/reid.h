@@ -20,7 +20,12 @@
 #define REID_ARENA_BYTES $arena_bytes      /* RAM, aligned to 8 bytes */
 #define REID_WEIGHT_BYTES $weight_bytes     /* flash: int8 weights and int32 biases */
 #define REID_TABLE_BYTES $table_bytes      /* flash: multipliers and shifts of each channel */
+<!-- embeds
 $thresholds
+-->
+<!-- classifies
+#define REID_CLASS_NAMES {$class_names}   /* in the order of the output */
+-->
 
 /* 1: the arena is static; 0: the caller gives it, so that it may be shared with what else needs RAM at other times. */
 #ifndef REID_STATIC_ARENA
@@ -34,7 +39,7 @@ extern "C" {
 /* 0 if the constants in flash are those that were exported. */
 int reid_init(void);
 
-/* RGB pixels, row by row, 3 bytes each -> the embedding. `arena`: REID_ARENA_BYTES, aligned to 8 bytes; their content
+/* RGB pixels, row by row, 3 bytes each -> the output. `arena`: REID_ARENA_BYTES, aligned to 8 bytes; their content
  * before and after means nothing. Reentrant, with an arena for each call at a time. */
 void reid_run_in(void *arena, const uint8_t image[REID_IMAGE_BYTES], float embedding[REID_EMBEDDING_SIZE]);
 
@@ -50,11 +55,13 @@ void reid_run_codes(const uint8_t image[REID_IMAGE_BYTES], int8_t codes[REID_EMB
 /* Of reid_self_test.c: how many codes of the image in there differ from those of the TFLite reference kernels. 0: none;
  * the image, REID_IMAGE_BYTES, is in flash only where this is called. */
 int reid_self_test(void *arena);
+<!-- embeds
 
 /* The $distance distance of two embeddings. */
 static inline float reid_distance(const float a[REID_EMBEDDING_SIZE], const float b[REID_EMBEDDING_SIZE]) {
   return reid_${distance}_distance(a, b, REID_EMBEDDING_SIZE);
 }
+-->
 
 #ifdef __cplusplus
 }

@@ -1,5 +1,6 @@
-"""Compare people on a small Linux board: python reid.py A.jpg B.jpg ... prints each one's distance to the first.
+"""Compare or classify images on a small Linux board: python reid.py A.jpg B.jpg ...
 
+Prints each one's distance to the first; of a classifier, the likeliest class of each and its confidence.
 Needs numpy, Pillow, and ai-edge-litert (for model.tflite) or onnxruntime (for model.onnx).
 """
 
@@ -12,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
-CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), distance, threads, threshold
+CARD = json.loads((HERE / "card.json").read_text())  # size (height, width), threads, distance, threshold, classes
+CLASSES = CARD.get("classes")
 RUNTIMES = {"model.tflite": "ai_edge_litert", "model.onnx": "onnxruntime"}
 
 
@@ -22,7 +24,7 @@ def available() -> list[str]:
 
 
 def load(name: str):
-    """A function from an image (H, W, 3) uint8 RGB to its embedding (D,)."""
+    """A function from an image (H, W, 3) uint8 RGB to its embedding or class scores (D,)."""
     if name == "model.onnx":
         import onnxruntime
 
@@ -66,11 +68,26 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) if CARD["distance"] == "euclidean" else 1 - a @ b / np.sqrt(a @ a * (b @ b)))
 
 
+def compare(first: np.ndarray, other: np.ndarray, threshold: float | None) -> tuple[float, str]:
+    """The distance of two embeddings, and whether they are of the same identity, where that is known."""
+    found = distance(first, other)
+    return found, "" if threshold is None else "same" if found <= threshold else "different"
+
+
+def classify(scores: np.ndarray) -> tuple[float, str]:
+    """The confidence in the likeliest class, and its name."""
+    if CARD["logits"]:
+        scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    return float(scores.max()), CLASSES[scores.argmax()]
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3 or not available():
+    if len(sys.argv) < (2 if CLASSES else 3) or not available():
         sys.exit(__doc__)
-    name = available()[0]
-    first, *others = map(load(name), map(read, sys.argv[1:]))
-    for file, found in zip(sys.argv[2:], (distance(first, other) for other in others), strict=True):
-        threshold = CARD["threshold"][name]
-        print(f"{found:.4f}  {file}", *([] if threshold is None else ["same" if found <= threshold else "different"]))
+    name, files = available()[0], sys.argv[1:]
+    made = [*map(load(name), map(read, files))]
+    threshold = CARD["threshold"][name]
+    answers = map(classify, made) if CLASSES else (compare(made[0], other, threshold) for other in made[1:])
+    for file, (value, word) in zip(files if CLASSES else files[1:], answers, strict=True):
+        print(f"{value:.4f}  {file}  {word}".rstrip())

@@ -1,5 +1,6 @@
-"""Compare images by a Triton server: python triton_client.py A.jpg B.jpg ... prints each one's distance to the first.
+"""Compare or classify images by a Triton server: python triton_client.py A.jpg B.jpg ...
 
+Prints each one's distance to the first; of a classifier, the likeliest class of each and its confidence.
 Needs numpy and Pillow. --url and --model name the server and its model.
 """
 
@@ -12,12 +13,20 @@ import numpy as np
 from PIL import Image, ImageOps
 
 CARD = json.loads((Path(__file__).parent / "test_vector" / "expected.json").read_text())
+CLASSES = CARD.get("classes")
 
 
-def fit(image: Image.Image) -> np.ndarray:
-    """An image at the model's size, (H, W, 3) uint8 RGB, upright, resized as in training, bit for bit: rows first."""
-    (height, width), image = CARD["size"], ImageOps.exif_transpose(image).convert("RGB")
-    narrow = image.resize((width, image.height), Image.Resampling.BILINEAR)
+def read(file) -> np.ndarray:
+    """An image file's pixels (H, W, 3) uint8 RGB, upright, as in training; of 16 bits the upper 8."""
+    image = ImageOps.exif_transpose(Image.open(file))
+    deep = image.mode.startswith("I;16")
+    return np.array((Image.fromarray(np.uint8(np.asarray(image) >> 8)) if deep else image).convert("RGB"))
+
+
+def fit(image: np.ndarray) -> np.ndarray:
+    """The image at the model's size, resized as in training, bit for bit: rows first."""
+    height, width = CARD["size"]
+    narrow = Image.fromarray(image).resize((width, len(image)), Image.Resampling.BILINEAR)
     return np.asarray(narrow.resize((width, height), Image.Resampling.BILINEAR))
 
 
@@ -42,6 +51,20 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) if CARD["distance"] == "euclidean" else 1 - a @ b / np.sqrt(a @ a * (b @ b)))
 
 
+def compare(first: np.ndarray, other: np.ndarray, threshold: float | None) -> tuple[float, str]:
+    """The distance of two embeddings, and whether they are of the same identity, where that is known."""
+    found = distance(first, other)
+    return found, "" if threshold is None else "same" if found <= threshold else "different"
+
+
+def classify(scores: np.ndarray) -> tuple[float, str]:
+    """The confidence in the likeliest class, and its name."""
+    if CARD["logits"]:
+        scores = np.exp(scores - scores.max())
+        scores /= scores.sum()
+    return float(scores.max()), CLASSES[scores.argmax()]
+
+
 def server_options() -> argparse.ArgumentParser:
     """The options that name a server."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -50,12 +73,17 @@ def server_options() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Print a line for each image."""
     parser = server_options()
     parser.add_argument("images", nargs="+")
     args = parser.parse_args()
-    first, *others = (embed(fit(Image.open(file))[None], args.url, args.model)[0] for file in args.images)
-    for file, other in zip(args.images[1:], others, strict=True):
-        found, threshold = distance(first, other), CARD["threshold"]
-        verdict = "" if threshold is None else "  the same" if found <= threshold else "  different"
-        print(f"{found:.4f}  {file}{verdict}")
+    made = [embed(fit(read(file))[None], args.url, args.model)[0] for file in args.images]
+    threshold = CARD["threshold"]
+    answers = map(classify, made) if CLASSES else (compare(made[0], other, threshold) for other in made[1:])
+    for file, (value, word) in zip(args.images if CLASSES else args.images[1:], answers, strict=True):
+        print(f"{value:.4f}  {file}  {word}".rstrip())
+
+
+if __name__ == "__main__":
+    main()

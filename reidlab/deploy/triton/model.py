@@ -1,4 +1,4 @@
-"""Triton's Python back end for a re-identification network: ONNX Runtime on one request or on a whole batch of them."""
+"""Triton's Python back end: ONNX Runtime on one request or on a whole batch of them."""
 
 import json
 from pathlib import Path
