@@ -165,15 +165,7 @@ class Run:
 
     def table_of(self, path: str) -> pd.DataFrame:
         """A CSV of the folder with the columns that `COLUMNS` says; empty where it is absent."""
-        try:
-            table = pd.read_csv(self / path, dtype=HASHES) if self.has(path) else pd.DataFrame()
-            if self.has(path) and (absent := [name for name in COLUMNS.get(path, ()) if name not in table]):
-                raise ValueError(f"it has no column '{absent[0]}'")
-            return table
-        except (OSError, ValueError) as error:  # pandas' own are ValueErrors
-            raise InputError(
-                f"{self / path}: not readable as a table ({error}); delete it, run its stage again"
-            ) from error
+        return _table_in(self.folder, path)
 
     def json_of(self, path: str) -> dict:
         """A JSON file of the folder, by its schema in `SCHEMAS`; empty where it is absent."""
@@ -244,8 +236,7 @@ class Run:
     @staticmethod
     def noted(file: Path) -> pd.DataFrame:
         """The `learned.csv` of a checkpoint or an exported file; empty where it isn't there."""
-        folder = file.resolve().parent.parent
-        return Run.stored(folder).table_of(File.LEARNED) if (folder / File.LEARNED).exists() else pd.DataFrame()
+        return _table_in(file.resolve().parent.parent, File.LEARNED)
 
     def learned(self, samples: "Samples", table: pd.DataFrame, file: Path | None = None) -> np.ndarray:
         """Which images (N,) a network learned; none of them where nobody noted it, as of networks from elsewhere.
@@ -604,6 +595,20 @@ def is_run(folder: Path) -> bool:
     content = read_yaml(file) if file.is_file() else {}
     model = content.get("model")
     return isinstance(content.get("run"), Mapping) and isinstance(model, Mapping) and "network" in model
+
+
+def _table_in(folder: Path, path: str) -> pd.DataFrame:
+    """See `Run.table_of`."""
+    file = folder / path
+    if not file.exists():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(file, dtype=HASHES)
+        if absent := [name for name in COLUMNS.get(path, ()) if name not in table]:
+            raise ValueError(f"it has no column '{absent[0]}'")
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors
+        raise InputError(f"{file}: not readable as a table ({error}); delete it, run its stage again") from error
+    return table
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ from reidlab.deploy.tflite_graph import read_graph
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime
 from reidlab.export.quantizer import Quantizer
-from reidlab.files import write_json
+from reidlab.files import write_atomic, write_json
 from reidlab.run import File, Row, Run
 from reidlab.stages import export, quantize
 
@@ -30,10 +30,12 @@ ONNX_ALONE = {"formats": ["onnx"], "runtimes": ["onnxruntime"]}
 
 @pytest.fixture(scope="module")
 def cfg(small, tmp_path_factory):
-    """The settings of a run whose network is SmallNet with the weights of a file."""
+    """The settings of a run whose network is SmallNet with the weights of a file, which learned none of its images."""
     place = tmp_path_factory.mktemp("quantize")
     torch.manual_seed(0)
-    torch.save(unsettle(SmallNet()).state_dict(), place / "small.pt")
+    weights = place / "checkpoints" / "small.pt"
+    write_atomic(place / File.LEARNED, "sha256,class\n0,1\n")
+    torch.save(unsettle(SmallNet()).state_dict(), weights)
     own = place / "conf" / "model" / "small.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("defaults: [osnet_x0_25]\nnetwork: {_target_: small_net.SmallNet}\n")
@@ -41,7 +43,7 @@ def cfg(small, tmp_path_factory):
         patch.setenv("REIDLAB_ROOT", str(place))
         cfg = compose([*small, f"run.root={place}", "run.name=t", "quantize.images=9", "quantize.max_drop=30"])
         cfg.model.network = {"_target_": "small_net.SmallNet"}
-        cfg.model.weights = str(place / "small.pt")
+        cfg.model.weights = str(weights)
         yield cfg
 
 
