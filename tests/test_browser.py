@@ -209,8 +209,10 @@ def test_the_dashboard(page, runs, tmp_path):
 
         page.get_by_role("radio", name="Evaluation").click()
         page.get_by_test_id("stImage").nth(2).wait_for()
-        page.wait_for_function("[...document.querySelectorAll('[data-testid=stImage] img')].every(i => i.naturalWidth)")
-        assert min(min(size) for size in sizes(page, "[data-testid=stImage] img")) > 50
+        page.wait_for_function(  # again and again, since the page draws them anew every few seconds
+            "[...document.querySelectorAll('[data-testid=stImage] img')]"
+            ".every(i => Math.min(i.naturalWidth, i.naturalHeight) > 50)"
+        )
         page.screenshot(path=tmp_path / "evaluation.png", full_page=True)
 
         page.get_by_role("radio", name="Devices").click()

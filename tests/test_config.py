@@ -367,6 +367,12 @@ def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
         assert run["evaluate.wanted_fpr"] == fpr and run["deploy"] == plain(config.compose([f"deploy={target}"]).deploy)
         run.keep_config()
         assert Run.resume(place)["evaluate.wanted_fpr"] == fpr
+    Run.resume([*place, "deploy=nvidia", "deploy.largest_batch=4"]).keep_config()
+    assert Run.resume(place)["deploy.largest_batch"] == 4
+    for target in ("c", "trackers", "nvidia"):  # each with what is its own
+        run = Run.resume([*place, f"deploy={target}"])
+        assert run["deploy"] == plain(config.compose([f"deploy={target}"]).deploy)
+        run.keep_config()
     cfg = config.compose(["data=market1501", *place])
     cfg.model.distance = "cosine"  # as if conf/ had another value then
     config.write_config(cfg, tmp_path / "a" / "config.yaml")

@@ -50,7 +50,7 @@ def _opened(run: Run, file: Path) -> Embedder:
 def _facts_of_file(run: Run, file: Path) -> dict:
     """What a file from elsewhere says of itself, and how large it is."""
     if not file.is_file():
-        return {"model": file.name, "weights": "no longer where it was evaluated"}
+        return {"model": file.name, "weights": "not found from here"}
     embedder = _opened(run, file)
     shape = embedder.output.shape[1:]
     return {

@@ -8,7 +8,6 @@ spelling), and `build` makes the objects.
 from reidlab.config.build import instantiate, require_known
 from reidlab.config.composition import compose
 from reidlab.config.earlier import modernize
-from reidlab.config.overrides import is_readable
 from reidlab.config.stored import (
     NEUTRAL_KEYS,
     compose_for,
@@ -41,7 +40,6 @@ __all__ = [
     "groups",
     "instantiate",
     "is_place",
-    "is_readable",
     "modernize",
     "no_such_run",
     "plain",

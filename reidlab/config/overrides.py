@@ -65,11 +65,6 @@ def latest(overrides: Iterable[str]) -> dict[str, str]:
     return {key_of(override): override for override in overrides}
 
 
-def is_readable(override: str) -> bool:
-    """Whether an override sets one value."""
-    return _read_override(override) is not None
-
-
 def key_of(override: str) -> str:
     """The key or group that an override sets."""
     return parse([override])[0].key_or_group

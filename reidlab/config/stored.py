@@ -70,8 +70,7 @@ def compose_to_train(overrides: Iterable[str]) -> DictConfig:
     if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
         return new
     cfg = stored_config(folder, overrides)
-    both = latest([*cfg.run.overrides, *new.run.overrides])
-    cfg.run = as_text({**plain(new.run), "overrides": [*both.values()]})
+    cfg.run = as_text({**plain(new.run), "overrides": [*_on_top(cfg.run.overrides, new.run.overrides).values()]})
     return cfg
 
 
@@ -98,8 +97,9 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
         earlier = _stored_overrides(stored)
         then = _composed_again([*earlier, *here], file)
         new = {key: o for key, o in latest(overrides).items() if key not in ("run.root", "run.name")}
-        now = composed((latest([*earlier, *here]) | new).values()) if new else then
-        merged = _merge(stored, plain(then), plain(now), {key for key in new if not choices(key)})
+        now = composed(_on_top([*earlier, *here], new.values()).values()) if new else then
+        given = {key for key in new if not choices(key) or key not in TRAINING_KEYS}
+        merged = _merge(stored, plain(then), plain(now), given)
         cfg = as_config(merged)
     except (ValueError, OmegaConfBaseException) as error:
         raise InputError(f"{file}: {one_line(error)}; mend it, or choose another run.name") from error
@@ -112,6 +112,13 @@ def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
 def is_place(key: str) -> bool:
     """Whether a dotted key says where a run writes, or sends to."""
     return f".{key}".endswith(tuple(f".{place}" for place in PLACES))
+
+
+def _on_top(earlier: Iterable[str], given: Iterable[str]) -> dict[str, str]:
+    """By key, overrides with others on top; a group that isn't trained, as a target, begins anew where it is chosen."""
+    new = latest(given)
+    anew = {key for key in new if choices(key) and key not in TRAINING_KEYS}
+    return {key: o for key, o in latest(earlier).items() if key.partition(".")[0] not in anew} | new
 
 
 def _composed_again(overrides: list[str], file: Path) -> DictConfig:
@@ -142,7 +149,7 @@ def write_config(cfg: DictConfig, file: Path, given: Iterable[str] = ()) -> Path
     """Write the config as plain YAML, with overrides that were given on top of its own among these."""
     if given:
         cfg = cfg.copy()
-        cfg.run.overrides = as_text([*latest([*cfg.run.overrides, *given]).values()])
+        cfg.run.overrides = as_text([*_on_top(cfg.run.overrides, given).values()])
     return write_atomic(file, as_yaml(cfg))
 
 
@@ -212,7 +219,7 @@ def _merge(stored: Any, then: Any, now: Any, given: Collection[str], key: str = 
     What is stored has the shape of `now`: ValueError for a mapping in the place of a leaf, or the other way round, and
     for a value of another type (lists have bounds); InputError for a `_target_` that isn't known.
     """
-    if isinstance(now, dict) and isinstance(stored, dict):
+    if isinstance(now, dict) and isinstance(stored, dict) and key not in given:
         then = then if isinstance(then, dict) else {}
         below = f"{key}." if key else ""
         return {k: _merge(stored[k], then.get(k), now[k], given, f"{below}{k}") if k in stored else now[k] for k in now}

@@ -21,8 +21,9 @@ PIXEL_RULE = 2  # to raise where any file gets other pixels: caches of decoded i
 EXACTLY_ENLARGED = (1, 2, 4, 8)  # by torch
 MAX_PIXELS = 89_478_485  # PIL's own limit, of 256 MiB as RGB
 MAX_IMAGE_BYTES = 1 << 30
-# Of PIL's; others wrap a JPEG, or start a program.
-FORMATS = {"JPEG", "MPO", "JPEG2000", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "DIB", "PPM"}
+# Those of PIL's that images come in; of the rest some wrap a JPEG (BLP), or start a program (EPS).
+FORMATS = {*("JPEG", "MPO", "JPEG2000", "PNG", "WEBP", "AVIF", "TIFF", "GIF"),
+           *("BMP", "DIB", "PPM", "TGA", "PCX", "SGI", "ICO")}  # fmt: skip
 ORIENTATION = 0x0112  # tag of EXIF; values from 5 on swap height and width
 TRANSPOSED = 5
 JPEG, PNG = b"\xff\xd8", b"\x89PNG\r\n\x1a\n"

@@ -55,8 +55,13 @@ class Port(NamedTuple):
         return self.dtype in INTEGERS or (self.dtype.kind in "iu" and not self.scale)
 
     @property
+    def is_map(self) -> bool:
+        """Whether it surely holds more than a vector for each image, as (B, D, 8, 4) does."""
+        return sum(size > 1 for size in self.shape[1:]) > 1
+
+    @property
     def is_vector(self) -> bool:
-        """Whether it holds real values (B, D) or (B, D, 1, 1)."""
+        """Whether it surely holds a vector of real values for each image."""
         is_real = self.dtype.kind == "f" or bool(self.scale)
         return is_real and len(self.shape) > 1 and self.shape[2:] in ((), (1, 1))
 
@@ -306,18 +311,19 @@ def _choose_output(
         found = [each for each in every if each[1].name == name]
         if not found:
             raise InputError(f"{file}: has no output {name}; evaluate.output may be one of {_listed(outputs)}")
+    elif len(every) == 1:
+        found = every
     else:
-        found = every if len(every) == 1 else [each for each in every if each[1].is_vector]
-        named = [each for each in found if any(n in each[1].name.lower() for n in NAMED)]
+        vectors = [each for each in every if each[1].is_vector]
+        named = [each for each in every if any(n in each[1].name.lower() for n in NAMED)]
         if classes is None:
-            found = named or [each for each in found if len(each[1].shape) == 2]
+            found = [each for each in named if not each[1].is_map] or [v for v in vectors if len(v[1].shape) == 2]
         else:
-            found = [each for each in found if each[1].shape[1] == classes] or found
+            found = [each for each in vectors if each[1].shape[1] == classes] or vectors
             found = [each for each in found if each not in named] or found
         if len(found) != 1:
             raise InputError(f"{file}: has {len(every)} outputs, {_listed(outputs)}; choose by evaluate.output=NAME")
-        if len(every) > 1:
-            assumed.append(f"the output {found[0][1].name} of {_listed(outputs)} (evaluate.output chooses another)")
+        assumed.append(f"the output {found[0][1].name} of {_listed(outputs)} (evaluate.output chooses another)")
     place, chosen = found[0]
     wide = chosen.dtype.kind in "iu" and chosen.dtype.itemsize > 1 and not chosen.scale
     if chosen.dtype.kind not in "fiu" or wide:

@@ -88,7 +88,7 @@ def run(run: Run) -> Run:
 class Held(NamedTuple):
     """The images that the method is chosen on, and a data module whose training split has none of them.
 
-    `source` is validation, or train where they were training images of the network.
+    `source` is validation, or perhaps learned validation, or train where they were training images of the network.
     """
 
     datamodule: ImageDataModule
@@ -99,10 +99,8 @@ class Held(NamedTuple):
 def _set_aside(run: Run, datamodule: ImageDataModule) -> Held:
     """The validation split; where there is none, a share of the training images, which then don't calibrate."""
     if len(datamodule.validation):
-        unseen = len(run.unseen(datamodule)) > 0
-        if not unseen:
-            log.info(f"the method is chosen on {len(datamodule.validation)} images that the network may have learned")
-        return Held(datamodule, datamodule.validation, "validation" if unseen else "train")
+        source = "validation" if len(run.unseen(datamodule)) else "perhaps learned validation"
+        return Held(datamodule, datamodule.validation, source)
     least = {} if run.is_classifier else {"val_identities": LEAST_IDENTITIES}
     divided = run.datamodule(val_fraction=SET_ASIDE, **least)
     shared = "" if len(divided.validation) else ", calibration's among them"

@@ -27,7 +27,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 from optuna.visualization.matplotlib import plot_parallel_coordinate
 
-from reidlab.config import compose, is_readable, plain
+from reidlab.config import compose, plain
 from reidlab.console import log
 from reidlab.errors import InputError, StorageError
 from reidlab.files import file_lock, read_bytes, storage_errors, sweep, write_atomic, write_json
@@ -236,7 +236,7 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     for override in overrides:
         key, _, value = override.partition("=")
         listed = value[7:-1] if value.startswith("choice(") and value.endswith(")") else value  # Hydra's word for a,b
-        choices = _values_of(key, listed)
+        choices = _values_of(listed)
         try:
             if match := RANGE.fullmatch(value):
                 axes[key] = DISTRIBUTIONS[match[1]](match[2], match[3])
@@ -253,12 +253,14 @@ def split_axes(overrides: Sequence[str]) -> tuple[dict[str, Axis], list[str]]:
     return axes, fixed
 
 
-def _values_of(key: str, listed: str) -> list[str]:
-    """The values between commas; each as long as it takes to be one, with its brackets and quotation marks."""
+def _values_of(listed: str) -> list[str]:
+    """The values between commas outside of brackets and quotation marks."""
     found, begun = [], ""
     for part in listed.split(","):
         begun = f"{begun},{part}" if begun else part
-        if is_readable(f"{key}={begun}"):
+        if all(begun.count(left) == begun.count(right) for left, right in ("()", "[]", "{}")) and not any(
+            begun.count(mark) % 2 for mark in "'\""
+        ):
             found.append(begun)
             begun = ""
     return [*found, begun] if begun else found

@@ -314,11 +314,12 @@ class SmallFirst(pl.Callback):
     """
 
     def __init__(self, scale: float = 0.5, until: float = 0.8):
-        self.scale, self.until, self.now = scale, until, scale
+        self.scale, self.until = scale, until
+        self.now: float | None = None  # the scale of the last epoch, where one is known
 
     def size(self, full: Sequence[int]) -> list[int]:
         """Height and width now of images of a size."""
-        return [max(1, round(side * self.now)) for side in full]
+        return [max(1, round(side * (self.now or self.scale))) for side in full]
 
     def state_dict(self) -> dict:
         """The scale of the last epoch."""
@@ -334,7 +335,7 @@ class SmallFirst(pl.Callback):
         done = trainer.current_epoch / (self.until * epochs) if epochs > 0 else 0.0
         scale = self.scale + (1 - self.scale) * min(done, 1.0)
         for budget in _budgets(trainer):
-            if budget.epoch:  # which took as long as its images are large
+            if budget.epoch and self.now:  # which took as long as its images are large
                 scale = min(scale, self.now * max(1.0, (budget.seconds - budget.used) / budget.epoch) ** 0.5)
         self.now = trainer.strategy.broadcast(scale)
 
@@ -342,7 +343,7 @@ class SmallFirst(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
     ) -> None:
         """Shrink the images (B, 3, H, W) of a batch."""
-        if self.now < 1:
+        if self.now is not None and self.now < 1:
             size = self.size(batch["image"].shape[2:])
             batch["image"] = F.interpolate(batch["image"], size, mode="bilinear", antialias=True)
 

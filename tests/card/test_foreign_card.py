@@ -87,7 +87,7 @@ def test_a_file_that_is_gone_or_replaced_is_said_to_be(run, tmp_path):
     file = tmp_path / "vendor.onnx"
     file.unlink()
     markdown, front, _ = written(run)
-    assert "no longer where it was" in markdown and str(OUTPUTS) not in markdown and "osnet" not in markdown
+    assert "not found from here" in markdown and str(OUTPUTS) not in markdown and "osnet" not in markdown
     assert front["model-index"][0]["results"]
     write_onnx(file, outputs=29)
     markdown, front, _ = written(run)

@@ -68,6 +68,15 @@ def test_a_map_that_is_called_features_is_no_embedding(save, vector, shape):
     assert any(f"the output {vector} of" in line for line in embedder.assumed)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 24), (1, 24), (24, 1, 1)])
+def test_a_vector_that_is_called_an_embedding_may_have_any_axes(save, shape):
+    """As of tools with channels last; the scores beside it aren't taken for it."""
+    nodes = [flat("scores"), ("Neg", ["scores"], ["n"], {}), ("Reshape", ["n", "shape"], ["embedding"], {})]
+    made = [("scores", TYPES.FLOAT, ("n", 24)), ("embedding", TYPES.FLOAT, ("n", *shape))]
+    embedder = runtime.open_model(save(nodes, made, constants={"shape": np.array((-1, *shape))}))
+    assert embedder(PIXELS) == pytest.approx(-VALUES / 255)
+
+
 def scored(save, names, widths):
     """A file with two outputs: the first numbers of an image, and the negatives of the first."""
     nodes = [flat("f"), ("Slice", ["f", "zero", "first", "axis"], [names[0]], {}), ("Neg", ["f"], ["g"], {})]

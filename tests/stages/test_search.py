@@ -56,7 +56,8 @@ def test_overrides_with_several_values_are_axes():
          "f=[1,2],[3,4]", "g=choice(x,[1,2])"]
     )  # fmt: skip
     whole = ["data.progressive=[[0,0.5],[0.5,1]]", 'data.about.description="People, in a shop"', "x={a: [1,2], b: 3}"]
-    kept, apart = search.split_axes([*whole, "y=[[1],[2,3]],[[4]]", "z='a,b',c", "data.root=/a b,/c"])
+    whole += ["data.source.pattern=(?P<pid>[0-9]{1,3})_c[a,b]", "data.root=/data/a{1,2}"]
+    kept, apart = search.split_axes([*whole, "y=[[1],[2,3]],[[4]]", "z='a,b',c", "model.weights=/a b,/c"])
     assert apart == whole and [axis.choices for axis in kept.values()] == [
         ("[[1],[2,3]]", "[[4]]"), ("'a,b'", "c"), ("/a b", "/c"),
     ]  # fmt: skip
