@@ -78,7 +78,7 @@ def test_enrolled_identified_forgotten(people, capsys):
     distances = np.linalg.norm(model([query]).astype(float) - gallery.embeddings(), axis=1)
     best = table.assign(distance=distances).groupby("pid")["distance"].min().sort_values()
     for pid, distance in best.head(2).items():
-        assert float(re.search(rf"\b{pid} ([\d.]+)", said)[1]) == pytest.approx(distance, rel=1e-3, abs=1e-6)
+        assert float(re.search(rf"\b{pid} ([\d.e-]+)", said)[1]) == pytest.approx(distance, rel=1e-3, abs=1e-6)
     assert cli.main(["forget", best.index[0], *overrides]) == 0
     assert f"{(table['pid'] == best.index[0]).sum()} images of {best.index[0]} deleted" in capsys.readouterr().out
     (answer,) = identify.run(Run.resume([*overrides, "gallery.k=50", "gallery.template=best"]), query).values()
