@@ -21,7 +21,7 @@ NETWORK, FILES = f"{File.CARD_PARTS}/network.json", f"{File.CARD_PARTS}/files.cs
 
 
 def draw_network(run: Run) -> None:
-    """Write what the network is, and the table of blocks and their drawing, where it has blocks."""
+    """Write the facts of the network and, where it has blocks, their table and drawing."""
     for path in (BLOCKS, DRAWING):
         (run / path).unlink(missing_ok=True)
     file = run.foreign_file
@@ -48,7 +48,7 @@ def _opened(run: Run, file: Path) -> Embedder:
 
 
 def _facts_of_file(run: Run, file: Path) -> dict:
-    """What a file from elsewhere says of itself, and how large it is."""
+    """The facts that a file from elsewhere tells of itself, and its size."""
     if not file.is_file():
         return {"model": file.name, "weights": "not found from here"}
     embedder = _opened(run, file)

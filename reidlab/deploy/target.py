@@ -93,7 +93,7 @@ class Deployable:
         return file
 
     def about_scores(self, scores: np.ndarray) -> dict[str, Any]:
-        """What a runner has to know to name classes by scores (N, C); empty for a network that embeds.
+        """Facts by which a runner names classes of scores (N, C); empty for a network that embeds.
 
         Raises InputError where there are more or fewer scores than names.
         """

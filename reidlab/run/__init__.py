@@ -207,7 +207,7 @@ class Run:
 
     @property
     def subject_name(self) -> str:
-        """What a reader calls it: the model's name, or that of the file."""
+        """Its name for readers: the model's, or the file's."""
         return self.foreign_file.name if self.foreign_file else self["model.name"]
 
     @property

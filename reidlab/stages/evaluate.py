@@ -209,10 +209,7 @@ def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> Non
 
 
 def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:
-    """A .tflite or .onnx by the settings of `evaluate`; what it takes is logged, and what is assumed of it.
-
-    See `open_foreign`.
-    """
+    """See `open_foreign`; what the file takes is logged, and what is assumed of it."""
     embedder = open_foreign(run, file, classes)
     port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
     size = embedder.size_for(run["data.size"])

@@ -1,3 +1,4 @@
+import ast
 import importlib
 import runpy
 import subprocess
@@ -148,3 +149,15 @@ def test_without_models_it_is_refused(composed):
     run.config.deploy.models = {"tflite": "none.tflite", "onnx": "none.onnx"}
     with pytest.raises(InputError, match=r"none\.tflite: no such model; run `reidlab quantize run\.name=tiny` first"):
         deploy.run(run)
+
+
+def test_the_runners_of_boards_and_of_triton_read_and_answer_alike():
+    """Each is a file by itself, without reidlab; what both do is the same to the letter."""
+    files = SOURCES / "reid.py", SOURCES.parent / "nvidia_files" / "triton_client.py"
+    board, client = (
+        {node.name: ast.dump(node) for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
+        for file in files
+    )
+    shared = board.keys() & client.keys()
+    assert shared == {"read", "fit", "distance", "compare", "classify"}
+    assert {name: board[name] for name in shared} == {name: client[name] for name in shared}
