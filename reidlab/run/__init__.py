@@ -452,8 +452,14 @@ class Run:
         """The network that the stages after training use, in evaluation mode, with the weights of `weights`.
 
         It returns embeddings, or class confidences in their place. Says so where it isn't trained to the end, and what
-        was loaded where the weights aren't this run's own. InputError where a training has no checkpoint to use yet.
+        was loaded where the weights aren't this run's own. InputError where a training has no checkpoint to use yet,
+        and where the run is about a file.
         """
+        if self.foreign_file:
+            raise InputError(
+                f"{self.folder}: is about {self.foreign_file}, which was evaluated, and has no trained network of its own; "
+                "name the file (predict.model=, gallery.model=, evaluate.file=; of a checkpoint model.weights=), or train"
+            )
         if self._loaded and self._loaded[0] == self.checkpoint:
             return self._loaded[1]
         if self.is_unfinished:

@@ -273,6 +273,9 @@ def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, t
     assert main(["evaluate", f"model={weights}", "data.size=[64,32]", *common]) == 0
     metrics = figures(Run(tmp_path / "foreign"))
     assert metrics["theirs.onnx"] == pytest.approx(metrics["osnet.pth"])
+    for stage in (["export"], ["quantize"], ["predict", str(market)], ["enroll", str(market)]):
+        assert main([*stage, f"run.root={tmp_path}", "run.name=foreign"]) == 2  # instead of a network of random weights
+        assert f"is about {weights}, which was evaluated" in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_evaluation_at_another_size_than_training_s_is_said(small, tmp_path, capsys):
