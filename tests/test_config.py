@@ -380,6 +380,53 @@ def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
     assert config.compose_for([*place, "model.distance=euclidean"]).model.distance == "euclidean"
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (["evaluate.file=a.onnx", "evaluate.mean=[1,1,1]", "evaluate.std=[1,1,1]"], ["evaluate.file=b.onnx"]),
+        (["evaluate.file=a.onnx", "evaluate.color_order=BGR"], ["model=osnet_x0_25", "model.weights=a.ckpt"]),
+        (["evaluate.file=a.onnx", "evaluate.distance=cosine"], ["model.weights=a.ckpt"]),
+        (["model=osnet_x0_5", "model.weights=a.ckpt", "model.mean=[1,1,1]"], ["model=osnet_x0_25", "model.weights=b.ckpt"]),
+        (["model.weights=a.ckpt", "model.distance=cosine"], ["evaluate.file=a.onnx"]),
+        (["data.root=here"], ["data=dukemtmc"]),
+        (["data.root=here", "data.source.distractors=false"], ["data=dukemtmc", "data.root=there"]),
+    ],
+)
+def test_another_network_file_or_data_set_has_nothing_of_the_former_one(first, second, tmp_path):
+    """By the settings of a run that was given the second alone, after two stages that wrote theirs, too."""
+    common = ["data=market1501", "data.size=[64,32]", f"run.root={tmp_path}"]
+    wanted = [Run.compose([*common, *second])[key] for key in ("model", "data", "evaluate")]
+    Run.compose([*common, *first, "run.name=a"]).keep_config()
+    place = common[2:] + ["run.name=a"]
+    for _ in range(2):
+        run = Run.resume([*place, *second])
+        run.keep_config()
+        for stored in (run, Run.resume(place), Run.compose([*config.read_config(tmp_path / "a" / "config.yaml").run.overrides, *place])):
+            assert [stored[key] for key in ("model", "data", "evaluate")] == wanted
+
+
+def test_the_same_network_or_data_set_named_again_keeps_what_was_said_of_it(tmp_path):
+    place = [f"run.root={tmp_path}", "run.name=a"]
+    said = ["model.mean=[1,1,1]", "data.root=here", "evaluate.mean=[1,1,1]"]
+    Run.compose(["experiment=smoke", "data=market1501", "evaluate.file=a.onnx", *said, *place]).keep_config()
+    again = ["model=osnet_x0_25", "data=market1501", "evaluate.file=a.onnx"]  # the first as the experiment chooses
+    run = Run.resume([*place, *again, "evaluate.flip=true"])
+    assert run["model.mean"] == run["evaluate.mean"] == [1, 1, 1] and run["data.root"] == str(config.resolve_path("here"))
+
+
+def test_a_training_takes_the_place_of_a_file_that_was_evaluated_and_its_network_keeps_its_settings(tmp_path):
+    place = [f"run.root={tmp_path}", "run.name=a"]
+    given = ["data=market1501", "evaluate.file=a.onnx", "evaluate.output=y", "model.mean=[0.5,0.5,0.5]"]
+    Run.compose([*given, *place]).keep_config()
+    run = Run.begin(place)
+    assert run["evaluate.file"] is run["evaluate.output"] is None and run["model.mean"] == [0.5] * 3
+    (tmp_path / "a" / "checkpoints").mkdir()
+    for opened in (Run.resume(place), Run(tmp_path / "a")):  # whose config is that of the evaluation
+        assert opened["evaluate.file"] is None and opened.foreign_file is None
+    elsewhere = Run.resume([*place, "evaluate.file=b.ckpt"])
+    assert elsewhere["evaluate.file"] == "b.ckpt" and elsewhere["model.mean"] == [0.5] * 3
+
+
 def test_a_stored_config_says_nothing_of_where_to_send(tmp_path):
     place, theirs = [f"run.root={tmp_path}", "run.name=a"], tmp_path / "a" / "config.yaml"
     sent = {"gallery.folder": "qdrant+https://elsewhere/people", "predict.ray": "ray://elsewhere:1"}

@@ -24,6 +24,9 @@ PLACES = (
     *("dirpath", "save_dir", "base_url", "tracking_uri", "out"),
     *("gallery.folder", "predict.ray", "track.root"),
 )
+# Said of a file from elsewhere, or of a data set: it counts no longer where another one is chosen
+OF_A_FILE = tuple(f"evaluate.{key}" for key in ("file", "mean", "std", "color_order", "output"))
+OF_A_DATA_SET = tuple(f"data.{key}" for key in ("root", "source", "name", "about", "exclude_same_camera"))
 STORED = {  # schema of a run's config.yaml
     "run": (None, {"overrides": (None, [str])}),
     "task": (None, {}),
@@ -69,8 +72,9 @@ def compose_to_train(overrides: Iterable[str]) -> DictConfig:
     folder = run_folder(new)
     if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
         return new
-    cfg = stored_config(folder, overrides)
-    cfg.run = as_text({**plain(new.run), "overrides": [*_on_top(cfg.run.overrides, new.run.overrides).values()]})
+    cfg = stored_config(folder, overrides, own_network=True)
+    on_top = _on_top(cfg.run.overrides, new.run.overrides, own_network=True)
+    cfg.run = as_text({**plain(new.run), "overrides": [*on_top.values()]})
     return cfg
 
 
@@ -83,23 +87,30 @@ def no_such_run(name: str, place: Path) -> InputError:
     return InputError(f"run.name={name}: {what}{guess}")
 
 
-def stored_config(folder: Path, overrides: Iterable[str] = ()) -> DictConfig:
+def stored_config(folder: Path, overrides: Iterable[str] = (), own_network: bool = False) -> DictConfig:
     """The config in a run folder, with overrides on top; keys that it lacks are those of its own overrides.
 
     The file may be somebody else's and is data: it decides on values, not on what is built nor where it is written.
     Raises InputError where it has a mapping or a `_target_` that the composed config hasn't.
+
+    Args:
+        folder: of the run.
+        overrides: given now.
+        own_network: whether the run is to be about its own network, as one that was trained is: a file from elsewhere
+            that it evaluated earlier is left out.
     """
-    file = folder / "config.yaml"
+    own_network |= is_begun(folder)
+    file, silent = folder / "config.yaml", OF_A_FILE if own_network else ()
     stored = _read(file)
     place = {"root": str(folder.parent.absolute()), "name": folder.name}
     here = [f"run.{key}={quoted(as_text(value))}" for key, value in place.items()]
     try:
-        earlier = _stored_overrides(stored)
+        earlier = _stored_overrides(stored, silent)
         then = _composed_again([*earlier, *here], file)
         new = {key: o for key, o in latest(overrides).items() if key not in ("run.root", "run.name")}
-        now = composed(_on_top([*earlier, *here], new.values()).values()) if new else then
+        now = composed(_on_top([*earlier, *here], new.values(), own_network).values()) if new else then
         given = {key for key in new if not choices(key) or key not in TRAINING_KEYS}
-        merged = _merge(stored, plain(then), plain(now), given)
+        merged = _merge(stored, plain(then), plain(now), given | {*silent})
         cfg = as_config(merged)
     except (ValueError, OmegaConfBaseException) as error:
         raise InputError(f"{file}: {one_line(error)}; mend it, or choose another run.name") from error
@@ -114,11 +125,32 @@ def is_place(key: str) -> bool:
     return f".{key}".endswith(tuple(f".{place}" for place in PLACES))
 
 
-def _on_top(earlier: Iterable[str], given: Iterable[str]) -> dict[str, str]:
-    """By key, overrides with others on top; a group that isn't trained, as a target, begins anew where it is chosen."""
-    new = latest(given)
-    anew = {key for key in new if choices(key) and key not in TRAINING_KEYS}
-    return {key: o for key, o in latest(earlier).items() if key.partition(".")[0] not in anew} | new
+def is_begun(folder: Path) -> bool:
+    """Whether a run folder holds a training, so that the run is about its own network."""
+    return (folder / "checkpoints").exists()
+
+
+def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = False) -> dict[str, str]:
+    """By key, overrides with others on top, without what was said of something that another one takes the place of.
+
+    A target begins anew where it is chosen, and a data set, a file from elsewhere and, unless it is the run's own, a
+    network where another one is.
+    """
+    old, new = latest(earlier), latest(given)
+    gone = [f"{key}." for key in new if choices(key) and key not in TRAINING_KEYS]
+    changed = {key for key in ("model.weights", "evaluate.file") if key in new and new[key] != old.get(key)}
+    changed |= {key for key in ("data", "model") if key in new and _chooses_another(key, old, new)}
+    if "data" in changed:
+        gone += OF_A_DATA_SET
+    if changed - {"data"} and not own_network:
+        gone += [*OF_A_FILE, "evaluate.distance", *(["model."] if new.keys() & {"model", "evaluate.file"} else [])]
+    return {key: override for key, override in old.items() if not key.startswith(tuple(gone))} | new
+
+
+def _chooses_another(group: str, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
+    """Whether the choice of a group leads to other settings than earlier choices, as of an experiment, do."""
+    before = {key: override for key, override in old.items() if choices(key)}
+    return composed(before.values())[group] != composed((before | {group: new[group]}).values())[group]
 
 
 def _composed_again(overrides: list[str], file: Path) -> DictConfig:
@@ -184,8 +216,8 @@ def training_settings(cfg: Mapping) -> dict[str, Any]:
     return {key: value for key, value in values.items() if not NEUTRAL_KEYS.fullmatch(key)}
 
 
-def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
-    """The overrides of a stored config in the present spelling, without those that its data or its folder decides on.
+def _stored_overrides(stored: Mapping[str, Any], silent: Collection[str]) -> list[str]:
+    """The overrides of a stored config in the present spelling, but for keys that are `silent` or decided on elsewhere.
 
     Of one that refers to other values, the value that it led to is stored. ValueError for one that adds a `_target_`.
     """
@@ -200,7 +232,7 @@ def _stored_overrides(stored: Mapping[str, Any]) -> list[str]:
         named, adds = parsed.key_or_group, parsed.is_add() or parsed.is_force_add()
         if (adds and "_target_" in named) or _names_target(parsed.value()):
             raise ValueError(f"run.overrides: {override} adds a _target_")
-        elsewhere = named.partition(".")[0] in ("hydra", "run") or is_place(named)
+        elsewhere = named.partition(".")[0] in ("hydra", "run") or is_place(named) or named in silent
         if not (elsewhere or key in gone or ("${" in value and not adds)):
             modern.append(override)
     return modern

@@ -18,6 +18,7 @@ from reidlab.config import (
     compose_for,
     compose_to_train,
     instantiate,
+    is_begun,
     plain,
     read_config,
     resolve_path,
@@ -94,7 +95,7 @@ class Run:
         """The run that these overrides name, with the settings in its folder; what the overrides change is changed."""
         overrides = [*overrides]
         run = cls.of(compose_for(overrides))
-        run.given = [o for o in overrides if o not in run.config.run.overrides and not o.startswith("run.")]
+        run.given = [o for o in overrides if not o.startswith("run.")]
         return run
 
     @classmethod
@@ -111,7 +112,7 @@ class Run:
         run._set(config)
         return run
 
-    given: Sequence[str] = ()  # overrides on top of the stored settings
+    given: Sequence[str] = ()  # overrides of the command
     _loaded: "tuple[str, nn.Module] | None" = None  # the hash of a checkpoint, and the network with it
 
     def _set(self, config: DictConfig) -> None:
@@ -541,7 +542,7 @@ class Run:
         """Write `config.yaml`, unless the run was trained: then it has its own; remove what a killed stage left."""
         self.require_own()
         sweep(self.folder)
-        if not (self / "checkpoints").exists():
+        if not is_begun(self.folder):
             write_config(self.config, self / File.CONFIG, self.given)
 
     def require_same_training(self) -> None:
@@ -587,7 +588,8 @@ class Run:
 
     def note_command(self, stage: str) -> None:
         """Keep with which overrides a stage was run, beside the stored ones."""
-        given = [_without_folder(override) for override in self.given if override not in stage.split()]
+        known = (*self.config.run.overrides, *stage.split())
+        given = [_without_folder(override) for override in self.given if override not in known]
         write_json(self / File.COMMANDS, {**self.json_of(File.COMMANDS), stage: given})
 
     def noted_command(self, stage: str) -> str:

@@ -1,7 +1,7 @@
 """Option `--dry-run` of the stages: what they would do, by the same checks, without writing anything."""
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reidlab.config import resolve_path
@@ -32,7 +32,7 @@ def run(run: Run, stages: Iterable[str]) -> dict[str, str]:
         "folder": f"{run.folder}, {'which is there' if run.folder.is_dir() else 'new'}",
         "overrides": shlex.join(run["run.overrides"]) or "none",
         "data": _data(datamodule),
-        "network": _network(run, stages[0]),
+        "network": _network(run, stages),
     }
     if "train" in stages:
         facts["training"] = _training(run)
@@ -57,8 +57,8 @@ def _data(datamodule: ImageDataModule) -> str:
     return f"{datamodule.name} in {datamodule.samples.root}: {train:,} training and {test:,} test images"
 
 
-def _network(run: Run, stage: str) -> str:
-    if file := _file(run, stage):
+def _network(run: Run, stages: Sequence[str]) -> str:
+    if file := next(filter(None, (_file(run, stage) for stage in stages)), None):
         return f"that of {file}"
     weights = f"weights {file_hash(run.weights)[:12]} of {run.weights}" if run.weights else "initial weights"
     return f"{run['model.name']} at {'x'.join(map(str, run['data.size']))}, {weights}"
