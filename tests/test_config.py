@@ -386,7 +386,8 @@ def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
         (["evaluate.file=a.onnx", "evaluate.mean=[1,1,1]", "evaluate.std=[1,1,1]"], ["evaluate.file=b.onnx"]),
         (["evaluate.file=a.onnx", "evaluate.color_order=BGR"], ["model=osnet_x0_25", "model.weights=a.ckpt"]),
         (["evaluate.file=a.onnx", "evaluate.distance=cosine"], ["model.weights=a.ckpt"]),
-        (["model=osnet_x0_5", "model.weights=a.ckpt", "model.mean=[1,1,1]"], ["model=osnet_x0_25", "model.weights=b.ckpt"]),
+        (["model.weights=a.ckpt", "model.mean=[1,1,1]"], ["model=osnet_x0_25", "model.weights=b.ckpt"]),
+        (["model=osnet_x0_5", "model.weights=a.ckpt", "model.std=[1,1,1]"], ["model=osnet_x0_25"]),
         (["model.weights=a.ckpt", "model.distance=cosine"], ["evaluate.file=a.onnx"]),
         (["data.root=here"], ["data=dukemtmc"]),
         (["data.root=here", "data.source.distractors=false"], ["data=dukemtmc", "data.root=there"]),
@@ -397,11 +398,11 @@ def test_another_network_file_or_data_set_has_nothing_of_the_former_one(first, s
     common = ["data=market1501", "data.size=[64,32]", f"run.root={tmp_path}"]
     wanted = [Run.compose([*common, *second])[key] for key in ("model", "data", "evaluate")]
     Run.compose([*common, *first, "run.name=a"]).keep_config()
-    place = common[2:] + ["run.name=a"]
+    place, written = [common[2], "run.name=a"], tmp_path / "a" / "config.yaml"
     for _ in range(2):
         run = Run.resume([*place, *second])
         run.keep_config()
-        for stored in (run, Run.resume(place), Run.compose([*config.read_config(tmp_path / "a" / "config.yaml").run.overrides, *place])):
+        for stored in (run, Run.resume(place), Run.compose([*config.read_config(written).run.overrides, *place])):
             assert [stored[key] for key in ("model", "data", "evaluate")] == wanted
 
 
@@ -411,7 +412,8 @@ def test_the_same_network_or_data_set_named_again_keeps_what_was_said_of_it(tmp_
     Run.compose(["experiment=smoke", "data=market1501", "evaluate.file=a.onnx", *said, *place]).keep_config()
     again = ["model=osnet_x0_25", "data=market1501", "evaluate.file=a.onnx"]  # the first as the experiment chooses
     run = Run.resume([*place, *again, "evaluate.flip=true"])
-    assert run["model.mean"] == run["evaluate.mean"] == [1, 1, 1] and run["data.root"] == str(config.resolve_path("here"))
+    assert run["model.mean"] == run["evaluate.mean"] == [1, 1, 1]
+    assert run["data.root"] == str(config.resolve_path("here"))
 
 
 def test_a_training_takes_the_place_of_a_file_that_was_evaluated_and_its_network_keeps_its_settings(tmp_path):

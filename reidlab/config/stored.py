@@ -138,8 +138,9 @@ def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = Fa
     """
     old, new = latest(earlier), latest(given)
     gone = [f"{key}." for key in new if choices(key) and key not in TRAINING_KEYS]
-    changed = {key for key in ("model.weights", "evaluate.file") if key in new and new[key] != old.get(key)}
-    changed |= {key for key in ("data", "model") if key in new and _chooses_another(key, old, new)}
+    named = {*new} & {"model.weights", "evaluate.file"}
+    changed = {key for key in named if new[key] != old.get(key)}
+    changed |= {key for key in {*new} & {"data", "model"} if _chooses_another(key, old, new)}
     if "data" in changed:
         gone += OF_A_DATA_SET
     if changed - {"data"} and not own_network:

@@ -458,8 +458,9 @@ class Run:
         """
         if self.foreign_file:
             raise InputError(
-                f"{self.folder}: is about {self.foreign_file}, which was evaluated, and has no trained network of its own; "
-                "name the file (predict.model=, gallery.model=, evaluate.file=; of a checkpoint model.weights=), or train"
+                f"{self.folder}: is about {self.foreign_file}, which was evaluated, and has no trained network of its "
+                "own; name the file (predict.model=, gallery.model=, evaluate.file=; of a checkpoint model.weights=), "
+                "or train"
             )
         if self._loaded and self._loaded[0] == self.checkpoint:
             return self._loaded[1]
