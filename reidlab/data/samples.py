@@ -95,13 +95,15 @@ def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str)
         pids: of the images.
         fraction: of the identities.
         seed: of the choice.
-        key: the name of the fraction, for the InputError where it leaves no identity to train on.
+        key: the name of the fraction, for the InputError where it leaves no identity on one side.
     """
     pids = np.unique(np.asarray(pids))
     count = max(1, round(fraction * len(pids)))
     if len(pids) < 2:
         raise InputError(f"{key}: there is one identity only, and two are the fewest to divide; add another")
-    if not 0 < fraction < 1 or count >= len(pids):
+    if fraction <= 0:
+        raise InputError(f"{key}={fraction}: leaves none of the {len(pids)} identities to test on; choose more than 0")
+    if count >= len(pids):
         raise InputError(f"{key}={fraction} of {len(pids)} identities leaves none to train on: choose another fraction")
     return np.sort(np.random.default_rng(seed).permutation(pids)[:count])
 

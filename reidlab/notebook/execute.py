@@ -27,9 +27,9 @@ def execute_all(parameters: Sequence[str] = (), only: Sequence[str] = (), folder
     """Execute notebooks in reading order; each executed one and an HTML copy go into `folder`, else `runs/notebooks`.
 
     The notebooks are the released ones and the workspace's own. `parameters` are `name=value`, where the value of
-    `overrides` is split as a shell would; `only` has names such as `01_data`, or `01`. Prints and returns a table of
-    what was done. Raises InputError for a parameter that none of them has, and, after all have been tried, for the
-    first one with a failing cell.
+    `overrides`, which may be given several times, is split as a shell would; `only` has names such as `01_data`, or
+    `01`. Prints and returns a table of what was done. Raises InputError for a parameter that none of them has or that
+    can't be read, and, after all have been tried, for the first one with a failing cell.
     """
     try:
         import papermill
@@ -39,7 +39,7 @@ def execute_all(parameters: Sequence[str] = (), only: Sequence[str] = (), folder
     folder = folder or root() / "runs" / "notebooks"
     chosen = _choose(only)
     known = {notebook: papermill.inspect_notebook(notebook) for notebook in chosen}
-    given = dict(_split(parameter) for parameter in parameters)
+    given = _given(parameters)
     check_parameters(given, {name for names in known.values() for name in names})
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
@@ -125,11 +125,22 @@ def _is(name: str, stem: str) -> bool:
     return name.removesuffix(".ipynb") in (stem, stem[:2])
 
 
-def _split(parameter: str) -> tuple[str, str | list[str]]:
-    name, equals, value = parameter.partition("=")
-    if not equals:
-        raise InputError(f"-p {parameter}: write name=value, such as -p experiment=demo")
-    return name, shlex.split(value) if name == "overrides" else value
+def _given(parameters: Iterable[str]) -> dict[str, str | list[str]]:
+    """Parameters by name, those in `overrides` together; InputError for one that can't be read or is given twice."""
+    given, overrides = dict[str, str | list[str]](), list[str]()
+    for parameter in parameters:
+        name, equals, value = parameter.partition("=")
+        if not equals:
+            raise InputError(f"-p {parameter}: write name=value, such as -p experiment=demo")
+        if name == "overrides":
+            try:
+                overrides += shlex.split(value)
+            except ValueError as error:
+                raise InputError(f"-p {parameter}: {error}; close it, or put a backslash before it") from error
+        elif name in given:
+            raise InputError(f"-p {parameter}: {name} is given twice, the other time as {given[name]}; leave one out")
+        given[name] = overrides if name == "overrides" else value
+    return given
 
 
 def check_parameters(given: Iterable[str], known: Collection[str]) -> None:

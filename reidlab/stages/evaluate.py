@@ -131,7 +131,8 @@ def _track(run: Run) -> None:
 def print_results(run: Run) -> None:
     """The table of a run and where to look."""
     over = "images" if run.is_classifier else "identities"
-    table = run.table().dropna(subset=run.figures[:1])  # an emulated core's row has none
+    table = run.table()
+    table = table.dropna(how="all", subset=[name for name in run.figures if name in table])  # as of an emulated core
     counts = [name for name in table if name.startswith("num_") and table[name].notna().all()]
     print_table(
         table.astype(dict.fromkeys(counts, int)), f"{run.name}: test split, with 95 % intervals over its {over}"

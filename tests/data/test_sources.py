@@ -293,6 +293,8 @@ def test_csv_of_a_spreadsheet_may_start_with_a_byte_order_mark(tmp_path):
 def test_identity_folders(tmp_path):
     touch(tmp_path, *(f"{name}/cam{camera}_{n}.jpg" for name in "abcdef" for camera in (1, 12) for n in range(3)))
     touch(tmp_path, "a/readme.txt", "cover.jpg", ".cache/x.jpg", "b/sub/unknown.PNG")
+    with pytest.raises(InputError, match=r"test_fraction=0: leaves none of the \d identities to test on; choose more"):
+        IdentityFolders(tmp_path, test_fraction=0)()
     samples = IdentityFolders(tmp_path, test_fraction=0.5, camera=r"cam(?P<camid>\d+)")()
     assert samples.names == dict(enumerate("abcdef", start=1))
     assert sorted(samples.table["camid"].unique()) == [0, 1, 12]

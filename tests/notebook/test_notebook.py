@@ -72,6 +72,12 @@ def test_a_failing_cell_is_named_and_the_others_still_run(write, tmp_path, capsy
         (["experimnt=demo"], [], "experimnt: notebooks have no such parameter; did you mean experiment?"),
         (["colour=red"], [], "colour: notebooks have no such parameter; there are experiment, overrides"),
         (["demo"], [], "-p demo: write name=value, such as -p experiment=demo"),
+        (
+            ["experiment=a", "experiment=b"],
+            [],
+            "-p experiment=b: experiment is given twice, the other time as a; leave one out",
+        ),
+        (["overrides=it's"], [], "-p overrides=it's: No closing quotation; close it, or put a backslash before it"),
         ([], ["07_deploy"], "07_deploy: no such notebook; there are 00_echo"),
     ],
 )
@@ -198,6 +204,12 @@ def test_a_copy_has_the_picture_of_a_widget_in_its_place(write, tmp_path):
     page = (tmp_path / "out" / "00_widget.html").read_text()
     assert len(re.findall(r'<img[^>]+src="data:image/png;base64,', page)) == 1
     assert "FloatProgress(value" not in page
+
+
+def test_overrides_that_are_given_several_times_all_count(write, tmp_path):
+    write("00_echo", PARAMETERS, "print(overrides)")
+    execute.execute_all(["overrides=a=1 'b=x y'", "overrides=c=2"], folder=tmp_path / "out")
+    assert printed(tmp_path / "out" / "00_echo.ipynb") == "['a=1', 'b=x y', 'c=2']\n"
 
 
 def test_links_of_a_copy_lead_where_they_led(write, tmp_path, monkeypatch):
