@@ -390,6 +390,7 @@ def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
         (["model=osnet_x0_5", "model.weights=a.ckpt", "model.std=[1,1,1]"], ["model=osnet_x0_25"]),
         (["model.weights=a.ckpt", "model.distance=cosine"], ["evaluate.file=a.onnx"]),
         (["data.root=here"], ["data=dukemtmc"]),
+        (["evaluate.file=a.onnx", "evaluate.mean=[1,1,1]"], ["experiment=osnet_x1_0_market1501"]),
         (["data.root=here", "data.source.distractors=false"], ["data=dukemtmc", "data.root=there"]),
     ],
 )

@@ -138,20 +138,24 @@ def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = Fa
     """
     old, new = latest(earlier), latest(given)
     gone = [f"{key}." for key in new if choices(key) and key not in TRAINING_KEYS]
-    named = {*new} & {"model.weights", "evaluate.file"}
-    changed = {key for key in named if new[key] != old.get(key)}
-    changed |= {key for key in {*new} & {"data", "model"} if _chooses_another(key, old, new)}
+    changed = {key for key in new if key in ("model.weights", "evaluate.file") and new[key] != old.get(key)}
+    changed |= _changed_groups(old, new)
     if "data" in changed:
         gone += OF_A_DATA_SET
-    if changed - {"data"} and not own_network:
-        gone += [*OF_A_FILE, "evaluate.distance", *(["model."] if new.keys() & {"model", "evaluate.file"} else [])]
+    if changed & {"model", "model.weights", "evaluate.file"} and not own_network:
+        gone += [
+            *OF_A_FILE,
+            "evaluate.distance",
+            *(["model."] if {*new, *changed} & {"model", "evaluate.file"} else []),
+        ]
     return {key: override for key, override in old.items() if not key.startswith(tuple(gone))} | new
 
 
-def _chooses_another(group: str, old: Mapping[str, str], new: Mapping[str, str]) -> bool:
-    """Whether the choice of a group leads to other settings than earlier choices, as of an experiment, do."""
-    before = {key: override for key, override in old.items() if choices(key)}
-    return composed(before.values())[group] != composed((before | {group: new[group]}).values())[group]
+def _changed_groups(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:
+    """The groups that new choices, of an experiment too, lead to other settings of than earlier ones do."""
+    before, chosen = ({key: o for key, o in each.items() if choices(key)} for each in (old, new))
+    then, now = (composed(each.values()) for each in (before, before | chosen)) if chosen else ({}, {})
+    return {group for group in then if then[group] != now.get(group)}
 
 
 def _composed_again(overrides: list[str], file: Path) -> DictConfig:
