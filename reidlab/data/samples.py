@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,13 +27,14 @@ class Samples:
     `table` has the columns `path` (posix, relative to `root`), `pid` (int64; 0 is a distractor, which only a gallery
     may hold), `camid` (int64; 0 = unknown) and `split` (one of SPLITS), indexed 0..N-1. Each image of the split `val`
     is a query whose gallery is all others of that split. `notes` says what was left out or changed on reading; `names`
-    maps a pid to the user's own name for the identity where that isn't the number.
+    and `cameras` map all pids and camids to the user's own labels where some of these aren't the number.
     """
 
     table: pd.DataFrame
     root: Path
     notes: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    cameras: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         types = {"path": str, "pid": "int64", "camid": "int64", "split": str}
@@ -42,6 +43,14 @@ class Samples:
     def split(self, *names: str) -> pd.DataFrame:
         """The rows of these splits, in the order of `names`, with the index that they have in `table`."""
         return pd.concat([self.table[self.table["split"] == name] for name in names])
+
+    def labeled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows as a user is shown them: `pid` and `camid` are the own labels, empty for a camera that is unknown."""
+        if self.names:
+            table = table.assign(pid=table["pid"].map(lambda pid: self.names.get(pid, str(pid))))
+        if self.cameras:
+            table = table.assign(camid=table["camid"].map(lambda camid: self.cameras.get(camid, "")))
+        return table
 
     def files(self) -> list[Path]:
         """The image file of each row."""
@@ -84,8 +93,8 @@ def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
     elif zero.any():
         notes.append("pids raised by one, because 0 stands for distractors")
         table = table.assign(pid=table["pid"] + 1)
-        names = {pid + 1: name for pid, name in names.items()}
-    return Samples(table, samples.root, notes, names)
+        names = {pid: names.get(pid - 1, str(pid - 1)) for pid in sorted(table["pid"].unique().tolist())}
+    return replace(samples, table=table, notes=notes, names=names)
 
 
 def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str) -> np.ndarray:
@@ -229,7 +238,7 @@ def set_aside_validation(
         )
     if reason:
         note = f"no validation: {reason}; the last epoch is the result"
-    return Samples(divided, samples.root, [*samples.notes, note], samples.names)
+    return replace(samples, table=divided, notes=[*samples.notes, note])
 
 
 def _joined(*parts: pd.DataFrame) -> pd.DataFrame:
