@@ -16,6 +16,7 @@ SPLITS = ("train", "val_query", "val_gallery", "val", "query", "gallery")
 VALIDATION_SPLITS = ("val_query", "val_gallery", "val")
 COLUMNS = ["path", "pid", "camid", "split"]
 SPREAD = 0.17  # standard deviation of an identity's average precision, as the demo's test split has it
+OWN_VALIDATION = "the validation split is the data set's own"
 ONE_IDENTITY = "holds one identity only, which any network ranks right; add images of others"
 LARGEST_SHARE = 0.25  # of the training identities that `least` may set aside where the fraction is smaller
 
@@ -216,7 +217,7 @@ def set_aside_validation(
     table = samples.table
     given, train = table["split"].isin(VALIDATION_SPLITS), table["split"] == "train"
     if given.any():
-        note = f"the validation split is the data set's own; val_fraction={fraction} isn't used"
+        note = f"{OWN_VALIDATION}; val_fraction={fraction} isn't used"
         own = _own_validation(table[given], exclude_same_camera)
         divided, reason = _joined(table[~given], own), ""
         if not with_match(*sides(own, "val_"), exclude_same_camera).any():
@@ -239,6 +240,23 @@ def set_aside_validation(
     if reason:
         note = f"no validation: {reason}; the last epoch is the result"
     return replace(samples, table=divided, notes=[*samples.notes, note])
+
+
+def spare_identities(samples: Samples, exclude_same_camera: bool) -> int:
+    """How many of its identities `set_aside_validation` sets aside at most, whatever the fraction.
+
+    None where the data set has a validation split of its own.
+    """
+    if any(note.startswith(OWN_VALIDATION) for note in samples.notes):
+        return 0
+    rows = samples.split("train", *VALIDATION_SPLITS)
+    return min(len(_queryable(rows, exclude_same_camera)), int(LARGEST_SHARE * rows["pid"].nunique()))
+
+
+def _queryable(rows: pd.DataFrame, exclude_same_camera: bool) -> np.ndarray:
+    """The pids with a query that has a match, if these rows are the validation split."""
+    queries, gallery = sides(split_validation(rows, exclude_same_camera), "val_")
+    return np.unique(queries.loc[with_match(queries, gallery, exclude_same_camera), "pid"])
 
 
 def _joined(*parts: pd.DataFrame) -> pd.DataFrame:
@@ -269,8 +287,7 @@ def _choose_validation(
             f"data.val_fraction={fraction} of {len(pids)} identities leaves none to train on: choose another fraction"
         )
     share = max(1, share)
-    queries, gallery = sides(split_validation(train, exclude_same_camera), "val_")
-    able = np.unique(queries.loc[with_match(queries, gallery, exclude_same_camera), "pid"])
+    able = _queryable(train, exclude_same_camera)
     if not len(able):
         return none, f"no training identity {_unmatched(exclude_same_camera)}"
     if len(pids) == 1:
