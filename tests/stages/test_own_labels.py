@@ -17,10 +17,13 @@ SMALL = ["data.size=[32,16]", "data.num_workers=0", "model=osnet_x0_25", "traine
          "trainer.accelerator=cpu", "logger=none", "evaluate.resamples=20"]  # fmt: skip
 
 
-def put(file, random=np.random.default_rng(0)):
+RANDOM = np.random.default_rng(0)
+
+
+def put(file):
     """An image like no other."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(file), random.integers(0, 256, (48, 32, 3), dtype=np.uint8))
+    cv2.imwrite(str(file), RANDOM.integers(0, 256, (48, 32, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +58,8 @@ def test_findings_and_the_table_of_samples(people):
     _, run = people
     findings = pd.read_csv(run / File.DATA_FINDINGS)
     (row,) = findings[findings["kind"] == "duplicate of another identity"].itertuples()
-    said = re.findall(r"([^ ]+/door_0\.png) \(pid ([^,]+), ", row.message) + [
-        (row.where, re.match("pid ([^,]+), ", row.message)[1])
-    ]
-    assert sorted(who for _, who in said) == ["10", "2"] and all(path.startswith(f"{who}/") for path, who in said)
+    first, other = re.fullmatch(r"pid ([^,]+), \w+; same bytes as (.+ \(pid [^,]+), \w+\)", row.message).groups()
+    assert sorted([f"{row.where} (pid {first}", other]) == ["10/door_0.png (pid 10", "2/door_0.png (pid 2"]
     assert_own(pd.read_csv(run / File.DATA_SAMPLES))
 
 
