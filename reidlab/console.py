@@ -1,6 +1,7 @@
 """Output of the stages: lines by one logger, and tables; in a terminal, a log and a notebook."""
 
 import logging
+import math
 import os
 import sys
 import textwrap
@@ -99,6 +100,12 @@ def written(value: float) -> str:
     if abs(value) >= 10:
         return f"{value:,.{0 if abs(value) >= 1000 or value == round(value) else 1}f}"
     return f"{value:.3f}" if abs(value) >= 1e-3 or not value else f"{value:.1e}"
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share in a sentence: with more decimals where it would read as none or all otherwise."""
+    rest = 100 * min(share, 1 - share)
+    return f"{share:.{max(decimals, -math.floor(math.log10(rest)) if rest > 1e-9 else 0)}%}"
 
 
 def significant(value: float) -> str:

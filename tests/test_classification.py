@@ -197,6 +197,17 @@ def test_mistakes_are_listed_surest_first():
     assert [text.get_text() for text in shown] == ["y 90%,\nnot x"]
 
 
+def test_a_class_without_test_images_has_no_recall(tmp_path):
+    """As a file has it: c was never shown, and b never predicted, which is a recall of 0."""
+    table = pd.DataFrame({"path": list("abc"), "pid": [1, 1, 2]})
+    found = Classification(Outputs(torch.eye(3)[[0, 2, 0]], table), [1, 2, 3], ["a", "b", "c"])
+    found.per_class().to_csv(tmp_path / "per_class.csv")
+    each = pd.read_csv(tmp_path / "per_class.csv", index_col="class")
+    assert each["recall"].tolist()[:2] == [0.5, 0] and each["f1"].tolist()[:2] == [0.5, 0]
+    assert each.loc["c", ["recall", "f1"]].isna().all() and each.loc["c", "precision"] == 0
+    assert found.summary()["macro_f1"] == each["f1"].mean() and found.summary()["class_recall"] == each["recall"].mean()
+
+
 @pytest.fixture(scope="module")
 def quantized(trained, root):
     quick = ["quantize.method=ptq", "quantize.max_drop=100", "quantize.images=40", "quantize.threads=1"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -173,7 +174,7 @@ def set_aside_images(samples: Samples, fractions: Mapping[str, float], seed: int
             for split, first, last in zip(wanted, [0, *bounds], bounds, strict=False):
                 table.loc[rows.index[(place >= first) & (place < last)], "split"] = split
     notes += _absent_classes(table, fractions)
-    return Samples(table, samples.root, notes, samples.names)
+    return replace(samples, table=table, notes=notes)
 
 
 def _absent_classes(table: pd.DataFrame, fractions: Mapping[str, float]) -> Iterator[str]:

@@ -16,6 +16,7 @@ class CombinedSources:
 
     Sources named in `tested_on` give all of their splits, the others their training images alone. A source that is
     None is left out. Paths become relative to `root`. Pid 0 (distractor) and camid 0 (unknown) keep their meaning.
+    Labels of the others are the source's name and the label there.
     """
 
     def __init__(
@@ -32,21 +33,27 @@ class CombinedSources:
         require_folder(self.root, "data.root")
         tables, notes = [], []
         names: dict[int, str] = {}
+        cameras: dict[int, str] = {}
         last_pid = last_camid = 0
         for name, source in self.sources.items():
             samples = source()
             table = samples.table if name in self.tested_on else samples.split("train")
             prefix = Path(os.path.relpath(samples.root, self.root))
-            tables.append(
-                table.assign(
-                    path=[(prefix / path).as_posix() for path in table["path"]],
-                    pid=table["pid"].where(table["pid"] == 0, table["pid"] + last_pid),
-                    camid=table["camid"].where(table["camid"] == 0, table["camid"] + last_camid),
-                )
+            renumbered = table.assign(
+                path=[(prefix / path).as_posix() for path in table["path"]],
+                pid=table["pid"].where(table["pid"] == 0, table["pid"] + last_pid),
+                camid=table["camid"].where(table["camid"] == 0, table["camid"] + last_camid),
             )
+            tables.append(renumbered)
             notes += [f"{name}: {note}" for note in samples.notes]
-            names |= {pid + last_pid: f"{name} {own}" for pid, own in samples.names.items()}
+            shown = samples.labeled(table)
+            for column, labels in (("pid", names), ("camid", cameras)):
+                known = table[column] > 0
+                labels |= {
+                    number: f"{name} {own}"
+                    for number, own in zip(renumbered.loc[known, column], shown.loc[known, column], strict=True)
+                }
             if len(table):
                 last_pid, last_camid = (max(int(tables[-1][c].max()), n) for c, n in
                                         (("pid", last_pid), ("camid", last_camid)))  # fmt: skip
-        return Samples(pd.concat(tables), self.root, notes, names)
+        return Samples(pd.concat(tables), self.root, notes, names, cameras)

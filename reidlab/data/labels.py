@@ -71,7 +71,6 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
     special |= {label: 0 for label in labels if distractors and NOBODY.fullmatch(label)}
     pids = number_labels(labels - special.keys())
     notes = [*notes, *_renumbered(pids, "identities"), *note_alike(pids, "identities")]
-    names = {pid: label for label, pid in pids.items()} if _is_text(pids) else {}
     known = table["camid"].map(is_known_camera).astype(bool)
     cameras = number_labels(table.loc[known, "camid"])
     notes += _renumbered(cameras, "cameras")
@@ -84,7 +83,12 @@ def label_samples(table: pd.DataFrame, root: Path, notes: list[str], distractors
     table = table.assign(
         pid=table["label"].map(pids | special), camid=table["camid"].map(cameras).where(known, 0).astype("int64")
     )
-    return apply_pid_rules(Samples(table, root, notes, names), distractors)
+    return apply_pid_rules(Samples(table, root, notes, _by_number(pids), _by_number(cameras)), distractors)
+
+
+def _by_number(numbers: Mapping[str, int]) -> dict[int, str]:
+    """The label of each number, if they don't spell their numbers."""
+    return {number: label for label, number in numbers.items()} if _is_text(numbers) else {}
 
 
 def _is_text(numbers: Mapping[str, int]) -> bool:

@@ -30,6 +30,7 @@ DISTRACTORS = (2, 7, 8, 12)  # a person on a vehicle, a static person, a distrac
 MOT20_DISTRACTORS = (*DISTRACTORS, 6)  # and a vehicle without a motor
 LARGEST = 2**31  # frame or identity
 NAMED = 5  # values, in a message
+FRACTION = 2  # pixels from the frame's corner: boxes that all end within are in shares of the frame, and no pixels
 RATE, FASTEST = 30.0, 1000  # frames a second of a picture, where a sequence doesn't say; and at most
 
 
@@ -84,7 +85,7 @@ def refuse_bare_video(file: Path) -> None:
     if file.suffix.lower() in VIDEO_EXTENSIONS and file.is_file():
         raise InputError(
             f"{file}: a video without boxes; put it into a folder NAME with its boxes in NAME/det/det.txt (frame, -1, "
-            "left, top, width, height), and give NAME"
+            "left, top, width, height in pixels), and give NAME"
         )
 
 
@@ -133,8 +134,13 @@ def read_sequence(folder: Path) -> Sequence:
             f"{flags}; a person is of class 1, or -1 where it isn't told, with a flag that isn't 0"
         )
     boxes = read_boxes(detected).assign(pid=-1) if detected.is_file() else truth
-    if source.is_dir() and (absent := sorted({*truth["frame"], *boxes["frame"]} - {*numbered(source)})):
-        raise InputError(f"{source}: no image of frame {absent[0]:.0f}, which has boxes")
+    for file, table in ((detected, boxes), (known, truth)) if source.is_dir() else ():
+        frames = {*table["frame"]}
+        if file.is_file() and (absent := sorted(frames - {*numbered(source)})):
+            raise InputError(
+                f"{file}: {len(absent)} of the {len(frames)} frames with boxes have no image in {source}, the first is "
+                f"{absent[0]:.0f}; add the images, or remove the lines of those frames"
+            )
     return Sequence(name, source, rate, truth, boxes, ignored.assign(distractor=ignored["class"].isin(distractors)))
 
 
@@ -243,6 +249,12 @@ def read_boxes(file: Path) -> pd.DataFrame:
     if empty.any():
         log.info(f"{file}: {empty.sum()} boxes without a size are left out, the first in line {empty.idxmax() + 1}")
     values = values[~empty]
+    ends = np.stack([values[start] + values[size] for start, size in zip(BOX[:2], BOX[2:], strict=True)])
+    if len(values) and (np.abs(ends) <= FRACTION).all():
+        raise InputError(
+            f"{file}: its {len(values)} boxes all end within {FRACTION} pixels of the frame's corner, as shares of the "
+            "frame would; left and top (not the center), width and height are in pixels: multiply shares by its size"
+        )
     if (values["confidence"] == -1).all():  # not told
         values["confidence"] = 1.0
     values["visibility"] = values["visibility"].where(values["visibility"] >= 0, 1.0)  # -1: not told

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ SPLITS = ("train", "val_query", "val_gallery", "val", "query", "gallery")
 VALIDATION_SPLITS = ("val_query", "val_gallery", "val")
 COLUMNS = ["path", "pid", "camid", "split"]
 SPREAD = 0.17  # standard deviation of an identity's average precision, as the demo's test split has it
+OWN_VALIDATION = "the validation split is the data set's own"
 ONE_IDENTITY = "holds one identity only, which any network ranks right; add images of others"
 LARGEST_SHARE = 0.25  # of the training identities that `least` may set aside where the fraction is smaller
 
@@ -27,13 +28,14 @@ class Samples:
     `table` has the columns `path` (posix, relative to `root`), `pid` (int64; 0 is a distractor, which only a gallery
     may hold), `camid` (int64; 0 = unknown) and `split` (one of SPLITS), indexed 0..N-1. Each image of the split `val`
     is a query whose gallery is all others of that split. `notes` says what was left out or changed on reading; `names`
-    maps a pid to the user's own name for the identity where that isn't the number.
+    and `cameras` map all pids and camids to the user's own labels where some of these aren't the number.
     """
 
     table: pd.DataFrame
     root: Path
     notes: list[str] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    cameras: dict[int, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         types = {"path": str, "pid": "int64", "camid": "int64", "split": str}
@@ -42,6 +44,14 @@ class Samples:
     def split(self, *names: str) -> pd.DataFrame:
         """The rows of these splits, in the order of `names`, with the index that they have in `table`."""
         return pd.concat([self.table[self.table["split"] == name] for name in names])
+
+    def labeled(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows as a user is shown them: `pid` and `camid` are the own labels, empty for a camera that is unknown."""
+        if self.names:
+            table = table.assign(pid=table["pid"].map(lambda pid: self.names.get(pid, str(pid))))
+        if self.cameras:
+            table = table.assign(camid=table["camid"].map(lambda camid: self.cameras.get(camid, "")))
+        return table
 
     def files(self) -> list[Path]:
         """The image file of each row."""
@@ -84,8 +94,8 @@ def apply_pid_rules(samples: Samples, distractors: bool) -> Samples:
     elif zero.any():
         notes.append("pids raised by one, because 0 stands for distractors")
         table = table.assign(pid=table["pid"] + 1)
-        names = {pid + 1: name for pid, name in names.items()}
-    return Samples(table, samples.root, notes, names)
+        names = {pid: names.get(pid - 1, str(pid - 1)) for pid in sorted(table["pid"].unique().tolist())}
+    return replace(samples, table=table, notes=notes, names=names)
 
 
 def choose_identities(pids: Iterable[int], fraction: float, seed: int, key: str) -> np.ndarray:
@@ -209,7 +219,7 @@ def set_aside_validation(
     table = samples.table
     given, train = table["split"].isin(VALIDATION_SPLITS), table["split"] == "train"
     if given.any():
-        note = f"the validation split is the data set's own; val_fraction={fraction} isn't used"
+        note = f"{OWN_VALIDATION}; val_fraction={fraction} isn't used"
         own = _own_validation(table[given], exclude_same_camera)
         divided, reason = _joined(table[~given], own), ""
         if not with_match(*sides(own, "val_"), exclude_same_camera).any():
@@ -231,7 +241,24 @@ def set_aside_validation(
         )
     if reason:
         note = f"no validation: {reason}; the last epoch is the result"
-    return Samples(divided, samples.root, [*samples.notes, note], samples.names)
+    return replace(samples, table=divided, notes=[*samples.notes, note])
+
+
+def spare_identities(samples: Samples, exclude_same_camera: bool) -> int:
+    """How many of its identities `set_aside_validation` sets aside at most, whatever the fraction.
+
+    None where the data set has a validation split of its own.
+    """
+    if any(note.startswith(OWN_VALIDATION) for note in samples.notes):
+        return 0
+    rows = samples.split("train", *VALIDATION_SPLITS)
+    return min(len(_queryable(rows, exclude_same_camera)), int(LARGEST_SHARE * rows["pid"].nunique()))
+
+
+def _queryable(rows: pd.DataFrame, exclude_same_camera: bool) -> np.ndarray:
+    """The pids with a query that has a match, if these rows are the validation split."""
+    queries, gallery = sides(split_validation(rows, exclude_same_camera), "val_")
+    return np.unique(queries.loc[with_match(queries, gallery, exclude_same_camera), "pid"])
 
 
 def _joined(*parts: pd.DataFrame) -> pd.DataFrame:
@@ -262,8 +289,7 @@ def _choose_validation(
             f"data.val_fraction={fraction} of {len(pids)} identities leaves none to train on: choose another fraction"
         )
     share = max(1, share)
-    queries, gallery = sides(split_validation(train, exclude_same_camera), "val_")
-    able = np.unique(queries.loc[with_match(queries, gallery, exclude_same_camera), "pid"])
+    able = _queryable(train, exclude_same_camera)
     if not len(able):
         return none, f"no training identity {_unmatched(exclude_same_camera)}"
     if len(pids) == 1:

@@ -7,6 +7,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,7 @@ class IdentityLists:
         if self.one_in_gallery:
             test = table[table["split"] == "test"].sample(frac=1, random_state=np.random.default_rng(self.seed))
             table.loc[test.index, "split"] = np.where(test["pid"].duplicated(), "query", "gallery")
-        return Samples(divide_test(table), self.root, samples.notes, samples.names)
+        return replace(samples, table=divide_test(table))
 
     def _read(self, split: str, file: Path) -> Iterator[tuple[str, str, str, str]]:
         folder = self.images if isinstance(self.images, str) else self.images.get(split, ".")
@@ -201,7 +202,7 @@ class CsvSamples:
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
         else:
             divided = divide_test(samples.table)
-        return Samples(divided, self.root, samples.notes, samples.names)
+        return replace(samples, table=divided)
 
     def read(self) -> pd.DataFrame:
         """Columns path, label, camid and split as clean text; InputError for rows that can't be used."""
@@ -327,7 +328,7 @@ class IdentityFolders:
             divided = divide_test(samples.table)
         else:
             divided = split_by_identity(samples.table, self.test_fraction, self.seed)
-        return Samples(divided, self.root, samples.notes, samples.names)
+        return replace(samples, table=divided)
 
 
 class SyntheticPeople:

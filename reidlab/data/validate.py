@@ -78,7 +78,7 @@ def validate(
         progress: show a bar.
     """
     files = inspect_files(samples, progress) if files is None else files
-    table = samples.table.join(files)
+    table = _shown(samples, "pid").join(files)
     checks = (
         _empty_splits(table, ("train", "query", "gallery")),
         _shared_identities(table),
@@ -93,10 +93,10 @@ def validate(
 def validate_classes(samples: Samples, files: pd.DataFrame | None = None, progress: bool = True) -> list[Finding]:
     """Find the flaws of a data set of classes, errors first; see `validate`."""
     files = inspect_files(samples, progress) if files is None else files
-    table = samples.table.join(files)
+    table = _shown(samples, "class").join(files)
     checks = (
         _empty_splits(table, ("train", "test")),
-        _unlearned_classes(table, samples.names),
+        _unlearned_classes(table),
         _files(table),
         _duplicates(table, "class"),
         _near_duplicates(table),
@@ -139,6 +139,12 @@ def _inspect(file: Path) -> tuple[int, int, str, str, bytes]:
     return *image.shape[:2], content, "", difference_hash(image)
 
 
+def _shown(samples: Samples, noun: str) -> pd.DataFrame:
+    """The table with `who` as findings name identity or class, and `camera`: by the user's own labels."""
+    own = samples.labeled(samples.table)
+    return samples.table.assign(who=f"{noun} " + own["pid"].astype(str), camera=own["camid"])
+
+
 def _empty_splits(table: pd.DataFrame, needed: Sequence[str]) -> Iterator[Finding]:
     filled = set(table["split"])
     if filled & {"val_query", "val_gallery"}:
@@ -155,9 +161,9 @@ def _shared_identities(table: pd.DataFrame) -> Iterator[Finding]:
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
         level: Literal["error", "warning"] = "error" if (one, other) == ("train", "test") else "warning"
         for pid in sorted(set(rows[one]["pid"]) & set(rows[other]["pid"])):
-            examples = [part.loc[part["pid"] == pid, "path"].iloc[0] for part in (rows[one], rows[other])]
-            message = f"is in {one} ({examples[0]}) and in {other} ({examples[1]})"
-            yield Finding(level, f"identity in {one} and {other}", f"pid {pid}", message)
+            first, second = (part[part["pid"] == pid].iloc[0] for part in (rows[one], rows[other]))
+            message = f"is in {one} ({first.path}) and in {other} ({second.path})"
+            yield Finding(level, f"identity in {one} and {other}", first.who, message)
 
 
 def _files(table: pd.DataFrame) -> Iterator[Finding]:
@@ -169,11 +175,11 @@ def _files(table: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("warning", "small image", row.path, message)
 
 
-def _unlearned_classes(table: pd.DataFrame, names: Mapping[int, str]) -> Iterator[Finding]:
+def _unlearned_classes(table: pd.DataFrame) -> Iterator[Finding]:
     for pid in sorted(set(table["pid"]) - set(table.loc[table["split"] == "train", "pid"])):
         example = table.loc[table["pid"] == pid].iloc[0]
         message = f"no training image, but {example.path} in {example.split}"
-        yield Finding("error", "class without training images", names[pid], message)
+        yield Finding("error", "class without training images", example.who, message)
 
 
 def _duplicates(table: pd.DataFrame, group: str) -> Iterator[Finding]:
@@ -187,8 +193,8 @@ def _duplicates(table: pd.DataFrame, group: str) -> Iterator[Finding]:
         else:
             kind = "duplicate within a split"
         first, *others = rows.itertuples()
-        copies = ", ".join(f"{row.path} (pid {row.pid}, {row.split})" for row in others)
-        yield Finding("warning", kind, first.path, f"pid {first.pid}, {first.split}; same bytes as {copies}")
+        copies = ", ".join(f"{row.path} ({row.who}, {row.split})" for row in others)
+        yield Finding("warning", kind, first.path, f"{first.who}, {first.split}; same bytes as {copies}")
 
 
 def _near_duplicates(table: pd.DataFrame) -> Iterator[Finding]:
@@ -202,7 +208,7 @@ def _near_duplicates(table: pd.DataFrame) -> Iterator[Finding]:
         distances = np.bitwise_count(known ^ _words(others.iloc[[position]])).sum(1, dtype=np.int64)
         nearest = train.iloc[int(distances.argmin())]
         if distances.min() <= NEAR_BITS and nearest["digest"] != row.digest:
-            message = f"pid {row.pid}, {row.split}; looks like {nearest['path']} (pid {nearest['pid']}, train)"
+            message = f"{row.who}, {row.split}; looks like {nearest['path']} ({nearest['who']}, train)"
             yield Finding("warning", "near-duplicate across splits", row.path, message)
 
 
@@ -221,9 +227,9 @@ def _queries_without_match(table: pd.DataFrame, exclude_same_camera: bool) -> It
             continue
         pids = set(gallery.loc[~gallery.index.isin(queries.index), "pid"])
         for row in queries[~found].itertuples():
-            message = f"{prefix}gallery has no image of pid {row.pid}"
+            message = f"{prefix}gallery has no image of {row.who}"
             if row.pid in pids:
-                message = f"{prefix}gallery has pid {row.pid} from the query's own camera {row.camid} only"
+                message = f"{prefix}gallery has {row.who} from the query's own camera {row.camera} only"
             yield Finding("warning", "query without a match", row.path, message)
 
 
@@ -253,4 +259,4 @@ def _single_images(table: pd.DataFrame, stages: Mapping[str, list[str]], group: 
     for stage, splits in stages.items():
         rows = people[people["split"].isin(splits)]
         for row in rows[~rows["pid"].duplicated(keep=False)].itertuples():
-            yield Finding("warning", f"{group} with one image", f"pid {row.pid}", f"{stage} has only {row.path} of it")
+            yield Finding("warning", f"{group} with one image", row.who, f"{stage} has only {row.path} of it")

@@ -72,8 +72,10 @@ class Classification:
         )
 
     def per_class(self) -> pd.DataFrame:
-        """Recall, precision, F1 and number of images of each class."""
-        return pd.DataFrame(self.scores.per_class(), index=pd.Index(self.names, name="class"))
+        """Recall, precision, F1 and number of images of each class; a class without images has no recall and no F1."""
+        table = pd.DataFrame(self.scores.per_class(), index=pd.Index(self.names, name="class"))
+        table.loc[table["num_images"] == 0, ["recall", "f1"]] = np.nan
+        return table
 
     def confusion(self) -> pd.DataFrame:
         """Number of images by their class (rows) and predicted class (columns)."""

@@ -5,7 +5,7 @@ All take a `Retrieved`, which embeds the test split once.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -58,13 +58,14 @@ def confusions(retrieved: Retrieved, count: int = 12) -> Drawn:
     Of each pair of identities the query with the largest gap between the two distances, largest first.
     """
     found = retrieved.found
+    queries, others = found.query.labeled, found.gallery.labeled
     wrong = (found.ranking.first_rank > 1).nonzero().squeeze(1).tolist()
     rows = []
     for start in range(0, len(wrong), QUERIES_AT_A_TIME):
         chunk = wrong[start : start + QUERIES_AT_A_TIME]
         nearest = found.nearest(chunk, 1)
         for position, place, distance in zip(chunk, nearest.index[:, 0], nearest.distance[:, 0], strict=True):
-            query, other = found.query.table.iloc[position], found.gallery.table.iloc[int(place)]
+            query, other = queries.iloc[position], others.iloc[int(place)]
             match, match_distance = _nearest_match(found, position)
             gap = match_distance - float(distance)
             paths = (query["path"], other["path"], match)
@@ -97,8 +98,10 @@ def camera_pairs(retrieved: Retrieved) -> Drawn:
             ranking = replace(found, query=query, gallery=gallery).ranking
             counts[row, column] = ranking.valid.sum()
             values[row, column] = ranking.mean_average_precision if ranking.valid.any() else np.nan
-    table = pd.DataFrame(values, pd.Index(camids, name="query camera"), pd.Index(camids, name="gallery camera"))
-    return Drawn(plots.camera_pair_matrix(values, camids.tolist(), counts=counts), table)
+    names = _labels(found, "camid")
+    labels = [names[camid] for camid in camids]
+    table = pd.DataFrame(values, pd.Index(labels, name="query camera"), pd.Index(labels, name="gallery camera"))
+    return Drawn(plots.camera_pair_matrix(values, labels, counts=counts), table)
 
 
 def threshold_spread(
@@ -165,7 +168,7 @@ def largest_drops(retrieved: Retrieved, after: Retrieval, name: str, count: int 
     drops = precision_drops(retrieved.found, after)
     worst = drops.argsort(descending=True, stable=True)[:count].tolist()
     figure = before_and_after(retrieved.found, after, retrieved.datamodule.read, name, worst, k)
-    table = retrieved.found.query.table.iloc[worst][["path", "pid", "camid"]].reset_index(drop=True)
+    table = retrieved.found.query.labeled.iloc[worst][["path", "pid", "camid"]].reset_index(drop=True)
     precisions = [side.ranking.average_precision[worst] for side in (retrieved.found, after)]
     return Drawn(figure, table.assign(AP_float=precisions[0], AP_file=precisions[1], drop=drops[worst]))
 
@@ -213,8 +216,10 @@ def embedding_map(retrieved: Retrieved, num_identities: int = 18, max_images: in
         embeddings = nn.functional.normalize(embeddings)
     perplexity = min(30.0, (len(rows) - 1) / 3)
     xy = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(embeddings.numpy())
-    shown = rows[["path", "pid", "camid"]].assign(x=xy[:, 0], y=xy[:, 1]).reset_index(drop=True)
-    return Drawn(plots.embedding_map(xy, shown["pid"].to_numpy(), shown["camid"].to_numpy()), shown)
+    names, cameras = (_labels(retrieved.found, column) for column in ("pid", "camid"))
+    figure = plots.embedding_map(xy, rows["pid"].to_numpy(), rows["camid"].to_numpy(), names=names, cameras=cameras)
+    shown = rows[["path", "pid", "camid"]].assign(pid=rows["pid"].map(names), camid=rows["camid"].map(cameras))
+    return Drawn(figure, shown.assign(x=xy[:, 0], y=xy[:, 1]).reset_index(drop=True))
 
 
 @torch.inference_mode()
@@ -223,14 +228,22 @@ def attention(retrieved: Retrieved, queries: Sequence[int]) -> Drawn:
 
     The norm over channels at each place (Zagoruyko & Komodakis 2017, section 3.1).
     """
-    table = retrieved.found.query.table.iloc[list(queries)]
+    shown = retrieved.found.query.rows(queries)
+    table, labels = shown.table, shown.labeled
     batch = retrieved.datamodule.preprocess(next(iter(retrieved.datamodule.loader(table))))
     device = next(retrieved.network.parameters()).device
     maps = retrieved.network.featuremaps(batch["image"].to(device)).float().norm(dim=1).cpu().numpy()  # (B, h, w)
     images = [retrieved.datamodule.read(path) for path in table["path"]]
     strongest = [np.unravel_index(m.argmax(), m.shape)[0] / max(m.shape[0] - 1, 1) for m in maps]
-    shown = table[["path", "pid", "camid"]].assign(strongest_height=np.round(strongest, 2)).reset_index(drop=True)
-    return Drawn(plots.activation_overlay(images, list(maps), [f"pid {pid}" for pid in table["pid"]]), shown)
+    about = labels[["path", "pid", "camid"]].assign(strongest_height=np.round(strongest, 2)).reset_index(drop=True)
+    return Drawn(plots.activation_overlay(images, list(maps), [f"pid {pid}" for pid in labels["pid"]]), about)
+
+
+def _labels(found: Retrieval, column: str) -> dict[int, Any]:
+    """The label of each number of `pid` or `camid`; "unknown" of camera 0."""
+    sides = (found.query, found.gallery)
+    pairs = ((number, label) for s in sides for number, label in zip(s.table[column], s.labeled[column], strict=True))
+    return {number: label or "unknown" for number, label in pairs}
 
 
 def _nearest_match(found: Retrieval, position: int) -> tuple[str, float]:

@@ -1,14 +1,14 @@
 """Outputs of a network for every image of a table: embeddings, or class confidences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from reidlab.data import ImageDataModule
+from reidlab.data import ImageDataModule, Samples
 from reidlab.metrics import flip_averaged
 from reidlab.progress import bar
 from reidlab.threads import pace
@@ -19,10 +19,16 @@ CONSTANT = 1e-4  # of the mean output's length: outputs that lie nearer to it ar
 
 @dataclass(frozen=True)
 class Outputs:
-    """Embeddings (N, D) or class confidences (N, C), float32, of the images of a table of N rows."""
+    """Embeddings (N, D) or class confidences (N, C), float32, of N rows of some samples' table."""
 
     values: Tensor
     table: pd.DataFrame
+    samples: Samples | None = None
+
+    @property
+    def labeled(self) -> pd.DataFrame:
+        """The table as it is shown, see `Samples.labeled`."""
+        return self.samples.labeled(self.table) if self.samples else self.table
 
     @property
     def is_constant(self) -> bool:
@@ -34,7 +40,7 @@ class Outputs:
     def rows(self, chosen: Sequence[int] | np.ndarray | pd.Series) -> "Outputs":
         """Select outputs by their positions (M,) or by a boolean mask (N,)."""
         chosen = np.array(chosen, dtype=None if len(chosen) else int)
-        return Outputs(self.values[torch.from_numpy(chosen)], self.table.iloc[chosen])
+        return replace(self, values=self.values[torch.from_numpy(chosen)], table=self.table.iloc[chosen])
 
     def split(self, *names: str) -> "Outputs":
         """The outputs of some splits."""
@@ -69,4 +75,4 @@ def embed(
         batches = bar(datamodule.loader(table), desc=f"embed {label}", unit="batch")
         for batch in pace.over(batches) if device == "cpu" else batches:
             blocks.append(forward(datamodule.preprocess(batch)["image"]).float().cpu())
-    return Outputs(torch.cat(blocks), table)
+    return Outputs(torch.cat(blocks), table, datamodule.samples)

@@ -116,7 +116,7 @@ class Retrieval:
         return replace(found, num_identity_pairs=found.num_identity_pairs // times)
 
     def per_query(self, ranking: Ranking) -> pd.DataFrame:
-        """One row a query: its image, figures and matches; queries without a match have empty figures."""
+        """One row a query: its image, labels, figures and matches; queries without a match have empty figures."""
         figures = pd.DataFrame(
             {
                 "AP": ranking.average_precision,
@@ -126,7 +126,7 @@ class Retrieval:
             }
         )
         figures.loc[ranking.queries_without_match] = np.nan
-        queries = self.query.table[["path", "pid", "camid"]].reset_index(drop=True)
+        queries = self.query.labeled[["path", "pid", "camid"]].reset_index(drop=True)
         return pd.concat([queries, figures], axis=1).assign(num_matches=ranking.num_matches)
 
     def sorted_queries(self) -> list[int]:
@@ -147,9 +147,9 @@ class Retrieval:
 
     def pictured(self, queries: Sequence[int], k: int, read: Callable[[str], np.ndarray]) -> list[plots.Ranking]:
         """The rows of `picture`, one a query."""
-        nearest, rows = self.nearest(queries, k), []
+        nearest, rows, samples = self.nearest(queries, k), [], self.query.labeled
         for line, position in enumerate(queries):
-            sample, shown = self.query.table.iloc[position], nearest.index[line] >= 0
+            sample, shown = samples.iloc[position], nearest.index[line] >= 0
             found = [
                 plots.Found(read(path), distance, "match" if match else "mismatch")
                 for path, distance, match in zip(

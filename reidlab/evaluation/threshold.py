@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from reidlab import plots
-from reidlab.console import log
+from reidlab.console import log, percent, significant
 from reidlab.errors import InputError
 from reidlab.evaluation.retrieval import Retrieval
 from reidlab.metrics import Verification
@@ -56,26 +56,28 @@ class Threshold:
             "test": self.test.summary(),
         }
 
-    def warnings(self, by_camera: bool) -> list[str]:
+    def warnings(self, by_camera: bool, spare: int) -> list[str]:
         """Lines where the threshold rests on too few identities, or rejects most pairs of one identity.
 
         Args:
             by_camera: whether validation identities are divided into queries and gallery, see `split_validation`.
+            spare: how many identities `data.val_identities` can set aside, see `set_aside_validation`.
         """
         lines, (tpr, fpr), wanted = [], self.test_rates, self.calibration.wanted_fpr
         pairs, needed = self.calibration.num_identity_pairs, 1 / wanted
         if pairs < needed:
             ordered = needed if by_camera else 2 * needed  # each identity with all others, on both sides
             identities = math.ceil((1 + math.sqrt(1 + 4 * ordered)) / 2)
+            more = f", or set {identities} identities aside (data.val_identities={identities})"
             lines.append(
                 f"evaluate.wanted_fpr={wanted:g}: the threshold rests on {pairs:,} pairs of two identities "
-                f"({self.calibrated_on}), and this rate takes {needed:,.0f} or more; choose a higher one, or set "
-                f"{identities} identities aside (data.val_identities={identities})"
+                f"({self.calibrated_on}), and this rate takes {needed:,.0f} or more; choose a higher one"
+                f"{more if identities <= spare else ''}"
             )
         if tpr < LOW_TPR:
             lines.append(
-                f"threshold {self.value:.4g}: accepts {tpr:.0%} of the test pairs of one identity, {fpr:.2%} of "
-                "those of two; a higher evaluate.wanted_fpr accepts more of both"
+                f"threshold {significant(self.value)}: accepts {percent(tpr)} of the test pairs of one identity, "
+                f"{percent(fpr, 2)} of those of two; a higher evaluate.wanted_fpr accepts more of both"
             )
         return lines
 

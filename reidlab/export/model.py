@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from reidlab.console import log, significant
+from reidlab.console import log, percent, significant
 from reidlab.data import Normalize
 from reidlab.data.images import read_image, resize
 from reidlab.errors import InputError
@@ -46,7 +46,8 @@ class Verdict(NamedTuple):
             ""
             if self.tpr is None or self.fpr is None
             else (
-                f"; this threshold accepts {self.tpr:.0%} of the test pairs of one identity, {self.fpr:.2%} of others"
+                f"; this threshold accepts {percent(self.tpr)} of the test pairs of one identity, "
+                f"{percent(self.fpr, 2)} of others"
             )
         )
         return (

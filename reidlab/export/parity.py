@@ -80,7 +80,7 @@ def embed_files(
         images = batch["image"].permute(0, 2, 3, 1).numpy()
         for embedder, found in zip(embedders, blocks, strict=True):
             found.append(embedder(images))
-    return [Outputs(torch.from_numpy(np.concatenate(found)), table) for found in blocks]
+    return [Outputs(torch.from_numpy(np.concatenate(found)), table, datamodule.samples) for found in blocks]
 
 
 def retrieve_by_file(file: Path, found: Retrieval, datamodule: ImageDataModule) -> Retrieval:

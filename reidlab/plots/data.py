@@ -17,6 +17,7 @@ def identity_sheet(
     num_identities: int = 6,
     num_images: int = 10,
     names: Mapping[int, str] | None = None,
+    cameras: Mapping[int, str] | None = None,
 ) -> Figure:
     """Some identities or classes, one a row, their images ordered by camera and taken from all cameras evenly.
 
@@ -26,6 +27,7 @@ def identity_sheet(
         num_identities: at even distances in the order of `pid`.
         num_images: of each.
         names: labels for pids.
+        cameras: labels for camids.
     """
     pids = np.unique(table.pid[table.pid > 0] if (table.pid > 0).any() else table.pid)
     rows = []
@@ -34,7 +36,7 @@ def identity_sheet(
         turn = own.groupby("camid").cumcount()
         shown = own.loc[turn.sort_values(kind="stable").index[:num_images]].sort_values(["camid", "path"])
         tiles = [
-            Tile(read(path), f"cam {camid}" if camid else "")
+            Tile(read(path), f"cam {(cameras or {}).get(camid, camid)}" if camid else "")
             for path, camid in zip(shown.path, shown.camid, strict=True)
         ]
         rows.append(TileRow(tiles, label=(names or {}).get(pid, f"pid {pid}")))

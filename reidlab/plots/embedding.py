@@ -21,6 +21,7 @@ from reidlab.plots.canvas import (
     TileRow,
     blank,
     empty,
+    literal,
     tidy,
     tile_sheet,
 )
@@ -120,7 +121,14 @@ def threshold_spread(table: pd.DataFrame, wanted_fpr: float) -> Figure:
     return figure
 
 
-def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_identities: int = 18) -> Figure:
+def embedding_map(
+    xy: np.ndarray,
+    pids: np.ndarray,
+    camids: np.ndarray,
+    max_identities: int = 18,
+    names: Mapping[int, object] | None = None,
+    cameras: Mapping[int, object] | None = None,
+) -> Figure:
     """Embeddings laid out in the plane, one color an identity, one marker a camera.
 
     Args:
@@ -128,11 +136,13 @@ def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_iden
         pids: (N,).
         camids: (N,).
         max_identities: those with the most images have a color, the others are gray.
+        names: labels for pids.
+        cameras: labels for camids.
     """
     figure = blank(6.6, 5.0)
     axes = figure.subplots()
-    names, counts = np.unique(pids[pids > 0], return_counts=True)
-    named = np.sort(names[np.argsort(-counts, kind="stable")][:max_identities])
+    known, counts = np.unique(pids[pids > 0], return_counts=True)
+    named = np.sort(known[np.argsort(-counts, kind="stable")][:max_identities])
     colors = dict(zip(named, cycle(_IDENTITY_COLORS), strict=False))
     for number, camid in enumerate(np.unique(camids)):
         own = camids == camid
@@ -145,13 +155,14 @@ def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_iden
             edgecolor="white",
             c=[colors.get(pid, (0.8, 0.8, 0.8, 0.7)) for pid in pids[own]],
         )
-        axes.scatter([], [], s=26, marker=MARKERS[number % len(MARKERS)], color=FAINT, label=f"camera {camid}")
+        camera = literal(f"camera {(cameras or {}).get(camid, camid)}")
+        axes.scatter([], [], s=26, marker=MARKERS[number % len(MARKERS)], color=FAINT, label=camera)
     for pid in named:
         x, y = np.median(xy[pids == pid], axis=0)
         axes.text(
             x,
             y,
-            str(pid),
+            literal(str((names or {}).get(pid, pid))),
             fontsize=7.5,
             ha="center",
             va="center",
@@ -160,7 +171,7 @@ def embedding_map(xy: np.ndarray, pids: np.ndarray, camids: np.ndarray, max_iden
         )
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#d5d5d5")
-    axes.set_title(f"{len(names)} identities, {len(pids)} images", fontsize=11, loc="left", color=INK)
+    axes.set_title(f"{len(known)} identities, {len(pids)} images", fontsize=11, loc="left", color=INK)
     axes.legend(fontsize=8.5, frameon=False, loc="upper left", bbox_to_anchor=(1, 1), borderaxespad=0.2)
     return figure
 

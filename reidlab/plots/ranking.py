@@ -17,6 +17,7 @@ from reidlab.plots.canvas import (
     TileRow,
     blank,
     empty,
+    literal,
     tidy,
     tile_sheet,
 )
@@ -78,24 +79,25 @@ def confusions(pairs: Sequence[Confusion], title: str = "", columns: int = 4) ->
 
 
 def camera_pair_matrix(
-    values: np.ndarray, camids: Sequence[int], name: str = "mAP", counts: np.ndarray | None = None
+    values: np.ndarray, cameras: Sequence[object], name: str = "mAP", counts: np.ndarray | None = None
 ) -> Figure:
     """A figure in [0, 1] for queries of one camera (rows) in the gallery of another (columns).
 
     Args:
         values: (C, C); NaN is left empty.
-        camids: of the C cameras.
+        cameras: labels of the C cameras.
         name: of the figure.
         counts: number of queries behind each value (C, C).
     """
-    size = max(2.6, 0.62 * len(camids) + 1.4)
+    size = max(2.6, 0.62 * len(cameras) + 1.4)
     figure = blank(size + 0.8, size)
     axes = tidy(figure.subplots(), f"{name} by camera", "gallery camera", "query camera", grid="")
     picture = axes.imshow(np.ma.masked_invalid(values), cmap="viridis", vmin=0, vmax=1)
     axes.set_facecolor("#efefef")
     axes.spines[:].set_visible(False)
-    axes.set_xticks(range(len(camids)), map(str, camids))
-    axes.set_yticks(range(len(camids)), map(str, camids))
+    labels = [literal(str(camera)) for camera in cameras]
+    axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels), default=0) > 6 else 0)
+    axes.set_yticks(range(len(labels)), labels)
     for row, column in np.argwhere(np.isfinite(values)):
         value = values[row, column]
         text = f"{value:.2f}" + (f"\n{counts[row, column]:.0f}" if counts is not None else "")

@@ -31,7 +31,8 @@ def run(run: Run) -> Run:
     found = pd.DataFrame(datamodule.validate(), columns=["level", "kind", "where", "message"])
     _print_findings(found)
     run.write(File.DATA_SUMMARY, table.to_csv())
-    run.write(File.DATA_SAMPLES, samples.table.to_csv(index=False))
+    shown = samples.labeled(samples.table).rename(columns={"pid": "label"} if run.is_classifier else {})
+    run.write(File.DATA_SAMPLES, shown.to_csv(index=False))
     findings = run.write(File.DATA_FINDINGS, found.to_csv(index=False))
     errors = found[found["level"] == "error"]
     if len(errors):
@@ -55,7 +56,10 @@ def _draw(run: Run, datamodule: ImageDataModule) -> None:
     one, several = ("class", "classes") if run.is_classifier else ("identity", "identities")
     train = samples.split("train")
     sheet = plots.identity_sheet(
-        train if len(train) else samples.table, lambda path: run.picture(samples.root / path), names=samples.names
+        train if len(train) else samples.table,
+        lambda path: run.picture(samples.root / path),
+        names=samples.names,
+        cameras=samples.cameras,
     )
     save_figure(sheet, folder / f"{several}.png")
     save_figure(plots.images_per_identity(samples.table, one, several), folder / f"images_per_{one}.png")

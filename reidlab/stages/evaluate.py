@@ -15,7 +15,7 @@ from reidlab.config import resolve_path
 from reidlab.config.values import leaves
 from reidlab.console import log, print_table
 from reidlab.data import ClassDataModule, ImageDataModule, Normalize, ReidDataModule
-from reidlab.data.samples import ONE_IDENTITY
+from reidlab.data.samples import ONE_IDENTITY, spare_identities
 from reidlab.errors import InputError
 from reidlab.evaluation import (
     VALIDATION,
@@ -411,7 +411,9 @@ def _calibrate(
         file.unlink(missing_ok=True)
         return
     write_json(file, threshold.record() | {"checkpoint": checkpoint, "protocol": recorded})
-    for line in threshold.warnings(by_camera=test.exclude_same_camera and bool(test.query.column("camid").any())):
+    samples, by_camera = test.query.samples, test.exclude_same_camera and bool(test.query.column("camid").any())
+    spare = spare_identities(samples, test.exclude_same_camera) if samples else 0
+    for line in threshold.warnings(by_camera, spare):
         log.warning(line)
     for name, figure in threshold.pictures().items():
         save_figure(figure, pictures / f"{name}.png")

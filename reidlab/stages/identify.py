@@ -32,8 +32,8 @@ def run(run: Run, images: Path) -> dict[str, Identification]:
     rows = {
         path: {
             "shows": answer.pid or "nobody",
-            "distance": answer.distance,
-            "threshold": answer.threshold,
+            "distance": significant(answer.distance),
+            "threshold": significant(answer.threshold),
             "nearest": ", ".join(f"{each.pid} {significant(each.distance)}" for each in answer.candidates),
         }
         for path, answer in found.items()

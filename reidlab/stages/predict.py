@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from reidlab import plots
 from reidlab.config import resolve_path
-from reidlab.console import log, print_table
+from reidlab.console import log, print_table, significant
 from reidlab.data import Samples
 from reidlab.data.folders import IMAGE_EXTENSIONS, note_hidden, require_utf8, walk
 from reidlab.data.mot import refuse_bare_video
@@ -76,7 +77,10 @@ def run(run: Run, *images: Path) -> Path:
         _classes(run, samples, found, model.classes) if among is None else _nearest(run, samples, found, among, model)
     )
     more = f" and {len(images) - 1} more" if len(images) > 1 else ""
-    print_table(table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path"), f"{images[0]}{more}")
+    shown = table[table["path"].isin(samples.table["path"].head(SHOWN))].set_index("path")
+    if "distance" in shown:
+        shown = shown.assign(distance=shown["distance"].map(significant))
+    print_table(shown, f"{images[0]}{more}")
     folder = (resolve_path("runs") / run.name if run.is_released else run.folder) / File.PREDICT
     sweep(folder)
     first = images[0].absolute() if images[0].name not in ("", "..") else images[0].resolve()
@@ -201,7 +205,7 @@ def _nearest(run: Run, samples: Samples, queries: Tensor, among: Samples, model:
     rows = among.table.iloc[nearest.index.flatten().tolist()]
     table["found"], table["distance"] = rows["path"].to_numpy(), nearest.distance.flatten()
     if not run["predict.gallery"]:
-        table["pid"] = rows["pid"].to_numpy()
+        table["pid"] = among.labeled(rows)["pid"].to_numpy()
     if threshold is not None:
         table["same"] = table["distance"] <= threshold
     pictured = [
@@ -223,7 +227,7 @@ def _gallery(run: Run) -> Samples:
     if run["predict.gallery"]:
         return images_of(resolve_path(run["predict.gallery"]))
     samples = run.datamodule().samples
-    return Samples(samples.split("gallery"), samples.root)
+    return replace(samples, table=samples.split("gallery"))
 
 
 def _ranked(samples: Samples, k: int) -> pd.DataFrame:

@@ -28,7 +28,8 @@ def test_no_identity_and_no_camera_is_shared(tmp_path, sources):
         ["two/x/a.jpg", 10, 7, "train"],
         ["two/x/b.jpg", 11, 0, "train"],  # an unknown camera stays unknown
     ]
-    assert combined.names == {10: "two ann"}
+    assert combined.names == {3: "one 3", 7: "one 7", 10: "two ann", 11: "two 4"}
+    assert combined.cameras == {1: "one 1", 2: "one 2", 6: "one 6", 7: "two 1"}
     assert combined.notes == ["one: note of one", "two: note of two"]
 
 

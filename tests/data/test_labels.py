@@ -54,7 +54,8 @@ def test_a_program_s_floats_are_junk_distractors_and_unknown_cameras_as_well(tmp
 
 def test_a_program_s_floats_are_the_numbers_that_they_stand_for(tmp_path):
     samples = read_csv(tmp_path, "7,1", "7.0,1.0", "9.00,-1", "0.0,2.0")
-    assert people(samples) == ["0.jpg 1.jpg", "2.jpg", "3.jpg"] and samples.names == {}
+    assert people(samples) == ["0.jpg 1.jpg", "2.jpg", "3.jpg"]
+    assert samples.labeled(samples.table)["pid"].astype(str).tolist() == ["7", "7", "9", "0"]
     assert samples.table["camid"].tolist() == [1, 1, 0, 2]
     versions = read_csv(tmp_path / "text", "v1,1.0", "v1.0,1", "1,x", "1.0,x")
     assert len(people(versions)) == 4 and versions.table["camid"].nunique() == 3

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from reidlab.data import mot
+from reidlab.data.listing import entries_of
 from reidlab.errors import InputError
 
 
@@ -178,7 +179,8 @@ def test_a_video_file(tmp_path):
         ("1 1 1 1 5 5\n", "1 columns"),
         ("1,1,1,1,5\n", "5 columns"),
         ("1,1,1,1,5,5\n1,1,1,1,5,5,1,1,1,1,1,1,1\n", "not readable"),
-        ("9,1,1,1,5,5\n", "no image of frame 9"),
+        ("9,1,1,1,5,5\n", r"gt\.txt: 1 of the 1 frames with boxes have no image in .*img1, the first is 9; add the"),
+        ("1,1,0.4,0.5,0.02,0.1\n2,1,0.9,0.8,0.1,0.2\n", r"gt\.txt: its 2 boxes all end within 2 pixels .* in pixels"),
         ("1,1,1,1,5,5\n\n\n1,2,1,1,x,5\n", "line 4"),
         ("1,1,1,1,5,5,1\n1,2,1,1,5\n", "line 2"),
         ("1e300,1,1,1,5,5\n", "line 1"),
@@ -259,3 +261,25 @@ def test_folders_that_are_no_sequences(tmp_path):
     (tmp_path / "s" / "other.mp4").write_bytes(b"no video")
     with pytest.raises(InputError, match="2 videos"):
         mot.read_sequence(tmp_path / "s")
+
+
+def test_detections_of_a_sample_s_missing_frames(tmp_path):
+    """A sample of a sequence often has the boxes of all its frames."""
+    detections = "".join(f"{frame},-1,10,10,5,9,1\n" for frame in range(1, 8) for _ in range(2))
+    with pytest.raises(InputError, match=r"det\.txt: 4 of the 7 frames with boxes .*img1, the first is 4; .* remove"):
+        mot.read_sequence(lay_out(tmp_path / "s", "1,1,10,10,5,9\n", detections))
+
+
+def test_one_box_in_pixels_is_enough(tmp_path):
+    """Small boxes at the frame's corner, and those beyond it, are pixels where one says so."""
+    file = tmp_path / "det.txt"
+    file.write_text("1,-1,0,0,1,1\n1,-1,20,3,4,9\n")
+    assert len(mot.read_boxes(file)) == 2
+    file.write_text("1,-1,-20,-30,5,9\n")
+    assert len(mot.read_boxes(file)) == 1
+
+
+def test_shares_of_the_frame_are_no_entries_either(tmp_path):
+    lay_out(tmp_path / "yolo", detections="1,-1,0.42,0.5,0.03,0.11,0.9\n")
+    with pytest.raises(InputError, match=r"det\.txt: its 1 boxes .* in pixels: multiply"):
+        list(entries_of(tmp_path)[1])

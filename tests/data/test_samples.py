@@ -74,7 +74,7 @@ def test_without_distractors_zero_is_an_identity():
     samples = make_samples([(0, 1, "train"), (1, 1, "gallery"), (-1, 1, "train")])
     samples.names = {0: "ann"}
     ruled = apply_pid_rules(samples, distractors=False)
-    assert ruled.table["pid"].tolist() == [1, 2] and ruled.names == {1: "ann"}
+    assert ruled.table["pid"].tolist() == [1, 2] and ruled.names == {1: "ann", 2: "1"}
     assert "raised by one" in ruled.notes[-1]
     assert apply_pid_rules(make_samples([(4, 1, "train")]), distractors=False).table["pid"].tolist() == [4]
 

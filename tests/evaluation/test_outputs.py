@@ -40,6 +40,8 @@ class FirstColumn(nn.Module):
 class Data:
     """The part of a data module that embedding needs; two batches."""
 
+    samples = None
+
     def __init__(self, images):
         self.images = images
 

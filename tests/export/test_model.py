@@ -117,6 +117,10 @@ def test_a_verdict_on_small_distances_says_their_digits():
     said = str(Verdict(True, 3.21e-5, 1e-4, (9.5e-5, 1.234e-4), "cosine", 0.99997, 0.9, 0.01))
     assert said.startswith("distance 3.21e-05 (") and "threshold 0.0001 [9.5e-05, 0.0001234]: the same;" in said
     assert str(Verdict(True, -2e-16, 0.3, None, "cosine", 1)).startswith("distance 0 (")
+    for tpr, words in ((0.002, "0.2%"), (0.97, "97%"), (0.9996, "99.96%"), (0, "0%"), (1, "100%")):
+        assert f"accepts {words} of the test" in str(Verdict(True, 1, 2, None, "cosine", 1, tpr, 3e-5))
+    assert said.endswith("accepts 90% of the test pairs of one identity, 1.00% of others")
+    assert str(Verdict(True, 1, 2, None, "cosine", 1, 0.5, 3e-5)).endswith("0.003% of others")
     assert "distance 18.44 (" in str(Verdict(False, 18.437, 18.412, None, "euclidean", 0.5))
 
 

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
 from reidlab import plots
+from reidlab.plots import saving
 from reidlab.plots.canvas import IGNORED, MATCH, MISMATCH, ON_ANY, QUERY
 from reidlab.plots.saving import png
 
@@ -238,3 +240,35 @@ def test_learning_curves_mark_the_best_epoch_by_accuracy_too():
 def test_known_names_label_an_identity_sheet():
     axes = plots.identity_sheet(TABLE.assign(camid=0), lambda path: IMAGE, 2, 4, {1: "daisy"}).axes[0]
     assert [text.get_text() for text in axes.texts] == ["daisy", "pid 3"]
+
+
+HANGUL = "\ud55c"
+
+
+@pytest.mark.filterwarnings("error")
+def test_letters_that_no_font_has_are_said_once_in_a_line(capsys, monkeypatch):
+    monkeypatch.setattr(saving, "FONTS", ())
+    saving._say_lacking.cache_clear()
+    for name in (HANGUL, f"{HANGUL} \N{PEDESTRIAN}"):
+        png(plots.tile_sheet([plots.TileRow([plots.Tile(IMAGE, name)], name, name)], name), 100)
+    assert capsys.readouterr().out.count("lacks letters of some labels") == 1
+    png(plots.tile_sheet([plots.TileRow([plots.Tile(IMAGE, "Žofie ✓")])]), 100)
+    saving._say_lacking.cache_clear()
+    png(plots.tile_sheet([plots.TileRow([plots.Tile(IMAGE, "Žofie ✓\t")])]), 100)
+    assert capsys.readouterr().out == ""
+
+
+def test_letters_of_an_installed_font_are_drawn(capsys, monkeypatch):
+    """A letter that STIX has, which comes with matplotlib, drawn as STIX alone draws it."""
+    letter, saved = "\N{COMBINING ENCLOSING CIRCLE}", []
+    for fonts in ((), ("No such font", "STIXGeneral")):
+        monkeypatch.setattr(saving, "FONTS", fonts)
+        saving._say_lacking.cache_clear()
+        figure = Figure(figsize=(1, 1))
+        figure.text(0.3, 0.3, letter, fontsize=30)
+        saved.append(png(figure, 100))
+    alone = Figure(figsize=(1, 1))
+    alone.text(0.3, 0.3, letter, fontsize=30, family="STIXGeneral")
+    monkeypatch.setattr(saving, "_find_letters", lambda figure: None)
+    assert saved[1] == png(alone, 100) != saved[0]
+    assert capsys.readouterr().out.count("lacks letters") == 1

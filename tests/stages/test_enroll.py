@@ -13,7 +13,7 @@ from reidlab import cli
 from reidlab.config import CLONE
 from reidlab.errors import InputError
 from reidlab.files import write_json
-from reidlab.gallery import Gallery
+from reidlab.gallery import Candidate, Gallery, Identification
 from reidlab.run import File, Run
 from reidlab.stages import enroll, export, forget, identify, train
 
@@ -227,3 +227,14 @@ def test_the_distance_of_a_file_that_says_none_is_assumed_aloud(people, capsys, 
     given = [*overrides, f"gallery.model={tmp_path}/bare.onnx", f"gallery.folder={tmp_path}/gallery"]
     assert cli.main(["enroll", str(market / "query"), PATTERN, *given]) == 0
     assert "assumed: the cosine distance, which bare.onnx doesn't say" in capsys.readouterr().out
+
+
+def test_near_and_far_are_told_apart_in_print(people, tmp_path, monkeypatch, capsys):
+    """Distances of 0.01042 with a threshold of 0.01036 would both be 0.010."""
+    overrides, market = people
+    query = min((market / "query").glob("*.jpg"))
+    answer = Identification((Candidate("ann", 0.01042),), 0.01036)
+    monkeypatch.setattr(Gallery, "identify", lambda *args: [answer])
+    enroll.run(Run.resume([*overrides, PATTERN, f"gallery.folder={tmp_path}/new"]), market / "query")
+    identify.run(Run.resume([*overrides, f"gallery.folder={tmp_path}/new"]), query)
+    assert capsys.readouterr().out.split()[-5:] == ["nobody", "0.01042", "0.01036", "ann", "0.01042"]
