@@ -215,7 +215,7 @@ def _port(side: str, port: Port, layout: str) -> dict:
 def _values(embedder: Embedder) -> str:
     """The formula from a pixel of 0 to 255 to the value in the input."""
     order = embedder.color_order
-    if embedder.input.dtype.kind in "iu" or embedder.mean is None or embedder.std is None:
+    if embedder.mean is None or embedder.std is None:
         return f"{order} pixels as they are"
     mean, std = list(embedder.mean), list(embedder.std)
     plain = not any(mean) and set(std) == {1.0}
