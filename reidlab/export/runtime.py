@@ -31,6 +31,7 @@ VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "t
 LARGEST_TENSOR = 2**30  # values
 MOST_CHANNELS = 4  # of an image in any format; a larger number is a height or width
 OF_PIXELS = 2.0  # at most, mean and std of pixels in [0, 1]
+FILE_SETTINGS = ("mean", "std", "color_order", "output")  # settings of `evaluate`, of what a file doesn't say of itself
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -257,9 +258,8 @@ def open_foreign(run: "Run", file: Path, classes: int = 0) -> Embedder:
 
     `classes` is their number where the data say it, of a classifier; by default that of the run's training.
     """
-    keys = ("mean", "std", "color_order", "output")
     wanted = classes or len(run.classes) if run.is_classifier else None
-    return open_model(file, **{key: run[f"evaluate.{key}"] for key in keys}, classes=wanted)
+    return open_model(file, **{key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}, classes=wanted)
 
 
 def _is_normal(values: Any, least: float) -> bool:

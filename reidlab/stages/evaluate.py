@@ -29,8 +29,9 @@ from reidlab.evaluation import (
 )
 from reidlab.evaluation.retrieval import fitting
 from reidlab.evaluation.threshold import calibrate
+from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import Embedder, open_foreign
+from reidlab.export.runtime import FILE_SETTINGS, Embedder, open_foreign
 from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
@@ -246,6 +247,27 @@ def file_threshold(run: Run, embedder: Embedder, distance: Distance, own: float 
     if found.get("checkpoint") == file_hash(embedder.file) and found.get("distance") == distance:
         return found.get("threshold")
     return known.get("threshold") if own is None and known.get("distance") == distance else own
+
+
+def model_of(run: Run, file: Path | None) -> Model:
+    """What embeds images for a run: its network, or a file in its place, if exported by the settings of `evaluate`.
+
+    Embeddings depend on these settings: the `checkpoint` names those that the file doesn't say itself.
+    """
+    if file is None:
+        return Model.of(run)
+    if file.suffix.lower() not in EXPORTED:
+        return load(file)
+    embedder = open_file(run, file)
+    distance, known = file_distance(run, embedder), embedder.metadata
+    given = {key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}
+    by = " ".join(f"{key}={value}" for key, value in given.items() if value not in (None, known.get(key)))
+    checkpoint = f"{embedder.weights_hash or file_hash(file)}{f' by {by}' if by else ''}"
+    own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
+    threshold = file_threshold(run, embedder, distance, own)
+    about = {"weights_hash": checkpoint, "distance": distance}
+    about |= {} if threshold is None else {"threshold": threshold}
+    return Model(embedder, embedder.size_for(run["data.size"]), file.name, about)
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:

@@ -23,7 +23,6 @@ from reidlab.data.mot import refuse_bare_video
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
-from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
 from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
@@ -33,7 +32,7 @@ from reidlab.metrics.closeness import Distance
 from reidlab.places import expanded
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
-from reidlab.stages.evaluate import file_distance, file_threshold, open_file
+from reidlab.stages.evaluate import file_distance, file_threshold, model_of, open_file
 from reidlab.threads import with_its_threads
 from reidlab.untrusted import printable
 
@@ -112,7 +111,7 @@ def _extract(run: Run, source: Path) -> Path:
     found = extract(
         source,
         expanded(run["predict.out"]),
-        partial(load, file) if file else partial(Model.of, Run.of(run.config)),
+        partial(model_of, Run.of(run.config), file),
         pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
         about=about,
         **{key: run[f"predict.{key}"] for key in options},
