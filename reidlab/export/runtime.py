@@ -262,6 +262,12 @@ def open_foreign(run: "Run", file: Path, classes: int = 0) -> Embedder:
     return open_model(file, **{key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}, classes=wanted)
 
 
+def assumed_order(names: Sequence[str], file: Path) -> str:
+    """In words, that the outputs of a file, which names no classes, are of these in this order."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"its outputs are {', '.join(names[:8])}{more}, in this order, which {file.name} doesn't say"
+
+
 def _is_normal(values: Any, least: float) -> bool:
     """Whether these are three finite numbers, none below `least`."""
     if not isinstance(values, list | tuple | np.ndarray) or len(values) != 3:

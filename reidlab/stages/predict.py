@@ -24,6 +24,7 @@ from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
 from reidlab.export.parity import embed_file
+from reidlab.export.runtime import assumed_order
 from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
@@ -166,6 +167,8 @@ def _model(run: Run) -> _Model:
 
     if embedder is None or run.is_classifier:
         classes = (embedder and embedder.metadata.get("classes")) or ()
+        if embedder and run.classes and not classes:
+            log.info(f"assumed: {assumed_order(run.classes, embedder.file)}")
         return _Model(call, run["model.distance"], run.threshold(run["model.distance"]), classes)
     distance = file_distance(run, embedder)
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
