@@ -280,8 +280,9 @@ def model_of(run: Run, file: Path | None) -> Model:
     checkpoint = f"{embedder.weights_hash or file_hash(file)}{f' by {by}' if by else ''}"
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
     threshold = file_threshold(run, embedder, distance, own)
-    about = {"weights_hash": checkpoint, "distance": distance}
-    about |= {} if threshold is None else {"threshold": threshold}
+    about: dict[str, Any] = {"weights_hash": checkpoint, "distance": distance}
+    if threshold is not None:
+        about["threshold"] = threshold
     return Model(embedder, embedder.size_for(run["data.size"]), file.name, about)
 
 
