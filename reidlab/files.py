@@ -23,8 +23,9 @@ from reidlab.errors import InputError, StorageError
 from reidlab.untrusted import MAX_JSON_BYTES, MAX_YAML_BYTES, check_schema, parse_json, parse_yaml
 
 EXPORTED = (".tflite", ".onnx")
+CHECKPOINTS = (".ckpt", ".pth", ".pt", ".tar", ".pkl", ".bin", ".safetensors")
 # torchreid writes model.pth.tar-60, others model.pth.tar and best.pth_epoch3
-_CHECKPOINT = re.compile(r"\.(ckpt|pth|pt|tar|pkl|bin|safetensors)([-_.]?\w*)$", re.IGNORECASE)
+_CHECKPOINT = re.compile(rf"({'|'.join(map(re.escape, CHECKPOINTS))})([-_.]?\w*)$", re.IGNORECASE)
 
 
 def is_checkpoint(file: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import urllib.request
@@ -28,7 +29,7 @@ from reidlab.files import read_json
 from reidlab.models import Confidences
 from reidlab.run import File, Row, Run
 from reidlab.stages import data as prepare
-from reidlab.stages import deploy, dry_run, evaluate, export, quantize, train
+from reidlab.stages import deploy, dry_run, evaluate, export, predict, quantize, report, train
 from reidlab.training.tasks import ClassificationTask
 
 SMALL = [
@@ -384,6 +385,66 @@ def test_files_of_classifiers_from_elsewhere_are_classifiers(quantized, root, sm
         assert read_json(board_of(run, tmp_path / f"board{number}") / "card.json")["classes"] == NAMES
         with pytest.raises(InputError, match="classifies images; trackers take"):
             deploy.run(Run.compose([*given, "deploy=trackers"]))
+
+
+@pytest.fixture(scope="module")
+def bare(quantized, root):
+    """The .onnx without what it says of itself, but for what its images are like, and the checkpoint elsewhere."""
+    model = onnx.load(quantized / File.ONNX)
+    kept = [entry for entry in model.metadata_props if entry.key in ("mean", "std", "color_order")]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, root / "bare.onnx")
+    shutil.copy(quantized / File.BEST, root / "elsewhere.ckpt")
+    return [root / "bare.onnx", root / "elsewhere.ckpt"]
+
+
+def assumed_of(file):
+    return f"its outputs are {', '.join(NAMES)}, in this order, which {file.name} doesn't say"
+
+
+def test_the_order_of_classes_that_no_file_names_is_assumed_aloud(quantized, root, bare, shown, capsys):
+    (image, *_), _ = shown
+
+    def said(stage, *given):
+        capsys.readouterr()
+        stage(config(root, *given))
+        return " ".join(capsys.readouterr().out.split())
+
+    for file in bare:
+        assert f"assumed: {assumed_of(file)}" in said(evaluate.run, "assumed", f"evaluate.file={file}")
+    weights = [f"model.weights={bare[1]}", "evaluate.resamples=20"]
+    assert f"assumed: {assumed_of(bare[1])}" in said(evaluate.run, "by_weights", *weights)
+    assert "its outputs are" not in said(evaluate.run, "trained")
+    assert "its outputs are" not in said(evaluate.run, "named", f"evaluate.file={quantized / File.ONNX}")
+    assert "its outputs are" not in said(evaluate.run, "named", f"evaluate.file={quantized / File.BEST}")
+    by_file = [f"predict.model={bare[0]}"]
+    assert f"assumed: {assumed_of(bare[0])}" in said(lambda run: predict.run(run, image), "trained", *by_file)
+    assert "its outputs are" not in said(lambda run: predict.run(run, image), "trained")
+    told = said(deploy.run, "trained", "deploy=edge_linux", f"evaluate.file={bare[0]}")
+    assert f"assumed: {assumed_of(bare[0])}" in told and "distance" not in told
+
+
+def test_the_card_of_a_file_says_the_order_that_is_assumed_and_no_figure_that_there_is_not(root, bare):
+    run = config(root, "carded", f"evaluate.file={bare[0]}", "evaluate.resamples=20")
+    evaluate.run(run)
+    assert run.figures == ("top-1",)
+    report.run(run)
+    text = (run / File.CARD_MARKDOWN).read_text().replace("\\", "")
+    assert assumed_of(bare[0]) in text and "top-5" not in text.partition("## ")[0]
+
+
+def test_a_checkpoint_of_classes_in_another_order_is_refused(quantized, root, tmp_path):
+    renamed = shutil.copytree(root / "shapes" / "64x64-20-0", tmp_path / "shapes")
+    for place in [*renamed.rglob("circle")]:
+        place.rename(place.with_name("round"))
+    for given in ([f"evaluate.file={quantized / File.BEST}"], [f"model.weights={quantized / File.BEST}"]):
+        data = ["data=class_folders", f"data.root={renamed}", "data.size=[64,64]", "data.num_workers=0"]
+        run = Run.compose([*data, "model=fdmobilenet_x0_25", f"run.root={tmp_path}/runs", "run.name=other", *given])
+        message = r"best\.ckpt: its classes are circle, cross, .*; those of data 'class_folders' are cross, round"
+        with pytest.raises(InputError, match=message):
+            evaluate.run(run)
+        assert not run.folder.exists()
 
 
 def test_classes_without_names_are_numbers(quantized, root, tmp_path, monkeypatch):

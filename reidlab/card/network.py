@@ -10,7 +10,7 @@ import pandas as pd
 from reidlab import plots
 from reidlab.card.facts import MODELS, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
-from reidlab.export.runtime import Embedder, Port, open_foreign, open_model
+from reidlab.export.runtime import Embedder, Port, assumed_order, open_foreign, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, write_json
 from reidlab.models import ReIdNetwork, blocks, count_classes
 from reidlab.plots.saving import save_drawing
@@ -43,8 +43,13 @@ def draw_network(run: Run) -> None:
 
 def _opened(run: Run, file: Path) -> Embedder:
     """A file from elsewhere; a classifier with as many classes as it was evaluated on."""
-    classes = f"{File.EVALUATE}/{run.subject}/per_class.csv"
-    return open_foreign(run, file, len(run.table_of(classes)) if run.has(classes) else 0)
+    return open_foreign(run, file, len(_classes(run)))
+
+
+def _classes(run: Run) -> list[str]:
+    """The names of the classes that a file from elsewhere was evaluated on."""
+    table = run.table_of(f"{File.EVALUATE}/{run.subject}/per_class.csv")
+    return [*map(str, table["class"])] if run.is_classifier and len(table) else []
 
 
 def _facts_of_file(run: Run, file: Path) -> dict:
@@ -52,6 +57,7 @@ def _facts_of_file(run: Run, file: Path) -> dict:
     if not file.is_file():
         return {"model": file.name, "weights": "not found from here"}
     embedder = _opened(run, file)
+    classes = [] if embedder.metadata.get("classes") else _classes(run)
     shape = embedder.output.shape[1:]
     return {
         "model": file.name,
@@ -60,7 +66,7 @@ def _facts_of_file(run: Run, file: Path) -> dict:
         "outputs": math.prod(shape) if all(n > 0 for n in shape) else None,
         "tensors": f"{embedder.input} -> {embedder.output}",
         "bytes": file.stat().st_size,
-        "assumed": embedder.assumed,
+        "assumed": [*embedder.assumed, *([assumed_order(classes, file)] if classes else [])],
     }
 
 
@@ -215,7 +221,7 @@ def _port(side: str, port: Port, layout: str) -> dict:
 def _values(embedder: Embedder) -> str:
     """The formula from a pixel of 0 to 255 to the value in the input."""
     order = embedder.color_order
-    if embedder.input.dtype.kind in "iu" or embedder.mean is None or embedder.std is None:
+    if embedder.mean is None or embedder.std is None:
         return f"{order} pixels as they are"
     mean, std = list(embedder.mean), list(embedder.std)
     plain = not any(mean) and set(std) == {1.0}

@@ -14,9 +14,10 @@ from reidlab.errors import InputError
 from reidlab.export.hub import WEIGHTS, download, hub_name, is_published, read_about
 from reidlab.export.metadata import VERDICT
 from reidlab.export.runtime import Embedder, open_model
-from reidlab.files import EXPORTED, file_hash, is_checkpoint
+from reidlab.files import CHECKPOINTS, EXPORTED, file_hash, is_checkpoint
 from reidlab.metrics.classification import as_confidences
 from reidlab.models import Checkpoint, head_settings, read_checkpoint, recognize
+from reidlab.models.keras_files import is_keras
 from reidlab.run import Run, is_run
 
 Image = str | Path | np.ndarray
@@ -108,8 +109,11 @@ class Model:
         """An exported file; what it doesn't say of itself is assumed, and logged."""
         for assumption in embedder.assumed:
             log.info(f"{embedder.file.name}: assumed {assumption}")
+        size = embedder.size_for(DEFAULT_SIZE)
+        if min(embedder.size) < 1:
+            log.info(f"{embedder.file.name}: assumed images of {size}, since it takes any")
         about = {"weights_hash": file_hash(embedder.file)} | embedder.metadata
-        return cls(embedder, embedder.size_for(DEFAULT_SIZE), embedder.file.name, about)
+        return cls(embedder, size, embedder.file.name, about)
 
     def __call__(self, images: Iterable[Image]) -> np.ndarray:
         """Embed any number of images, in their order."""
@@ -203,6 +207,12 @@ def load(source: str | Path) -> Model:
         settings = [f"model={architecture}", *_settings_of(checkpoint)]
         log.info(f"{path.name}: taken for {' '.join(settings)}, with its default size; see conf/model")
         return Model.of(Run.compose(settings), path)
+    if path.is_file():
+        keras = f"; evaluate it by model=NAME model.weights={path}, and load that run" if is_keras(path) else ""
+        raise InputError(
+            f"{path}: has none of the endings that are taken: {', '.join(EXPORTED)}, or a checkpoint's, "
+            f"{', '.join(CHECKPOINTS)}{keras}"
+        )
     return Model.of(Run(source))
 
 

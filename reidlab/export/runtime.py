@@ -31,6 +31,7 @@ VALUES = {"mean", "std", "classes", "protocol", "threshold", "threshold_low", "t
 LARGEST_TENSOR = 2**30  # values
 MOST_CHANNELS = 4  # of an image in any format; a larger number is a height or width
 OF_PIXELS = 2.0  # at most, mean and std of pixels in [0, 1]
+FILE_SETTINGS = ("mean", "std", "color_order", "output")  # settings of `evaluate`, of what a file doesn't say of itself
 RUNTIMES = ("litert", "onnxruntime", "openvino")
 
 
@@ -75,8 +76,8 @@ class Port(NamedTuple):
         """Quantize real values for a file; float inputs take them as they are."""
         if self.dtype.kind == "f":
             return values.astype(self.dtype)
-        limits = np.iinfo(self.dtype)
-        return np.clip(np.round(values / self.scale) + self.zero_point, limits.min, limits.max).astype(self.dtype)
+        limits, steps = np.iinfo(self.dtype), np.asarray(values, np.float64) / self.scale
+        return np.clip(np.round(steps) + self.zero_point, limits.min, limits.max).astype(self.dtype)
 
 
 @dataclass
@@ -167,9 +168,12 @@ class Embedder:
         if self.mean is None:
             signed = self.input.dtype == np.int8
             values = (pixels ^ 0x80).view(np.int8) if signed else pixels.astype(self.input.dtype, copy=False)
-        else:
+        elif self.input.dtype.kind == "f":
             mean, std = np.asarray(self.mean, np.float32), np.asarray(self.std, np.float32)
             values = self.input.encode((pixels.astype(np.float32) / 255 - mean) / std)
+        else:
+            assert self.std is not None
+            values = _codes(self.input, self.mean, self.std)[pixels, [0, 1, 2]]
         return np.ascontiguousarray(values.transpose(0, 3, 1, 2) if self.channels_first else values)
 
 
@@ -254,9 +258,14 @@ def open_foreign(run: "Run", file: Path, classes: int = 0) -> Embedder:
 
     `classes` is their number where the data say it, of a classifier; by default that of the run's training.
     """
-    keys = ("mean", "std", "color_order", "output")
     wanted = classes or len(run.classes) if run.is_classifier else None
-    return open_model(file, **{key: run[f"evaluate.{key}"] for key in keys}, classes=wanted)
+    return open_model(file, **{key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}, classes=wanted)
+
+
+def assumed_order(names: Sequence[str], file: Path) -> str:
+    """In words, that the outputs of a file, which names no classes, are of these in this order."""
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"its outputs are {', '.join(names[:8])}{more}, in this order, which {file.name} doesn't say"
 
 
 def _is_normal(values: Any, least: float) -> bool:
@@ -272,9 +281,16 @@ def _first(given, known):
 
 def _codes_are_pixels(port: Port, mean: Sequence[float], std: Sequence[float]) -> bool:
     """Whether an integer input's code of every pixel value is that value, counted from black."""
-    pixels = np.arange(256)
-    values = (pixels[:, None] / 255 - np.asarray(mean)) / np.asarray(std)
-    return bool((port.encode(values) == pixels[:, None] + INTEGERS.get(port.dtype, 0)).all())
+    return bool((_codes(port, mean, std) == np.arange(256)[:, None] + INTEGERS.get(port.dtype, 0)).all())
+
+
+def _codes(port: Port, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """An integer input's code (256, 3) of every pixel value by channel.
+
+    In float64: where pixels lie halfway between codes, as with mean and std 0.5 and a scale of 2/255, the noise of
+    float32 would round some up and others down.
+    """
+    return port.encode((np.arange(256)[:, None] / 255 - np.asarray(mean)) / np.asarray(std))
 
 
 def _layout(file: Path, shape: tuple[int, ...], assumed: list[str]) -> tuple[bool, tuple[int, int]]:

@@ -185,7 +185,8 @@ class Run:
     @property
     def figures(self) -> tuple[str, ...]:
         """The figures that say how good the network is, the main one first; no top-5 of five classes or fewer."""
-        few = 0 < len(self.classes) <= 5
+        measured = self.all_results.get(self.subject)
+        few = 0 < len(self.classes) <= 5 or (measured and "top-5" not in measured.figures)
         return tuple(name for name in self.task.figures if not (few and name == "top-5"))
 
     @property
@@ -456,12 +457,7 @@ class Run:
         was loaded where the weights aren't this run's own. InputError where a training has no checkpoint to use yet,
         and where the run is about a file.
         """
-        if self.foreign_file:
-            raise InputError(
-                f"{self.folder}: is about {self.foreign_file}, which was evaluated, and has no trained network of its "
-                "own; name the file (predict.model=, gallery.model=, evaluate.file=; of a checkpoint model.weights=), "
-                "or train"
-            )
+        self.require_network()
         if self._loaded and self._loaded[0] == self.checkpoint:
             return self._loaded[1]
         if self.is_unfinished:
@@ -478,6 +474,15 @@ class Run:
             log.info(report)
         self._loaded = checkpoint, network
         return network
+
+    def require_network(self) -> None:
+        """InputError where the run is about a file, and has no network of its own."""
+        if self.foreign_file:
+            raise InputError(
+                f"{self.folder}: is about {self.foreign_file}, which was evaluated, and has no trained network of its "
+                "own; name the file (predict.model=, gallery.model=, evaluate.file=; of a checkpoint model.weights=), "
+                "or train"
+            )
 
     def network_with(self, file: Path | None) -> "tuple[nn.Module, LoadReport | None]":
         """The network with the weights of a file; InputError where it wouldn't embed as the file's network did."""

@@ -10,6 +10,7 @@ from reidlab.run import Run
 
 def run(run: Run, first: Path, second: Path) -> Verdict:
     """Compare two image files with the run's network; InputError where the run has no calibrated threshold."""
+    run.require_network()
     if not run.is_classifier:
         _require_threshold(run)
     verdict = Model.of(run).same(first, second)

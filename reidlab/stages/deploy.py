@@ -14,7 +14,7 @@ from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target, no_network
 from reidlab.errors import InputError
 from reidlab.evaluation import RetrievalProtocol, protocol_of
-from reidlab.export.runtime import Embedder
+from reidlab.export.runtime import Embedder, assumed_order
 from reidlab.files import file_hash, is_checkpoint, storage_errors, write_atomic
 from reidlab.models import count_classes
 from reidlab.plots.saving import save_figure
@@ -79,9 +79,9 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
             f"{file}: doesn't say how its images are normalized; give model.mean=[...] and model.std=[...], of pixels "
             "in [0, 1]: [0,0,0] and [1,1,1] where it takes these"
         )
-    distance, digest = file_distance(run, embedder), file_hash(file)
-    datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
+    datamodule, digest = run.datamodule(size=embedder.size_for(run["data.size"])), file_hash(file)
     classes = _file_classes(run, embedder, datamodule.size)
+    distance = run["model.distance"] if classes else file_distance(run, embedder)
     protocol = None if classes else protocol_of(run, datamodule)
     threshold = None if classes else file_threshold(run, embedder, distance)
     return DeployableFile(
@@ -136,9 +136,11 @@ def _classes(run: Run) -> Sequence[str]:
 
 def _file_classes(run: Run, embedder: Embedder, size: Sequence[int]) -> Sequence[str]:
     """The names of the classes of a file from elsewhere: its own, else the run's, else numbers."""
-    names = embedder.metadata.get("classes") or run.classes
-    if names or not run.is_classifier:
-        return names
+    if (names := embedder.metadata.get("classes")) or not run.is_classifier:
+        return names or ()
+    if run.classes:
+        log.info(f"assumed: {assumed_order(run.classes, embedder.file)}")
+        return run.classes
     return _numbers(embedder(np.zeros((1, *size, 3), np.uint8)).shape[1])
 
 

@@ -9,12 +9,12 @@ from reidlab.console import log
 from reidlab.data.labels import is_junk, is_known_camera, labels_of
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
-from reidlab.export.model import Model, load
 from reidlab.gallery import Gallery
 from reidlab.gallery.extraction import MANIFEST, enroll_extracted
 from reidlab.gallery.gallery import is_url
 from reidlab.places import expanded
 from reidlab.run import File, Run
+from reidlab.stages.evaluate import model_of
 from reidlab.stages.predict import images_of
 
 DAY_S = 86_400
@@ -76,12 +76,9 @@ def open_gallery(run: Run) -> Gallery:
     """The gallery of a run, with the run's network or `gallery.model` to embed images."""
     if run.is_classifier:
         raise InputError(f"{run.folder}: its network classifies images; a gallery needs one that embeds them")
-    model = load(resolve_path(run["gallery.model"])) if run["gallery.model"] else Model.of(run)
+    model = model_of(run, resolve_path(run["gallery.model"]) if run["gallery.model"] else None)
     options = {"precision": run["gallery.precision"], "template": run["gallery.template"]}
-    gallery = Gallery.open(gallery_folder(run), model, **options)
-    if model.distance is None:
-        log.info(f"assumed: the {gallery.distance} distance, which {model.name} doesn't say")
-    return gallery
+    return Gallery.open(gallery_folder(run), model, **options)
 
 
 def gallery_folder(run: Run) -> str | Path:

@@ -1,7 +1,7 @@
 """Stage `evaluate`: a run's network scored on the test split, with its uncertainty, its baselines and its rankings."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -29,14 +29,15 @@ from reidlab.evaluation import (
 )
 from reidlab.evaluation.retrieval import fitting
 from reidlab.evaluation.threshold import calibrate
+from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import Embedder, open_foreign
+from reidlab.export.runtime import FILE_SETTINGS, Embedder, assumed_order, open_foreign
 from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
 from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
-from reidlab.run import File, Row, Run
+from reidlab.run import File, Row, Run, is_run
 from reidlab.run.contract import SCHEMAS
 from reidlab.threads import with_its_threads
 
@@ -64,13 +65,15 @@ def run(run: Run) -> Run:
     protocol.require_test(datamodule)
     validation = datamodule.validation if run.is_trained else datamodule.validation[:0]
     run.require_unlearned(datamodule.samples, datamodule.test, validation)
+    if run.weights:
+        _require_own_classes(run.weights, _classes_noted(run.weights), datamodule)
     elsewhere: list[tuple[ReidDataModule, RetrievalProtocol]] = []
     if isinstance(protocol, RetrievalProtocol):
         _check_rows(run, datamodule)
         elsewhere += _other_test_sets(run, cast(ReidDataModule, datamodule), protocol)
-    recorded, checkpoint = protocol.record(datamodule), run.checkpoint
+    recorded, checkpoint, network = protocol.record(datamodule), run.checkpoint, run.network
     run.keep_config()
-    found = evaluate(run.network, datamodule, protocol, run.device, Row.CHECKPOINT)
+    found = evaluate(network, datamodule, protocol, run.device, Row.CHECKPOINT)
     run.note_command("evaluate")
     if run.is_classifier:
         run.require_unchanged(checkpoint)
@@ -159,11 +162,12 @@ def _score_file(run: Run, file: Path) -> None:
     if is_exported:
         embedder = open_file(run, file, run.datamodule().num_classes if run.is_classifier else 0)
         datamodule = run.datamodule(size=embedder.size_for(run["data.size"]))
-        _require_own_classes(embedder, datamodule)
+        _require_own_classes(file, embedder.metadata.get("classes"), datamodule)
     else:
         network, report = run.network_with(file)
         log.info(report)
         datamodule = run.datamodule()
+        _require_own_classes(file, _classes_noted(file), datamodule)
         own = f"mean {run['model.mean']}, std {run['model.std']}, images of {datamodule.size}"
         log.info(f"assumed: {own} and the {run['evaluate.distance']} distance, as of model={run['model.name']}")
     protocol = protocol_of(run, datamodule)
@@ -198,15 +202,25 @@ def _score_file(run: Run, file: Path) -> None:
     run.record({file.name: found.summary()}, recorded, files={file.name: file})
 
 
-def _require_own_classes(embedder: Embedder, datamodule: ImageDataModule) -> None:
-    """InputError where a file names other classes than the data has, or in another order."""
-    theirs = embedder.metadata.get("classes")
-    if theirs and isinstance(datamodule, ClassDataModule) and theirs != (ours := datamodule.class_names):
+def _require_own_classes(file: Path, theirs: Sequence[str] | None, datamodule: ImageDataModule) -> None:
+    """InputError where a file has other classes than the data, or in another order; what is assumed of it is logged."""
+    if not isinstance(datamodule, ClassDataModule):
+        return
+    ours = datamodule.class_names
+    if not theirs:
+        log.info(f"assumed: {assumed_order(ours, file)}")
+    elif theirs != ours:
         first, second = (", ".join(names[:8]) for names in (theirs, ours))
         raise InputError(
-            f"{embedder.file}: its classes are {first}; those of data '{datamodule.name}' are {second}; give the data "
+            f"{file}: its classes are {first}; those of data '{datamodule.name}' are {second}; give the data "
             "that it was trained on, with its names"
         )
+
+
+def _classes_noted(checkpoint: Path) -> list[str]:
+    """The names of a checkpoint's classes, as the training noted them in the run folder that it lies in."""
+    folder = checkpoint.resolve().parent.parent
+    return Run.stored(folder).classes if is_run(folder) else []
 
 
 def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:
@@ -226,7 +240,9 @@ def file_distance(run: Run, embedder: Embedder) -> Distance:
     """The distance of a file's embeddings: its own, unless `evaluate.distance` is another than the network's."""
     own, wanted, trained = embedder.metadata.get("distance"), run["evaluate.distance"], run["model.distance"]
     name = embedder.file.name
-    if own is None:
+    if own is None and wanted != trained:
+        log.info(f"compared by the {wanted} distance, as evaluate.distance says")
+    elif own is None:
         log.info(f"assumed: the {wanted} distance, which {name} doesn't say; evaluate.distance says otherwise")
     elif own not in get_args(Distance):
         raise InputError(f"{embedder.file}: its metadata say distance {own}; there are {', '.join(get_args(Distance))}")
@@ -246,6 +262,28 @@ def file_threshold(run: Run, embedder: Embedder, distance: Distance, own: float 
     if found.get("checkpoint") == file_hash(embedder.file) and found.get("distance") == distance:
         return found.get("threshold")
     return known.get("threshold") if own is None and known.get("distance") == distance else own
+
+
+def model_of(run: Run, file: Path | None) -> Model:
+    """What embeds images for a run: its network, or a file in its place, if exported by the settings of `evaluate`.
+
+    Embeddings depend on these settings: the `checkpoint` names those that the file doesn't say itself.
+    """
+    if file is None:
+        return Model.of(run)
+    if file.suffix.lower() not in EXPORTED:
+        return load(file)
+    embedder = open_file(run, file)
+    distance, known = file_distance(run, embedder), embedder.metadata
+    given = {key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}
+    by = " ".join(f"{key}={value}" for key, value in given.items() if value not in (None, known.get(key)))
+    checkpoint = f"{embedder.weights_hash or file_hash(file)}{f' by {by}' if by else ''}"
+    own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
+    threshold = file_threshold(run, embedder, distance, own)
+    about: dict[str, Any] = {"weights_hash": checkpoint, "distance": distance}
+    if threshold is not None:
+        about["threshold"] = threshold
+    return Model(embedder, embedder.size_for(run["data.size"]), file.name, about)
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:

@@ -14,6 +14,7 @@ from reidlab.run import File, Run, provenance
 @storage_errors()
 def run(run: Run) -> Run:
     """Export the run's network in each of `export.formats`; see `reidlab.export.onnx.export` for its errors."""
+    run.network  # noqa: B018 (raises where its weights don't fit, before anything is written)
     run.keep_config()
     metadata = about(run)
     for name in run["export.formats"]:

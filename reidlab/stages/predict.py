@@ -24,8 +24,8 @@ from reidlab.data.mot import refuse_bare_video
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
-from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
+from reidlab.export.runtime import assumed_order
 from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
@@ -34,7 +34,7 @@ from reidlab.metrics.closeness import Distance
 from reidlab.places import expanded
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
-from reidlab.stages.evaluate import file_distance, file_threshold, open_file
+from reidlab.stages.evaluate import file_distance, file_threshold, model_of, open_file
 from reidlab.threads import with_its_threads
 from reidlab.untrusted import printable
 
@@ -116,7 +116,7 @@ def _extract(run: Run, source: Path) -> Path:
     found = extract(
         source,
         expanded(run["predict.out"]),
-        partial(load, file) if file else partial(Model.of, Run.of(run.config)),
+        partial(model_of, Run.of(run.config), file),
         pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
         about=about,
         **{key: run[f"predict.{key}"] for key in options},
@@ -171,6 +171,8 @@ def _model(run: Run) -> _Model:
 
     if embedder is None or run.is_classifier:
         classes = (embedder and embedder.metadata.get("classes")) or ()
+        if embedder and run.classes and not classes:
+            log.info(f"assumed: {assumed_order(run.classes, embedder.file)}")
         return _Model(call, run["model.distance"], run.threshold(run["model.distance"]), classes)
     distance = file_distance(run, embedder)
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None

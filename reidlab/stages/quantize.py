@@ -47,6 +47,7 @@ def run(run: Run) -> Run:
     end does); then no file is written to `export/`.
     """
     (methods, options), checkpoint = check(run), run.checkpoint
+    run.network  # noqa: B018 (raises where its weights don't fit, before anything is written)
     run.keep_config()
     datamodule = run.datamodule()
     protocol = protocol_of(run, datamodule)

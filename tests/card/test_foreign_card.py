@@ -14,6 +14,7 @@ from reidlab import card
 from reidlab.card import network
 from reidlab.dashboard import folders
 from reidlab.errors import InputError
+from reidlab.export import flatbuffer, runtime
 from reidlab.run import File, Run
 from reidlab.stages import dry_run, evaluate, export, matrix, report
 
@@ -81,6 +82,16 @@ def test_nothing_of_initial_weights_is_left_on_it(settings, tmp_path):
     assert [words for words in OF_THE_DEFAULT if words in markdown] == [] and "## Use it" not in markdown
     assert "export/" not in markdown and not run.has(network.BLOCKS) and not run.has(network.DRAWING)
     assert "vendor.onnx" in (run / File.EVALUATION_PAGE).read_text().partition("model: ")[2][:20]
+
+
+def test_a_quantized_input_of_normalized_pixels_is_said_to_be_one(tmp_path):
+    build = flatbuffer.Builder()
+    image, made = (build.tensor((1, *shape), "uint8", 2 / 255, 127) for shape in ((4, 2, 3), (24,)))
+    build.op("RESHAPE", [image, build.tensor([2], "int32", data=[1, 24])], made)
+    (tmp_path / "m.tflite").write_bytes(build.finish(image, made, ("x", "y"), {}))
+    given = runtime.open_model(tmp_path / "m.tflite", mean=[0.5] * 3, std=[0.5] * 3)
+    assert network._values(given) == "(RGB / 255 - [0.5, 0.5, 0.5]) / [0.5, 0.5, 0.5]"
+    assert network._values(runtime.open_model(tmp_path / "m.tflite")) == "RGB pixels as they are"
 
 
 def test_a_file_that_is_gone_or_replaced_is_said_to_be(run, tmp_path):

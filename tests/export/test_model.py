@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 from torch.nn import functional as F
 
@@ -19,6 +22,7 @@ from reidlab.export.metadata import about
 from reidlab.export.model import Model, Verdict
 from reidlab.export.ranges import observe
 from reidlab.export.steps import as_steps
+from reidlab.models.keras_files import SUFFIXES
 from reidlab.run import File, Run
 from reidlab.stages import export
 
@@ -189,6 +193,28 @@ def test_a_bare_checkpoint_is_recognized_by_its_tensors(tmp_path, files):
 def test_what_is_not_there_is_named(name):
     with pytest.raises(InputError, match="nowhere"):
         reidlab.load(name)
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.hdf5", "x.keras", "ckpt.t7", "notes.txt"])
+def test_a_file_of_another_kind_is_told_which_are_taken(name, tmp_path):
+    (tmp_path / name).write_bytes(b"of any content")
+    with pytest.raises(InputError) as told:
+        reidlab.load(tmp_path / name)
+    assert all(word in str(told.value) for word in (name, ".tflite", ".onnx", ".pth", ".safetensors"))
+    assert (f"model=NAME model.weights={tmp_path / name}" in str(told.value)) == (Path(name).suffix in SUFFIXES)
+    assert "no such run" not in str(told.value)
+
+
+def test_a_size_that_a_file_leaves_open_is_said(run, tmp_path, capsys):
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3, 1, 1])
+    graph = helper.make_graph([helper.make_node("GlobalAveragePool", ["x"], ["y"])], "g", [given], [made])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "open.onnx")
+    assert reidlab.load(tmp_path / "open.onnx").size == (256, 128)
+    assert "open.onnx: assumed images of (256, 128), since it takes any" in capsys.readouterr().out
+    reidlab.load(run / File.ONNX)
+    assert "images of" not in capsys.readouterr().out
 
 
 def test_a_classifier_does_not_compare():

@@ -1,3 +1,5 @@
+from fractions import Fraction
+
 import numpy as np
 import onnx
 import pytest
@@ -137,6 +139,31 @@ def test_codes_and_values_are_inverse():
     port = Port((1, 4), np.dtype(np.int8), 0.5, -3)
     assert port.decode(np.array([-3, 1], np.int8)).tolist() == [0.0, 2.0]
     assert port.encode(np.array([0.0, 2.0, 1e9])).tolist() == [-3, 1, 127]
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("uint8", 127), ("int8", -1)])
+@pytest.mark.parametrize("given", [(0.5, 0.5), ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
+@pytest.mark.parametrize("order", ["RGB", "BGR"])
+def test_a_quantized_input_keeps_every_level_of_a_pixel(kind, zero, given, order, tmp_path):
+    """Scale 2/255 on [-1, 1], as Teachable Machine's files have it: each pixel value lies halfway between two codes."""
+    build, scale = flatbuffer.Builder(), float(np.float32(2 / 255))
+    image = build.tensor((1, 16, 16, 3), kind, scale, zero)
+    shape = build.tensor([2], "int32", data=[1, 768])
+    made = build.op("RESHAPE", [image, shape], build.tensor((1, 768), kind, scale, zero))
+    (tmp_path / "m.tflite").write_bytes(build.finish(image, made, ("x", "y"), {}))
+    mean, std = ([value] * 3 if isinstance(value, float) else value for value in given)
+    embedder = runtime.open_model(tmp_path / "m.tflite", mean=mean, std=std, color_order=order)
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    codes = embedder.prepare(pixels).reshape(256, 3).astype(int)
+    least, most = np.iinfo(kind).min, np.iinfo(kind).max
+    for column, channel in enumerate(range(3) if order == "RGB" else (2, 1, 0)):
+        assert (np.diff(codes[:, column]) >= 0).all()
+        for pixel, code in enumerate(codes[:, column]):
+            exact = (Fraction(pixel, 255) - Fraction(mean[column])) / Fraction(std[column]) / Fraction(scale) + zero
+            assert abs(min(max(exact, least), most) - code) <= Fraction(1, 2), (pixel, channel)
+    if mean == std:
+        assert [len(np.unique(column)) for column in codes.T] == [255] * 3
+    assert embedder(pixels).reshape(256, 3) == pytest.approx((codes - zero) * scale, abs=1e-6)
 
 
 def test_a_tflite_file_that_fills_more_than_it_says_is_refused():

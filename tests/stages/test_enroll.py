@@ -226,7 +226,9 @@ def test_the_distance_of_a_file_that_says_none_is_assumed_aloud(people, capsys, 
     onnx.save(model, tmp_path / "bare.onnx")
     given = [*overrides, f"gallery.model={tmp_path}/bare.onnx", f"gallery.folder={tmp_path}/gallery"]
     assert cli.main(["enroll", str(market / "query"), PATTERN, *given]) == 0
-    assert "assumed: the cosine distance, which bare.onnx doesn't say" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"assumed: the {run['model.distance']} distance, which bare.onnx doesn't say" in said
+    assert Gallery.open(tmp_path / "gallery").distance == run["model.distance"]
 
 
 def test_near_and_far_are_told_apart_in_print(people, tmp_path, monkeypatch, capsys):

@@ -281,6 +281,40 @@ def test_a_file_of_other_origin_scores_as_its_network_does(checkpoint, market, t
         assert f"is about {weights}, which was evaluated" in " ".join(capsys.readouterr().err.split())
 
 
+def test_two_images_of_a_run_about_a_file_are_not_compared_and_it_is_said_why(checkpoint, market, tmp_path, capsys):
+    common = [*QUICK, "data=market1501", f"data.root={market}", "data.size=[64,32]", "model=osnet_x0_25"]
+    place, weights = [f"run.root={tmp_path}", "run.name=foreign"], checkpoint[1]
+    assert main(["evaluate", f"model={weights}", *common, *place]) == 0
+    images = sorted(map(str, (market / "query").glob("*.jpg")))[:2]
+    assert main(["compare", *images, *place]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"is about {weights}, which was evaluated, and has no trained network" in said
+    assert "run evaluate" not in said and "no calibrated threshold" not in said
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "export", "quantize"])
+def test_damaged_weights_leave_no_run_folder(stage, market, tmp_path, capsys):
+    (tmp_path / "torn.pth").write_bytes(b"PK\3\4 torn")
+    common = [*QUICK, "data=market1501", f"data.root={market}", "data.size=[64,32]", "model=osnet_x0_25"]
+    given = [f"model.weights={tmp_path / 'torn.pth'}", f"run.root={tmp_path}/runs", "run.name=new"]
+    assert main([stage, *common, *given]) == 2
+    assert "torn.pth" in capsys.readouterr().err and not (tmp_path / "runs" / "new").exists()
+
+
+def test_a_distance_that_is_given_is_not_assumed(checkpoint, market, tmp_path, capsys):
+    steps = as_steps(deployable(checkpoint[0], [0.5] * 3, [0.5] * 3), (64, 32))
+    (tmp_path / "theirs.onnx").write_bytes(qdq.float_onnx(steps, {}))
+    common = [*QUICK, "data=market1501", f"data.root={market}", f"run.root={tmp_path}", "run.name=foreign"]
+    for given, words in (
+        ([], "assumed: the euclidean distance, which theirs.onnx doesn't say; evaluate.distance says otherwise"),
+        (["evaluate.distance=cosine"], "compared by the cosine distance, as evaluate.distance says"),
+    ):
+        run = Run.compose([*common, f"evaluate.file={tmp_path / 'theirs.onnx'}", "model.distance=euclidean", *given])
+        evaluate.run(run)
+        said = " ".join(capsys.readouterr().out.split())
+        assert words in said and (not given or "assumed: the" not in said)
+
+
 def test_an_evaluation_at_another_size_than_training_s_is_said(small, tmp_path, capsys):
     given = [*small, f"run.root={tmp_path}", "run.name=t", "trainer.max_epochs=1"]
     run = train.run(Run.compose(given))

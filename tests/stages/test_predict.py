@@ -5,20 +5,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 
 from reidlab import cli
 from reidlab.config import SHIPPED
 from reidlab.data import read_image
 from reidlab.errors import InputError
-from reidlab.files import file_hash, write_json
-from reidlab.gallery.extraction import decoded
+from reidlab.files import file_hash, read_json, write_json
+from reidlab.gallery.extraction import MANIFEST, decoded
 from reidlab.run import File, Run
-from reidlab.stages import enroll, evaluate, export, predict, quantize, train
+from reidlab.stages import enroll, evaluate, export, identify, predict, quantize, train
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +219,89 @@ def test_embeddings_in_a_folder_are_enrolled_as_they_are(people, tmp_path, capsy
     assert f"{out}: holds embeddings by threads 1, not 2; choose another folder" in capsys.readouterr().err
     assert cli.main(["predict", str(market / "query"), *given[:-1], r"predict.pattern='(?P<pid>\d+)'"]) == 2
     assert r"holds embeddings by pattern (?P<pid>\d+)_c(?P<camid>\d), not (?P<pid>\d+); " in capsys.readouterr().err
+
+
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+SETTINGS = [f"evaluate.mean={MEAN}", f"evaluate.std={STD}", "evaluate.color_order=BGR", "evaluate.output=Identity_1"]
+
+
+@pytest.fixture
+def of_two_outputs(tmp_path):
+    """A file that takes images of any size, and says nothing of itself: their mean and their largest colors."""
+    nodes = [
+        helper.make_node(kind, ["pixels"], [f"{name}_4d"]) for kind, name in
+        (("GlobalAveragePool", "Identity"), ("GlobalMaxPool", "Identity_1"))
+    ]  # fmt: skip
+    nodes += [helper.make_node("Flatten", [f"{name}_4d"], [name]) for name in ("Identity", "Identity_1")]
+    given = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ("n", 3, "h", "w"))
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 3)) for name in ("Identity", "Identity_1")]
+    graph = helper.make_graph(nodes, "g", [given], made)
+    file = tmp_path / "two.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8), file)
+    return file
+
+
+def largest_colors(files, size=(20, 10)):
+    """What Identity_1 is of image files by `SETTINGS`."""
+    pixels = np.stack([read_image(file, size)[..., ::-1] for file in files]) / 255
+    return ((pixels - MEAN) / STD).max((1, 2))
+
+
+def test_embeddings_of_a_file_are_by_the_settings_of_evaluate(people, of_two_outputs, tmp_path, capsys):
+    overrides, market = people
+    files = sorted((market / "query").glob("*.jpg"))
+    given = [*overrides, f"predict.model={of_two_outputs}", "predict.precision=float32", "predict.shard_images=5",
+             r"predict.pattern='(?P<pid>\d+)_c(?P<camid>\d)'", "evaluate.distance=cosine"]  # fmt: skip
+    command = ["predict", str(market / "query"), f"predict.out={tmp_path}/out", *given]
+    assert cli.main([*command, *SETTINGS, "data.size=[20,10]", "predict.processes=2"]) == 0
+    said = capsys.readouterr().out
+    assert "assumed: pixels" not in said and "color order" not in said
+    assert "assumed: images of (20, 10), since the file takes any; data.size says otherwise" in said
+    found = decoded(pq.read_table(tmp_path / "out"))
+    np.testing.assert_allclose(found, largest_colors(files), rtol=1e-5, atol=1e-5)
+    assert read_json(tmp_path / "out" / MANIFEST)["distance"] == "cosine"
+    assert cli.main([*command, *SETTINGS[:3], "data.size=[20,10]"]) == 2
+    assert "has 2 outputs" in capsys.readouterr().err
+    for other in (["evaluate.output=Identity", *SETTINGS[:3]], SETTINGS[3:], ["evaluate.mean=[0,0,0]", *SETTINGS[1:]]):
+        assert cli.main([*command, *other, "data.size=[20,10]"]) == 2
+        assert "holds embeddings by checkpoint" in capsys.readouterr().err
+    gallery = [f"gallery.folder={tmp_path}/gallery", f"gallery.model={of_two_outputs}", "evaluate.distance=cosine"]
+    known = enroll.run(Run.resume([*overrides, *gallery, *SETTINGS, "data.size=[20,10]"]), tmp_path / "out")
+    np.testing.assert_allclose(known.embeddings(), largest_colors(files), rtol=1e-3)
+    with pytest.raises(InputError, match="embedded with checkpoint"):
+        enroll.run(Run.resume([*overrides, *gallery[1:], f"gallery.folder={tmp_path}/new", "data.size=[20,10]",
+                               "evaluate.output=Identity_1"]), tmp_path / "out")  # fmt: skip
+
+
+def test_a_gallery_of_a_file_is_by_the_settings_of_evaluate(people, of_two_outputs, tmp_path):
+    overrides, market = people
+    files = sorted((market / "query").glob("*.jpg"))
+    given = [*overrides, f"gallery.folder={tmp_path}/gallery", f"gallery.model={of_two_outputs}", "data.size=[20,10]",
+             r"gallery.pattern='(?P<pid>\d+)'", "evaluate.distance=cosine", "gallery.threshold=0.1"]  # fmt: skip
+    gallery = enroll.run(Run.resume([*given, *SETTINGS]), market / "query")
+    np.testing.assert_allclose(gallery.embeddings(), largest_colors(files), rtol=1e-3)
+    assert gallery.about["distance"] == "cosine" and gallery.about["size"] == [20, 10]
+    whole = Run.resume([*given, *SETTINGS, "gallery.template=best"])
+    assert all(answer.distance < 1e-3 for answer in identify.run(whole, market / "query").values())
+    for other in (["evaluate.output=Identity", *SETTINGS[:3]], SETTINGS[3:], [*SETTINGS, "data.size=[40,20]"],
+                  [*SETTINGS, "evaluate.distance=euclidean"]):  # fmt: skip
+        for stage in (enroll, identify):
+            with pytest.raises(InputError, match="enrolled with"):
+                stage.run(Run.resume([*given, *other]), market / "query")
+
+
+def test_settings_that_a_file_says_itself_change_nothing(people, tmp_path):
+    """A gallery that the run's network began is asked by its own file, whether these are given too or not."""
+    overrides, market = people
+    run = export.run(Run.resume(overrides))
+    place = [*overrides, f"gallery.folder={tmp_path}/gallery", r"gallery.pattern='(?P<pid>\d+)'"]
+    enroll.run(Run.resume(place), market / "query")
+    known = onnx.load(run / File.ONNX).metadata_props
+    own = [f"evaluate.{entry.key}={entry.value}" for entry in known if entry.key in ("mean", "std", "color_order")]
+    assert len(own) == 3
+    for given in ([], own):
+        asked = Run.resume([*place, *given, f"gallery.model={run / File.ONNX}", "gallery.threshold=9"])
+        assert all(answer.distance < 0.2 for answer in identify.run(asked, market / "query").values())
 
 
 def test_results_go_below_the_working_folder(people, tmp_path, monkeypatch):
