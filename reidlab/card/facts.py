@@ -1,5 +1,6 @@
 """Facts on a run that several sections of a card show."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,6 +94,12 @@ def c_header(run: Run) -> str:
     """The header of the C, which is called by the prefix that it was exported with."""
     sources = sorted((run / File.DEPLOY_C / "src").glob("*_model.c"))
     return str(Path(File.C_HEADER).with_name(f"{sources[0].name.removesuffix('_model.c')}.h" if sources else "reid.h"))
+
+
+def c_constants(run: Run) -> dict[str, str]:
+    """The numbers in the header of the C, by their names without the prefix."""
+    header = Path(c_header(run))
+    return dict(re.findall(rf"#define {header.stem.upper()}_(\w+) (\d+)", (run / str(header)).read_text()))
 
 
 def processor(machine: Mapping[str, Any]) -> str:

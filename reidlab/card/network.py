@@ -1,14 +1,13 @@
 """A card's sections about the network: its architecture, and what goes into and comes out of each of its files."""
 
 import math
-import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from reidlab import plots
-from reidlab.card.facts import MODELS, c_header, image_size, is_present, made_from, training
+from reidlab.card.facts import MODELS, c_constants, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.export.runtime import Embedder, Port, open_foreign, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, write_json
@@ -223,8 +222,7 @@ def _values(embedder: Embedder) -> str:
 
 
 def _row_of_c(run: Run) -> dict:
-    header = Path(c_header(run))
-    sizes = dict(re.findall(rf"#define {header.stem.upper()}_(\w+) (\d+)", (run / str(header)).read_text()))
+    header, sizes = Path(c_header(run)), c_constants(run)
     return {
         "file": str(header),
         "input_type": "uint8",
