@@ -10,6 +10,7 @@ from reidlab.files import file_hash
 from reidlab.run import INITIAL, File, Result, Row, Run
 
 OTHER_FILE = "another int8 file"
+NOT_RECORDED = "not recorded in this folder, as of a released network"
 MODELS = (".onnx", ".tflite")
 EMULATED = f"{Row.EMULATED} "  # and the core
 EMULATED_UNITS = {
@@ -56,6 +57,31 @@ def results_of(run: Run) -> dict[str, Result]:
         for row, result in results.items()
         if result.checkpoint != INITIAL and not (replaced and row == run.subject)
     }
+
+
+def tested_on(run: Run) -> str:
+    """The name of the data set that the figures are of."""
+    scored = results_of(run).get(run.subject)
+    return (scored and scored.data) or run["data.name"]
+
+
+def is_tested_elsewhere(run: Run) -> bool:
+    """Whether a trained network's figures are of another data set than it learned, or of one that nobody recorded."""
+    if not (run.is_trained or training(run)):
+        return False
+    then = run.as_trained
+    if then is None or then["data.name"] != tested_on(run):
+        return True
+    learned, tested = then["data.source"] or {}, run["data.source"] or {}
+    return any(learned[key] != tested[key] for key in learned.keys() & tested.keys())
+
+
+def trained_and_tested(run: Run) -> str:
+    """The names of the data sets, in words."""
+    if not is_tested_elsewhere(run):
+        return f"on {tested_on(run)}"
+    then = run.as_trained
+    return (f"trained on {then['data.name']}, " if then else "") + f"tested on {tested_on(run)}"
 
 
 def emulated(run: Run) -> dict[str, dict[str, float]]:

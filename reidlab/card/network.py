@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from reidlab import plots
-from reidlab.card.facts import MODELS, c_constants, c_header, image_size, is_present, made_from, training
+from reidlab.card.facts import MODELS, NOT_RECORDED, c_constants, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.export.runtime import Embedder, Port, open_foreign, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, write_json
@@ -115,11 +115,15 @@ def _method(run: Run, parity: pd.DataFrame) -> str:
 
 
 def _origin(run: Run) -> str:
-    weights = run.subject if run.foreign_file else Path(run["model.weights"] or "").name
     if training(run).get("finished"):
+        then = run.as_trained
+        if then is None:
+            return NOT_RECORDED
+        weights = Path(then["model.weights"] or "").name
         return f"trained by this run, starting from {weights}" if weights else "trained by this run, from scratch"
     if run.is_trained:
         return "a checkpoint that this run has no record of training"
+    weights = run.subject if run.foreign_file else Path(run["model.weights"] or "").name
     return f"{weights}, as published" if weights else "initial, not trained"
 
 
