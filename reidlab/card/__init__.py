@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reidlab.card import closing, hardware, network, results, training, use
-from reidlab.card.facts import image_size
+from reidlab.card.facts import image_size, trained_and_tested
 from reidlab.card.parts import Card, Section
 from reidlab.card.render import html, markdown
 from reidlab.run import File, Run
@@ -13,8 +13,11 @@ from reidlab.run import File, Run
 def write_card(run: Run) -> Path:
     """Write `card.html` and `card.md` of a run from what is in its folder; returns the first.
 
-    Nothing is computed but the drawing of the network and the table of its files, which go to `card/`.
+    Nothing is computed but the drawing of the network and the table of its files, which go to `card/`. So does a
+    `card.md` that somebody else wrote, as that of a released network.
     """
+    run.require_own()
+    training.keep_others_card(run)
     card = collect(run)
     run.write(File.CARD_MARKDOWN, markdown(card))
     return run.write(File.CARD, html(card, run.folder))
@@ -34,7 +37,7 @@ def collect(run: Run) -> Card:
     what = "classifier" if run.is_classifier else "re-identification network"
     return Card(
         name=run.name,
-        summary=f"{run.subject_name}, a {what} for {image_size(run)} images, on {run['data.name']}",
+        summary=f"{run.subject_name}, a {what} for {image_size(run)} images, {trained_and_tested(run)}",
         figures=closing.figures(run),
         sections=[section for section in (make(run) for make in made) if section.parts],
         metadata=closing.front_matter(run),

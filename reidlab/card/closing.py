@@ -3,9 +3,19 @@
 from collections.abc import Sequence
 from importlib.metadata import metadata
 
-from reidlab.card.facts import emulated, form, is_present, processor, results_of, training
+from reidlab.card.facts import (
+    NOT_RECORDED,
+    emulated,
+    form,
+    is_present,
+    is_tested_elsewhere,
+    processor,
+    results_of,
+    tested_on,
+    training,
+)
 from reidlab.card.network import NETWORK, stage_of, stale_files
-from reidlab.card.parts import Code, Column, Figure, Missing, Paragraph, Part, Section, Table, two_columns
+from reidlab.card.parts import Cell, Code, Column, Figure, Missing, Paragraph, Part, Section, Table, two_columns
 from reidlab.config import choices
 from reidlab.files import read_json
 from reidlab.plots import short
@@ -73,7 +83,8 @@ def limits(run: Run) -> Section:
     unmeasured = ["Milliseconds on a microcontroller were not measured: no board was attached."]
     if found := _figures_of(run, run.subject):
         if run.is_classifier:
-            text = f"{found.get('num_images', 0):,.0f} test images of the same data set."
+            of = tested_on(run) if is_tested_elsewhere(run) else "the same data set"
+            text = f"{found.get('num_images', 0):,.0f} test images of {of}."
         else:
             queries, gallery = (found.get(name, 0) for name in ("num_query", "num_gallery"))
             text = f"{queries:,.0f} queries in a gallery of {gallery:,.0f} images."
@@ -86,16 +97,25 @@ def limits(run: Run) -> Section:
 
 def licenses(run: Run) -> Section:
     """Of the weights, the data and the code."""
-    data = run["data.about.license"] or f"{NOT_STATED} (data.about.license)"
     unknown = ASK if run.foreign_file else f"{NOT_STATED} (card.license)"
-    rows = [
-        ["these weights", _license(run) or unknown, run.foreign_file and run.subject],
-        [f"data set {run['data.name']}", data, run["data.about.source"]],
-    ]
-    if weights := run["model.weights"]:
-        rows.insert(1, ["weights that it started from", ASK, weights.rpartition("/")[2]])
+    rows: list[list[Cell]] = [["these weights", _license(run) or unknown, run.subject if run.foreign_file else None]]
+    then = run.as_trained or run
+    if weights := then["model.weights"]:
+        rows.append(["weights that it started from", ASK, weights.rpartition("/")[2]])
+    if is_tested_elsewhere(run):
+        rows.append(["data that it learned", NOT_RECORDED, None] if then is run else _license_of_data(then))
+    if tested_on(run) == run["data.name"]:
+        rows.append(_license_of_data(run))
+    else:
+        rows.append([f"data set {tested_on(run)}", ASK, None])
     rows.append(["code", metadata("reidlab")["License-Expression"], "reidlab"])
     return Section("Licenses", [Table((Column("of"), Column("license"), Column("from")), rows, [File.CONFIG])])
+
+
+def _license_of_data(run: Run) -> list[Cell]:
+    """A row: the data set of a run's settings, its license and its publisher."""
+    license = run["data.about.license"] or f"{NOT_STATED} (data.about.license)"
+    return [f"data set {run['data.name']}", license, run["data.about.source"]]
 
 
 def _license(run: Run) -> str | None:
@@ -108,7 +128,7 @@ def again(run: Run) -> Section:
     if run.foreign_file:
         evaluated = [run.command_from_config("evaluate")] * (run.subject in run.all_results)
         return Section("Made by", [_listed([*evaluated, run.noted_command("report")])])
-    commands = [run.command_from_config("train")] if training(run) else []
+    commands = [run.command_from_config("train")] if training(run) and run.as_trained else []
     done = {
         "evaluate": Row.CHECKPOINT in run.all_results,
         "export": run.has(File.ONNX),
@@ -143,7 +163,8 @@ def _listed(commands: Sequence[str]) -> Table:
 def front_matter(run: Run) -> dict:
     """Metadata for model hubs: license, task, data, and the figures as a model index."""
     main, small = _figures_of(run, run.subject), _figures_of(run, Row.TFLITE_INT8)
-    names, data, tag = [name for name in run.figures if name in main], run["data.name"], run["card.pipeline_tag"]
+    names, data, tag = [name for name in run.figures if name in main], tested_on(run), run["card.pipeline_tag"]
+    then = run.as_trained
     metrics = [
         {"type": HUB_METRICS.get(name, name), "name": f"{name}{suffix}", "value": round(found[name], 4)}
         for found, suffix in ((main, ""), (small, ", int8 .tflite"))
@@ -158,7 +179,7 @@ def front_matter(run: Run) -> dict:
         "library_name": "reidlab",
         "pipeline_tag": tag,
         "tags": [*run["card.tags"], run.subject_name, *formats, *(["int8"] if small else [])],
-        "datasets": [data],
+        **({"datasets": [then["data.name"]]} if then else {}),  # that it learned, to hubs
         "metrics": [HUB_METRICS.get(name, name) for name in names],
         "model-index": [{"name": run.name, "results": results if metrics else []}],
     }

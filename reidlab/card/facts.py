@@ -1,5 +1,6 @@
 """Facts on a run that several sections of a card show."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,6 +10,7 @@ from reidlab.files import file_hash
 from reidlab.run import INITIAL, File, Result, Row, Run
 
 OTHER_FILE = "another int8 file"
+NOT_RECORDED = "not recorded in this folder, as of a released network"
 MODELS = (".onnx", ".tflite")
 EMULATED = f"{Row.EMULATED} "  # and the core
 EMULATED_UNITS = {
@@ -57,6 +59,31 @@ def results_of(run: Run) -> dict[str, Result]:
     }
 
 
+def tested_on(run: Run) -> str:
+    """The name of the data set that the figures are of."""
+    scored = results_of(run).get(run.subject)
+    return (scored and scored.data) or run["data.name"]
+
+
+def is_tested_elsewhere(run: Run) -> bool:
+    """Whether a trained network's figures are of another data set than it learned, or of one that nobody recorded."""
+    if not (run.is_trained or training(run)):
+        return False
+    then = run.as_trained
+    if then is None or then["data.name"] != tested_on(run):
+        return True
+    learned, tested = then["data.source"] or {}, run["data.source"] or {}
+    return any(learned[key] != tested[key] for key in learned.keys() & tested.keys())
+
+
+def trained_and_tested(run: Run) -> str:
+    """The names of the data sets, in words."""
+    if not is_tested_elsewhere(run):
+        return f"on {tested_on(run)}"
+    then = run.as_trained
+    return (f"trained on {then['data.name']}, " if then else "") + f"tested on {tested_on(run)}"
+
+
 def emulated(run: Run) -> dict[str, dict[str, float]]:
     """Row -> figures of the C on each emulated core; those of `EMULATED_UNITS` in their units as well."""
     rows = {row: result.figures for row, result in results_of(run).items() if row.startswith(EMULATED)}
@@ -93,6 +120,12 @@ def c_header(run: Run) -> str:
     """The header of the C, which is called by the prefix that it was exported with."""
     sources = sorted((run / File.DEPLOY_C / "src").glob("*_model.c"))
     return str(Path(File.C_HEADER).with_name(f"{sources[0].name.removesuffix('_model.c')}.h" if sources else "reid.h"))
+
+
+def c_constants(run: Run) -> dict[str, str]:
+    """The numbers in the header of the C, by their names without the prefix."""
+    header = Path(c_header(run))
+    return dict(re.findall(rf"#define {header.stem.upper()}_(\w+) (\d+)", (run / str(header)).read_text()))
 
 
 def processor(machine: Mapping[str, Any]) -> str:

@@ -1,14 +1,13 @@
 """A card's sections about the network: its architecture, and what goes into and comes out of each of its files."""
 
 import math
-import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from reidlab import plots
-from reidlab.card.facts import MODELS, c_header, image_size, is_present, made_from, training
+from reidlab.card.facts import MODELS, NOT_RECORDED, c_constants, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.export.runtime import Embedder, Port, assumed_order, open_foreign, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, write_json
@@ -122,11 +121,15 @@ def _method(run: Run, parity: pd.DataFrame) -> str:
 
 
 def _origin(run: Run) -> str:
-    weights = run.subject if run.foreign_file else Path(run["model.weights"] or "").name
     if training(run).get("finished"):
+        then = run.as_trained
+        if then is None:
+            return NOT_RECORDED
+        weights = Path(then["model.weights"] or "").name
         return f"trained by this run, starting from {weights}" if weights else "trained by this run, from scratch"
     if run.is_trained:
         return "a checkpoint that this run has no record of training"
+    weights = run.subject if run.foreign_file else Path(run["model.weights"] or "").name
     return f"{weights}, as published" if weights else "initial, not trained"
 
 
@@ -229,8 +232,7 @@ def _values(embedder: Embedder) -> str:
 
 
 def _row_of_c(run: Run) -> dict:
-    header = Path(c_header(run))
-    sizes = dict(re.findall(rf"#define {header.stem.upper()}_(\w+) (\d+)", (run / str(header)).read_text()))
+    header, sizes = Path(c_header(run)), c_constants(run)
     return {
         "file": str(header),
         "input_type": "uint8",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from reidlab.card import published
-from reidlab.card.facts import EMULATED, FORMS, emulated, form, processor, results_of
+from reidlab.card.facts import EMULATED, FORMS, emulated, form, processor, results_of, tested_on
 from reidlab.card.parts import Cell, Column, Link, Missing, Paragraph, Part, Section, Table
 from reidlab.run import File, Row, Run
 
@@ -31,7 +31,7 @@ def results(run: Run) -> Section:
         parts.append(
             Paragraph([f"Whether {run.kind.several} who were out of sight are recognized is on its own page."], again)
         )
-    others = published.accuracy(run["data.name"], run.subject_name)
+    others = published.accuracy(tested_on(run), run.subject_name)
     if len(others):
         run.write(PUBLISHED, others.to_csv(index=False))
         columns = [Column(name, ".3f" if others[name].dtype == float else "", "published") for name in others]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from reidlab.card.facts import c_header, is_initial, is_present
+from reidlab.card.facts import c_constants, c_header, is_initial, is_present
 from reidlab.card.parts import Paragraph, Part, Section, Snippet
 from reidlab.export.runtime import Embedder, open_model
 from reidlab.run import File, Run
@@ -54,12 +54,14 @@ def _snippets(run: Run) -> Iterator[Snippet]:
         yield Snippet("LiteRT", _filled(run, TFLITE, File.TFLITE_INT8, found), "python")
     if is_usable(run, header := c_header(run)):
         name = Path(header).stem
+        macro, given = name.upper(), c_constants(run).get("STATIC_ARENA") == "0"
         lines = [
             f'#include "{name}.h"',
-            f"static uint8_t image[{name.upper()}_IMAGE_BYTES]; /* RGB, {' x '.join(map(str, run['data.size']))} */",
-            f"float {found}[{name.upper()}_EMBEDDING_SIZE];",
+            f"static uint8_t image[{macro}_IMAGE_BYTES]; /* RGB, {macro}_IMAGE_HEIGHT x {macro}_IMAGE_WIDTH */",
+            *[f"static uint64_t arena[({macro}_ARENA_BYTES + 7) / 8];"] * given,
+            f"float {found}[{macro}_EMBEDDING_SIZE];",
             f"if ({name}_init() == 0)",
-            f"  {name}_run(image, {found});",
+            f"  {name}_{'run_in(arena, ' if given else 'run('}image, {found});",
         ]
         yield Snippet("C", "\n".join(lines) + "\n", "c")
 

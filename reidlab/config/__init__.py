@@ -10,6 +10,7 @@ from reidlab.config.composition import compose
 from reidlab.config.earlier import modernize
 from reidlab.config.stored import (
     NEUTRAL_KEYS,
+    TRAINING_KEYS,
     compose_for,
     compose_to_train,
     is_begun,
@@ -30,6 +31,7 @@ __all__ = [
     "CONF",
     "NEUTRAL_KEYS",
     "SHIPPED",
+    "TRAINING_KEYS",
     "as_config",
     "as_text",
     "as_yaml",

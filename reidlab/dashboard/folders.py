@@ -211,7 +211,8 @@ def _line(run: Snapshot, row: str, names: dict[str, str]) -> dict[str, Any]:
     """Test split, protocol, figures and sizes of a row, and `<figure> 95 %` for those with an interval."""
     result, elsewhere = run.results[row], Row.CHECKPOINT.on("")
     intervals = run.read(_intervals, f"{File.EVALUATE}/{row}/intervals.json") or {}
-    data = row.removeprefix(elsewhere) if row.startswith(elsewhere) else run.settings.get("data.name")
+    tested = result.data or run.settings.get("data.name") or "unnamed data"
+    data = row.removeprefix(elsewhere) if row.startswith(elsewhere) else tested
     digest = str(result.protocol.get("test", ""))
     split = names.setdefault(digest, f"{data} {digest[:8]}") if digest else f"{data}, digest not recorded"
     rules = ", ".join(f"{name}={value}" for name, value in result.protocol.items() if name != "test")

@@ -43,8 +43,16 @@ TEMPLATES = {  # file of this package -> in the folder; `reid` in its name is th
     "README.md": "README.md",
 }
 COMPARING = ("main.c", "board.h", "board_host.c", "camera.ino")  # examples that enroll and identify
-PART = re.compile(r"<!-- (embeds|classifies)\n(.*?)-->\n", re.DOTALL)  # of a template, for networks of one kind
+PART = re.compile(r"<!-- (embeds|classifies|static|caller)\n(.*?)-->\n", re.DOTALL)  # of a template, for one kind
 PREFIX = re.compile(r"(?!reid_|_)[a-z_][a-z0-9_]{0,30}")
+CALLS = {  # by `deploy.arena`, what the README's lines of code declare and call
+    "static": {"memory": "", "run": "reid_run(", "run_codes": "reid_run_codes"},
+    "caller": {
+        "memory": "static uint64_t arena[(REID_ARENA_BYTES + 7) / 8];\n",
+        "run": "reid_run_in(arena, ",
+        "run_codes": "reid_run_codes_in",
+    },
+}
 HEADERS = {"assert", "complex", "ctype", "errno", "fenv", "float", "inttypes", "iso646", "limits", "locale", "math",
            "setjmp", "signal", "stdarg", "stdbool", "stddef", "stdint", "stdio", "stdlib", "string", "tgmath", "time",
            "wchar", "wctype"}  # fmt: skip
@@ -105,20 +113,24 @@ def export_c(
     """
     if not PREFIX.fullmatch(prefix) or prefix in HEADERS:
         raise InputError(f"deploy.prefix={prefix}: give a short C name in small letters, such as gate; not reid_...")
-    if arena not in ("static", "caller"):
+    if arena not in CALLS:
         raise InputError(f"deploy.arena={arena}: choose static or caller")
     program = compile_program(read_graph(tflite, place), extra_macs)
     source, folder = _Source(program), Path(folder)
     shared = {name: _text(name) for name in SHARED}
+    own = _own_names(_text("reid.h"))
+    called = {
+        key: _renamed(text, own, prefix) for key, text in (_verdict(distance, thresholds or {}) | CALLS[arena]).items()
+    }
     values = source.values() | {
         "name": re.sub(r"[^\w. -]", "_", Path(tflite).name), "distance": distance, "prefix": prefix,
         "PREFIX": prefix.upper(), "other": "door" if prefix == "gate" else "gate",
         "static_arena": int(arena == "static"), "version": __version__, "version_number": _number(__version__),
         "kernels": zlib.crc32("".join(shared.values()).encode()),
         "class_names": ", ".join(map(_literal, classes)),
-        **_verdict(distance, thresholds or {}), **(source.self_test(example) if example else {}),
+        **called, **(source.self_test(example) if example else {}),
     }  # fmt: skip
-    own, kind = _own_names(_text("reid.h")), "classifies" if classes else "embeds"
+    kinds = arena, "classifies" if classes else "embeds"
     for model in (folder / "src").glob("*_model.c"):
         if model.name != f"{prefix}_model.c" and GENERATED.encode() in _content(model):
             for end in ("_model.c", "_self_test.c", ".h"):
@@ -129,11 +141,10 @@ def export_c(
         if (name == "reid_self_test.c" and not example) or (name in COMPARING and classes):
             (folder / target.replace("reid", prefix)).unlink(missing_ok=True)  # of an earlier network
             continue
-        text = PART.sub(lambda part: part[2] if part[1] == kind else "", _text(name))
-        text = Template(text).substitute(values)
-        if prefix != "reid" and name != "reid_version.h":
+        text = PART.sub(lambda part: part[2] if part[1] in kinds else "", _text(name))
+        if name != "reid_version.h":
             target, text = (_renamed(word, own, prefix) for word in (target, text))
-        _renew(folder / target, text)
+        _renew(folder / target, Template(text).substitute(values))
     plan = program.plan
     return CReport(
         folder, plan.arena_bytes, plan.lower_bound, values["weight_bytes"], values["table_bytes"], program.macs

@@ -218,6 +218,17 @@ class Run:
         return self.has(File.BEST)
 
     @property
+    def as_trained(self) -> "Run | None":
+        """The run with the settings that its network was trained with; None where its folder doesn't record them.
+
+        That is where nothing was trained, and in a copy of a released network. A key that its release hadn't is None.
+        """
+        if not self.has(File.CONFIG) or not (is_begun(self.folder) or self.has(File.TRAINING)):
+            return None
+        stored = Run.stored(self.folder)
+        return stored if stored["optimizer"] and stored["trainer"] else None
+
+    @property
     def unlike_training(self) -> list[str]:
         """Lines `key: trained with -> present` of the settings of the network's input that differ since training."""
         if not (self.is_trained and self.has(File.CONFIG)):
@@ -288,7 +299,8 @@ class Run:
             made_by = stored.get(MADE_BY) or {"checkpoint": UNRECORDED}
             protocol = dict(made_by.get("protocol") or {})
             file = protocol.pop("file", made_by.get("file"))  # it was part of the protocol once
-            rows[RENAMED_VALUES.get(row, row)] = Result(figures, made_by.get("checkpoint"), protocol, file)
+            told = made_by.get("checkpoint"), protocol, file, made_by.get("data")
+            rows[RENAMED_VALUES.get(row, row)] = Result(figures, *told)
         return rows
 
     @property
@@ -373,8 +385,11 @@ class Run:
         """
         self.require_own()
         made_by = {"checkpoint": checkpoint, "protocol": dict(protocol or {})}
-        of_file = {row: {"file": file_hash(file)} for row, file in (files or {}).items()}
-        new = {row: {**figures, MADE_BY: made_by | of_file.get(row, {})} for row, figures in rows.items()}
+        about = {row: {"file": file_hash(file)} for row, file in (files or {}).items()}
+        for row in rows:
+            if not row.startswith(Row.CHECKPOINT.on("")):  # which names its own
+                about[row] = about.get(row, {}) | {"data": self["data.name"]}
+        new = {row: {**figures, MADE_BY: made_by | about.get(row, {})} for row, figures in rows.items()}
         with locked(self / File.METRICS_LOCK, "another process has been recording its figures for a minute", wait_s=60):
             write_json(self / File.METRICS, {**self.json_of(File.METRICS), **new})
 

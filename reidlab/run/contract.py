@@ -122,7 +122,15 @@ SCHEMAS: dict[str, Any] = {  # of JSON files, see `reidlab.untrusted.check_schem
         "classes": (None, [str]),
     },
     File.METRICS: {
-        str: {"made_by": (None, {"checkpoint": _TEXT, "file": _TEXT, "protocol": (None, {"size": (None, [int])})})}
+        str: {
+            "made_by": (
+                None,
+                {
+                    **{name: _TEXT for name in ("checkpoint", "file", "data")},
+                    "protocol": (None, {"size": (None, [int])}),
+                },
+            )
+        }
     },
     File.VERIFICATION: {
         **{name: _NUMBER for name in ("threshold", "threshold_low", "threshold_high", "wanted_fpr")},
@@ -200,14 +208,15 @@ KINDS = {
 class Result:
     """A row of `metrics.json`: figures, with the hashes of checkpoint and file and the protocol that they belong to.
 
-    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty and `file` None where none
-    was recorded.
+    `checkpoint` is None where the figures are of no checkpoint of this run, `protocol` empty, `file` and `data`, the
+    name of the data set, None where none was recorded.
     """
 
     figures: dict[str, float]
     checkpoint: str | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
     file: str | None = None
+    data: str | None = None
 
     @property
     def is_foreign(self) -> bool:

@@ -49,6 +49,8 @@ class Guard:
         """Answer 403 or 401 to what is refused, and 500, without its cause, to a fault of the program."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        if scope["method"] == "HEAD":  # of which the server sends no content
+            scope = {**scope, "method": "GET"}
         began, path, statuses = time.perf_counter(), scope["path"], []
 
         async def send_on(message: Message) -> None:

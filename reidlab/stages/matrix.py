@@ -30,7 +30,7 @@ def transfer_matrix(runs: Sequence[Run], figure: str = "mAP") -> pd.DataFrame:
     cells: dict[str, dict[str, float]] = {}
     rules: dict[str, dict[str, str]] = {}
     for run in runs:
-        origin = run.subject if run.foreign_file else run["data.name"]
+        origin = _origin(run)
         line = f"{run.name} ({origin})"
         line = f"{run.folder} ({origin})" if line in cells else line
         cells[line], rules[line] = {}, {}
@@ -49,12 +49,21 @@ def transfer_matrix(runs: Sequence[Run], figure: str = "mAP") -> pd.DataFrame:
     return table.rename_axis("trained on")
 
 
+def _origin(run: Run) -> str:
+    """What a run's network learned, or else where its weights come from."""
+    if run.is_trained:
+        then = run.as_trained
+        return then["data.name"] if then else "not recorded"
+    file = run.foreign_file or run.weights
+    return file.name if file else "not trained"
+
+
 def _test_sets(run: Run) -> Iterator[tuple[str, Result]]:
     """Name and figures of a run's own test set and of the others; InputError where it isn't evaluated."""
     results, elsewhere = run.results, Row.CHECKPOINT.on("")
     if run.subject not in results:
         raise InputError(f"{run.folder}: not evaluated; run `{run.command('evaluate')}` first")
-    yield run["data.name"], results[run.subject]
+    yield results[run.subject].data or run["data.name"], results[run.subject]
     if run.foreign_file:
         return
     for row, result in results.items():

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import safetensors.torch
 
 from reidlab import __version__, card
-from reidlab.config import as_config, as_yaml
+from reidlab.config import TRAINING_KEYS, as_config, as_yaml
 from reidlab.console import log
 from reidlab.errors import InputError
 from reidlab.export.hub import ABOUT, LIBRARY, WEIGHTS, hub_name, is_published, upload
@@ -22,6 +22,7 @@ from reidlab.run import File, Run
 from reidlab.stages.deploy import deployable
 
 FILES = (File.ONNX, File.ONNX_INT8, File.TFLITE, File.TFLITE_INT8)
+OF_ITS_USE = ("seed", "task", "model")  # by which a network is loaded, with the size of its images and the device
 TEXTS = (".json", ".csv", ".yaml", ".svg")
 PICTURES = (".png", ".jpg")
 LINK = re.compile(r"\[((?:[^\[\]\\]|\\.)*)\]\(([^):#]+)\)")
@@ -124,7 +125,7 @@ def _fill(run: Run, folder: Path, name: str) -> None:
 
 
 def _settings(run: Run) -> dict:
-    """The settings without folders of this machine, and without what they were composed from."""
+    """The settings without folders of this machine, those of the training as it was recorded."""
 
     def clean(node):
         if isinstance(node, dict):
@@ -133,7 +134,12 @@ def _settings(run: Run) -> dict:
             return [clean(child) for child in node]
         return without_folders(node) if isinstance(node, str) else node
 
-    settings = clean(run.settings)
+    then = run.as_trained.settings if run.as_trained else {}
+    settings = {key: value for key, value in run.settings.items() if key not in TRAINING_KEYS}
+    settings |= {key: then[key] for key in TRAINING_KEYS if key in then} | {key: run[key] for key in OF_ITS_USE}
+    settings["data"] = then.get("data", {}) | {"size": run["data.size"]}
+    settings.setdefault("trainer", {"accelerator": run["trainer.accelerator"]})
+    settings = clean(settings)
     settings["model"]["weights"], settings["run"]["root"] = None, "runs"
     return settings
 

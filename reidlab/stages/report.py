@@ -8,7 +8,7 @@ import pandas as pd
 
 from reidlab import card
 from reidlab.card import published
-from reidlab.card.facts import emulated, form, results_of
+from reidlab.card.facts import NOT_RECORDED, emulated, form, is_tested_elsewhere, results_of, tested_on
 from reidlab.card.parts import Table, of_frame
 from reidlab.card.render import data_uri, page_environment
 from reidlab.console import log, print_table
@@ -126,7 +126,7 @@ def _write_evaluation(run: Run, row: str) -> Path:
         for name, drawn in _drawn(run):
             save_figure(drawn.figure, run / folder / f"{name}.png")
             run.write(f"{folder}/{name}.csv", drawn.table.to_csv(index=drawn.table.index.name is not None))
-    others = published.accuracy(run["data.name"], run.subject_name)
+    others = published.accuracy(tested_on(run), run.subject_name)
     page = page_environment().get_template("evaluation.html")
     html = page.render(
         name=run.name,
@@ -149,7 +149,9 @@ def _write_evaluation(run: Run, row: str) -> Path:
 def _facts(run: Run, row: str) -> dict[str, str]:
     """The lines below the title of the page."""
     network = run["model.name"] if row == Row.CHECKPOINT else row
-    facts = {"model": network, "data": run["data.name"]}
+    facts = {"model": network, "data": tested_on(run)}
+    if row == Row.CHECKPOINT and is_tested_elsewhere(run):
+        facts["trained on"] = then["data.name"] if (then := run.as_trained) else NOT_RECORDED
     if run.is_classifier:
         return facts | ({"classes": ", ".join(run.classes)} if run.classes else {})
     rules = run.rules_of(row)

@@ -4,6 +4,7 @@ import csv
 import re
 import shlex
 import shutil
+import subprocess
 from html.parser import HTMLParser
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from reidlab.card import closing, network, published, results, use
 from reidlab.card.parts import Table
 from reidlab.card.render import md_code, text
 from reidlab.config import CLONE, compose, compose_for, training_differences
+from reidlab.deploy.c_export import export_c
 from reidlab.errors import InputError
 from reidlab.files import write_json
 from reidlab.run import File, Row, Run, provenance
@@ -498,6 +500,31 @@ def test_the_c_of_another_prefix_has_its_names(full, tmp_path):
     assert "reid" not in code.lower() and '#include "gate.h"' in code and "gate_run(image, embeddings);" in code
     assert code == re.search(r"```c\n(.*?)```", (run / File.CARD_MARKDOWN).read_text(), re.DOTALL)[1]
     assert "deploy/c/src/gate.h" in run.table_of(network.FILES)["file"].tolist()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc: apt-get install gcc")
+@pytest.mark.parametrize("data", ["folders", "flowers"])
+@pytest.mark.parametrize(("arena", "prefix"), [("static", "reid"), ("caller", "reid"), ("caller", "gate")])
+def test_the_lines_of_c_compile_as_they_stand(arena, prefix, data, tmp_path):
+    run = composed(tmp_path, "c", f"data={data}", "data.size=[32,32]", "model=fdmobilenet_x0_25")
+    file = CLONE / "data" / "models" / "flowers_fdmobilenet_x0_25_128" / File.TFLITE_INT8
+    export_c(file, run / File.DEPLOY_C, arena=arena, prefix=prefix, classes="abcde" if run.is_classifier else ())
+    (code,) = (part.text for part in use.use(run).parts if getattr(part, "language", "") == "c")
+    include, _, lines = code.partition("\n")
+    (tmp_path / "main.c").write_text(f"{include}\nint main(void) {{\n{lines}\nreturn 0;\n}}\n")
+    flags = ["-std=c99", "-Werror=implicit-function-declaration", "-I", run / File.DEPLOY_C / "src"]
+    built = [
+        "gcc",
+        *flags,
+        tmp_path / "main.c",
+        *(run / File.DEPLOY_C / "src").glob("*.c"),
+        "-lm",
+        "-o",
+        tmp_path / "m",
+    ]
+    done = subprocess.run(built, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "32 x 32" not in code  # of the settings: the network's images are of 128 x 128
 
 
 def test_the_lines_of_code_give_what_the_files_do(full, tmp_path, monkeypatch):

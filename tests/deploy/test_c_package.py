@@ -126,6 +126,40 @@ def test_readme_and_network_of_a_prefix_have_its_names(network, package, tmp_pat
     assert ".axi" in sections and ".bss.gate_arena" not in sections
 
 
+@needs_gcc
+@pytest.mark.parametrize("classes", [False, True])
+@pytest.mark.parametrize("arena", ["static", "caller"])
+@pytest.mark.parametrize("prefix", ["reid", "gate"])
+def test_the_first_lines_of_the_readme_compile_as_they_stand(network, prefix, arena, classes, tmp_path):
+    file, images, expected = network
+    names = [f"class {number}" for number in range(expected.shape[1])] if classes else ()
+    export_c(file, tmp_path, prefix=prefix, arena=arena, classes=names, example=Example(images[2], expected[2]))
+    readme = (tmp_path / "README.md").read_text()
+    include, _, lines = re.search(r"```c\n(.*?)```", readme, re.DOTALL)[1].partition("\n")
+    result = "names[likely] == 0" if classes else "0"
+    (tmp_path / "main.c").write_text(f"{include}\nint main(void) {{\n{lines}\nreturn {result};\n}}\n")
+    flags = ["-std=c99", "-Werror=implicit-function-declaration", f"-I{tmp_path}/src", tmp_path / "main.c"]
+    compile_sources("-O1", *flags, *sources(tmp_path, prefix), "-lm", "-o", tmp_path / "host")
+    assert subprocess.run([tmp_path / "host"]).returncode == 0
+    assert ("The static arena lies in" in readme) == (arena == "static")
+    headers = re.sub(
+        r"#if \w+_STATIC_ARENA\n.*?#endif", "", (tmp_path / f"src/{prefix}.h").read_text(), flags=re.DOTALL
+    )
+    if arena == "caller":  # what is told as there without a flag is declared
+        told = readme.partition("## Memory")[0]
+        assert all(f"{name}(" in headers for name in re.findall(rf"{prefix}_run\w*", told))
+
+
+def test_names_of_classes_keep_their_words_under_a_prefix(network, tmp_path):
+    file, _, expected = network
+    names = ["reid_run shoe", "REID_THRESHOLD", "reid.h", *("c" * (expected.shape[1] - 3))]
+    export_c(file, tmp_path, prefix="gate", classes=names)
+    assert (
+        re.findall(r'"(.*?)"', re.search(r"GATE_CLASS_NAMES {(.*?)}", (tmp_path / "src/gate.h").read_text())[1])
+        == names
+    )
+
+
 def test_a_folder_holds_the_network_of_one_prefix(network, package):
     folder = package("gate")
     (folder / "src/my_model.c").write_bytes(b"int mine; /* caf\xe9 */")

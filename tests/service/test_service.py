@@ -208,6 +208,14 @@ def test_answers_are_those_of_python(service, gallery, trained):
     ]
 
 
+@pytest.mark.parametrize("path", ["/", "/page.js", "/healthz", "/metrics", "/openapi.json", "/identify", "/nowhere"])
+def test_head_is_answered_as_get_is_but_for_the_content(service, path):
+    status, headers, _ = service.get(path)
+    asked = service.send(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+    head, _, content = asked.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status and content == b"" and headers["content-type"].encode() in head
+
+
 def test_boxes_of_a_frame(service, gallery, trained):
     frame = np.concatenate([cv2.imread(str(file)) for file in trained[2][:4]], axis=1)[..., ::-1]
     boxes = [[0, 0, 16, 32], [-5.5, -3, 20, 99], [31.6, 0, 48.2, 32], [48, 0, 64, 32]]
