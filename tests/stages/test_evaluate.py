@@ -258,7 +258,7 @@ def test_two_images_are_judged_by_the_calibrated_threshold(scored, market, capsy
 
 def test_the_cross_domain_matrix_has_a_row_a_run(scored):
     table = matrix.transfer_matrix([Run(scored[0] / name) for name in ("all", "again")])
-    assert list(table.index) == ["all (market1501)", "again (market1501)"]
+    assert list(table.index) == ["all (not trained)", "again (not trained)"]  # their weights are initial
     assert list(table) == ["market1501"]  # and not mtmc beside it: the same images are one test set, whatever its name
     assert matrix._rule({"test": "ab", "size": [32, 16], "distance": "cosine"}) == "distance=cosine"
 
