@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import argcomplete
 
@@ -23,6 +24,9 @@ from reidlab.errors import InputError
 from reidlab.files import is_first_process, storage_errors
 from reidlab.untrusted import printable
 
+if TYPE_CHECKING:
+    from reidlab.run import Run
+
 ON_IMAGES = ("compare", "predict", "enroll", "identify", "forget", "track")  # commands that take more than overrides
 OFTEN = ("run.name", "seed", "data.root", "data.size", "data.batch_size", "data.num_workers", "trainer.max_epochs",
          "trainer.accelerator", "optimizer.lr", "model.weights", "run.overwrite")  # fmt: skip
@@ -30,25 +34,27 @@ WHOLE, ALL = ("data", "train", "evaluate", "export"), ("quantize", "deploy", "re
 STAGES = (*WHOLE, *ALL)
 
 
-def stage(
-    name: str, *arguments: str, begins: bool = False, of_files: bool = False
-) -> Callable[[argparse.Namespace], None]:
+def stage(name: str, *arguments: str, of_files: bool = False) -> Callable[[argparse.Namespace], None]:
     """The call of a command that is the stage of a name, which takes a run and these of the command's arguments.
 
     Args:
         name: of the stage.
         arguments: names of what the command takes beside overrides.
-        begins: whether the run may be a new one.
         of_files: whether it may be about `model=FILE`.
     """
 
     def call(args: argparse.Namespace) -> None:
-        from reidlab.run import Run
-
-        run = (Run.begin if begins else Run.resume)(_with_file(args.overrides) if of_files else args.overrides)
+        run = _run_of(name, _with_file(args.overrides) if of_files else args.overrides)
         import_module(f"reidlab.stages.{name}").run(run, *(getattr(args, argument) for argument in arguments))
 
     return call
+
+
+def _run_of(stage: str, overrides: Sequence[str]) -> "Run":
+    """The run that a stage is given; `data` and `train` may begin it."""
+    from reidlab.run import Run
+
+    return Run.begin(overrides, trains=stage == "train") if stage in ("data", "train") else Run.resume(overrides)
 
 
 def init(args: argparse.Namespace) -> None:
@@ -82,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     spent.seconds.clear()
     for name in stages:
         log.info(f"== {name}")
-        made = Run.begin(overrides) if name in ("data", "train") else Run.resume(overrides)
+        made = _run_of(name, overrides)
         with spent.within(name):
             import_module(f"reidlab.stages.{name}").run(made, *([[steps]] if args.profile and name == "train" else []))
         if name == "train" and not is_first_process():
@@ -107,14 +113,12 @@ def _stages(args: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def would(args: argparse.Namespace) -> None:
-    from reidlab.run import Run
     from reidlab.stages import dry_run
 
     stages, given = _stages(args) if args.command == "run" else ([args.command], args.overrides)
     against = [f"evaluate.against={args.against}"] if getattr(args, "against", None) else []
-    begins = stages[0] in ("data", "train")
-    overrides = given if begins else [*_with_file(given), *against]
-    dry_run.run(Run.begin(overrides) if begins else Run.resume(overrides), stages)
+    overrides = given if stages[0] in ("data", "train") else [*_with_file(given), *against]
+    dry_run.run(_run_of("train" if "train" in stages else stages[0], overrides), stages)
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -212,13 +216,13 @@ COMMANDS = {
         init, "lay out a folder to work in", "reidlab init my-people", "no file is overwritten", overrides=""
     ),
     "data": Command(
-        stage("data", begins=True),
+        stage("data"),
         "read, validate and picture a data set",
         "reidlab data data=market1501 data.root=DIR",
     ),
     "config": Command(config, "the settings that overrides lead to, as YAML", "reidlab config experiment=demo seed=1"),
     "train": Command(
-        stage("train", begins=True),
+        stage("train"),
         "train, or go on with an interrupted training",
         "reidlab train experiment=demo",
         "finished epochs are kept",

@@ -390,6 +390,7 @@ def test_what_is_given_now_counts_whatever_was_given_before(tmp_path):
         (["model=osnet_x0_5", "model.weights=a.ckpt", "model.std=[1,1,1]"], ["model=osnet_x0_25"]),
         (["model.weights=a.ckpt", "model.distance=cosine"], ["evaluate.file=a.onnx"]),
         (["data.root=here"], ["data=dukemtmc"]),
+        (["data.root=here", "data.name=mine", "data.about.license=MIT"], ["data.root=there"]),
         (["evaluate.file=a.onnx", "evaluate.mean=[1,1,1]"], ["experiment=osnet_x1_0_market1501"]),
         (["data.root=here", "data.source.distractors=false"], ["data=dukemtmc", "data.root=there"]),
     ],
@@ -411,7 +412,7 @@ def test_the_same_network_or_data_set_named_again_keeps_what_was_said_of_it(tmp_
     place = [f"run.root={tmp_path}", "run.name=a"]
     said = ["model.mean=[1,1,1]", "data.root=here", "evaluate.mean=[1,1,1]"]
     Run.compose(["experiment=smoke", "data=market1501", "evaluate.file=a.onnx", *said, *place]).keep_config()
-    again = ["model=osnet_x0_25", "data=market1501", "evaluate.file=a.onnx"]  # the first as the experiment chooses
+    again = ["model=osnet_x0_25", "data=market1501", "evaluate.file='./a.onnx'"]  # the first as the experiment chooses
     run = Run.resume([*place, *again, "evaluate.flip=true"])
     assert run["model.mean"] == run["evaluate.mean"] == [1, 1, 1]
     assert run["data.root"] == str(config.resolve_path("here"))
@@ -423,7 +424,12 @@ def test_a_training_takes_the_place_of_a_file_that_was_evaluated_and_its_network
     Run.compose([*given, *place]).keep_config()
     run = Run.begin(place)
     assert run["evaluate.file"] is run["evaluate.output"] is None and run["model.mean"] == [0.5] * 3
-    (tmp_path / "a" / "checkpoints").mkdir()
+    looked_at = Run.begin(place, trains=False)  # by `data`
+    looked_at.keep_config()
+    assert [Path(looked_at["evaluate.file"]).name, looked_at["evaluate.output"]] == ["a.onnx", "y"]
+    (tmp_path / "a" / "checkpoints").mkdir()  # of a training that was refused
+    assert Run.resume(place)["evaluate.output"] == "y"
+    (tmp_path / "a" / "checkpoints" / "last.ckpt").touch()
     for opened in (Run.resume(place), Run(tmp_path / "a")):  # whose config is that of the evaluation
         assert opened["evaluate.file"] is None and opened.foreign_file is None
     elsewhere = Run.resume([*place, "evaluate.file=b.ckpt"])
@@ -440,7 +446,7 @@ def test_a_stored_config_says_nothing_of_where_to_send(tmp_path):
         OmegaConf.update(cfg, key, value)
     cfg.run.overrides = ["logger=mlflow", *(f"{key}='{value}'" for key, value in sent.items())]
     config.write_config(cfg, theirs)
-    for stored in (config.compose_for(place), config.compose_to_train(place)):
+    for stored in (config.compose_for(place), config.compose_to_begin(place, True)):
         assert {key: OmegaConf.select(stored, key) for key in sent} == own
     assert config.compose_for([*place, "gallery.folder=here"]).gallery.folder == "here"
 
@@ -481,16 +487,16 @@ def test_training_goes_on_from_the_config_that_a_named_run_has(tmp_path):
     place = [f"run.root={tmp_path}", "run.name=mine"]
     kept = config.compose(["data=market1501", "data.size=[64,32]", *place])
     config.write_config(kept, tmp_path / "mine" / "config.yaml")
-    cfg = config.compose_to_train([*place, "seed=3", "model=osnet_x1_0", "run.overwrite=true"])
+    cfg = config.compose_to_begin([*place, "seed=3", "model=osnet_x1_0", "run.overwrite=true"], True)
     assert (
         cfg.data == {**kept.data, "seed": 3} and cfg.seed == 3 and cfg.model.name == "osnet_x1_0" and cfg.run.overwrite
     )
     assert cfg.run.overrides == ["data=market1501", "data.size=[64,32]", "seed=3", "model=osnet_x1_0"]
     assert config.training_differences(config.compose([*cfg.run.overrides, *place]), cfg) == []
     for choice in ("data=synthetic", "experiment=demo"):
-        assert config.compose_to_train([*place, choice]) == config.compose([*place, choice])
+        assert config.compose_to_begin([*place, choice], True) == config.compose([*place, choice])
     others = [f"run.root={tmp_path}", "seed=3"]
-    assert config.compose_to_train(others) == config.compose(others)
+    assert config.compose_to_begin(others, True) == config.compose(others)
 
 
 PATHS = ["/crops of (1)/x", "/a,b", "/a=b", "/a#b", "/a[1]", "/[a]/b", "/a{b}", "/it's", '/6" tall', "/a\\b", "/a; b",

@@ -45,7 +45,7 @@ def test_every_row_carries_its_checkpoint_and_its_protocol(run):
     protocol = {"distance": "cosine", "exclude_same_camera": True, "test": "ab" * 32}
     run.record({Row.ONNX: {"mAP": 0.5}}, protocol, run.checkpoint)
     stored = json.loads((run / File.METRICS).read_text())["onnx"]
-    assert stored == {"mAP": 0.5, "made_by": {"checkpoint": INITIAL, "protocol": protocol}}
+    assert stored == {"mAP": 0.5, "made_by": {"checkpoint": INITIAL, "protocol": protocol, "data": "synthetic"}}
     assert run.results[Row.ONNX].protocol == protocol and run.results[Row.ONNX].checkpoint == INITIAL
 
 

@@ -1,5 +1,6 @@
 """A card's sections about what the network has learned from, and how."""
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,6 +11,7 @@ import pandas as pd
 from reidlab.card.facts import NOT_RECORDED, image_size, is_tested_elsewhere, results_of, tested_on, training
 from reidlab.card.parts import Cell, Code, Column, Missing, Paragraph, Part, Picture, Section, Table, two_columns
 from reidlab.config import training_settings
+from reidlab.console import log
 from reidlab.data.samples import VALIDATION_SPLITS
 from reidlab.files import read_bytes
 from reidlab.run import UNFINISHED, File, Run
@@ -31,11 +33,14 @@ RECIPE = {  # what a reader asks first -> key of the settings
 
 
 def keep_others_card(run: Run) -> None:
-    """Move a `card.md` that no `report` wrote, as that of a released network, to where the card can quote it."""
+    """Move a `card.md` that no `report` wrote, as that of a released network, to where the card can quote the first."""
     file = run / File.CARD_MARKDOWN
     if file.is_file() and OWN_FRONT not in file.read_bytes()[:FRONT_BYTES]:
-        (run / OTHERS_CARD).parent.mkdir(exist_ok=True)
-        file.replace(run / OTHERS_CARD)
+        names = itertools.chain([OTHERS_CARD], (OTHERS_CARD.replace(".md", f"_{n}.md") for n in itertools.count(2)))
+        place = run / next(name for name in names if not run.has(name))
+        place.parent.mkdir(exist_ok=True)
+        file.replace(place)
+        log.info(f"{file}: wasn't written by report; kept as {place}")
 
 
 def data(run: Run) -> Section:

@@ -15,7 +15,7 @@ from reidlab.config.overrides import keys_of, latest, parse, quoted
 from reidlab.config.values import as_config, as_text, as_yaml, check_values, is_like, nearest, plain
 from reidlab.errors import InputError, one_line
 from reidlab.files import read_yaml, write_atomic
-from reidlab.places import choices, leaves
+from reidlab.places import choices, leaves, resolve_path
 
 # A stage that follows training can do without a run where one of these says what to work on.
 SOURCES = ("data", "experiment", "model", "model.weights", "evaluate.file", "predict.model")
@@ -26,6 +26,7 @@ PLACES = (
 )
 # Said of a file from elsewhere, or of a data set: it counts no longer where another one is chosen
 OF_A_FILE = tuple(f"evaluate.{key}" for key in ("file", "mean", "std", "color_order", "output"))
+OF_PLACES = ("model.weights", "evaluate.file", "data.root")
 OF_A_DATA_SET = tuple(f"data.{key}" for key in ("root", "source", "name", "about", "exclude_same_camera"))
 STORED = {  # schema of a run's config.yaml
     "run": (None, {"overrides": (None, [str])}),
@@ -61,8 +62,8 @@ def compose_for(run_of: Iterable[str]) -> DictConfig:
     return cfg
 
 
-def compose_to_train(overrides: Iterable[str]) -> DictConfig:
-    """The config of the stages `data` and `train`, which begin a run, or go on with one.
+def compose_to_begin(overrides: Iterable[str], trains: bool) -> DictConfig:
+    """The config of the stages `data` and `train`, of which the second `trains`: they begin a run, or go on with one.
 
     Where `run.name` names a folder that has a config, and neither data nor an experiment is chosen, it is that config
     with the overrides on top: what was said once needn't be said again.
@@ -72,8 +73,8 @@ def compose_to_train(overrides: Iterable[str]) -> DictConfig:
     folder = run_folder(new)
     if "run.name" not in given or given & {"data", "experiment"} or not (folder / "config.yaml").exists():
         return new
-    cfg = stored_config(folder, overrides, own_network=True)
-    on_top = _on_top(cfg.run.overrides, new.run.overrides, own_network=True)
+    cfg = stored_config(folder, overrides, trains)
+    on_top = _on_top(cfg.run.overrides, new.run.overrides, trains or is_begun(folder))
     cfg.run = as_text({**plain(new.run), "overrides": [*on_top.values()]})
     return cfg
 
@@ -126,8 +127,8 @@ def is_place(key: str) -> bool:
 
 
 def is_begun(folder: Path) -> bool:
-    """Whether a run folder holds a training, so that the run is about its own network."""
-    return (folder / "checkpoints").exists()
+    """Whether a run folder holds a network that was trained there, which the run is then about."""
+    return any((folder / "checkpoints" / f"{name}.ckpt").exists() for name in ("best", "last"))
 
 
 def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = False) -> dict[str, str]:
@@ -138,10 +139,12 @@ def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = Fa
     """
     old, new = latest(earlier), latest(given)
     gone = [f"{key}." for key in new if choices(key) and key not in TRAINING_KEYS]
-    changed = {key for key in new if key in ("model.weights", "evaluate.file") and new[key] != old.get(key)}
+    changed = {key for key in new if key in OF_PLACES and _path(new[key]) != _path(old.get(key))}
     changed |= _changed_groups(old, new)
     if "data" in changed:
         gone += OF_A_DATA_SET
+    if "data.root" in changed & old.keys() and not own_network:
+        gone += ["data.name", "data.about"]
     if changed & {"model", "model.weights", "evaluate.file"} and not own_network:
         gone += [
             *OF_A_FILE,
@@ -149,6 +152,12 @@ def _on_top(earlier: Iterable[str], given: Iterable[str], own_network: bool = Fa
             *(["model."] if {*new, *changed} & {"model", "evaluate.file"} else []),
         ]
     return {key: override for key, override in old.items() if not key.startswith(tuple(gone))} | new
+
+
+def _path(override: str | None) -> Path | None:
+    """The path that an override gives, however it is written."""
+    value = parse([override])[0].value() if override else None
+    return resolve_path(str(value)) if value else None
 
 
 def _changed_groups(old: Mapping[str, str], new: Mapping[str, str]) -> set[str]:

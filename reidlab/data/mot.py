@@ -250,7 +250,7 @@ def read_boxes(file: Path) -> pd.DataFrame:
         log.info(f"{file}: {empty.sum()} boxes without a size are left out, the first in line {empty.idxmax() + 1}")
     values = values[~empty]
     ends = np.stack([values[start] + values[size] for start, size in zip(BOX[:2], BOX[2:], strict=True)])
-    if len(values) and (np.abs(ends) <= FRACTION).all():
+    if len(values) and (np.abs(ends) <= FRACTION).all() and (values[BOX] % 1).any(axis=None):
         raise InputError(
             f"{file}: its {len(values)} boxes all end within {FRACTION} pixels of the frame's corner, as shares of the "
             "frame would; left and top (not the center), width and height are in pixels: multiply shares by its size"

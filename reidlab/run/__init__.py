@@ -16,7 +16,7 @@ from reidlab.config import (
     SHIPPED,
     compose,
     compose_for,
-    compose_to_train,
+    compose_to_begin,
     instantiate,
     is_begun,
     plain,
@@ -86,9 +86,9 @@ class Run:
         return cls.of(compose(overrides))
 
     @classmethod
-    def begin(cls, overrides: Iterable[str] = ()) -> "Run":
-        """The run that `data` and `train` begin or go on with: see `reidlab.config.compose_to_train`."""
-        return cls.of(compose_to_train(overrides))
+    def begin(cls, overrides: Iterable[str] = (), trains: bool = True) -> "Run":
+        """The run that `data` and `train` begin or go on with: see `reidlab.config.compose_to_begin`."""
+        return cls.of(compose_to_begin(overrides, trains))
 
     @classmethod
     def resume(cls, overrides: Iterable[str] = ()) -> "Run":

@@ -220,7 +220,7 @@ def _require_own_classes(file: Path, theirs: Sequence[str] | None, datamodule: I
 def _classes_noted(checkpoint: Path) -> list[str]:
     """The names of a checkpoint's classes, as the training noted them in the run folder that it lies in."""
     folder = checkpoint.resolve().parent.parent
-    return Run.stored(folder).classes if is_run(folder) else []
+    return Run.stored(folder).training.get("classes") or [] if is_run(folder) else []
 
 
 def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:

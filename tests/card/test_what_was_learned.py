@@ -122,3 +122,7 @@ def test_a_card_of_somebody_s_own_is_kept(trained):
     trained.write(File.CARD_MARKDOWN, "# What I know of it\n\nThe third camera was dirty.\n")
     card.write_card(trained)
     assert "third camera" in (trained / "card" / "as_found.md").read_text()
+    trained.write(File.CARD_MARKDOWN, "# Another\n")
+    card.write_card(trained)
+    assert "third camera" in (trained / "card" / "as_found.md").read_text()
+    assert (trained / "card" / "as_found_2.md").read_text() == "# Another\n"

@@ -28,7 +28,7 @@ def data():
         reads.append(len(table))
         return [{"image": part} for part in images[: len(table)].split(3)]
 
-    return SimpleNamespace(size=(8, 4), loader=loader, reads=reads, images=images)
+    return SimpleNamespace(size=(8, 4), loader=loader, samples=None, reads=reads, images=images)
 
 
 def test_files_embed_the_same_images_which_are_read_once(data):

@@ -172,7 +172,7 @@ def scored(market, tmp_path_factory):
     return root, [*overrides, *QUICK]
 
 
-def test_every_switch_adds_its_own_row_beside_the_plain_one(scored, capsys):
+def test_every_switch_adds_its_own_row_beside_the_plain_one(scored, capsys, monkeypatch):
     rows = figures(Run(scored[0] / "all"))
     variants = ("flip", "expansion", "rerank", "same-camera", "gallery-second", "single-gallery-shot")
     assert list(rows) == ["checkpoint", *(f"checkpoint+{v}" for v in variants), "checkpoint@mtmc"]
@@ -180,6 +180,7 @@ def test_every_switch_adds_its_own_row_beside_the_plain_one(scored, capsys):
     assert rows["checkpoint+rerank"] != rows["checkpoint"] and "mAP" not in rows["checkpoint+single-gallery-shot"]
     table = Run(scored[0] / "all").table()
     assert "[" in table.loc["checkpoint+rerank", "mAP"]
+    monkeypatch.setenv("COLUMNS", "200")
     evaluate.print_results(Run(scored[0] / "all"))
     shown = capsys.readouterr().out
     assert all(f"checkpoint+{variant}" in shown for variant in variants)

@@ -84,7 +84,7 @@ def test_two_test_sets_of_one_name_have_rows_and_columns_of_their_own(places):
     assert list(table.columns) == ["market1501", *(f"csv {digest[:8]}" for digest in
                                                    (rows["checkpoint@csv"].protocol["test"], *(digests - {
                                                        rows["checkpoint@csv"].protocol["test"]})))]  # fmt: skip
-    assert table.loc["single (market1501)"].isna().tolist() == [False, True, False]
+    assert table.loc["single (not trained)"].isna().tolist() == [False, True, False]
     assert single.results["checkpoint@csv"].figures["mAP"] == table.iloc[1, 2] == table.iloc[0, 2]
     evaluated = single.results["checkpoint@csv"]
     again = scored(places, "single", f"evaluate.also=[csv:{root}/first]")
@@ -176,9 +176,7 @@ def test_a_threshold_of_few_identities_or_few_accepted_pairs_warns(places, capsy
     verdict, said = run.verification, capsys.readouterr().out
     assert verdict["num_identity_pairs"] == 6 * 5 and verdict["threshold"] > 0
     assert "the threshold rests on 30 pairs of two identities (test), and this rate takes 1,000 or more" in said
-    assert "data.val_identities=33" in said  # 33 x 32 pairs are 1,056, 32 x 31 are 992
-    scored(places, "few", "evaluate.wanted_fpr=0.001", "data.exclude_same_camera=false")
-    assert "data.val_identities=46" in capsys.readouterr().out  # each image with all others: 46 x 45 / 2 are 1,035
+    assert "data.val_identities" not in said  # which takes 33 identities of four times as many
     accepts = f"accepts {verdict['test_tpr']:.0%} of the test pairs of one identity"
     assert (accepts in said) == (verdict["test_tpr"] < 0.2)
     run = scored(places, "few", "evaluate.wanted_fpr=0.9")
