@@ -110,7 +110,7 @@ def _counts(summary: pd.DataFrame) -> pd.Series:
 
 
 def _set_aside(run: Run, summary: pd.DataFrame) -> str:
-    """What chooses the best epoch: of identities how many, as counted, or else the rule."""
+    """Say what chooses the best epoch: of identities how many, as counted, or else the rule."""
     fraction, least = f"{run['data.val_fraction'] or 0:g}", run["data.val_identities"]
     if run.is_classifier:
         return f"{fraction} of each class's images"
@@ -159,7 +159,7 @@ def recipe(run: Run) -> Section:
 
 
 def _main_settings(run: Run) -> list[tuple[str, Cell]]:
-    """What a reader asks first of the settings of a training."""
+    """List the settings of a training that a reader asks first."""
     unused = "trainer.max_epochs" if run["trainer.max_time"] else "trainer.max_time"
     main = [(name.format(one=run.kind.one), run[key]) for name, key in RECIPE.items() if key != unused]
     terms = [name for name, term in (run["loss"] or {}).items() if isinstance(term, Mapping)]

@@ -67,7 +67,7 @@ def _find_letters(figure: Figure) -> None:
 
 
 def _lacking(font: str, letters: set[str]) -> set[str]:
-    """Those of the letters that a font doesn't have."""
+    """Letters that a font lacks."""
     if not letters:
         return letters
     known = font_manager.get_font(font_manager.findfont(font)).get_charmap()

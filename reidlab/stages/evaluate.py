@@ -265,7 +265,7 @@ def file_threshold(run: Run, embedder: Embedder, distance: Distance, own: float 
 
 
 def model_of(run: Run, file: Path | None) -> Model:
-    """What embeds images for a run: its network, or a file in its place, if exported by the settings of `evaluate`.
+    """Load what embeds images for a run: its network, or a file in its place, an exported one by `evaluate`'s settings.
 
     Embeddings depend on these settings: the `checkpoint` names those that the file doesn't say itself.
     """

@@ -50,7 +50,7 @@ def transfer_matrix(runs: Sequence[Run], figure: str = "mAP") -> pd.DataFrame:
 
 
 def _origin(run: Run) -> str:
-    """What a run's network learned, or else where its weights come from."""
+    """Name the data that a run's network learned, or else its weights."""
     if run.is_trained:
         then = run.as_trained
         return then["data.name"] if then else "not recorded"
