@@ -342,10 +342,13 @@ def test_nvidias_folder_is_that_of_a_classifier(nvidia, root):
     card, text = read_json(nvidia / "test_vector" / "expected.json"), (nvidia / "README.md").read_text()
     assert card["classes"] == NAMES and card["output"] == "scores"
     assert text.startswith("# 5 class scores from") and "confidences, in the\norder of `classes`" in text
-    assert "no DeepStream configs" in text and "the likeliest class of each image" in text
+    assert "names the class of each object" in text and "the likeliest class of each image" in text
     assert "an embedding" not in text and "re-association by" not in text
     assert 'name: "scores"' in (nvidia / "triton" / "reid_python" / "config.pbtxt").read_text()
-    assert not [*nvidia.glob("deepstream_*")]
+    assert [file.name for file in nvidia.glob("deepstream_*")] == ["deepstream_nvinfer.txt"]
+    infer = dict(line.split("=") for line in (nvidia / "deepstream_nvinfer.txt").read_text().splitlines()[2:])
+    assert infer["network-type"] == "1" and infer["infer-dims"] == "3;64;64" and infer["output-blob-names"] == "scores"
+    assert (nvidia / infer["labelfile-path"]).read_text() == ";".join(NAMES) + "\n"
     named = deploy.run(config(root, "trained", "deploy=nvidia", "export.output_name=classes")) / File.DEPLOY_NVIDIA
     assert read_json(named / "test_vector" / "expected.json")["output"] == "classes"
 

@@ -1,7 +1,7 @@
 """NVIDIA: one folder for TensorRT, DeepStream and Triton, with the pre-processing in the graph."""
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +32,13 @@ NO_ENGINE = """The engine goes here as `model.plan`. On the GPU that will serve,
 PIPELINE = """`deepstream-app -c deepstream_app.txt` is a whole pipeline: DeepStream's sample detector, the tracker of
 `deepstream_nvtracker.yml` with re-association by appearance, and the network as a secondary nvinfer by
 `deepstream_nvinfer.txt`."""
-NO_PIPELINE = """There are no DeepStream configs here: those that reidlab writes follow identities by their embeddings.
-A secondary nvinfer that classifies takes a config of your own."""
+CLASSES = """`deepstream_nvinfer.txt` is a secondary nvinfer that names the class of each object that a detector found; the names are
+in `labels.txt`. In an app of deepstream-app: `[secondary-gie0]` with `enable=1`, `gie-unique-id=2` and
+`config-file=deepstream_nvinfer.txt`. For whole frames set `process-mode=1`. It follows the documentation; it wasn't run."""  # noqa: E501
+LOGITS = """There is no DeepStream config here: nvinfer compares confidences with a threshold, and this file gives
+logits. End it with a softmax, and deploy it again."""
 FILES = Path(__file__).parent / "nvidia_files"
-DEEPSTREAM = ("deepstream_nvinfer.txt", "deepstream_nvtracker.yml", "deepstream_app.txt")
+DEEPSTREAM = ("deepstream_nvinfer.txt", "deepstream_nvtracker.yml", "deepstream_app.txt", "labels.txt")
 TENSORRT, TRITON = "nvcr.io/nvidia/tensorrt:25.08-py3", "nvcr.io/nvidia/tritonserver:25.08-py3"
 SIMILARITY = 0.8  # that DeepStream's tracker asks for where a network's own threshold isn't known
 TAO_NAMES = ("input", "fc_pred")
@@ -124,11 +127,13 @@ class Nvidia(Target):
                 "batch": batch or 1, "distance": given.distance, "threshold": threshold}  # fmt: skip
         written: dict[str, str | bytes] = {PRECISIONS[precision]: content for precision, content in made.items()}
         written |= commands(face, made)
-        if given.classes:
-            for name in DEEPSTREAM:
-                (out / name).unlink(missing_ok=True)
-        else:
+        if not about_scores:
             written |= deepstream(face, made, given.cosine_threshold)
+        elif not about_scores["logits"]:
+            written |= deepstream_classes(face, made, given.classes)
+        for name in DEEPSTREAM:
+            if name not in written:
+                (out / name).unlink(missing_ok=True)
         written |= vector_files(image, outputs, card | about_scores)
         written["test_vector/input.bin"] = as_fed(image[None], batch).tobytes()
         written |= {name: (FILES / name).read_text() for name in ("triton_client.py", "test_vector.py")}
@@ -319,25 +324,45 @@ def deepstream(face: Interface, made: Collection[str], cosine_threshold: float |
 
     nvinfer numbers precisions 0 fp32, 1 int8, 2 fp16; nvtracker 0 fp32, 1 fp16, 2 int8.
     """
+    infer = nvinfer(face, made) | {"network-type": 100, "output-tensor-meta": 1, "operate-on-class-ids": 2}
+    changed = {
+        "onnxFile": infer["onnx-file"],
+        "modelEngineFile": infer["model-engine-file"],
+        "networkMode": 2 if infer["network-mode"] == 1 else 1,
+    }
+    title = "people -> embeddings; they are class 2 of the detector of deepstream_app.txt, 0 of PeopleNet"
+    return {
+        "deepstream_nvinfer.txt": nvinfer_text(title, infer),
+        "deepstream_nvtracker.yml": nvtracker(reid_section(face) | changed, cosine_threshold),
+        "deepstream_app.txt": (FILES / "deepstream_app.txt").read_text(),
+    }
+
+
+def deepstream_classes(face: Interface, made: Collection[str], classes: Sequence[str]) -> dict[str, str | bytes]:
+    """The config of an nvinfer that classifies, and the names that it gives."""
+    of_classes = {"network-type": 1, "labelfile-path": "labels.txt", "classifier-threshold": 0}
+    title = "objects -> classes; classifier-threshold is the least confidence of one that is named"
+    return {
+        "deepstream_nvinfer.txt": nvinfer_text(title, nvinfer(face, made) | of_classes),
+        "labels.txt": ";".join(name.replace(";", ",") for name in classes) + "\n",
+    }
+
+
+def nvinfer(face: Interface, made: Collection[str]) -> dict[str, Any]:
+    """What a secondary nvinfer of either kind is told."""
     batch, source = face.largest_batch, "fp32" if "fp32" in made else next(iter(made))
     file, integer = PRECISIONS[source], source == "int8"
-    engine = f"{file}_b{batch}_gpu0_{'int8' if integer else 'fp16'}.engine"
-    infer = {
+    return {
         "gpu-id": 0, "net-scale-factor": f"{1 / 255:.17g}", "offsets": "0;0;0", "model-color-format": 0,
-        "onnx-file": file, "model-engine-file": engine, "infer-dims": f"3;{face.height};{face.width}",
-        "batch-size": batch, "network-mode": 1 if integer else 2, "network-type": 100, "process-mode": 2,
-        "output-blob-names": face.output, "output-tensor-meta": 1, "maintain-aspect-ratio": 0,
-        "operate-on-class-ids": 2, "gie-unique-id": 2,
+        "onnx-file": file, "model-engine-file": f"{file}_b{batch}_gpu0_{'int8' if integer else 'fp16'}.engine",
+        "infer-dims": f"3;{face.height};{face.width}", "batch-size": batch, "network-mode": 1 if integer else 2,
+        "process-mode": 2, "output-blob-names": face.output, "maintain-aspect-ratio": 0, "gie-unique-id": 2,
     }  # fmt: skip
-    changed = {"onnxFile": file, "modelEngineFile": engine, "networkMode": 2 if integer else 1}
-    contents = (
-        "# nvinfer, secondary: people -> embeddings; they are class 2 of the detector of "
-        "deepstream_app.txt, 0 of PeopleNet\n[property]\n"
-        + "".join(f"{key}={value}\n" for key, value in infer.items()),
-        nvtracker(reid_section(face) | changed, cosine_threshold),
-        (FILES / "deepstream_app.txt").read_text(),
-    )
-    return dict(zip(DEEPSTREAM, contents, strict=True))
+
+
+def nvinfer_text(title: str, infer: Mapping[str, Any]) -> str:
+    """The config file of an nvinfer."""
+    return f"# nvinfer, secondary: {title}\n[property]\n" + "".join(f"{key}={value}\n" for key, value in infer.items())
 
 
 def nvtracker(section: Mapping[str, Any], cosine_threshold: float | None) -> str:
@@ -371,9 +396,10 @@ def readme(face: Interface, made: dict[str, bytes], about_scores: Mapping[str, A
     shape = "" if face.fixed else f"--shapes={face.input}:1x{face.image} "
     docker = 'docker run --rm --gpus all -v "$PWD":/work -w /work'
     title, meaning, answer = f"{face.features} features", "", "the distance of each image to the first"
+    pipeline = PIPELINE
     if about_scores:
         title, answer = f"{face.features} class scores", "the likeliest class of each image and its confidence"
-        kind = "logits" if about_scores["logits"] else "confidences"
+        kind, pipeline = ("logits", LOGITS) if about_scores["logits"] else ("confidences", CLASSES)
         meaning = f": {kind}, in the\norder of `classes` in `test_vector/expected.json`"
     return f"""# {title} from {face.height} x {face.width} RGB pixels, on NVIDIA
 
@@ -410,7 +436,7 @@ The client prints {answer}.
 
 ## DeepStream
 
-{NO_PIPELINE if about_scores else PIPELINE}
+{pipeline}
 
 ## Test vector
 
