@@ -8,6 +8,7 @@ spelling), and `build` makes the objects.
 from reidlab.config.build import instantiate, require_known
 from reidlab.config.composition import compose
 from reidlab.config.earlier import modernize
+from reidlab.config.overrides import keys_of
 from reidlab.config.stored import (
     NEUTRAL_KEYS,
     TRAINING_KEYS,
@@ -44,6 +45,7 @@ __all__ = [
     "instantiate",
     "is_begun",
     "is_place",
+    "keys_of",
     "modernize",
     "no_such_run",
     "plain",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
+from reidlab.config import keys_of, resolve_path
 from reidlab.console import log
 from reidlab.errors import InputError, one_line
 from reidlab.export.metadata import SCHEMA
@@ -253,13 +254,20 @@ def open_model(
     return Embedder(file, runtime, run, given, chosen, channels_first, size, mean, std, color, assumed, known, place)
 
 
+def file_settings(run: "Run", file: Path) -> dict[str, Any]:
+    """The settings of `evaluate` that hold for a file: those of the run's own file, if it has one, are no other's."""
+    own, given = run["evaluate.file"], keys_of(run.given)
+    hold = not own or resolve_path(own).absolute() == file.absolute()
+    return {key: run[f"evaluate.{key}"] if hold or f"evaluate.{key}" in given else None for key in FILE_SETTINGS}
+
+
 def open_foreign(run: "Run", file: Path, classes: int = 0) -> Embedder:
     """A .tflite or .onnx from elsewhere by the settings of `evaluate`, see `open_model`.
 
     `classes` is their number where the data say it, of a classifier; by default that of the run's training.
     """
     wanted = classes or len(run.classes) if run.is_classifier else None
-    return open_model(file, **{key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}, classes=wanted)
+    return open_model(file, **file_settings(run, file), classes=wanted)
 
 
 def assumed_order(names: Sequence[str], file: Path) -> str:

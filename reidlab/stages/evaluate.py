@@ -31,7 +31,7 @@ from reidlab.evaluation.retrieval import fitting
 from reidlab.evaluation.threshold import calibrate
 from reidlab.export.model import Model, load
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import FILE_SETTINGS, Embedder, assumed_order, open_foreign
+from reidlab.export.runtime import Embedder, assumed_order, file_settings, open_foreign
 from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
 from reidlab.metrics.closeness import Distance
@@ -275,8 +275,8 @@ def model_of(run: Run, file: Path | None) -> Model:
         return load(file)
     embedder = open_file(run, file)
     distance, known = file_distance(run, embedder), embedder.metadata
-    given = {key: run[f"evaluate.{key}"] for key in FILE_SETTINGS}
-    by = " ".join(f"{key}={value}" for key, value in given.items() if value not in (None, known.get(key)))
+    said = file_settings(run, file)
+    by = " ".join(f"{key}={value}" for key, value in said.items() if value not in (None, known.get(key)))
     checkpoint = f"{embedder.weights_hash or file_hash(file)}{f' by {by}' if by else ''}"
     own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
     threshold = file_threshold(run, embedder, distance, own)

@@ -113,10 +113,12 @@ def _extract(run: Run, source: Path) -> Path:
     about = {"file": file_hash(file)} if file else {key: run[f"model.{key}"] for key in ("mean", "std")}
     options = ("precision", "shard_images", "processes", "threads", "ray", "gpus")
     pattern = run["predict.pattern"]
+    unloaded = Run.of(run.config)  # without its network, for other processes
+    unloaded.given = run.given
     found = extract(
         source,
         expanded(run["predict.out"]),
-        partial(model_of, Run.of(run.config), file),
+        partial(model_of, unloaded, file),
         pattern=pattern and compile_pattern(pattern, "predict.pattern", "pid"),
         about=about,
         **{key: run[f"predict.{key}"] for key in options},

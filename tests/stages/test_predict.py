@@ -290,6 +290,26 @@ def test_a_gallery_of_a_file_is_by_the_settings_of_evaluate(people, of_two_outpu
                 stage.run(Run.resume([*given, *other]), market / "query")
 
 
+def test_what_was_said_of_the_runs_own_file_isnt_said_of_another(people, of_two_outputs, tmp_path, caplog):
+    """Not by `predict`, nor where embeddings are stored, unless the command itself says it."""
+    overrides, market = people
+    other = shutil.copy(of_two_outputs, tmp_path / "other.onnx")
+    place = [f"run.root={tmp_path}/runs", "run.name=about_a_file"]
+    given = [*(o for o in overrides if not o.startswith("run.")), *place, f"evaluate.file={of_two_outputs}", *SETTINGS]
+    Run.compose([*given, "data.size=[20,10]", "evaluate.distance=cosine"]).keep_config()
+    with pytest.raises(InputError, match=r"other\.onnx: has 2 outputs"):
+        predict.run(Run.resume([*place, f"predict.model={other}"]), market / "query")
+    stored = Run.resume([*place, f"predict.model={other}", "evaluate.output=Identity", f"predict.out={tmp_path}/out"])
+    predict.run(stored, market / "query")
+    assert "assumed: color order RGB" in caplog.text
+    files = sorted((market / "query").glob("*.jpg"))
+    found = decoded(pq.read_table(tmp_path / "out"))
+    np.testing.assert_allclose(found, np.stack([read_image(f, (20, 10)) for f in files]).mean((1, 2)) / 255, rtol=1e-2)
+    same = Run.resume([*place, f"predict.model={of_two_outputs}", f"predict.out={tmp_path}/same"])
+    predict.run(same, market / "query")
+    np.testing.assert_allclose(decoded(pq.read_table(tmp_path / "same")), largest_colors(files), rtol=1e-2, atol=1e-2)
+
+
 def test_settings_that_a_file_says_itself_change_nothing(people, tmp_path):
     """A gallery that the run's network began is asked by its own file, whether these are given too or not."""
     overrides, market = people
