@@ -10,6 +10,7 @@ from reidlab.metrics.ranking import RANKS, Ranking
 
 RESAMPLES = 2000
 CHUNK = 100  # resamples drawn at a time
+TAIL = 0.025  # at either end of an interval
 
 
 class Interval(NamedTuple):
@@ -33,7 +34,8 @@ def confidence_intervals(
 ) -> dict[str, Interval]:
     """95 % percentile bootstrap over queries of mAP, rank-k and mINP; empty where there is but one query, or group.
 
-    Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69.
+    Efron & Tibshirani 1993, chapter 13; groups as in Field & Welsh 2007, J. R. Stat. Soc. B 69. Where a figure is 0 or
+    1 of all, resamples don't differ, and the other end is that of Clopper & Pearson 1934, for their number.
 
     Args:
         ranking: of the queries.
@@ -44,9 +46,12 @@ def confidence_intervals(
     """
     names, figures = _per_query(ranking)
     totals, sizes = _per_group(figures[_valid(ranking)], groups, _valid(ranking))
-    drawn = _resampled_means(totals, sizes, resamples, seed)
-    found = zip(names, map(Interval, *_ends(drawn)), strict=True)
-    return {name: interval for name, interval in found if not np.isnan(interval.low)}
+    if len(totals) < 2:
+        return {}
+    low, high = map(np.array, _ends(_resampled_means(totals, sizes, resamples, seed)))
+    rare = TAIL ** (1 / len(totals))  # the least share of a value that so many groups all have by chance
+    low, high = np.where(low == 1, rare, low), np.where(high == 0, 1 - rare, high)
+    return dict(zip(names, map(Interval, low.tolist(), high.tolist()), strict=True))
 
 
 def mean_interval(values, groups=None, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
@@ -144,5 +149,5 @@ def _sign_flips(totals: np.ndarray, resamples: int, seed: int) -> np.ndarray:
 
 
 def _ends(drawn: np.ndarray) -> tuple[list[float], list[float]]:
-    low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
+    low, high = np.percentile(drawn, [100 * TAIL, 100 - 100 * TAIL], axis=0)
     return low.tolist(), high.tolist()

@@ -97,6 +97,16 @@ def test_one_group_varies_with_nothing_and_has_no_interval():
     assert np.isnan(mean_interval(np.arange(5), np.zeros(5))).all() and np.isnan(mean_interval([1])).all()
 
 
+@pytest.mark.parametrize("rank", [1, 100])
+def test_a_figure_that_all_identities_share_is_as_uncertain_as_their_number_says(rank):
+    """By scipy's exact interval of a proportion: two queries each of three identities, all right or all wrong."""
+    six = torch.full((6,), rank)
+    run = Ranking(1.0 / six, six, six, torch.ones(6, dtype=torch.long), 1000)
+    found = confidence_intervals(run, torch.arange(3).repeat(2))["rank-1"]
+    exact = stats.binomtest(3 * (rank == 1), 3).proportion_ci(0.95, method="exact")
+    assert found == pytest.approx((exact.low, exact.high))
+
+
 def test_the_interval_of_a_mean_is_that_of_resampled_groups():
     random = np.random.default_rng(3)
     values, groups = random.normal(size=40) + np.repeat(3 * random.normal(size=8), 5), np.repeat(np.arange(8), 5)
