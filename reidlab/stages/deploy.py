@@ -83,7 +83,7 @@ def deployable_file(run: Run, file: Path) -> DeployableFile:
     classes = _file_classes(run, embedder, datamodule.size)
     distance = run["model.distance"] if classes else file_distance(run, embedder)
     protocol = None if classes else protocol_of(run, datamodule)
-    threshold = None if classes else file_threshold(run, embedder, distance)
+    threshold = None if classes else file_threshold(run, embedder, distance, as_network=False)
     return DeployableFile(
         name=file.name,
         architecture=str(embedder.metadata.get("model", file.stem)),

@@ -198,7 +198,8 @@ def _score_file(run: Run, file: Path) -> None:
         def unseen() -> Retrieval:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))
 
-        _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, digest, recorded)
+        fed = digest + _said_besides(run, embedder) if is_exported else digest
+        _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, fed, recorded)
     run.record({file.name: found.summary()}, recorded, files={file.name: file})
 
 
@@ -254,14 +255,28 @@ def file_distance(run: Run, embedder: Embedder) -> Distance:
     return wanted
 
 
-def file_threshold(run: Run, embedder: Embedder, distance: Distance, own: float | None = None) -> float | None:
-    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else `own`, else as it says."""
-    known = embedder.metadata
+def file_threshold(run: Run, embedder: Embedder, distance: Distance, as_network: bool = True) -> float | None:
+    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else as it says.
+
+    `as_network`: that of the run's network before the latter, where the file was made of it. By settings that the file
+    doesn't say itself, a threshold of `evaluate` by the same ones counts, and no other.
+    """
+    known, by = embedder.metadata, _said_besides(run, embedder)
     place = run / File.EVALUATE / embedder.file.name / File.VERIFICATION
     found = read_json(place, SCHEMAS[File.VERIFICATION])
-    if found.get("checkpoint") == file_hash(embedder.file) and found.get("distance") == distance:
+    if found.get("checkpoint") == file_hash(embedder.file) + by and found.get("distance") == distance:
         return found.get("threshold")
+    if by:
+        return None
+    own = run.threshold(distance) if as_network and embedder.weights_hash == run.checkpoint else None
     return known.get("threshold") if own is None and known.get("distance") == distance else own
+
+
+def _said_besides(run: Run, embedder: Embedder) -> str:
+    """The settings of `evaluate` that hold for a file and that it doesn't say itself, to be added to a hash."""
+    said = file_settings(run, embedder.file).items()
+    by = " ".join(f"{key}={value}" for key, value in said if value not in (None, embedder.metadata.get(key)))
+    return f" by {by}" if by else ""
 
 
 def model_of(run: Run, file: Path | None) -> Model:
@@ -274,12 +289,9 @@ def model_of(run: Run, file: Path | None) -> Model:
     if file.suffix.lower() not in EXPORTED:
         return load(file)
     embedder = open_file(run, file)
-    distance, known = file_distance(run, embedder), embedder.metadata
-    said = file_settings(run, file)
-    by = " ".join(f"{key}={value}" for key, value in said.items() if value not in (None, known.get(key)))
-    checkpoint = f"{embedder.weights_hash or file_hash(file)}{f' by {by}' if by else ''}"
-    own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
-    threshold = file_threshold(run, embedder, distance, own)
+    distance = file_distance(run, embedder)
+    checkpoint = f"{embedder.weights_hash or file_hash(file)}{_said_besides(run, embedder)}"
+    threshold = file_threshold(run, embedder, distance)
     about: dict[str, Any] = {"weights_hash": checkpoint, "distance": distance}
     if threshold is not None:
         about["threshold"] = threshold

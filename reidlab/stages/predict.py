@@ -177,8 +177,7 @@ def _model(run: Run) -> _Model:
             log.info(f"assumed: {assumed_order(run.classes, embedder.file)}")
         return _Model(call, run["model.distance"], run.threshold(run["model.distance"]), classes)
     distance = file_distance(run, embedder)
-    own = run.threshold(distance) if embedder.weights_hash == run.checkpoint else None
-    return _Model(call, distance, file_threshold(run, embedder, distance, own))
+    return _Model(call, distance, file_threshold(run, embedder, distance))
 
 
 def _classes(run: Run, samples: Samples, confidences: Tensor, names: Sequence[str]) -> tuple[pd.DataFrame, Figure]:

@@ -190,15 +190,24 @@ def test_a_file_has_the_threshold_that_was_calibrated_for_it(people, tmp_path):
     run = Run.resume([*overrides, "predict.k=9"])
     export.run(run)
     file, query = shutil.copy(run / File.ONNX, tmp_path / "theirs.onnx"), sorted((market / "query").glob("*.jpg"))[0]
-    given = Run.resume([*overrides, "predict.k=9", f"predict.model={file}"])
-    before = pd.read_csv(predict.run(given, query))
+    given = [*overrides, "predict.k=9", f"predict.model={file}"]
+    darker = [*given, "evaluate.mean=[0.1,0.1,0.1]", "evaluate.std=[1,1,1]"]  # by these a file has another threshold
+
+    def predicted(overrides):
+        return pd.read_csv(predict.run(Run.resume(overrides), query))
+
+    before = predicted(given)
     assert "same" not in before
     places = run / File.VERIFICATION, run / File.EVALUATE / "theirs.onnx" / File.VERIFICATION
     for place, nth, of in zip(places, (2, 5), (run.checkpoint, file_hash(Path(file))), strict=True):
         write_json(place, {"threshold": float(before["distance"][nth]), "distance": "euclidean", "checkpoint": of})
-        assert pd.read_csv(predict.run(given, query))["same"].sum() == nth + 1
-        place.unlink() if place == places[1] else None
-    (run / File.VERIFICATION).unlink()
+        assert predicted(given)["same"].sum() == nth + 1
+        assert "same" not in predicted(darker)
+    as_said = f"{of} by mean=[0.1, 0.1, 0.1] std=[1, 1, 1]"
+    write_json(places[1], {"threshold": 1e9, "distance": "euclidean", "checkpoint": as_said})
+    assert predicted(darker)["same"].all()
+    for place in places:
+        place.unlink()
 
 
 def test_embeddings_in_a_folder_are_enrolled_as_they_are(people, tmp_path, capsys):
