@@ -9,7 +9,9 @@ import pandas as pd
 from reidlab import plots
 from reidlab.card.facts import MODELS, NOT_RECORDED, c_constants, c_header, image_size, is_present, made_from, training
 from reidlab.card.parts import Column, Link, Missing, Paragraph, Part, Picture, Section, Table, two_columns
-from reidlab.export.runtime import Embedder, Port, assumed_order, open_foreign, open_model
+from reidlab.export.backends import Port
+from reidlab.export.foreign import assumed_order, open_foreign
+from reidlab.export.runtime import Embedder, open_model
 from reidlab.files import EXPORTED, file_hash, read_json, write_json
 from reidlab.models import ReIdNetwork, blocks, count_classes
 from reidlab.plots.saving import save_drawing

@@ -22,7 +22,8 @@ from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
 from reidlab.deploy.tflite_graph import read_graph
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.errors import InputError, one_line
-from reidlab.export.runtime import Embedder, interpreter
+from reidlab.export.backends import interpreter
+from reidlab.export.runtime import Embedder
 from reidlab.files import write_atomic, write_json
 from reidlab.run import Row
 

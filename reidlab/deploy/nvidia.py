@@ -16,8 +16,8 @@ from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target
 from reidlab.deploy.thresholds import file_thresholds
 from reidlab.deploy.vector import test_images, vector_files
 from reidlab.errors import InputError, one_line
+from reidlab.export.backends import read_onnx
 from reidlab.export.quiet import quiet
-from reidlab.export.runtime import read_onnx
 from reidlab.export.wrapping import run_onnx
 from reidlab.files import write_atomic
 from reidlab.run import Task

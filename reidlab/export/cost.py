@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from reidlab.errors import InputError
-from reidlab.export.runtime import RUNTIMES, open_model
+from reidlab.export.backends import RUNTIMES
+from reidlab.export.runtime import open_model
 
 RUNS, WARM_UP, SECONDS = 20, 3, 0.3  # at least so many calls, for at least so long
 KIB, MIB = 1024, 1024**2

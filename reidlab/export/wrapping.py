@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, compose, helper, numpy_helper
 
 from reidlab.errors import InputError, one_line
-from reidlab.export.runtime import Embedder, read_onnx
+from reidlab.export.backends import read_onnx
+from reidlab.export.runtime import Embedder
 
 PREFIX = "file/"  # of all names of the given graph, so that none meets a name that is added
 LEAST_COSINE = 0.9999

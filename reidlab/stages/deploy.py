@@ -14,12 +14,12 @@ from reidlab.deploy.choose import Candidate, choice, score_of
 from reidlab.deploy.target import Deployable, DeployableFile, Figures, Target, no_network
 from reidlab.errors import InputError
 from reidlab.evaluation import RetrievalProtocol, protocol_of
-from reidlab.export.runtime import Embedder, assumed_order
+from reidlab.export.foreign import assumed_order, file_distance, file_threshold, open_file
+from reidlab.export.runtime import Embedder
 from reidlab.files import file_hash, is_checkpoint, storage_errors, write_atomic
 from reidlab.models import count_classes
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run
-from reidlab.stages.evaluate import file_distance, file_threshold, open_file
 
 COMPARED = ("test", "exclude_same_camera")  # entries of the protocol that comparable accuracies share
 

@@ -8,9 +8,10 @@ from reidlab.config import resolve_path
 from reidlab.console import log
 from reidlab.data import ImageDataModule
 from reidlab.evaluation import protocol_of
+from reidlab.export.foreign import open_file
 from reidlab.files import EXPORTED, file_hash
 from reidlab.run import File, Run
-from reidlab.stages import deploy, evaluate, quantize, train
+from reidlab.stages import deploy, quantize, train
 
 WRITES: dict[str, tuple[str, ...]] = {  # files and folders of the run folder
     "data": (File.CONFIG, File.DATA),
@@ -87,7 +88,7 @@ def _check(stage: str, run: Run, datamodule: ImageDataModule) -> None:
         run.network_with(resolve_path(file))
     elif file:
         by_classes = stage == "evaluate" and run.is_classifier
-        evaluate.open_file(run, resolve_path(file), datamodule.num_classes if by_classes else 0)
+        open_file(run, resolve_path(file), datamodule.num_classes if by_classes else 0)
     else:
         run.network  # noqa: B018 (raises where the weights don't fit)
     if stage == "quantize":

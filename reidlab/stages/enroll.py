@@ -9,12 +9,12 @@ from reidlab.console import log
 from reidlab.data.labels import is_junk, is_known_camera, labels_of
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
+from reidlab.export.foreign import model_of
 from reidlab.gallery import Gallery
 from reidlab.gallery.extraction import MANIFEST, enroll_extracted
 from reidlab.gallery.gallery import is_url
 from reidlab.places import expanded
 from reidlab.run import File, Run
-from reidlab.stages.evaluate import model_of
 from reidlab.stages.predict import images_of
 
 DAY_S = 86_400

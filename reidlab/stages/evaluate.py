@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import pandas as pd
 import torch
@@ -29,16 +29,13 @@ from reidlab.evaluation import (
 )
 from reidlab.evaluation.retrieval import fitting
 from reidlab.evaluation.threshold import calibrate
-from reidlab.export.model import Model, load
+from reidlab.export.foreign import assumed_order, file_distance, open_file, said_besides
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import Embedder, assumed_order, file_settings, open_foreign
-from reidlab.files import EXPORTED, file_hash, read_json, storage_errors, write_atomic, write_json
+from reidlab.files import EXPORTED, file_hash, storage_errors, write_atomic, write_json
 from reidlab.metrics import Ranking, confidence_intervals, paired_test
-from reidlab.metrics.closeness import Distance
 from reidlab.models import ColorHistogram
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Row, Run, is_run
-from reidlab.run.contract import SCHEMAS
 from reidlab.threads import with_its_threads
 
 CONSTANT = "gives all images the same output, so that its figures are chance; check its weights and normalization"
@@ -198,7 +195,7 @@ def _score_file(run: Run, file: Path) -> None:
         def unseen() -> Retrieval:
             return cast(Retrieval, protocol.evaluate(embedded(validation), VALIDATION))
 
-        fed = digest + _said_besides(run, embedder) if is_exported else digest
+        fed = digest + said_besides(run, embedder) if is_exported else digest
         _calibrate(run, found, unseen if len(validation) else None, place / File.VERIFICATION, place, fed, recorded)
     run.record({file.name: found.summary()}, recorded, files={file.name: file})
 
@@ -222,80 +219,6 @@ def _classes_noted(checkpoint: Path) -> list[str]:
     """The names of a checkpoint's classes, as the training noted them in the run folder that it lies in."""
     folder = checkpoint.resolve().parent.parent
     return Run.stored(folder).training.get("classes") or [] if is_run(folder) else []
-
-
-def open_file(run: Run, file: Path, classes: int = 0) -> Embedder:
-    """See `open_foreign`; what the file takes is logged, and what is assumed of it."""
-    embedder = open_foreign(run, file, classes)
-    port, order = embedder.input, "B, 3, H, W" if embedder.channels_first else "B, H, W, 3"
-    size = embedder.size_for(run["data.size"])
-    log.info(f"{file.name}: {port.dtype} ({order}), images of {size}, run by {embedder.runtime}")
-    for assumption in embedder.assumed:
-        log.info(f"assumed: {assumption}; evaluate.mean, evaluate.std and evaluate.color_order say otherwise")
-    if min(embedder.size) < 1:
-        log.info(f"assumed: images of {size}, since the file takes any; data.size says otherwise")
-    return embedder
-
-
-def file_distance(run: Run, embedder: Embedder) -> Distance:
-    """The distance of a file's embeddings: its own, unless `evaluate.distance` is another than the network's."""
-    own, wanted, trained = embedder.metadata.get("distance"), run["evaluate.distance"], run["model.distance"]
-    name = embedder.file.name
-    if own is None and wanted != trained:
-        log.info(f"compared by the {wanted} distance, as evaluate.distance says")
-    elif own is None:
-        log.info(f"assumed: the {wanted} distance, which {name} doesn't say; evaluate.distance says otherwise")
-    elif own not in get_args(Distance):
-        raise InputError(f"{embedder.file}: its metadata say distance {own}; there are {', '.join(get_args(Distance))}")
-    elif wanted != own:
-        by_file = wanted == trained
-        source = f"as {name} says" if by_file else f"as evaluate.distance says, though {name} says {own}"
-        log.info(f"compared by the {own if by_file else wanted} distance, {source}")
-        return own if by_file else wanted
-    return wanted
-
-
-def file_threshold(run: Run, embedder: Embedder, distance: Distance, as_network: bool = True) -> float | None:
-    """The threshold of a file on a distance: as `evaluate model=FILE` calibrated it, else as it says.
-
-    `as_network`: that of the run's network before the latter, where the file was made of it. By settings that the file
-    doesn't say itself, a threshold of `evaluate` by the same ones counts, and no other.
-    """
-    known, by = embedder.metadata, _said_besides(run, embedder)
-    place = run / File.EVALUATE / embedder.file.name / File.VERIFICATION
-    found = read_json(place, SCHEMAS[File.VERIFICATION])
-    if found.get("checkpoint") == file_hash(embedder.file) + by and found.get("distance") == distance:
-        return found.get("threshold")
-    if by:
-        return None
-    own = run.threshold(distance) if as_network and embedder.weights_hash == run.checkpoint else None
-    return known.get("threshold") if own is None and known.get("distance") == distance else own
-
-
-def _said_besides(run: Run, embedder: Embedder) -> str:
-    """The settings of `evaluate` that hold for a file and that it doesn't say itself, to be added to a hash."""
-    said = file_settings(run, embedder.file).items()
-    by = " ".join(f"{key}={value}" for key, value in said if value not in (None, embedder.metadata.get(key)))
-    return f" by {by}" if by else ""
-
-
-def model_of(run: Run, file: Path | None) -> Model:
-    """Load what embeds images for a run: its network, or a file in its place, an exported one by `evaluate`'s settings.
-
-    Embeddings depend on these settings: the `checkpoint` names those that the file doesn't say itself.
-    """
-    if file is None:
-        return Model.of(run)
-    if file.suffix.lower() not in EXPORTED:
-        return load(file)
-    embedder = open_file(run, file)
-    distance = file_distance(run, embedder)
-    checkpoint = f"{embedder.weights_hash or file_hash(file)}{_said_besides(run, embedder)}"
-    threshold = file_threshold(run, embedder, distance)
-    about: dict[str, Any] = {"weights_hash": checkpoint, "distance": distance}
-    if threshold is not None:
-        about["threshold"] = threshold
-    return Model(embedder, embedder.size_for(run["data.size"]), file.name, about)
 
 
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:

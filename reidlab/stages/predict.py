@@ -24,8 +24,8 @@ from reidlab.data.mot import refuse_bare_video
 from reidlab.data.sources import compile_pattern, found_in
 from reidlab.errors import InputError
 from reidlab.evaluation import embed
+from reidlab.export.foreign import assumed_order, file_distance, file_threshold, model_of, open_file
 from reidlab.export.parity import embed_file
-from reidlab.export.runtime import assumed_order
 from reidlab.files import file_hash, locked, read_json, storage_errors, sweep, write_atomic, write_json
 from reidlab.gallery.extraction import REFUSED, extract
 from reidlab.metrics import top_k
@@ -34,7 +34,6 @@ from reidlab.metrics.closeness import Distance
 from reidlab.places import expanded
 from reidlab.plots.saving import save_figure
 from reidlab.run import File, Run
-from reidlab.stages.evaluate import file_distance, file_threshold, model_of, open_file
 from reidlab.threads import with_its_threads
 from reidlab.untrusted import printable
 

@@ -15,11 +15,12 @@ from reidlab.console import log, print_table
 from reidlab.data import ImageDataModule, Normalize
 from reidlab.errors import InputError
 from reidlab.evaluation import VALIDATION, Outputs, Protocol, embed, protocol_of
+from reidlab.export.backends import RUNTIMES
 from reidlab.export.calibration import ImageBatches, choose_images, unseen_images, validation_images
 from reidlab.export.metadata import about
 from reidlab.export.parity import PARITY_ROWS, parity_table
 from reidlab.export.quantizer import METHODS, QuantizationOptions, Quantized, Quantizer, check_choices
-from reidlab.export.runtime import RUNTIMES, open_model
+from reidlab.export.runtime import open_model
 from reidlab.export.simulate import QATOptions
 from reidlab.files import storage_errors, temporary_folder, write_json
 from reidlab.plots.saving import save_figure

@@ -7,7 +7,7 @@ from onnx import TensorProto, helper
 
 from reidlab.errors import InputError
 from reidlab.export import flatbuffer, runtime, tflite
-from reidlab.export.runtime import Port
+from reidlab.export.backends import Port
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 2, 3), np.uint8)
 
