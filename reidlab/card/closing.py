@@ -88,7 +88,9 @@ def limits(run: Run) -> Section:
         else:
             queries, gallery = (found.get(name, 0) for name in ("num_query", "num_gallery"))
             text = f"{queries:,.0f} queries in a gallery of {gallery:,.0f} images."
-        unmeasured.insert(0, f"All figures are of {text}")
+        tested = {result.protocol.get("test") for result in results_of(run).values()}
+        which = "All figures are" if len(tested) == 1 else f"The figures of the {run.subject} are"
+        unmeasured.insert(0, f"{which} of {text}")
     parts.append(Paragraph(unmeasured, run.there(File.METRICS), "What the figures leave open"))
     if contact := run["card.contact"]:
         parts.append(Paragraph([f"Questions: {contact}"]))
@@ -186,6 +188,9 @@ def front_matter(run: Run) -> dict:
 
 
 def _figures_of(run: Run, row: str) -> dict[str, float]:
-    """The figures of a row, if the present checkpoint has it."""
+    """The figures of a row, if the present checkpoint has it, on the test images that the card's main row is of."""
     found = results_of(run)
-    return found[row].figures if row in found else {}
+    if row not in found:
+        return {}
+    theirs, own = (found[name].protocol.get("test") if name in found else None for name in (row, run.subject))
+    return found[row].figures if None in (theirs, own) or theirs == own else {}

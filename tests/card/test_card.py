@@ -408,6 +408,18 @@ def shown(run):
     return html + (run / File.CARD_MARKDOWN).read_text()
 
 
+def test_figures_of_other_test_images_are_no_part_of_the_main_ones(tmp_path):
+    """After another evaluation of the checkpoint those of its int8 file are of the former test split."""
+    run = composed(tmp_path, "moved", "experiment=demo", "data.size=[64,32]")
+    checkpoint(run, 1)
+    run.record({"tflite int8": REID["tflite int8"]}, {"test": "former"}, run.checkpoint)
+    run.record({"checkpoint": REID["checkpoint"]}, {"test": "new"}, run.checkpoint)
+    names = [metric["name"] for metric in closing.front_matter(run)["model-index"][0]["results"][0]["metrics"]]
+    assert "mAP" in names and not [name for name in names if "int8" in name]
+    assert {figure.label: figure.value for figure in closing.figures(run)}["mAP in int8"] is None
+    assert "The figures of the checkpoint are of" in str(closing.limits(run))
+
+
 def test_an_int8_file_of_an_earlier_method_is_told_apart(tmp_path):
     run = composed(tmp_path, "twice", "experiment=demo", "data.size=[64,32]", "data.name=mine")
     record_all(run)
