@@ -221,22 +221,13 @@ def _classes_noted(checkpoint: Path) -> list[str]:
     return Run.stored(folder).training.get("classes") or [] if is_run(folder) else []
 
 
-def _cleared(run: Run, row: str) -> Path:
-    """The folder of a row, without what was drawn of an earlier evaluation, here or by `report`, and its tables."""
-    place = run / File.EVALUATE / row
-    for picture in place.glob("*.png"):
-        picture.with_suffix(".csv").unlink(missing_ok=True)
-        picture.unlink()
-    return place
-
-
 def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
     """The per-query table of a row and the intervals of its figures."""
     if found.gallery.table["pid"].nunique() == 1:
         log.warning(f"{row}: the gallery {ONE_IDENTITY}")
     if found.gallery.is_constant:
         log.warning(f"{row}: the network {CONSTANT}")
-    place, groups = _cleared(run, row), found.query.column("pid")
+    place, groups = run / File.EVALUATE / row, found.query.column("pid")
     intervals = confidence_intervals(ranking, groups, resamples=run["evaluate.resamples"])
     write_json(place / "intervals.json", {name: list(ends) for name, ends in intervals.items()})
     write_atomic(place / "per_query.csv", found.per_query(ranking).to_csv(index=False))
@@ -244,7 +235,7 @@ def _write_row(run: Run, row: str, ranking: Ranking, found: Retrieval) -> None:
 
 def _record_classes(run: Run, row: str, found: Classification, datamodule: ImageDataModule) -> None:
     """The tables, intervals and pictures of class confidences."""
-    place = _cleared(run, row)
+    place = run / File.EVALUATE / row
     if found.confidences.is_constant:
         log.warning(f"{row}: the network {CONSTANT}")
     write_json(place / "intervals.json", {name: list(ends) for name, ends in found.intervals().items()})

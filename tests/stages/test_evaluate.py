@@ -17,7 +17,7 @@ from reidlab.export import qdq
 from reidlab.export.folding import deployable
 from reidlab.export.steps import as_steps
 from reidlab.models import osnet_x0_25
-from reidlab.run import File, Run
+from reidlab.run import Run
 from reidlab.stages import compare, evaluate, matrix, train
 
 QUICK = ["data.num_workers=0", "evaluate.resamples=50", "evaluate.pictured_queries=0"]
@@ -291,18 +291,6 @@ def test_two_images_of_a_run_about_a_file_are_not_compared_and_it_is_said_why(ch
     said = " ".join(capsys.readouterr().err.split())
     assert f"is about {weights}, which was evaluated, and has no trained network" in said
     assert "run evaluate" not in said and "no calibrated threshold" not in said
-
-
-def test_another_evaluation_leaves_no_picture_of_the_former_one(checkpoint, market, tmp_path):
-    """By its settings it draws none itself; a comparison with another run, which names its checkpoints, stays."""
-    given = ["data=market1501", f"data.root={market}", "data.size=[64,32]", "model=osnet_x0_25"]
-    weights = [f"model.weights={checkpoint[1]}", "evaluate.pictured_queries=0", f"run.root={tmp_path}"]
-    run, names = Run.compose([*given, *weights]), ("worst.png", "cameras.png", "cameras.csv", "against_other.csv")
-    for name in names:
-        run.write(f"{File.EVALUATE}/checkpoint/{name}", "of other people")
-    evaluate.run(run)
-    left = [name for name in names if (run / File.EVALUATE / "checkpoint" / name).exists()]
-    assert left == ["against_other.csv"]
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "export", "quantize"])
